@@ -1,0 +1,376 @@
+"""The stage rule: which role every unit plays in the one or several U-Nets that the main path runs through."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from .description import Level
+from .flow import CONCATENATIONS, NOWHERE, SAME, Flow, has_tensor, is_deeper, operation
+from .units import Route, Visit
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a unit is: a kind ("encoder", "up transition", ...), its number where it has one, and in which U-Net."""
+
+    kind: str
+    number: int | None = None
+    shape: int = 0
+
+    @property
+    def label(self) -> str:
+        return self.kind if self.number is None else f"{self.kind} {self.number}"
+
+    @property
+    def is_transition(self) -> bool:
+        return self.kind in ("down transition", "up transition")
+
+
+@dataclass(frozen=True)
+class LongSkip:
+    """A merge on the main path whose other operand left the path at `source`, with something deeper in between."""
+
+    source: int
+    target: int
+    level: Level
+    kind: str
+
+
+class RangeMaximum:
+    """The largest known level of any stretch of a sequence, in constant time after linearithmic preparation."""
+
+    def __init__(self, levels: Sequence[Level]):
+        row = [float("-inf") if level is None else level for level in levels]
+        self._rows = [row]
+        width = 1
+        while 2 * width <= len(row):
+            above = self._rows[-1]
+            self._rows.append([max(pair) for pair in zip(above, above[width:], strict=False)])
+            width *= 2
+
+    def __call__(self, start: int, stop: int) -> float:
+        """The maximum over start <= i < stop; minus infinity where nothing is known."""
+        if start >= stop:
+            return float("-inf")
+        row = (stop - start).bit_length() - 1
+        return max(self._rows[row][start], self._rows[row][stop - (1 << row)])
+
+
+def long_skips(route: Route, deepest: RangeMaximum) -> list[LongSkip]:
+    """The long skip connections. The raw input is excluded: adding it to the output is a global residual."""
+    flow = route.flow
+    convolved = [total > 0 for total in accumulate(flow.weighted[node] for node in flow.main)]
+    found = []
+    for target, node in enumerate(flow.main):
+        level = flow.level[node]
+        if level is None or target == 0:
+            continue
+        for operand in node.all_input_nodes:
+            source = flow.left[operand]
+            other = flow.level[operand]
+            if operand is flow.main[target - 1] or not has_tensor(operand) or source <= 0 or not convolved[source]:
+                continue
+            inside_one_unit = route.visit_at[source].path == route.visit_at[target].path is not None
+            past_something = deepest(source, target) > level + SAME or is_deeper(other, level)
+            if other is not None and past_something and not inside_one_unit:
+                found.append(LongSkip(source, target, level, operation(node)))
+    return found
+
+
+def u_shapes(visits: list[Visit]) -> list[list[Visit]]:
+    """The visits cut where the path goes down after having gone up: one part for each U-Net of a cascade."""
+    shapes: list[list[Visit]] = [[]]
+    rose = False
+    for visit in visits:
+        if visit.goes_down and rose:
+            shapes.append([])
+            rose = False
+        shapes[-1].append(visit)
+        rose |= visit.goes_up
+    for earlier, later in pairwise(shapes):
+        _hand_over_opening(earlier, later)
+    return shapes
+
+
+def _hand_over_opening(earlier: list[Visit], later: list[Visit]) -> None:
+    """Where a U-Net starts with a bare change of resolution, the full-resolution unit before it is its first."""
+    if later[0].path is not None and later[0].convolutions > 1:
+        return
+    large = [i for i, visit in enumerate(earlier) if visit.path is not None and visit.convolutions >= 2]
+    last_up = max(i for i, visit in enumerate(earlier) if visit.goes_up)
+    if sum(i >= last_up for i in large) > 1:
+        later[:0] = earlier[large[-1] :]
+        del earlier[large[-1] :]
+
+
+def find_roles(
+    route: Route, skips: list[LongSkip], shapes: list[list[Visit]], deepest: RangeMaximum
+) -> dict[str, Role]:
+    """The role of every unit that convolves, by path, in execution order; those off the main path come last."""
+    roles: dict[str, list[Role]] = {}
+    labeller = _ShapeLabeller(route, skips, shapes)
+    for index in range(len(shapes)):
+        for visit, role in labeller.label(index):
+            if visit.path is not None:
+                roles.setdefault(visit.path, []).append(role)
+    _number_densely(roles)
+    decided = {path: _most_frequent(candidates) for path, candidates in roles.items()}
+    return decided | dict(_off_path_roles(route, skips, decided, deepest))
+
+
+def _number_densely(roles: dict[str, list[Role]]) -> None:
+    """Number the stages of each U-Net from 1 without gaps: a level may have no unit of its own."""
+    used: dict[tuple[str, int], set[int]] = {}
+    for candidates in roles.values():
+        for role in candidates:
+            if role.number is not None:
+                used.setdefault((role.kind, role.shape), set()).add(role.number)
+    rank = {key: {old: new for new, old in enumerate(sorted(numbers), 1)} for key, numbers in used.items()}
+    for candidates in roles.values():
+        candidates[:] = [
+            role if role.number is None else Role(role.kind, rank[role.kind, role.shape][role.number], role.shape)
+            for role in candidates
+        ]
+
+
+def _most_frequent(candidates: list[Role]) -> Role:
+    """The role that a unit plays in most visits; rather a stage than a transition, rather an early one."""
+    count = Counter(role.label for role in candidates)
+    return max(candidates, key=lambda role: (count[role.label], not role.is_transition))
+
+
+def _carry_forward(levels: Sequence[Level]) -> list[Level]:
+    carried: list[Level] = []
+    for level in levels:
+        carried.append(carried[-1] if level is None and carried else level)
+    return carried
+
+
+class _ShapeLabeller:
+    """Labels the visits of one U-Net after the other."""
+
+    def __init__(self, route: Route, skips: list[LongSkip], shapes: list[list[Visit]]):
+        self.route = route
+        self.flow = route.flow
+        self.shapes = shapes
+        self.skip_targets = [skip.target for skip in skips]
+        self.joins = _joins_between_units(route)
+        self.spatial = self.flow.weighted_in_calls(spatial=True)
+
+    def label(self, index: int) -> Iterator[tuple[Visit, Role]]:
+        visits = self.shapes[index]
+        working = [visit for visit in visits if visit.works]
+        if not working or not any(visit.changes_level for visit in visits):
+            kind = "head" if index else "body" if len(self.shapes) == 1 else "stem"
+            yield from ((visit, Role(kind, shape=index)) for visit in working)
+            return
+        turn = next((i for i, visit in enumerate(visits) if visit.goes_up), len(visits))
+        can_end = any(visit.goes_up for visit in visits)
+        contracting = _Contracting(self.flow, visits[:turn], max(visit.deepest for visit in visits), can_end, index)
+        yield from contracting.label()
+        if turn < len(visits):
+            expanding = _Expanding(self, visits, turn, index, has_transitions=bool(contracting.transitions))
+            yield from expanding.label()
+
+    def merges_into(self, visits: list[Visit]) -> list[int]:
+        """Sorted main-path positions where the expanding side of these visits takes in something from before."""
+        last_up = max((visit.start for visit in visits if visit.goes_up), default=-1)
+        joins = (position for position, source in self.joins if source >= last_up >= 0)
+        return sorted({*self.skip_targets, *joins})
+
+
+def _joins_between_units(route: Route) -> list[tuple[int, int]]:
+    """Concatenations outside every unit, each with the last main-path position that another operand comes from."""
+    flow = route.flow
+    found = []
+    for position, node in enumerate(flow.main):
+        if position and route.visit_at[position].path is None and operation(node) in CONCATENATIONS:
+            others = [flow.left[operand] for operand in node.all_input_nodes if operand is not flow.main[position - 1]]
+            if others:
+                found.append((position, max(others)))
+    return found
+
+
+class _Contracting:
+    """The side that goes down: stem, encoder stages with their transitions, and bottleneck."""
+
+    def __init__(self, flow: Flow, visits: list[Visit], deepest: float, comes_up_again: bool, index: int):
+        self.flow = flow
+        self.visits = visits
+        self.working = [visit for visit in visits if visit.works]
+        self.deepest = deepest
+        self.comes_up_again = comes_up_again
+        self.index = index
+        self.stem = self._find_stem()
+        self.transitions = self._find_transitions()
+
+    def label(self) -> Iterator[tuple[Visit, Role]]:
+        works_after_down = self._works_after_down()
+        downs = 0
+        for visit in self.visits:
+            if visit is self.stem:
+                yield visit, Role("stem", shape=self.index)
+                continue
+            if visit in self.transitions:
+                yield visit, Role("down transition", shape=self.index)
+            elif visit.works:
+                at_bottom = not visit.goes_down and visit.entry >= self.deepest - SAME
+                number = downs + (visit.goes_down or not works_after_down)
+                if at_bottom and (self.comes_up_again or downs):
+                    yield visit, Role("bottleneck", shape=self.index)
+                elif number:
+                    yield visit, Role("encoder", number, self.index)
+                else:
+                    yield visit, Role("stem", shape=self.index)
+            downs += visit.goes_down
+
+    def _find_stem(self) -> Visit | None:
+        """The network's first unit, where it is a single convolution or shares its level with a later unit."""
+        if self.index or not self.working:
+            return None
+        first, *others = self.working
+        flat = first.entry == first.exit
+        shares_level = flat and any(
+            other.entry == other.exit == first.entry and not other.resamples_only for other in others
+        )
+        return first if first.convolutions <= 1 or shares_level else None
+
+    def _find_transitions(self) -> set[Visit]:
+        """Units that only resample, those left out that are alone in working at the level that they lead to."""
+        stages = [visit for visit in self.working if visit is not self.stem and not visit.resamples_only]
+        levels = {level for stage in stages for level in (stage.entry, stage.exit)}
+        entries = {stage.entry for stage in stages if stage.exit < self.deepest}
+        return {
+            visit
+            for visit in self.working
+            if visit.resamples_only and visit is not self.stem and (visit.entry in levels or visit.exit in entries)
+        }
+
+    def _works_after_down(self) -> bool:
+        """Whether the units that hold a change of resolution mostly do their work after it."""
+        balance = 0
+        for visit in self.working:
+            if visit.changes_level and visit not in self.transitions and visit is not self.stem:
+                before = self._convolutions_at(visit, visit.entry)
+                after = self._convolutions_at(visit, visit.exit)
+                balance += 1 if after >= before else -1
+        return balance > 0
+
+    def _convolutions_at(self, visit: Visit, level: float) -> int:
+        levels = ((self.flow.level[node], self.flow.weighted[node]) for node in visit.nodes)
+        return sum(weighted for known, weighted in levels if known is not None and abs(known - level) < SAME)
+
+
+class _Expanding:
+    """The side that goes up: decoder stages with their transitions, and what follows them.
+
+    A decoder stage runs from the change of resolution to the first unit with two or more convolutions after that
+    level's last merge. After the last stage comes the head, or the bridge to the next U-Net.
+    """
+
+    def __init__(self, labeller: _ShapeLabeller, visits: list[Visit], turn: int, index: int, *, has_transitions: bool):
+        self.flow = labeller.flow
+        self.visits = visits[turn:]
+        self.working = [visit for visit in self.visits if visit.works]
+        self.index = index
+        self.spatial = labeller.spatial
+        self.merges = labeller.merges_into(visits)
+        self.end = visits[-1].end
+        self.surface = min(visit.entry for visit in visits[: turn + 1])
+        self.transitions = self._find_transitions()
+        self.has_transitions = has_transitions or bool(self.transitions)
+        self.last_up = max((i for i, visit in enumerate(self.visits) if self._starts_stage(visit)), default=-1)
+        self.rest = Role("head" if index == len(labeller.shapes) - 1 else "bridge", shape=index)
+        self.number = 0
+        self.numbers: set[int] = set()
+        self.closed = True
+        self.unmerged = False
+
+    def label(self) -> Iterator[tuple[Visit, Role]]:
+        remaining = len(self.working)
+        for i, visit in enumerate(self.visits):
+            if self._starts_stage(visit):
+                self.number += 1
+                self.closed = self.unmerged = False
+            if visit.works:
+                remaining -= 1
+                role = self._role(visit, more_ups=i < self.last_up, is_last=not remaining)
+                if role.kind == "decoder":
+                    self.numbers.add(self.number)
+                yield visit, role
+
+    def _role(self, visit: Visit, *, more_ups: bool, is_last: bool) -> Role:
+        decoder = Role("decoder", self.number, self.index)
+        large = self.spatial[visit.key or ""] >= 2
+        starts = self._starts_stage(visit)
+        merges_inside = self._merges_between(visit.start, visit.end)
+        if visit in self.transitions:
+            if visit.exit <= self.surface - SAME:  # beyond the size that it came from: super-resolution
+                return Role("head", shape=self.index)
+            if more_ups or (self.merges and self.merges[-1] >= visit.start + (not starts)):
+                return Role("up transition", shape=self.index)
+            self.closed = True
+            return decoder
+        if more_ups:
+            return decoder
+        if not self.closed and self._merges_between(visit.end + 1, self.end):
+            self.unmerged |= not merges_inside and not self._last_merge_concatenates()
+            self.closed = starts and large
+            return decoder
+        if merges_inside and not starts:
+            self.closed = large
+            return decoder
+        if self.closed or self.unmerged:
+            return self.rest
+        has_company = self.number in self.numbers or self.has_transitions
+        if visit.convolutions <= 1 and is_last and not starts and has_company:
+            return Role("head", shape=self.index)
+        self.closed |= large
+        return decoder
+
+    def _starts_stage(self, visit: Visit) -> bool:
+        return visit.goes_up and visit.exit > self.surface - SAME
+
+    def _find_transitions(self) -> set[Visit]:
+        """Units that only resample, those left out that are alone in working at the level that they lead to."""
+        exits = {visit.exit for visit in self.working if not visit.resamples_only}
+        return {visit for visit in self.working if visit.resamples_only and visit.exit in exits}
+
+    def _merges_between(self, first: int, last: int) -> bool:
+        return bisect_left(self.merges, first) < bisect_right(self.merges, last)
+
+    def _last_merge_concatenates(self) -> bool:
+        count = bisect_right(self.merges, self.end)
+        return count > 0 and operation(self.flow.main[self.merges[count - 1]]) in CONCATENATIONS
+
+
+def _off_path_roles(
+    route: Route, skips: list[LongSkip], roles: dict[str, Role], deepest: RangeMaximum
+) -> Iterator[tuple[str, Role]]:
+    """Roles of the units that convolve but never lie on the main path, by where they leave it and come back."""
+    flow = route.flow
+    known = _carry_forward(route.levels)
+    last_up = max((visit.start for visit in route.visits if visit.goes_up), default=-1)
+    last_skip = max((skip.target for skip in skips), default=-1)
+    for path, nodes in sorted(route.members.items()):
+        if path in roles or not any(flow.weighted[node] for node in nodes):
+            continue
+        leaves = max(flow.left[node] for node in nodes)
+        joins = min(flow.feeds[node] for node in nodes)
+        if all(flow.level[node] is None for node in nodes):
+            yield path, Role("conditioning")
+        elif joins == NOWHERE:
+            yield path, Role("aux head")
+        elif leaves <= 0:
+            yield path, Role("side input")
+        elif max(deepest(leaves, joins + 1), 0) > (known[leaves] or 0) + SAME:
+            yield path, Role("skip")
+        else:
+            joined = route.visit_at[joins].path
+            in_head = joined is None or (joined in roles and "head" in roles[joined].kind)
+            past_decoders = joins >= last_up and joins > last_skip
+            yield path, Role("aux head" if in_head and past_decoders else "branch")

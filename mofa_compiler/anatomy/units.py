@@ -1,0 +1,196 @@
+"""Which modules are the building blocks: containers small enough to lie on one level, and the visits to them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import fx, nn
+
+from ..program import Program
+from .description import Level
+from .flow import SAME, Flow
+
+_LISTS = (nn.ModuleList, nn.ModuleDict)
+
+
+@dataclass(eq=False)
+class Visit:
+    """A run of consecutive main-path nodes inside one call of one unit, or outside every unit (`path` is None).
+
+    Attributes:
+        start, end: first and last main-path position.
+        entry, exit: level before and at the end.
+        floor: deepest level of a convolution in it, at least `entry`.
+        convolutions: how many the call runs, on all branches.
+        on_path: how many of them lie on the main path.
+    """
+
+    path: str | None
+    key: str | None
+    start: int
+    nodes: list[fx.Node] = field(default_factory=list)
+    entry: float = 0
+    exit: float = 0
+    floor: float = 0
+    convolutions: int = 0
+    on_path: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.nodes) - 1
+
+    @property
+    def goes_down(self) -> bool:
+        return self.exit > self.entry + SAME
+
+    @property
+    def goes_up(self) -> bool:
+        return self.exit < self.entry - SAME
+
+    @property
+    def changes_level(self) -> bool:
+        return self.goes_down or self.goes_up
+
+    @property
+    def deepest(self) -> float:
+        return max(self.entry, self.exit)
+
+    @property
+    def works(self) -> bool:
+        """Whether it is a unit that convolves on the main path."""
+        return self.path is not None and self.on_path > 0
+
+    @property
+    def resamples_only(self) -> bool:
+        """Whether it is a unit that changes the level with at most one convolution."""
+        return self.path is not None and self.changes_level and self.convolutions <= 1
+
+
+class Route:
+    """The main path divided into visits to `units`.
+
+    Attributes:
+        visits: in execution order.
+        visit_at: the visit of each main-path position.
+        levels: level at each main-path position, kept between its unit's entry and exit: what a unit does inside
+            (a small U-Net as a block) does not count.
+    """
+
+    def __init__(self, flow: Flow, units: Collection[str], in_call: Counter[str]):
+        self.flow = flow
+        self.units = frozenset(units)
+        self.visits = self._divide()
+        self._measure(in_call)
+        self.visit_at = [visit for visit in self.visits for _ in visit.nodes]
+        self.levels = [self._seen_level(node, visit) for node, visit in zip(flow.main, self.visit_at, strict=True)]
+
+    def unit_call(self, node: fx.Node) -> tuple[str, str] | tuple[None, None]:
+        """Path and call key of the unit that a node lies in, on the main path or not."""
+        return next((call for call in self.flow.calls[node] if call.path in self.units), (None, None))
+
+    @cached_property
+    def members(self) -> dict[str, list[fx.Node]]:
+        """All nodes of each unit, on the main path or not, in execution order."""
+        members: dict[str, list[fx.Node]] = {}
+        for node in self.flow.nodes:
+            path, _ = self.unit_call(node)
+            if path is not None:
+                members.setdefault(path, []).append(node)
+        return members
+
+    def _divide(self) -> list[Visit]:
+        visits: list[Visit] = []
+        for position, node in enumerate(self.flow.main):
+            path, key = self.unit_call(node)
+            if not visits or (visits[-1].path, visits[-1].key) != (path, key):
+                visits.append(Visit(path, key, position))
+            visits[-1].nodes.append(node)
+        return visits
+
+    def _measure(self, in_call: Counter[str]) -> None:
+        level, weighted = self.flow.level, self.flow.weighted
+        current = level[self.flow.main[0]] or 0
+        for visit in self.visits:
+            levels = [known for node in visit.nodes if (known := level[node]) is not None]
+            visit.entry = current
+            visit.exit = current = levels[-1] if levels else current
+            at_convolutions = (level[node] for node in visit.nodes if weighted[node])
+            visit.floor = max((known for known in at_convolutions if known is not None), default=visit.entry)
+            visit.floor = max(visit.floor, visit.entry)
+            visit.on_path = sum(weighted[node] for node in visit.nodes)
+            visit.convolutions = visit.on_path if visit.key is None else in_call[visit.key]
+
+    def _seen_level(self, node: fx.Node, visit: Visit) -> Level:
+        level = self.flow.level[node]
+        if level is None or visit.path is None:
+            return level
+        low, high = sorted((visit.entry, visit.exit))
+        return min(max(level, low), high)
+
+
+def find_route(flow: Flow, in_call: Counter[str]) -> Route:
+    """The main path divided into units, found by opening containers until each lies on one level."""
+    tree = _ModuleTree(flow.program)
+    inside = flow.levels_in_paths()
+    units = set(tree.children(""))
+    while True:
+        lists = {path for path in units if tree.is_list(path) and tree.children(path)}
+        if not lists:
+            route = Route(flow, units, in_call)
+            openable = [visit for visit in route.visits if visit.path is not None and tree.children(visit.path)]
+        opened = lists or _too_large(openable, inside) or _hiding_networks(route, openable)
+        if not opened:
+            return route
+        units = (units - opened) | {child for path in opened for child in tree.children(path)}
+
+
+class _ModuleTree:
+    """The children of every module; a module registered under several names goes by the first, as in the graph."""
+
+    def __init__(self, program: Program):
+        self._containers = program.containers
+        first_name: dict[int, str] = {}
+        names = {path: first_name.setdefault(id(module), path) for path, module in program.modules.items()}
+        self._children: dict[str, dict[str, None]] = {}
+        for path in (*program.containers, *program.modules):
+            child = names.get(path, path)
+            while path:
+                path = path.rpartition(".")[0]
+                known = path in self._children
+                self._children.setdefault(path, {})[child] = None
+                if known:
+                    break
+                child = path
+
+    def children(self, path: str) -> list[str]:
+        return list(self._children.get(path, ()))
+
+    def is_list(self, path: str) -> bool:
+        return issubclass(self._containers.get(path, nn.Module), _LISTS)
+
+
+def _too_large(visits: list[Visit], inside: dict[str, Counter[float]]) -> set[str]:
+    """Units whose entry and exit are two levels apart, and units that hold all that is deeper than they are."""
+
+    def deeper(path: str, level: float) -> int:
+        return sum(count for other, count in inside[path].items() if other > level + SAME)
+
+    found = set()
+    for visit in visits:
+        path = visit.path or ""
+        holds_the_rest = 0 < deeper(path, visit.deepest) == deeper("", visit.deepest)
+        if abs(visit.entry - visit.exit) > 1 + SAME or holds_the_rest:
+            found.add(path)
+    return found
+
+
+def _hiding_networks(route: Route, openable: list[Visit]) -> set[str]:
+    """Units that hold whole U-Nets, where the network goes deeper inside its units than between them (cascades)."""
+    floor = max(visit.floor for visit in route.visits)
+    if floor <= max(visit.deepest for visit in route.visits) + SAME:
+        return set()
+    hiding = [visit for visit in openable if visit.floor > visit.deepest + SAME]
+    return {visit.path for visit in hiding if visit.path is not None and visit.floor > floor - SAME}

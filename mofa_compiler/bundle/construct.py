@@ -1,0 +1,187 @@
+"""The constructor call that makes a layer like a given one."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BundleError
+from ..layers import PartialConv2d
+from .values import literal
+
+_NOT_SAID = {"self", "device", "dtype", "init", "mode_of_rnn"}
+_ONE_PER_DIMENSION = {"kernel_size", "stride", "padding", "dilation", "output_padding", "output_size"}
+_HARMLESS = {"__init__", "__module__", "__doc__", "__qualname__", "__annotations__", "__annotate_func__", "__firstlineno__",
+             "__static_attributes__", "__constants__", "__annotate__", "__annotations_cache__", "extra_repr", "reset_parameters"}  # fmt: skip
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Slot:
+    """A number in a constructor call that may become a parameter of the class around it: `⟨hint=value⟩` in the text."""
+
+    START, END = "\ue000", "\ue001"
+    PATTERN = re.compile(f"{START}([^{START}{END}=]*)=(-?[0-9]+){END}")
+
+    @classmethod
+    def mark(cls, hint: str, value: int) -> str:
+        return f"{cls.START}{hint}={value}{cls.END}"
+
+    @classmethod
+    def plain(cls, text: str) -> str:
+        """The text with every slot's own number."""
+        return cls.PATTERN.sub(r"\2", text)
+
+
+def constructor(path: str, module: nn.Module) -> tuple[str, type[nn.Module]]:
+    """Source such as `nn.Conv2d(16, 32, 3, padding=1)`, its numbers as slots, and the class that it names.
+
+    Raises:
+        BundleError: the class is not one of torch's (or the paper's two), or its arguments cannot be told.
+    """
+    kind = _emitted_class(path, module)
+    if any(getattr(inner, hooks) for inner in module.modules() for hooks in _HOOKS):
+        raise BundleError(
+            f"{path} ({type(module).__name__}) has hooks, which source cannot carry: remove them, or fold a weight "
+            "normalization into the weights, before saving"
+        )
+    arguments, values = _arguments(path, module, kind)
+    name = kind.__name__ if issubclass(kind, PartialConv2d) else f"nn.{kind.__name__}"
+    _check(path, module, kind, values)
+    frozen = [parameter.requires_grad for parameter in module.parameters()]
+    freeze = ".requires_grad_(False)" if frozen and not any(frozen) else ""
+    return f"{name}({', '.join(arguments)}){freeze}", kind
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether a module is a layer of torch or of this package, or behaves as one."""
+    return _known_base(type(module)) is not None
+
+
+def _known_base(kind: type[nn.Module]) -> type[nn.Module] | None:
+    for base in kind.__mro__:
+        if getattr(nn, base.__name__, None) is base and base is not nn.Module:
+            return base
+        if issubclass(base, PartialConv2d) and base.__module__ == PartialConv2d.__module__:
+            return base
+        if set(vars(base)) - _HARMLESS:
+            return None
+    return None
+
+
+def _emitted_class(path: str, module: nn.Module) -> type[nn.Module]:
+    base = _known_base(type(module))
+    if base is None:
+        raise BundleError(
+            f"{path} is a {type(module).__module__}.{type(module).__qualname__}, a layer that is not torch's own: a "
+            "bundle that loads without your code cannot hold it; replace it, or keep the model as code and recipe.json"
+        )
+    return base
+
+
+def _arguments(path: str, module: nn.Module, kind: type[nn.Module]) -> tuple[list[str], dict[str, Any]]:
+    """The arguments' source, required ones by position, and their values by name."""
+    texts: list[str] = []
+    values: dict[str, Any] = {}
+    by_name = False
+    for parameter in _parameters(kind):
+        value = _value(module, parameter)
+        if value is inspect.Parameter.empty:
+            if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+                raise BundleError(
+                    f"{path}: {kind.__name__} does not keep its argument {parameter.name!r}, so no source can be written for it"
+                )
+            by_name = True
+            continue
+        value = _shortened(parameter.name, value)
+        if parameter.default is not inspect.Parameter.empty:
+            if _same(parameter.default, value):
+                continue
+            by_name = True
+        values[parameter.name] = value
+        texts.append(f"{parameter.name}={_number(parameter.name, value)}" if by_name else _number(parameter.name, value))
+    return texts, values
+
+
+def _parameters(kind: type[nn.Module]) -> list[inspect.Parameter]:
+    # RNN, LSTM and GRU take *args; their base class spells the arguments out, with `mode` in front.
+    recurrent = issubclass(kind, nn.RNNBase)
+    function = nn.RNNBase.__init__ if recurrent else kind.__init__
+    skipped = _NOT_SAID | ({"mode"} if recurrent else set())
+    found = inspect.signature(function).parameters.values()
+    named = [p for p in found if p.name not in skipped and not p.name.startswith("_")]
+    if kind is nn.RNN:
+        named.append(inspect.Parameter("nonlinearity", inspect.Parameter.KEYWORD_ONLY, default="tanh"))
+    return [p for p in named if p.kind is not p.VAR_KEYWORD]
+
+
+def _value(module: nn.Module, parameter: inspect.Parameter) -> Any:
+    name = parameter.name
+    if isinstance(module, nn.MultiheadAttention):
+        special = {"bias": module.in_proj_bias is not None, "add_bias_kv": module.bias_k is not None}
+        special |= {name: None for name in ("kdim", "vdim") if getattr(module, name) == module.embed_dim}
+        if name in special:
+            return special[name]
+    if isinstance(module, PartialConv2d) and not hasattr(module, name):
+        module = module.conv
+    value = getattr(module, name, inspect.Parameter.empty)
+    if isinstance(value, Tensor) or (name == "bias" and value is None):
+        # LayerNorm without affine has no bias either way: leave its default
+        return bool(parameter.default) if value is None and _no_affine(module) else value is not None
+    if name == "stride" and parameter.default is None and value == module.kernel_size:
+        return None
+    if name == "scale_factor" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _no_affine(module: nn.Module) -> bool:
+    return not getattr(module, "elementwise_affine", True) or not getattr(module, "affine", True)
+
+
+def _shortened(name: str, value: Any) -> Any:
+    if name in _ONE_PER_DIMENSION and isinstance(value, tuple) and len(set(value)) == 1:
+        return value[0]
+    if name == "normalized_shape" and len(value) == 1:
+        return value[0]
+    return tuple(value) if isinstance(value, torch.Size) else value
+
+
+def _number(name: str, value: Any) -> str:
+    if type(value) is int:
+        return Slot.mark(name, value)
+    return literal(value)
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Equal, with (3, 3) equal to 3 and 1 no bool."""
+    if isinstance(first, bool) is not isinstance(second, bool):
+        return False
+    scalars = [v[0] if isinstance(v, (tuple, list)) and v and len(set(v)) == 1 else v for v in (first, second)]
+    return bool(scalars[0] == scalars[1])
+
+
+def _check(path: str, module: nn.Module, kind: type[nn.Module], values: dict[str, Any]) -> None:
+    """Refuse a layer whose constructor does not give it back."""
+    with torch.device("meta"):
+        try:
+            positional = [values[p.name] for p in _parameters(kind) if p.default is p.empty and p.name in values]
+            named = {p.name for p in _parameters(kind) if p.default is not p.empty}
+            twin = kind(*positional, **{name: value for name, value in values.items() if name in named})
+        except Exception as error:
+            raise BundleError(f"{path}: no source could be written for this {kind.__name__}: {error}") from error
+    theirs, ours = module.state_dict(keep_vars=True), twin.state_dict(keep_vars=True)
+    if {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in ours.items()}:
+        raise BundleError(f"{path}: this {kind.__name__} does not hold what its arguments say, so no source can be written for it")
+    for (name, theirs_), (_, ours_) in zip(module.named_modules(), twin.named_modules(), strict=True):
+        for key, value in vars(ours_).items():
+            plain = value is None or isinstance(value, (bool, int, float, str, tuple))
+            if plain and not key.startswith("_") and key != "training" and not _same(value, getattr(theirs_, key, None)):
+                where = f"{name}.{key}" if name else key
+                raise BundleError(
+                    f"{path}: this {kind.__name__}'s {where} is {getattr(theirs_, key, None)!r}, which none of its "
+                    "constructor's arguments gives"
+                )

@@ -1,0 +1,184 @@
+"""The modules and tensors of a program as a tree, by their dotted names, and which of them are one and the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from ..program import Program
+from .construct import is_known
+
+
+@dataclass
+class Part:
+    """A place in the tree: a container with children, a layer, or a tensor that a container holds.
+
+    `kind` is the class to name the source after. `same` is equal for two places that hold the same object (or, for
+    containers, the same objects under the same names).
+    """
+
+    path: str
+    kind: type[nn.Module]
+    children: dict[str, Part] = field(default_factory=dict)
+    layer: nn.Module | None = None
+    tensor: Tensor | None = None
+    persistent: bool = True
+    same: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition(".")[2]
+
+    @cached_property
+    def modules(self) -> dict[str, Part]:
+        return {name: child for name, child in self.children.items() if child.tensor is None}
+
+    @cached_property
+    def tensors(self) -> dict[str, Part]:
+        return {name: child for name, child in self.children.items() if child.tensor is not None}
+
+    @cached_property
+    def is_numbered(self) -> bool:
+        """Whether the children are called 0, 1, 2, …, as in a list."""
+        return not self.tensors and bool(self.children) and sorted(self.children) == sorted(map(str, range(len(self.children))))
+
+    @cached_property
+    def has_state(self) -> bool:
+        if self.layer is not None:
+            return bool(self.layer.state_dict(keep_vars=True))
+        return self.tensor is not None or any(child.has_state for child in self.children.values())
+
+    def walk(self) -> Iterator[Part]:
+        yield self
+        for child in self.children.values():
+            yield from child.walk()
+
+
+class Tree:
+    """All parts by path; layers and tensors are those of `module`, which the user may have trained since."""
+
+    def __init__(self, program: Program, module: fx.GraphModule, traced: set[str]):
+        self.root = Part("", program.containers.get("", nn.Module))
+        self.by_path: dict[str, Part] = {"": self.root}
+        self._program, self._traced = program, traced
+        self._called = {str(node.target) for node in program.graph.nodes if node.op == "call_module"}
+        self._read = {str(node.target) for node in program.graph.nodes if node.op == "get_attr"}
+        self._called_ids = {id(program.modules[path]) for path in self._called}
+        for path in sorted((*program.containers, *program.modules, *program.tensors), key=self._order()):
+            self._add(path, module)
+        self._drop(self.root)
+        self._identify()
+
+    def _order(self) -> Any:
+        """Layers in the order in which they first run, others behind; numbered children by number."""
+        first: dict[str, int] = {}
+        for position, node in enumerate(self._program.graph.nodes):
+            if node.op in ("call_module", "get_attr"):
+                parts = str(node.target).split(".")
+                for end in range(1, len(parts) + 1):
+                    first.setdefault(".".join(parts[:end]), position)
+        last = len(self._program.graph.nodes)
+
+        def key(path: str) -> list[tuple[int, int]]:
+            parts = path.split(".")
+            prefixes = [".".join(parts[:end]) for end in range(1, len(parts) + 1)] if path else []
+            return [(int(p) if p.isdecimal() else -1, first.get(q, last)) for p, q in zip(parts, prefixes, strict=False)]
+
+        return key
+
+    def _add(self, path: str, module: fx.GraphModule) -> None:
+        program = self._program
+        if not path:
+            return
+        if path in program.tensors:
+            owner, _, name = path.rpartition(".")
+            tensor = getattr(module.get_submodule(owner), name)
+            part = Part(path, nn.Module, tensor=tensor, persistent=path not in program.transient)
+            part.same = id(program.tensors[path])
+        elif path in program.containers and path not in self._called:
+            part = Part(path, program.containers[path])
+        else:
+            part = self._layer(path, program.modules[path], module)
+        parent = self._parent(path)
+        parent.children[path.rpartition(".")[2]] = part
+        for inner in part.walk():
+            self.by_path[inner.path] = inner
+
+    def _layer(self, path: str, original: nn.Module, module: fx.GraphModule) -> Part:
+        if path in self._traced and id(original) not in self._called_ids:
+            return Part(path, type(original), same=id(original))
+        if id(original) in self._called_ids or is_known(original):
+            return Part(path, type(original), layer=module.get_submodule(path), same=id(original))
+        return self._holder(path, module.get_submodule(path))  # unused and not torch's own: only its state counts
+
+    def _holder(self, path: str, module: nn.Module) -> Part:
+        held = Part(path, type(module))
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None and name not in module._non_persistent_buffers_set:
+                held.children[name] = Part(f"{path}.{name}", nn.Module, tensor=tensor, same=id(tensor))
+        for name, child in module._modules.items():
+            if child is not None:
+                held.children[name] = self._holder(f"{path}.{name}", child)
+        return held
+
+    def _parent(self, path: str) -> Part:
+        parent = path.rpartition(".")[0]
+        if parent not in self.by_path:
+            part = Part(parent, nn.Module)
+            self._parent(parent).children[part.name] = part
+            self.by_path[parent] = part
+        return self.by_path[parent]
+
+    def _drop(self, part: Part) -> None:
+        """Leave out what neither runs nor holds state, and tensors that are neither read nor saved."""
+        for name, child in list(part.children.items()):
+            self._drop(child)
+            unused = child.layer is None and not child.children and child.path not in self._traced
+            if child.tensor is not None:
+                unused = not child.persistent and child.path not in self._read
+            if unused:
+                if name.isdecimal() and child.tensor is None:  # keeps its neighbours' numbers
+                    child.layer = nn.Identity()
+                    continue
+                del part.children[name]
+                del self.by_path[child.path]
+
+    def _identify(self) -> None:
+        known: dict[Any, int] = {}
+        self.aliases: dict[int, list[Part]] = {}
+
+        def visit(part: Part) -> None:
+            for child in part.children.values():
+                visit(child)
+            if part.children and part.layer is None:
+                key = tuple(sorted((name, child.same) for name, child in part.children.items()))
+                part.same = -known.setdefault(key, len(known) + 1)
+            self.aliases.setdefault(part.same or id(part), []).append(part)
+
+        visit(self.root)
+
+    def below(self, path: str, container: str) -> str | None:
+        """The name under which `container` reaches the object at `path`, or None."""
+        prefix = f"{container}." if container else ""
+        if path.startswith(prefix):
+            return path
+        part = self.by_path[path]
+        return next((p.path for p in self.aliases.get(part.same, []) if p.path.startswith(prefix)), None)
+
+    def ties(self) -> Iterator[tuple[Part, Part]]:
+        """Pairs (first place, other place) of what holds state and lies in several places, outermost first."""
+        yield from self._ties_below(self.root, {})
+
+    def _ties_below(self, part: Part, first: dict[int, Part]) -> Iterator[tuple[Part, Part]]:
+        for child in part.children.values():
+            if not child.has_state:
+                continue
+            known = first.setdefault(child.same or id(child), child)
+            if known is not child:
+                yield known, child
+            else:
+                yield from self._ties_below(child, first)

@@ -1,0 +1,216 @@
+"""`apply`: a model and a roadmap in, a rewritten model with its weights and a report out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from .anatomy import infer
+from .capture import capture
+from .diff import Diff
+from .errors import MofaError, RewriteError
+from .program import InputSpec
+from .rewriting import Pass, rewrite
+from .roadmap import Roadmap
+from .survey import Network, Totals
+from .verify import Verdict, psnr, relative_error
+
+Progress = Callable[[str, int, int], None]
+"""Called before each step with what it is, how many are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class KeyFate:
+    """What became of one state_dict key of the original model."""
+
+    keys: tuple[str, ...]
+    fate: Literal["kept", "compensated", "rewritten", "dropped"]
+
+
+class Result:
+    """What `apply` returns.
+
+    Attributes:
+        model: the rewritten network, a trainable `torch.fx.GraphModule` that shares nothing with the input model.
+        roadmap: the passes that were carried out.
+        diffs: one report a pass, in order.
+        original, rewritten: the networks before the first and after the last pass, as they were when `apply` ran.
+    """
+
+    def __init__(self, roadmap: Roadmap, networks: Sequence[Network], diffs: Sequence[Diff], example: Sequence[Tensor]):
+        self.roadmap = roadmap
+        self.diffs = tuple(diffs)
+        self.original, self.rewritten = networks[0], networks[-1]
+        self._networks, self._example = tuple(networks), tuple(example)
+        self.model: fx.GraphModule = copy.deepcopy(self.rewritten.program.graph_module)
+
+    @property
+    def before(self) -> Totals:
+        """Parameters and MACs of the original."""
+        return self.original.totals
+
+    @property
+    def after(self) -> Totals:
+        """Parameters and MACs of the rewritten network."""
+        return self.rewritten.totals
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """Shapes and dtypes of the example inputs."""
+        return self.original.program.inputs
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """How far each pass moved the output on the example input; runs the networks once, on first use."""
+        return self.verify()
+
+    def verify(self, progress: Progress | None = None) -> tuple[Verdict, ...]:
+        """`verdicts`, telling `progress` about every network that is run."""
+        if "_verdicts" not in self.__dict__:
+            self._verdicts = self._run(progress or (lambda *_: None))
+        return self._verdicts
+
+    def _run(self, progress: Progress) -> tuple[Verdict, ...]:
+        verdicts: list[Verdict] = []
+        first = previous = None
+        steps = ["original", *(diff.pass_name for diff in self.diffs)]
+        for index, (step, network) in enumerate(zip(steps, self._networks, strict=True)):
+            progress(f"running {step}", index, len(steps))
+            unchanged = index and not self.diffs[index - 1].edits
+            output = previous if unchanged and previous is not None else _output(network, self._example)
+            if first is None or previous is None:
+                first = previous = output
+                continue
+            diff = self.diffs[index - 1]
+            verdicts.append(
+                Verdict(
+                    diff.pass_name,
+                    diff.exact,
+                    relative_error(previous, output),
+                    relative_error(first, output),
+                    psnr(first, output),
+                )
+            )
+            previous = output
+        progress("done", len(steps), len(steps))
+        return tuple(verdicts)
+
+    @cached_property
+    def keymap(self) -> Mapping[str, KeyFate]:
+        """Every state_dict key of the original model: the keys that it became, and how."""
+        before = self.original.program.state()
+        after = self.rewritten.program.state()
+        below: dict[str, list[str]] = {}
+        for key in after:
+            parts = key.split(".")
+            for end in range(1, len(parts)):
+                below.setdefault(".".join(parts[:end]), []).append(key)
+        compensated = {edit.path for diff in self.diffs for edit in diff.edits if edit.fate == "compensated"}
+        fates = {}
+        for key, tensor in before.items():
+            owner = key.rpartition(".")[0]
+            if after.get(key) is tensor:
+                fates[key] = KeyFate((key,), "kept")
+            elif key in after:
+                fates[key] = KeyFate((key,), "compensated" if owner in compensated else "rewritten")
+            elif owner in compensated or owner not in below:
+                fates[key] = KeyFate((), "dropped")
+            else:
+                fates[key] = KeyFate(tuple(below[owner]), "rewritten")
+        return fates
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The whole report as plain data, as `report.json` holds it."""
+        from .report.data import report
+
+        return report(self)
+
+    def save(self, directory: str | Path, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
+        """Write a bundle: source, weights, recipe, key map and reports (see `mofa_compiler.bundle`).
+
+        Raises:
+            BundleError: the folder exists and is not a bundle (or is one, without `overwrite`), or the network holds
+                a module whose source cannot be written.
+        """
+        from .bundle import save
+
+        return save(self, Path(directory), overwrite=overwrite, progress=progress)
+
+
+def apply(
+    model: nn.Module,
+    roadmap: str | Path | Roadmap | Iterable[Pass],
+    example_inputs: Tensor | Sequence[Tensor] | None = None,
+    calibration: Iterable[Any] | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Result:
+    """Carry out a roadmap on a copy of `model`.
+
+    Args:
+        model: any module that `capture` takes, on any device, in train or eval mode; it is not modified.
+        roadmap: a preset's name, a TOML file's path, a `Roadmap` or a list of passes.
+        example_inputs: one tensor or a tuple; by default (1, C, 256, 256) for the first convolution.
+        calibration: not available yet; weights are inherited in closed form, without data.
+        progress: told before every step.
+
+    Raises:
+        CaptureError, AnatomyError, RoadmapError, RewriteError: as their docstrings say; nothing is half done.
+    """
+    if calibration is not None:
+        raise MofaError("calibration with images is not available in this version: leave calibration out")
+    if not isinstance(roadmap, Roadmap):
+        roadmap = Roadmap.load(roadmap) if isinstance(roadmap, (str, Path)) else Roadmap(roadmap)
+    tell = progress or (lambda *_: None)
+    steps = len(roadmap) + 1
+    _check_weights(model)
+    tell("capturing", 0, steps)
+    program = capture(copy.deepcopy(model), example_inputs)
+    network = Network(program, infer(program))
+    networks, diffs = [network], []
+    for index, pass_ in enumerate(roadmap, 1):
+        tell(pass_.name, index, steps)
+        network, diff = rewrite(network, pass_)
+        networks.append(network)
+        diffs.append(diff)
+    tell("done", steps, steps)
+    given = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
+    example = [spec.random(device=program.device) for spec in program.inputs]
+    if given is not None:
+        example = [tensor.detach().clone().to(program.device) for tensor in given]
+    return Result(roadmap, networks, diffs, example)
+
+
+def _check_weights(model: nn.Module) -> None:
+    for name, tensor in model.named_parameters():
+        if tensor.is_meta:
+            raise RewriteError(f"{name} is on the meta device and has no values: load weights first")
+        if not bool(torch.isfinite(tensor).all()):
+            raise RewriteError(
+                f"{name} holds NaN or infinite values, which a rewrite would spread: repair or reload the weights"
+            )
+
+
+def _output(network: Network, example: Sequence[Tensor]) -> Tensor:
+    """All tensors that a network returns, flattened into one."""
+    module = network.program.graph_module
+    modes = {inner: inner.training for inner in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            output = module(*example)
+    finally:
+        for inner, mode in modes.items():
+            inner.training = mode
+    return torch.cat(
+        [leaf.detach().flatten().float() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+    )

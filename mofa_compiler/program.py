@@ -1,0 +1,139 @@
+"""A model as a graph of named modules: what `capture` returns and what every pass maps to another one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Shape and dtype of one example input."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+
+    def random(self, *, device: torch.device | str = "cpu", seed: int = 0) -> Tensor:
+        """An input of this spec, uniform in [0, 1), the same for the same seed."""
+        generator = torch.Generator().manual_seed(seed)
+        if not self.dtype.is_floating_point:
+            return torch.zeros(self.shape, dtype=self.dtype, device=device)
+        return torch.rand(self.shape, generator=generator).to(device=device, dtype=self.dtype)
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self.shape))
+
+
+@dataclass(frozen=True)
+class Program:
+    """An fx graph, the modules and tensors it names, and what tracing could not see into.
+
+    Nodes carry `meta["val"]` (a meta tensor or a plain value) and `meta["nn_module_stack"]` (the containers they were
+    called in). A program is never changed: a pass makes another one, sharing the modules that it left alone. `ideals`
+    remembers, by path of a partial convolution, the depthwise one over all channels that it stands for.
+    """
+
+    name: str
+    graph: fx.Graph
+    modules: Mapping[str, nn.Module]
+    tensors: Mapping[str, Tensor]
+    containers: Mapping[str, type[nn.Module]]
+    inputs: tuple[InputSpec, ...]
+    opaque: Mapping[str, str] = field(default_factory=dict)
+    ideals: Mapping[str, nn.Conv2d] = field(default_factory=dict)
+    transient: frozenset[str] = frozenset()
+    training: bool = False
+
+    @cached_property
+    def graph_module(self) -> fx.GraphModule:
+        """The program as a runnable module whose state_dict keys are those of the captured model."""
+        attributes: dict[str, Any] = {**self.modules, **self.tensors}
+        called = {str(node.target) for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
+        flag = {"training"} & called  # functional dropout reads the mode at run time
+        module = fx.GraphModule(
+            {**{path: attributes[path] for path in called - flag}, **dict.fromkeys(flag, True)},
+            self.graph,
+            class_name=self.name,
+        )
+        for path in attributes.keys() - called:
+            _attach(module, path, attributes[path])
+        for path in self.transient:
+            parent, _, name = path.rpartition(".")
+            module.get_submodule(parent)._non_persistent_buffers_set.add(name)
+        own = {id(inner) for leaf in self.modules.values() for inner in leaf.modules()}
+        for inner in module.modules():
+            if id(inner) not in own:
+                inner.training = self.training
+        return module
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, each counted once however often it is shared."""
+        tensors = {id(p): p for module in self.modules.values() for p in module.parameters()}
+        tensors |= {id(t): t for t in self.tensors.values() if isinstance(t, nn.Parameter)}
+        return sum(tensor.numel() for tensor in tensors.values())
+
+    def state(self) -> dict[str, Tensor]:
+        """What the model's state_dict holds, by the same keys, without building the module."""
+        state = {path: tensor for path, tensor in self.tensors.items() if path not in self.transient}
+        for path, module in self.modules.items():
+            state |= {f"{path}.{key}": tensor for key, tensor in module.state_dict(keep_vars=True).items()}
+        return state
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights (cpu for a model without any)."""
+        for module in self.modules.values():
+            for parameter in module.parameters():
+                return parameter.device
+        return next((t.device for t in self.tensors.values()), torch.device("cpu"))
+
+
+def evaluate(node: fx.Node, program: Program) -> Any:
+    """The value of one node on the meta values of its arguments."""
+    args = fx.map_arg(node.args, lambda n: n.meta["val"])
+    kwargs = fx.map_arg(node.kwargs, lambda n: n.meta["val"])
+    with torch.no_grad():
+        if node.op == "call_module":
+            return meta_twin(program.modules[str(node.target)])(*args, **kwargs)
+        if node.op == "call_function":
+            return cast(Callable[..., Any], node.target)(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        if node.target == "training":
+            return program.training
+        return program.tensors[str(node.target)].to("meta")
+
+
+def meta_twin(module: nn.Module) -> nn.Module:
+    """A shallow copy of `module` whose parameters and buffers are meta tensors; no weight is copied."""
+    twin = copy.copy(module)
+    state = twin.__dict__
+    for kind in ("_parameters", "_buffers"):
+        state[kind] = {
+            name: None if tensor is None else torch.empty_like(tensor, device="meta", requires_grad=False)
+            for name, tensor in state[kind].items()
+        }
+    state["_modules"] = {name: child and meta_twin(child) for name, child in state["_modules"].items()}
+    return twin
+
+
+def _attach(root: nn.Module, path: str, value: Any) -> None:
+    """Put a module, parameter or buffer that the graph never uses where its state_dict key says."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        if parent not in root._modules:
+            root.add_module(parent, nn.Module())
+        root = root.get_submodule(parent)
+    if isinstance(value, nn.Module):
+        root.add_module(name, value)
+    elif isinstance(value, nn.Parameter):
+        root.register_parameter(name, value)
+    else:
+        root.register_buffer(name, value)

@@ -1,0 +1,127 @@
+"""A result as plain data, schema `mofa-report/1`: what `report.json` holds and what every other format is made from.
+
+Keys, in order:
+
+- `schema`: `"mofa-report/1"`
+- `versions`: `{"mofa-compiler", "torch"}`
+- `model`: class name of the original
+- `roadmap`: `{"name", "description", "pass": [{"name", <options>...}]}`, as `Roadmap.from_dict` reads it
+- `inputs`: one `{"shape": [int], "dtype"}` an example input
+- `anatomy`: `{"is_unet", "reason", "stages": [{"name", "kind", "level", "units": [path]}]}`
+- `opaque`: `[{"path", "cause"}]`, the modules that tracing could not see into
+- `before`, `after`: totals (below) of the original and of the rewritten network
+- `passes`: one object a pass, in order:
+    - `name`, `options`
+    - `exact`: whether every edit keeps the function that the network computes
+    - `edits`: `[{"path", "stage", "before", "after", "parameters", "macs", "fate", "exact", "note", "error"}]`: the
+      layer's short form before and after (`""` where it is gone), the changes in parameters and MACs, and where its
+      weights come from: `exact`, `inherited`, `compensated`, `fresh` or `removed`; `error` is null or the largest error
+      of an exact edit, relative to the largest output, in float64
+    - `skips`: `[{"path", "stage", "layer", "reason"}]`, layers of the right kind that were left alone
+    - `before`, `after`: totals of the network before and after this pass
+    - `verdict`: `{"relative_error", "accumulated", "psnr", "holds"}`: how far the pass moved the output on the example
+      input, how far all passes so far did, the PSNR in dB against the original (null where the outputs agree), and
+      whether what was declared exact is
+
+Totals are `{"parameters", "macs", "stages"}`; a stage is `{"name", "parameters", "macs", "vanilla", "parameters_share",
+"macs_share", "vanilla_share"}`: `vanilla` is the MACs by the paper's estimate, as if every convolution were a vanilla
+one, and the shares are those of the network's, in [0, 1]. The `stage` of an edit or a skip is null where the layer is
+in none. Numbers that JSON does not have are null.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..roadmap import plain_options
+
+if TYPE_CHECKING:
+    from ..anatomy import Anatomy
+    from ..compiler import Result
+    from ..diff import Diff
+    from ..rewriting import Pass
+    from ..survey import Totals
+    from ..verify import Verdict
+
+SCHEMA = "mofa-report/1"
+
+
+def report(result: Result) -> dict[str, Any]:
+    """The whole report; runs the networks on the example input if `result.verify` has not done so yet."""
+    program = result.original.program
+    passes = zip(result.roadmap, result.diffs, result.verdicts, strict=True)
+    document = {
+        "schema": SCHEMA,
+        "versions": versions(),
+        "model": program.name,
+        "roadmap": result.roadmap.to_dict(),
+        "inputs": [{"shape": spec.shape, "dtype": str(spec.dtype).removeprefix("torch.")} for spec in result.inputs],
+        "anatomy": anatomy_data(result.original.anatomy),
+        "opaque": [{"path": path, "cause": cause} for path, cause in program.opaque.items()],
+        "before": totals_data(result.before),
+        "after": totals_data(result.after),
+        "passes": [_pass(*step) for step in passes],
+    }
+    plain: dict[str, Any] = plain_data(document)
+    return plain
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of torch."""
+    return {"mofa-compiler": version("mofa-compiler"), "torch": str(torch.__version__)}
+
+
+def anatomy_data(anatomy: Anatomy) -> dict[str, Any]:
+    """What the inference found, as far as a reader of a report needs it."""
+    stages = [{"name": s.name, "kind": s.kind, "level": s.level, "units": s.units} for s in anatomy.stages]
+    return {"is_unet": anatomy.is_unet, "reason": anatomy.reason, "stages": stages}
+
+
+def totals_data(totals: Totals) -> dict[str, Any]:
+    """Totals with each stage's share of them."""
+    sums = {
+        "parameters": totals.parameters,
+        "macs": totals.macs,
+        "vanilla": sum(share.vanilla for share in totals.stages),
+    }
+    stages = []
+    for share in totals.stages:
+        amounts = {key: getattr(share, key) for key in sums}
+        shares = {f"{key}_share": amounts[key] / whole if whole else 0.0 for key, whole in sums.items()}
+        stages.append({"name": share.stage, **amounts, **shares})
+    return {"parameters": totals.parameters, "macs": totals.macs, "stages": stages}
+
+
+def plain_data(value: Any) -> Any:
+    """The same in types that JSON has; what it has not becomes null (infinities, NaN) or text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain_data(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_data(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _pass(pass_: Pass, diff: Diff, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": diff.pass_name,
+        "options": plain_options(pass_),
+        "exact": diff.exact,
+        "edits": [asdict(edit) for edit in diff.edits],
+        "skips": [asdict(skip) for skip in diff.skips],
+        "before": totals_data(diff.before),
+        "after": totals_data(diff.after),
+        "verdict": {
+            "relative_error": verdict.relative_error,
+            "accumulated": verdict.accumulated,
+            "psnr": verdict.psnr,
+            "holds": verdict.holds,
+        },
+    }

@@ -1,0 +1,125 @@
+"""A report as Markdown, to paste in a pull request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import text
+
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~])")
+_PATHS_PER_REFUSAL = 8
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The report of `report.data.report` as GitHub-flavoured Markdown."""
+    blocks = [
+        f"## {escape(report['model'])} rewritten by roadmap {code(report['roadmap']['name'])}",
+        _headline(report),
+        escape(text.accuracy(report)),
+        escape(text.shape_of_network(report["anatomy"])),
+        _opaque(report),
+        _passes(report),
+        *(_details(index, step) for index, step in enumerate(report["passes"], 1)),
+        "<sub>" + escape(", ".join(f"{name} {version}" for name, version in report["versions"].items())) + "</sub>",
+    ]
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def escape(value: str) -> str:
+    """Text in which nothing is markup, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(value.split()))
+
+
+def code(value: str) -> str:
+    """An inline code span that also survives in a table cell, whatever it holds."""
+    value = " ".join(value.split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", value)), default=0))
+    pad = " " if value.startswith("`") or value.endswith("`") else ""
+    return f"{fence}{pad}{value}{pad}{fence}"
+
+
+def _cell(markdown: str) -> str:
+    """A code span in a table, where a pipe would end the cell even inside the span."""
+    return markdown.replace("|", "\\|")
+
+
+def _table(header: tuple[str, ...], align: str, rows: Sequence[tuple[str, ...]]) -> str:
+    rule = tuple("--:" if side == "r" else ":--" for side in align)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+
+
+def _headline(report: Mapping[str, Any]) -> str:
+    before, after = report["before"], report["after"]
+    rows = [
+        (label, text.quantity(before[key]), text.quantity(after[key]), text.change(before[key], after[key]))
+        for label, key in (("Parameters", "parameters"), (f"MACs at {escape(text.shapes(report))}", "macs"))
+    ]
+    return _table(("", "before", "after", "change"), "lrrr", rows)
+
+
+def _opaque(report: Mapping[str, Any]) -> str:
+    lines = [f"- {code(part['path'])}: {escape(part['cause'])}" for part in report["opaque"]]
+    return "\n".join(["Not seen into, and so left alone:", "", *lines]) if lines else ""
+
+
+def _passes(report: Mapping[str, Any]) -> str:
+    rows = []
+    for index, step in enumerate(report["passes"], 1):
+        before, after = step["before"], step["after"]
+        rows.append(
+            (
+                str(index),
+                _cell(code(step["name"])),
+                str(len(text.rewritten(step))),
+                str(len(step["skips"])),
+                text.signed(after["parameters"] - before["parameters"]),
+                text.signed(after["macs"] - before["macs"]),
+                escape(f"{'' if step['exact'] else 'approximate, '}{text.outcome(step)}"),
+            )
+        )
+    header = ("#", "pass", "edits", "refused", "Δ parameters", "Δ MACs", "output")
+    return _table(header, "rlrrrrr", rows) if rows else "The roadmap has no passes."
+
+
+def _details(index: int, step: Mapping[str, Any]) -> str:
+    edits, neighbours = text.rewritten(step), text.compensated(step)
+    options = text.options_text(step["options"])
+    blocks = [f"Options: {code(options)}"] if options else []
+    if edits:
+        blocks.append(_edits(edits))
+    if neighbours:
+        stages = ", ".join(dict.fromkeys(edit["stage"] or "no stage" for edit in neighbours))
+        blocks.append(f"Weights adjusted in {text.count(len(neighbours), 'neighbour')} ({escape(stages)}).")
+    if step["skips"]:
+        blocks.append(_refusals(step["skips"]))
+    if not step["edits"] and not step["skips"]:
+        blocks.append("No layer of this pass's kind.")
+    name = step["name"].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    summary = f"{index}. {name}: {text.count(len(edits), 'edit')}, {len(step['skips'])} refused"
+    return "\n\n".join(["<details>", f"<summary>{summary}</summary>", *blocks, "</details>"])
+
+
+def _edits(edits: list[dict[str, Any]]) -> str:
+    rows = [
+        (
+            _cell(code(edit["path"])),
+            escape(edit["stage"] or ""),
+            f"{_cell(code(edit['before']))} → {_cell(code(edit['after'])) if edit['after'] else 'removed'}",
+            text.signed(edit["parameters"]),
+            text.signed(edit["macs"]),
+            escape(text.edit_remark(edit)),
+        )
+        for edit in edits
+    ]
+    return _table(("layer", "stage", "before → after", "Δ parameters", "Δ MACs", "weights"), "lllrrl", rows)
+
+
+def _refusals(skips: list[dict[str, Any]]) -> str:
+    lines = []
+    for (reason,), group in text.grouped(skips, "reason").items():
+        paths = ", ".join(code(skip["path"]) for skip in group[:_PATHS_PER_REFUSAL])
+        more = f", … and {len(group) - _PATHS_PER_REFUSAL} more" if len(group) > _PATHS_PER_REFUSAL else ""
+        lines.append(f"- {len(group)} × {escape(reason)}: {paths}{more}")
+    return "\n".join(["Left alone:", "", *lines])

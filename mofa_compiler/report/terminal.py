@@ -1,0 +1,196 @@
+"""A report for people at a terminal; readable at 80 columns and, with fewer columns in the table, below."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from . import text
+
+_NARROWEST = 40
+_ROOM_FOR_COUNTS = 76
+
+
+def print_report(report: Mapping[str, Any], console: Console, verbose: bool = False) -> None:
+    """Print the report of `report.data.report`: the headline, a table of the passes, then each pass.
+
+    Edits of the same kind are grouped and long lists of paths cut short; `verbose` shows every edit and every path.
+    """
+    width = max(console.width, _NARROWEST)
+    _print_headline(report, console, width)
+    if report["passes"]:
+        console.print()
+        console.print(_pass_table(report["passes"], width))
+    for index, step in enumerate(report["passes"], 1):
+        console.print()
+        _print_all(console, _pass_lines(index, step, width, verbose))
+
+
+def elide(path: str, width: int) -> str:
+    """`path` in at most `width` characters, the middle left out: `encoder.blo…conv2.depthwise`."""
+    if len(path) <= width:
+        return path
+    tail = (width - 1) * 2 // 3
+    return f"{path[: width - 1 - tail]}…{path[len(path) - tail :]}"
+
+
+def wrap(content: str, width: int, indent: int = 0, hanging: int | None = None) -> list[str]:
+    """Lines of at most `width`; the second and later ones are indented by `hanging` (by `indent` without it)."""
+    following = " " * (indent if hanging is None else hanging)
+    return textwrap.wrap(
+        content, width, initial_indent=" " * indent, subsequent_indent=following, break_on_hyphens=False
+    )
+
+
+def print_lines(console: Console, lines: Iterable[str], style: str = "") -> None:
+    """Print lines as they are: no markup, no wrapping."""
+    _print_all(console, (Text(line, style) for line in lines))
+
+
+def _print_all(console: Console, lines: Iterable[Text]) -> None:
+    for line in lines:
+        console.print(line, no_wrap=True, overflow="ignore", crop=False, highlight=False)
+
+
+def _print_headline(report: Mapping[str, Any], console: Console, width: int) -> None:
+    title = f"{report['model']}, roadmap {report['roadmap']['name']}, input {text.shapes(report)}"
+    print_lines(console, wrap(title, width), "bold")
+    console.print()
+    table = _table()
+    table.add_column("")
+    for header in ("before", "after", "change"):
+        table.add_column(header, justify="right")
+    for label, key in (("Parameters", "parameters"), ("MACs", "macs")):
+        before, after = report["before"][key], report["after"][key]
+        table.add_row(label, text.quantity(before), text.quantity(after), text.change(before, after))
+    console.print(table)
+    console.print()
+    print_lines(console, wrap(text.accuracy(report), width))
+    print_lines(console, wrap(text.shape_of_network(report["anatomy"]), width), "dim")
+    for part in report["opaque"]:
+        print_lines(console, wrap(f"not seen into: {part['path']} ({part['cause']})", width, 0, 4), "yellow")
+
+
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+
+
+def _pass_table(steps: Sequence[Mapping[str, Any]], width: int) -> Table:
+    counts = width >= _ROOM_FOR_COUNTS
+    table = _table()
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("pass", overflow="fold")
+    for header in (*(("edits", "refused") if counts else ()), "Δ params", "Δ MACs", "output error"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for index, step in enumerate(steps, 1):
+        before, after = step["before"], step["after"]
+        table.add_row(
+            str(index),
+            Text(step["name"]),
+            *((str(len(text.rewritten(step))), str(len(step["skips"]))) if counts else ()),
+            text.signed(after["parameters"] - before["parameters"]),
+            text.signed(after["macs"] - before["macs"]),
+            Text(text.outcome(step), "" if step["verdict"]["holds"] else "red"),
+        )
+    return table
+
+
+def _pass_lines(index: int, step: Mapping[str, Any], width: int, verbose: bool) -> Iterator[Text]:
+    edits, neighbours = text.rewritten(step), text.compensated(step)
+    yield Text(f"{index}. {step['name']}", "bold")
+    options = text.options_text(step["options"])
+    yield from _styled(wrap(options, width, 3), "dim")
+    if edits:
+        yield Text(f"   {text.count(len(edits), 'edit')}", "green")
+        yield from _every_edit(edits, width) if verbose else _edit_groups(edits, width)
+    if neighbours:
+        yield Text(f"   weights adjusted in {text.count(len(neighbours), 'neighbour')}", "green")
+        if verbose:
+            yield from _paths(neighbours, width, verbose)
+    if step["skips"]:
+        yield Text(f"   {len(step['skips'])} refused", "yellow")
+        yield from _refusal_groups(step["skips"], width, verbose)
+    if not step["edits"] and not step["skips"]:
+        yield Text("   no layer of this pass's kind", "dim")
+
+
+def _every_edit(edits: Sequence[Mapping[str, Any]], width: int) -> Iterator[Text]:
+    for edit in edits:
+        yield from _styled(wrap(edit["path"], width, 3, 7), "cyan")
+        yield from _styled(_signature(edit["before"], edit["after"], width, 7))
+        amounts = [
+            edit["stage"] or "in no stage",
+            f"{text.signed(edit['parameters'])} params",
+            f"{text.signed(edit['macs'])} MACs",
+            text.edit_remark(edit),
+        ]
+        yield from _styled(wrap(", ".join(amounts), width, 7), "dim")
+
+
+def _edit_groups(edits: Sequence[Mapping[str, Any]], width: int) -> Iterator[Text]:
+    for (before, after, exact), group in text.grouped(edits, "before", "after", "exact").items():
+        lines = _signature(before, f"{after or 'removed'}{', exact' if exact else ''}", width, 7)
+        yield from _styled(_counted(len(group), lines))
+        yield from _paths(group, width, verbose=False)
+
+
+def _refusal_groups(skips: Sequence[Mapping[str, Any]], width: int, verbose: bool) -> Iterator[Text]:
+    for (reason,), group in text.grouped(skips, "reason").items():
+        line = f"{len(group):>4} × {' '.join(reason.split())}: {', '.join(skip['path'] for skip in group)}"
+        if len(line) <= width and not verbose:
+            yield Text(line)
+        else:
+            yield from _styled(_counted(len(group), wrap(reason, width, 7)))
+            yield from _paths(group, width, verbose)
+
+
+def _counted(number: int, lines: Sequence[str]) -> list[str]:
+    """Lines indented by 7, the first one with a number in front."""
+    return [f"{number:>4} × {lines[0][7:]}", *lines[1:]]
+
+
+def _signature(before: str, after: str, width: int, indent: int) -> list[str]:
+    """`before → after` on one line where it fits, else on a line each, wrapped between the parts."""
+    before, after = " ".join(before.split()), " ".join(after.split()) or "removed"
+    if indent + len(before) + len(after) + 3 <= width:
+        return [f"{' ' * indent}{before} → {after}"]
+    return _wrap_parts(before, width, indent) + _wrap_parts(f"→ {after}", width, indent, indent + 2)
+
+
+def _wrap_parts(content: str, width: int, indent: int, hanging: int | None = None) -> list[str]:
+    """Wrap `PConv2d(...) + Conv2d(...)` before a plus sign only, where the parts are short enough."""
+    parts = content.split(" + ")
+    glue = "\N{NO-BREAK SPACE}"
+    glued = " ".join(f"{'+' + glue if index else ''}{part.replace(' ', glue)}" for index, part in enumerate(parts))
+    longest = max(map(len, parts)) + (hanging or indent) + 2
+    return [line.replace(glue, " ") for line in wrap(glued if longest <= width else content, width, indent, hanging)]
+
+
+def _paths(items: Sequence[Mapping[str, Any]], width: int, verbose: bool, indent: int = 7) -> Iterator[Text]:
+    """All paths, one a line, or as many as fit on one line and how many more there are."""
+    paths = [str(item["path"]) for item in items]
+    if verbose:
+        for path in paths:
+            yield from _styled(wrap(path, width, indent, indent + 4), "cyan")
+        return
+    room = width - indent
+    shown = [elide(paths[0], room - len(_more(len(paths) - 1)))]
+    for path in paths[1:]:
+        line = ", ".join([*shown, path])
+        if len(line) + len(_more(len(paths) - len(shown) - 1)) > room:
+            break
+        shown.append(path)
+    yield Text(" " * indent + ", ".join(shown) + _more(len(paths) - len(shown)), "cyan")
+
+
+def _more(number: int) -> str:
+    return f", … {number} more" if number else ""
+
+
+def _styled(lines: Iterable[str], style: str = "") -> Iterator[Text]:
+    return (Text(line, style) for line in lines)

@@ -1,0 +1,110 @@
+"""Numbers and groups as every report format writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def quantity(number: float) -> str:
+    """Three significant digits and a decimal prefix: `962 M`, `1.03 M`, `448`."""
+    for scale, unit in _UNITS:
+        if abs(number) >= 0.9995 * scale:
+            scaled = number / scale
+            digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
+            return f"{scaled:.{digits}f} {unit}"
+    return f"{number:.0f}"
+
+
+def signed(number: float) -> str:
+    """A change: `+3.08 M`, `−406 k`, `0`."""
+    return f"{'+' if number > 0 else '−'}{quantity(abs(number))}" if number else "0"
+
+
+def change(before: float, after: float) -> str:
+    """A change relative to what was before: `+298 %`, `−3.1 %`."""
+    if after == before:
+        return "unchanged"
+    if not before:
+        return "new"
+    percent = 100 * (after / before - 1)
+    digits = 0 if abs(percent) >= 9.95 else 1
+    return f"{'+' if percent > 0 else '−'}{abs(percent):.{digits}f} %"
+
+
+def error_text(value: float | None) -> str:
+    """A relative error: `2.64 %`, `0.002 %`, `3.0e-08`, `0 %`."""
+    if value is None:
+        return "not finite"
+    if value == 0:
+        return "0 %"
+    return f"{value:.1e}" if value < 1e-5 else f"{100 * value:.3g} %"
+
+
+def outcome(step: Mapping[str, Any]) -> str:
+    """What a pass did to the output: `exact`, `2.64 %`, `unchanged`, or a broken promise."""
+    if not step["edits"]:
+        return "unchanged"
+    verdict = step["verdict"]
+    error = error_text(verdict["relative_error"])
+    if step["exact"]:
+        return "exact" if verdict["holds"] else f"NOT exact: {error}"
+    return error
+
+
+def accuracy(report: Mapping[str, Any]) -> str:
+    """One sentence on how far the rewritten network is from the original on the example input."""
+    if not any(step["edits"] for step in report["passes"]):
+        return "The network is unchanged."
+    verdict = report["passes"][-1]["verdict"]
+    if verdict["accumulated"] == 0:
+        return "On the example input the output is the same as the original's."
+    psnr = f", PSNR {verdict['psnr']:.1f} dB" if verdict["psnr"] is not None else ""
+    return f"Output error on the example input, against the original: {error_text(verdict['accumulated'])}{psnr}."
+
+
+def shape_of_network(anatomy: Mapping[str, Any]) -> str:
+    """One sentence: a U-Net or not, and why."""
+    return f"{'A U-Net' if anatomy['is_unet'] else 'Not a U-Net'}: {anatomy['reason']}."
+
+
+def shapes(report: Mapping[str, Any]) -> str:
+    """The example inputs: `1x3x256x256`."""
+    return ", ".join("x".join(map(str, spec["shape"])) or "scalar" for spec in report["inputs"])
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """`portion=1/4, kinds=depthwise+dense`."""
+    return ", ".join(
+        f"{key}={'+'.join(map(str, value)) if isinstance(value, list) else value}" for key, value in options.items()
+    )
+
+
+def rewritten(step: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The edits that put another layer in place or took one away."""
+    return [edit for edit in step["edits"] if edit["fate"] != "compensated"]
+
+
+def compensated(step: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The neighbours whose weights were adjusted, the layers staying what they are."""
+    return [edit for edit in step["edits"] if edit["fate"] == "compensated"]
+
+
+def edit_remark(edit: Mapping[str, Any]) -> str:
+    """Fate of the weights, and the note: `inherited; 1/4 of 6 channels rounded to 2`."""
+    return "; ".join(filter(None, (edit["fate"], edit["note"])))
+
+
+def grouped(items: Iterable[Mapping[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
+    """Items by the values of some keys, in order of first appearance."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for item in items:
+        groups.setdefault(tuple(item[key] for key in keys), []).append(item)
+    return groups
+
+
+def count(number: int, noun: str) -> str:
+    """`1 layer`, `3 layers`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

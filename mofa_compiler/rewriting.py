@@ -1,0 +1,266 @@
+"""Passes, and the engine that carries one out.
+
+A pass says which layers it rewrites (`match`) and what stands there afterwards (`build`). The engine does the rest:
+it checks what the pass may not touch, puts the new modules into the graph, checks shapes and claims of exactness, and
+writes the diff.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
+
+from torch import fx, nn
+
+from .cost import node_macs
+from .diff import Diff, Edit, Refusal
+from .errors import RewriteError
+from .layers import PartialConv2d
+from .program import evaluate
+from .survey import Layer, Network, signature
+from .verify import EXACT_TOLERANCE, module_error
+
+
+@dataclass(frozen=True)
+class Match:
+    """A pass will rewrite this layer; the note goes into the diff."""
+
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A layer of the right kind that a pass leaves alone, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What stands where a matched layer stood.
+
+    Attributes:
+        module: the new module; a Sequential is spread into the graph, one node a child.
+        fate: where its weights come from: exact, inherited or fresh.
+        exact: whether it computes what the old one did; checked in float64.
+        reference: what it is checked against, where that is more than the old module alone.
+        compensated: neighbours, by path, whose weights were adjusted so that the whole changes less.
+        bypassed: nodes (resizes, pixel shuffles) that go, by name.
+        stands_for: for a partial convolution, the depthwise one over all channels that it approximates in this place.
+        note: what a reader of the diff should know.
+    """
+
+    module: nn.Module
+    fate: str = "inherited"
+    exact: bool = False
+    reference: nn.Module | None = None
+    compensated: Mapping[str, nn.Module] = field(default_factory=dict)
+    bypassed: tuple[str, ...] = ()
+    stands_for: nn.Conv2d | None = None
+    note: str = ""
+
+
+class Pass(ABC):
+    """One rewrite. A subclass is a frozen dataclass whose fields are its options.
+
+    `after` names passes that have to come earlier when a roadmap has both.
+    """
+
+    name: ClassVar[str]
+    after: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def match(self, layer: Layer, network: Network) -> Match | Skip | None:
+        """Whether to rewrite a layer: yes, no for a reason, or None where it is not this pass's kind."""
+
+    @abstractmethod
+    def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
+        """What stands there instead; `modules` are the network's as they are by now, for neighbours' weights."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options by name, as they go into a roadmap."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+
+    def prepare(self, network: Network) -> None:  # noqa: B027 - most passes have nothing to check
+        """Refuse a network that this pass makes no sense on, by an error that names the option at fault."""
+
+
+def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
+    """Carry out one pass.
+
+    Raises:
+        RewriteError: the pass built something that does not fit, or is not as exact as it claims.
+    """
+    pass_.prepare(network)
+    matches, skips = match(network, pass_)
+    surgery = _Surgery(network, pass_)
+    for layer, found in matches:
+        surgery.replace(layer, found)
+    after = surgery.finish()
+    return after, Diff(pass_.name, pass_.options, tuple(surgery.edits), tuple(skips), network.totals, after.totals)
+
+
+def match(network: Network, pass_: Pass) -> tuple[list[tuple[Layer, Match]], list[Refusal]]:
+    """The layers that a pass would rewrite, and those of its kind that it would not."""
+    matches: list[tuple[Layer, Match]] = []
+    skips: list[Refusal] = []
+    for layer in network.layers.values():
+        found = pass_.match(layer, network)
+        if isinstance(found, Match):
+            found = _forbidden(layer) or found
+        if isinstance(found, Match):
+            matches.append((layer, found))
+        elif found is not None:
+            stage = layer.stage.name if layer.stage else None
+            skips.append(Refusal(layer.path, stage, signature(layer.module), found.reason))
+    return matches, skips
+
+
+def _forbidden(layer: Layer) -> Skip | None:
+    if layer.is_input:
+        return Skip("is the input convolution")
+    if layer.is_output:
+        return Skip("is the output convolution")
+    if layer.hooked:
+        return Skip("has hooks, which a new module would lose")
+    return None
+
+
+class _Surgery:
+    """One pass's changes to a copy of the graph; modules that it leaves alone stay shared."""
+
+    def __init__(self, network: Network, pass_: Pass):
+        self.network, self.pass_ = network, pass_
+        program = network.program
+        self.modules = dict(program.modules)
+        self.ideals = dict(program.ideals)
+        self.containers = dict(program.containers)
+        self.graph = fx.Graph()
+        self.node_of: dict[fx.Node, fx.Node] = {}
+        output = self.graph.graph_copy(program.graph, self.node_of)
+        self.graph.output(output)
+        self.by_name = {node.name: new for node, new in self.node_of.items()}
+        self.aliases: dict[int, list[str]] = {}
+        for path, module in program.modules.items():
+            self.aliases.setdefault(id(module), []).append(path)
+        self.edits: list[Edit] = []
+        self.calls = Counter(str(node.target) for node in program.graph.nodes if node.op == "call_module")
+
+    def replace(self, layer: Layer, found: Match) -> None:
+        old = self.modules[layer.path]
+        replacement = self.pass_.build(layer, self.modules)
+        new = replacement.module
+        new.train(old.training)
+        edit = replace(
+            self._edit(layer.path, old, new, replacement.fate),
+            exact=replacement.exact,
+            note="; ".join(filter(None, (found.note, replacement.note))),
+            error=self._checked_error(layer, replacement.reference or old, new) if replacement.exact else None,
+        )
+        self.edits.append(replace(edit, macs=self._put(layer, new) - layer.macs))
+        self.ideals.pop(layer.path, None)
+        if replacement.stands_for is not None:
+            path = next(p for p, child in _spread(layer.path, new) if isinstance(child, PartialConv2d))
+            self.ideals[path] = replacement.stands_for
+        for path, neighbour in replacement.compensated.items():
+            self._compensate(path, neighbour)
+        for name in replacement.bypassed:
+            self._bypass(name)
+
+    def finish(self) -> Network:
+        program = self.network.program
+        changed = replace(
+            program, graph=self.graph, modules=self.modules, ideals=self.ideals, containers=self.containers
+        )
+        return Network(changed, self.network.anatomy)
+
+    def _checked_error(self, layer: Layer, old: nn.Module, new: nn.Module) -> float:
+        error = module_error(old, new, layer.channels)
+        if not error <= EXACT_TOLERANCE:
+            raise RewriteError(
+                f"{self.pass_.name}: {layer.path} was declared exact, but its output is off by {error:.2g} (relative, "
+                f"float64; at most {EXACT_TOLERANCE:g}): a bug in this pass"
+            )
+        return error
+
+    def _put(self, layer: Layer, new: nn.Module) -> int:
+        """Put `new` where the layer stood, at every call; returns its MACs."""
+        children = list(_spread(layer.path, new))
+        for alias in self.aliases.get(id(self.modules[layer.path]), [layer.path]):
+            del self.modules[alias]
+            self.modules.update(_spread(alias, new))
+            if isinstance(new, nn.Sequential):
+                self.containers[alias] = nn.Sequential
+        scratch = replace(self.network.program, modules=self.modules)
+        macs = 0
+        for original in layer.nodes:
+            node = self.node_of[original]
+            stack = dict(original.meta.get("nn_module_stack") or {})
+            source: Any = node.args[0]
+            with self.graph.inserting_before(node):
+                for path, child in children:
+                    source = self.graph.call_module(path, (source,))
+                    inner = {path: (path, type(child))} if path != layer.path else {}
+                    source.meta = {"nn_module_stack": {**stack, **inner}}
+                    try:
+                        source.meta["val"] = evaluate(source, scratch)
+                    except RuntimeError as error:
+                        raise RewriteError(f"{self.pass_.name}: {path} does not fit: {error}") from error
+                    macs += node_macs(source, scratch)
+            node.replace_all_uses_with(source)
+            self.node_of[original] = self.by_name[original.name] = source
+            self.graph.erase_node(node)
+        return macs
+
+    def _compensate(self, path: str, neighbour: nn.Module) -> None:
+        old = self.modules[path]
+        neighbour.train(old.training)
+        for alias in self.aliases.get(id(old), [path]):
+            self.modules[alias] = neighbour
+        self.aliases[id(neighbour)] = self.aliases.get(id(old), [path])
+        if all(edit.path != path for edit in self.edits[-2:]):
+            self.edits.append(self._edit(path, old, neighbour, "compensated"))
+
+    def _edit(self, path: str, old: nn.Module, new: nn.Module | None, fate: str) -> Edit:
+        stage = self.network.anatomy.stage_of(path)
+        return Edit(
+            path=path,
+            stage=stage.name if stage else None,
+            before=signature(old),
+            after=signature(new) if new else "",
+            parameters=(_parameters(new) if new else 0) - _parameters(old),
+            macs=0,
+            fate=fate,
+            exact=False,
+        )
+
+    def _bypass(self, name: str) -> None:
+        """Take a node out: what read it reads its first argument. Its module goes with the last call."""
+        node = self.by_name[name]
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        node.replace_all_uses_with(source)
+        self.graph.erase_node(node)
+        if node.op != "call_module":
+            return
+        path = str(node.target)
+        self.calls[path] -= 1
+        if not self.calls[path]:
+            module = self.modules[path]
+            for alias in self.aliases[id(module)]:
+                del self.modules[alias]
+            self.edits.append(self._edit(path, module, None, "removed"))
+
+
+def _spread(path: str, module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    if not isinstance(module, nn.Sequential):
+        return [(path, module)]
+    return [(f"{path}.{name}", child) for name, child in module.named_children()]
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

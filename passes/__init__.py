@@ -1,0 +1,17 @@
+"""The rewrites that ship with mofa-compiler, one a file; found through the entry point group `mofa_compiler.passes`."""
+
+from .decouple_downsampling import DecoupleDownsampling
+from .decouple_upsampling import DecoupleUpsampling
+from .pconv_to_pdwconv import PConvToPDWConv
+from .restore_kernels import RestoreKernels
+from .sepconv_to_pconv import SepConvToPConv
+from .widen_portion import WidenPortion
+
+__all__ = [
+    "DecoupleDownsampling",
+    "DecoupleUpsampling",
+    "PConvToPDWConv",
+    "RestoreKernels",
+    "SepConvToPConv",
+    "WidenPortion",
+]

@@ -1,0 +1,68 @@
+"""Make wide partial convolutions depthwise.
+
+Above a width, mixing the convolved channels with one another dominates a partial convolution's cost, and the pointwise
+convolution behind it mixes them anyway (MOFA, section 3.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from mofa_compiler import inherit
+from mofa_compiler.layers import PConv2d, PDWConv2d
+from mofa_compiler.options import FROZEN
+from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
+from mofa_compiler.survey import Layer, Network
+
+
+@dataclass(frozen=True, config=FROZEN)
+class PConvToPDWConv(Pass):
+    """Replace `PConv2d` by `PDWConv2d` where it convolves at least `threshold` channels (d·p >= threshold).
+
+    Channels that were separable in the original network get their own kernels back. Exact where the partial
+    convolution mixed no channels and had these kernels already.
+
+    Options:
+        threshold: channels, inclusive; 0 makes every partial convolution depthwise.
+    """
+
+    name: ClassVar[str] = "pconv-to-pdwconv"
+    after: ClassVar[tuple[str, ...]] = (
+        "sepconv-to-pconv",
+        "widen-portion",
+        "restore-kernels",
+        "decouple-upsampling",
+        "decouple-downsampling",
+    )
+
+    threshold: Annotated[int, Field(ge=0)] = 32
+
+    def match(self, layer: Layer, network: Network) -> Match | Skip | None:
+        if type(layer.module) is not PConv2d:
+            return None
+        if layer.module.convolved < self.threshold:
+            return Skip(f"convolves {layer.module.convolved} channels, below threshold={self.threshold}")
+        return Match()
+
+    def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
+        old = modules[layer.path]
+        assert isinstance(old, PConv2d)
+        new = inherit.like(old, PDWConv2d)
+        if layer.ideal is not None:
+            restored = inherit.restore_kernels(old, new, layer.ideal)
+            exact = restored == 0
+            note = "" if exact else f"{restored} channels got their original kernels back"
+            return Replacement(new, fate="exact" if exact else "inherited", exact=exact, note=note)
+        behind = layer.behind[0] if layer.behind else None
+        path = str(behind.path) if behind and behind.is_pointwise else None
+        pointwise = modules[path] if path else None
+        assert pointwise is None or isinstance(pointwise, nn.Conv2d)
+        adjusted = inherit.depthwise_from_partial(old, new, pointwise)
+        exact = inherit.is_diagonal(old.conv.weight.detach())
+        compensated = {path: adjusted} if path and adjusted else {}
+        return Replacement(new, fate="exact" if exact else "inherited", exact=exact, compensated=compensated)

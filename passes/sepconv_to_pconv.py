@@ -1,0 +1,91 @@
+"""Replace separable and dense convolutions by partial ones.
+
+A partial convolution reads and writes a quarter of the channels and leaves the others where they are; the pointwise
+convolution behind it mixes them all (MOFA, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import ClassVar, Literal
+
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from mofa_compiler import inherit
+from mofa_compiler.layers import PConv2d
+from mofa_compiler.options import FROZEN, Portion, convolved_channels
+from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
+from mofa_compiler.survey import Layer, Network, keeps_size
+
+
+@dataclass(frozen=True, config=FROZEN)
+class SepConvToPConv(Pass):
+    """Replace stride-1 depthwise and dense k>1 convolutions by `PConv2d`, a dense one with a pointwise one behind it.
+
+    Options:
+        portion: share of the channels that is convolved.
+        kinds: which convolutions, `depthwise` (with or without a pointwise one behind), `dense`.
+        pointwise_bias: `keep`, or `drop` the bias of the pointwise convolution (of a lone PConv: its own) as the
+            paper's authors did.
+    """
+
+    name: ClassVar[str] = "sepconv-to-pconv"
+
+    portion: Portion = Fraction(1, 4)
+    kinds: tuple[Literal["depthwise", "dense"], ...] = ("depthwise", "dense")
+    pointwise_bias: Literal["keep", "drop"] = "keep"
+
+    def match(self, layer: Layer, network: Network) -> Match | Skip | None:
+        conv = layer.module
+        if not isinstance(conv, nn.Conv2d) or layer.is_1x1:
+            return None
+        kind = "depthwise" if conv.groups == conv.in_channels > 1 else "dense"
+        if kind not in self.kinds:
+            return None
+        if type(conv) is not nn.Conv2d:
+            return Skip(f"is a {type(conv).__name__}, a subclass of Conv2d whose behaviour is not known")
+        if layer.stride != (1, 1):
+            return Skip("changes the resolution")
+        if not (layer.is_depthwise or layer.is_dense):
+            return Skip(f"is a grouped convolution ({conv.in_channels}→{conv.out_channels}, groups={conv.groups})")
+        if not keeps_size(conv):
+            return Skip(f"its padding {conv.padding} changes the size, which untouched channels cannot follow")
+        if conv.in_channels == 1:
+            return Skip("has a single channel")
+        _, note = convolved_channels(conv.in_channels, self.portion)
+        return Match(note)
+
+    def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
+        old = layer.module
+        assert isinstance(old, nn.Conv2d)
+        keep = self.pointwise_bias == "keep"
+        c, _ = convolved_channels(old.in_channels, self.portion)
+        new = PConv2d(
+            old.in_channels,
+            c,
+            (old.kernel_size[0], old.kernel_size[1]),
+            dilation=(old.dilation[0], old.dilation[1]),
+            padding_mode=old.padding_mode,
+            bias=layer.is_depthwise and keep and old.bias is not None,
+            device=old.weight.device,
+            dtype=old.weight.dtype,
+        )
+        if layer.is_dense:
+            pointwise = nn.Conv2d(old.in_channels, old.out_channels, 1, bias=keep and old.bias is not None)
+            pointwise = pointwise.to(old.weight)
+            inherit.factor_dense(old.weight.detach(), new, pointwise)
+            if pointwise.bias is not None and old.bias is not None:
+                inherit.fill(pointwise.bias, old.bias.detach())
+            return Replacement(nn.Sequential(OrderedDict(pconv=new, pointwise=pointwise)))
+        weight = old.weight.detach()
+        owed = inherit.partial_from_depthwise(weight, old.bias, new)
+        folding = inherit.compensate(layer, owed, c, modules)
+        neighbours = dict(folding.neighbours)
+        if layer.pointwise and not keep:
+            path = str(layer.pointwise.path)
+            neighbours[path] = inherit.without_bias(neighbours.get(path, modules[path]))
+        ideal = inherit.ideal_depthwise(weight, old.bias, folding)
+        return Replacement(new, compensated=neighbours, stands_for=ideal, note=folding.note)
