@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -26,13 +25,14 @@ NESTED = (
 )
 """Keys under which frameworks keep the weights, the averaged ones first: BasicSR, timm, Lightning and plain loops"""
 
-_WRAPPERS = ("module.", "_orig_mod.")
+_COMPILED = "_orig_mod."
+_PREFIXES = 20
 _LISTED = 20
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A state_dict, and how it was found: `params_ema of net_g.pth (there is also params), without the prefix module.`"""
+    """A state_dict and how it was found: `params_ema of net_g.pth (there is also params: --key), without 'module.'`."""
 
     state: dict[str, Tensor]
     description: str
@@ -46,14 +46,14 @@ class _Candidate:
 
 
 def load_checkpoint(
-    path: str | Path, model: nn.Module, key: str | None = None, strip_prefix: str | None = None
+    path: str | Path, model: nn.Module, *, key: str | None = None, strip_prefix: str | None = None
 ) -> Weights:
-    """Read a checkpoint and pick the state_dict in it that matches `model` best.
+    """Read a checkpoint and pick the state_dict in it that matches `model` best; `model` is not changed.
 
     Args:
         path: a `.safetensors` file or anything that `torch.save` wrote.
         model: decides between nested dictionaries (see `NESTED`) and between prefixes such as `module.` or `net.`;
-            where they match equally well, averaged weights win, and the least is stripped.
+            where they match equally well, averaged weights win, and the shortest prefix.
         key: take this entry, with dots for deeper ones (`state.generator`).
         strip_prefix: keep only the keys that begin so, without it.
 
@@ -62,27 +62,24 @@ def load_checkpoint(
     """
     path = Path(path)
     content = _read(path)
-    found = _entry(content, key, path) if key is not None else _entries(content)
+    found = _entries(content) if key is None else _entry(content, key, path)
     if not found:
-        raise CheckpointError(f"{path} holds no state_dict; its top-level keys are {_keys(content)}: name one by --key")
-    if strip_prefix is not None:
-        candidates = [
-            _Candidate(name, strip_prefix, stripped)
-            for name, state in found.items()
-            if (stripped := _without(strip_prefix, state))
-        ]
-        if not candidates:
-            first = next(iter(found.values()))
-            raise CheckpointError(f"{path}: no key begins with {strip_prefix!r}; the first ones are {_some(first)}")
-    else:
+        raise CheckpointError(f"{path} holds no state_dict; its top-level keys: {_keys(content)}; name one by --key")
+    if strip_prefix is None:
         expected = model.state_dict().keys()
-        candidates = [
-            _Candidate(name, prefix, _without(prefix, state))
-            for name, state in found.items()
-            for prefix in _prefixes(state, expected)
-        ]
-    best = max(candidates, key=lambda candidate: _score(candidate.state, model))
-    return Weights(best.state, _describe(path, best, [name for name in found if name != best.key]))
+        candidates = [candidate for name, state in found.items() for candidate in _candidates(name, state, expected)]
+    else:
+        candidates = [_Candidate(name, strip_prefix, _below(strip_prefix, state)) for name, state in found.items()]
+        if not any(candidate.state for candidate in candidates):
+            first = next(iter(found.values()))
+            raise CheckpointError(f"{path}: no key begins with {strip_prefix!r}; the keys are {_some(first)}")
+    scores = [_score(candidate.state, model) for candidate in candidates]
+    best = candidates[scores.index(max(scores))]
+    equal = [
+        c.prefix for c, score in zip(candidates, scores, strict=True) if score == max(scores) and c.key == best.key
+    ]
+    others = [name for name in found if name not in ("", best.key)]
+    return Weights(best.state, _describe(path, best, others, [prefix for prefix in equal if prefix != best.prefix]))
 
 
 def fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -95,27 +92,28 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
     mismatched = [
-        f"{key}: {_shape(state[key])} in the checkpoint, {_shape(expected[key])} in the model"
-        for key in expected
-        if key in state and isinstance(expected[key], Tensor) and state[key].shape != expected[key].shape
+        f"{key}: {_shape(state[key])} in the checkpoint, {_shape(tensor)} in the model"
+        for key, tensor in expected.items()
+        if key in state and _shape(state[key]) != _shape(tensor)
     ]
     if missing or unexpected or mismatched:
-        total = len(expected)
-        fitting = total - len(missing) - len(mismatched)
+        fitting = len(expected) - len(missing) - len(mismatched)
         lines = [
-            f"{source} does not fit {type(model).__name__}: {fitting} of its {total} tensors match; nothing was loaded",
+            f"{source} does not fit {type(model).__name__}: {fitting} of its {len(expected)} tensors match; "
+            "nothing was loaded",
             *_listed("missing from the checkpoint", missing),
             *_listed("not in the model", unexpected),
             *_listed("of another shape", mismatched),
         ]
-        if not fitting:
-            lines.append(
-                "Is this another architecture, or do its arguments differ (--arg)? See also --key, --strip-prefix"
-            )
-        elif mismatched and not missing and not unexpected:
-            lines.append("The names agree: the architecture was probably built with other arguments (--arg)")
+        if mismatched:
+            lines.append("  (were other arguments used to build the architecture? see --arg)")
+        elif not fitting:
+            lines.append("  (is it another architecture, or another entry? see --key and --strip-prefix)")
         raise CheckpointError("\n".join(lines))
-    model.load_state_dict(dict(state), strict=True)
+    try:
+        model.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{source} cannot be loaded: {' '.join(str(error).split())}") from error
 
 
 def _read(path: Path) -> Any:
@@ -127,53 +125,50 @@ def _read(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refused(path, str(error))) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        first = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {first or type(error).__name__}") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+        message = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {message}") from error
 
 
 def _refused(path: Path, message: str) -> str:
     """Why `weights_only` refused: the class or function that the file wants, or that it is no pickle."""
-    wanted = re.search(r"GLOBAL (\S+)|[Uu]nsupported (?:class|global):? (\S+)", message)
+    wanted = re.search(r"GLOBAL (\S+)", message) or re.search(r"(?:class|global|type)s?:? ([\w.]+\.\w+)", message)
     if not wanted:
-        return f"{path} cannot be read as a checkpoint: it is damaged or was not written by torch.save"
-    name = (wanted[1] or wanted[2]).strip("`'\".,")
+        return f"{path} cannot be read as a checkpoint: it is damaged, or torch.save did not write it"
     return (
-        f"{path} holds more than tensors: it needs {name}, and loading that could run code, so the file was not loaded. "
-        "Where you trust it, save model.state_dict() from it, by torch.save or as .safetensors, and give that"
+        f"{path} holds more than tensors: it needs {wanted[1]}, and to load that could run any code, so the file was "
+        "not loaded. Where you trust it, save its model.state_dict() alone, by torch.save or as .safetensors"
     )
 
 
 def _entry(content: Any, key: str, path: Path) -> dict[str, dict[str, Tensor]]:
+    inner = content
     for part in key.split("."):
-        if not isinstance(content, Mapping) or part not in content:
-            known = map(str, content) if isinstance(content, Mapping) else ()
-            raise CheckpointError(f"{path} has no entry {key!r}{nearest(part, known)}")
-        content = content[part]
-    state = _tensors(content)
+        if not isinstance(inner, Mapping) or part not in inner:
+            known = [str(name) for name, value in inner.items() if isinstance(value, Mapping)] if inner else []
+            hint = nearest(part, known) if known else ""
+            raise CheckpointError(f"{path} has no entry {key!r}{hint}")
+        inner = inner[part]
+    state = _tensors(inner)
     if not state:
-        raise CheckpointError(f"{path}: the entry {key!r} holds no tensors")
+        raise CheckpointError(f"{path}: the entry {key!r} holds no tensors, but {_keys(inner)}")
     return {key: state}
 
 
 def _entries(content: Any) -> dict[str, dict[str, Tensor]]:
-    """Every state_dict at the top or one level below, averaged weights first."""
-    found: dict[str, dict[str, Tensor]] = {}
+    """Every state_dict under a known name, at most two levels down, averaged weights first; then the top itself."""
     if not isinstance(content, Mapping):
-        return found
+        return {}
+    found: dict[str, dict[str, Tensor]] = {}
     for name in NESTED:
         inner = content.get(name)
         if not isinstance(inner, Mapping):
             continue
-        if state := _tensors(inner):
-            found[name] = state
-        for deeper in NESTED:
-            if isinstance(inner.get(deeper), Mapping) and (state := _tensors(inner[deeper])):
-                found[f"{name}.{deeper}"] = state
-    top = _tensors(content)
-    return {**found, "": top} if top else found
+        nested = {f"{name}.{deeper}": _tensors(inner.get(deeper)) for deeper in NESTED}
+        found |= {key: state for key, state in {name: _tensors(inner), **nested}.items() if state}
+    return found | ({"": top} if (top := _tensors(content)) else {})
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
@@ -182,42 +177,39 @@ def _tensors(content: Any) -> dict[str, Tensor]:
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def _prefixes(state: Mapping[str, Tensor], expected: Iterable[str]) -> list[str]:
-    """What may be stripped: nothing, wrappers, and whatever stands before a key of the model."""
-    prefixes = {"": None}
-    first = next(iter(expected), "")
-    for key in state:
-        if key.endswith(f".{first}"):
-            prefixes[key.removesuffix(first)] = None
-        start = ""
-        while wrapper := next((w for w in _WRAPPERS if key.startswith(start + w)), ""):
-            start += wrapper
-            prefixes[start] = None
-    return sorted(prefixes, key=len)
+def _candidates(name: str, state: Mapping[str, Tensor], expected: Collection[str]) -> list[_Candidate]:
+    """A state_dict without any prefix that stands before names of the model; what torch.compile put in goes, too."""
+    plain = {key.replace(_COMPILED, ""): value for key, value in state.items()}
+    prefixes: Counter[str] = Counter()
+    for key in plain:
+        parts = key.split(".")
+        for start in range(1, len(parts)):
+            if ".".join(parts[start:]) in expected:
+                prefixes[".".join(parts[:start]) + "."] += 1
+    likely = sorted((prefix for prefix, _ in prefixes.most_common(_PREFIXES)), key=len)
+    return [_Candidate(name, prefix, _below(prefix, plain)) for prefix in ("", *likely)]
 
 
-def _without(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries below a prefix, without it; wrappers that torch puts inside (`_orig_mod.`) go too."""
-    return {
-        key.removeprefix(prefix).replace("_orig_mod.", ""): value
-        for key, value in state.items()
-        if key.startswith(prefix)
-    }
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _score(state: Mapping[str, Tensor], model: nn.Module) -> tuple[int, int, int]:
-    """How well a state fits: tensors that match in name and shape, those that match in name, and few others."""
+def _score(state: Mapping[str, Tensor], model: nn.Module) -> tuple[int, int]:
+    """How well a state fits: tensors that match in name and shape, and those that match in name."""
     expected = model.state_dict()
     named = [key for key in state if key in expected]
-    shaped = [key for key in named if state[key].shape == expected[key].shape]
-    return len(shaped), len(named), -len(state)
+    return sum(_shape(state[key]) == _shape(expected[key]) for key in named), len(named)
 
 
-def _describe(path: Path, best: _Candidate, others: list[str]) -> str:
+def _describe(path: Path, best: _Candidate, others: list[str], prefixes: list[str]) -> str:
     text = f"{best.key} of {path.name}" if best.key else path.name
-    if rest := [name for name in others if name]:
-        text += f" (there is also {', '.join(rest)}: --key)"
-    return f"{text}, without the prefix {best.prefix!r}" if best.prefix else text
+    if others:
+        text += f" (there is also {', '.join(others)}: --key)"
+    if best.prefix:
+        text += f", without the prefix {best.prefix!r}"
+    if best.prefix and prefixes:
+        text += f" ({', '.join(map(repr, prefixes))} would fit as well: --strip-prefix)"
+    return text
 
 
 def _keys(content: Any) -> str:
@@ -238,5 +230,5 @@ def _listed(title: str, names: list[str]) -> list[str]:
     return [f"  {len(names)} {title}:", *(f"    {name}" for name in names[:_LISTED]), *more]
 
 
-def _shape(tensor: Any) -> str:
-    return "x".join(map(str, tensor.shape)) or "scalar" if isinstance(tensor, Tensor) else type(tensor).__name__
+def _shape(value: Any) -> str:
+    return "x".join(map(str, value.shape)) or "a scalar" if isinstance(value, Tensor) else type(value).__name__

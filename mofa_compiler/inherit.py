@@ -174,9 +174,8 @@ def compensate(layer: Layer, owed: Affine, convolved: int, modules: Mapping[str,
         path = str(behind[0].path)
         return Folding({path: scale_inputs(modules[path], owed)}, owed, "behind")
     untouched = owed.only(slice(convolved, None))
-    producer = layer.producer
-    if producer and type(producer.module) is nn.Conv2d:
-        path = str(producer.path)
+    if layer.source and type(layer.source.module) is nn.Conv2d:
+        path = layer.source.path
         lost = bool(owed.shift[:convolved].any())
         note = "bias of the convolved channels dropped" if lost else ""
         return Folding({path: scale_outputs(modules[path], untouched)}, untouched, "before", note)
@@ -356,7 +355,8 @@ def cheap_convolution(
 ) -> OrderedDict[str, nn.Module]:
     """Modules that do, as nearly as their kind can, what a dense convolution with kernel `target` (O, I, k, k) does.
 
-    `kind` is pconv, separable or dense; the first two come with a pointwise convolution, which carries the bias.
+    `kind` is pconv, separable, dense or pointwise; the first two come with a pointwise convolution, which carries the
+    bias; the last is that alone.
     Device and dtype are those of `like`.
     """
     outputs, channels, size, _ = target.shape
@@ -366,6 +366,9 @@ def cheap_convolution(
         fill(conv.weight, target)
         return _with_bias(OrderedDict(conv=conv), conv, bias)
     pointwise = nn.Conv2d(channels, outputs, 1, bias=bias is not None).to(like)
+    if kind == "pointwise":
+        fill(pointwise.weight, untouched_gains[:, :, None, None])
+        return _with_bias(OrderedDict(pointwise=pointwise), pointwise, bias)
     correlation = covariance(size, size).to(like.device)
     spatial: nn.Module
     if kind == "separable":

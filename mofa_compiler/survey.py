@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -95,6 +95,8 @@ class Layer:
     """What follows, one after the other, up to the next convolution, as long as nothing else reads in between"""
     before: tuple[Step, ...]
     """What leads here, nearest first, back to the previous convolution, as long as nothing else reads in between"""
+    source: Layer | None
+    """The convolution whose output this layer reads directly and alone"""
     ideal: nn.Conv2d | None
     """The depthwise convolution over all channels that a partial one stands for, where it came from one"""
     hooked: bool
@@ -127,12 +129,6 @@ class Layer:
         last = self.behind[-1] if self.behind else None
         between_is_pointwise = all(step.kind in ("norm", "activation", "identity") for step in self.behind[:-1])
         return last if last and last.is_pointwise and between_is_pointwise else None
-
-    @property
-    def producer(self) -> Step | None:
-        """The convolution whose output this layer reads directly and alone."""
-        steps = [step for step in self.before if step.kind != "identity"]
-        return steps[0] if steps and steps[0].kind == "conv" else None
 
 
 def is_pointwise(module: nn.Module) -> bool:
@@ -237,9 +233,9 @@ def survey(program: Program, anatomy: Anatomy) -> dict[str, Layer]:
         if node.op == "call_module" and isinstance(program.modules[node.target], (_ConvNd, PartialConv2d)):
             calls.setdefault(node.target, []).append(node)
     merged: set[str] = set()  # pointwise convolutions that count together with the depthwise one before them
-    layers = {}
+    layers: dict[str, Layer] = {}
     for path, nodes in calls.items():
-        layer = _layer(path, nodes, program, anatomy)
+        layer = _layer(path, nodes, program, anatomy, layers)
         mixes_to = None
         if layer.pointwise and (layer.is_depthwise or isinstance(layer.module, PartialConv2d)):
             pointwise = layer.pointwise.module
@@ -262,11 +258,13 @@ def keeps_size(conv: nn.Conv2d) -> bool:
     return all(2 * p == d * (k - 1) for k, p, d in zip(conv.kernel_size, conv.padding, conv.dilation, strict=True))
 
 
-def _layer(path: str, nodes: list[fx.Node], program: Program, anatomy: Anatomy) -> Layer:
+def _layer(path: str, nodes: list[fx.Node], program: Program, anatomy: Anatomy, earlier: Mapping[str, Layer]) -> Layer:
     module = program.modules[path]
     source = nodes[0].args[0]
     assert isinstance(source, fx.Node)
     once = len(nodes) == 1
+    before = tuple(_chain(nodes[0], program, forward=False)) if once else ()
+    nearest = next((step for step in before if step.kind != "identity"), None)
     return Layer(
         path=path,
         module=module,
@@ -281,7 +279,8 @@ def _layer(path: str, nodes: list[fx.Node], program: Program, anatomy: Anatomy) 
         is_input=path in anatomy.input_paths,
         is_output=path in anatomy.output_paths,
         behind=tuple(_chain(nodes[0], program, forward=True)) if once else (),
-        before=tuple(_chain(nodes[0], program, forward=False)) if once else (),
+        before=before,
+        source=earlier.get(nearest.path or "") if nearest and nearest.kind == "conv" else None,
         ideal=program.ideals.get(path),
         hooked=_has_hooks(module),
     )

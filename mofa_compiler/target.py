@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import nn
 
 from .errors import TargetError, nearest
 
+_LIBRARIES = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib"))
 _FORM = "a target is package.module:Class or path/to/file.py:Class"
 
 
@@ -148,9 +150,11 @@ def _attribute(module: ModuleType, name: str, source: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError as error:
-            known = [key for key, value in vars(found).items() if not key.startswith("_") and callable(value)]
-            own = [key for key in known if getattr(vars(found)[key], "__module__", None) == module.__name__]
-            raise TargetError(f"{source} has no {part!r}{nearest(part, own or known)}") from error
+            inside = getattr(found, "__dict__", {})
+            known = [key for key, value in inside.items() if callable(value) and not key.startswith("_")]
+            own = [key for key in known if getattr(inside[key], "__module__", None) == module.__name__]
+            hint = nearest(part, own or known) if known else ", nor any class or function"
+            raise TargetError(f"{source} has no {part!r}{hint}") from error
     return found
 
 
@@ -181,10 +185,9 @@ def _check_arguments(found: Any, target: str, args: Mapping[str, Any]) -> None:
     try:
         signature.bind(**args)
     except TypeError as error:
-        name = target.rpartition(":")[2]
-        takes = signature.replace(return_annotation=inspect.Signature.empty)
-        problem = str(error).replace("got an", "got an", 1)
-        raise TargetError(f"{target}: {problem}; it takes {name}{takes}; give arguments as --arg name=value") from error
+        plain = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+        takes = f"{target.rpartition(':')[2]}{inspect.Signature(plain)}"
+        raise TargetError(f"{target}: {error}; it is {takes}; give arguments as --arg name=value") from error
 
 
 def _call(args: Mapping[str, Any]) -> str:
@@ -196,11 +199,7 @@ def _failed(what: str, error: BaseException) -> TargetError:
     message = " ".join(str(error).split())[:300] or "no message"
     if isinstance(error, SyntaxError) and error.filename:
         return TargetError(f"{what} failed: {type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})")
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and "importlib" not in frame.filename
-    ]
-    outside = [frame for frame in frames if "site-packages" not in frame.filename] or frames
-    where = f" ({outside[-1].filename}:{outside[-1].lineno})" if outside else ""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    own = [f for f in frames if not f.filename.startswith((*_LIBRARIES, "<"))] or frames
+    where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
     return TargetError(f"{what} failed: {type(error).__name__}: {message}{where}")

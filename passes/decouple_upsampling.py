@@ -19,9 +19,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from mofa_compiler import inherit
+from mofa_compiler.layers import PConv2d
 from mofa_compiler.options import FROZEN, Portion, convolved_channels
 from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
-from mofa_compiler.survey import Layer, Network, keeps_size
+from mofa_compiler.survey import Layer, Network, Step, keeps_size
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -51,13 +52,11 @@ class DecoupleUpsampling(Pass):
             return self._match_transposed(layer)
         if not isinstance(layer.module, nn.Conv2d):
             return None
-        after, before = layer.behind[:1], layer.before[:1]
-        if after and after[0].kind == "shuffle":
-            reason = self._refusal(layer, after[0].factor)
-        elif before and before[0].kind == "resize":
-            reason = self._refusal(layer, before[0].factor)
-            if before[0].factor is None:
-                reason = "the upsampling before it is to a size or by a fraction, not by a whole factor"
+        if layer.behind and layer.behind[0].kind == "shuffle":
+            reason = self._refusal(layer, layer.behind[0].factor)
+        elif resized(layer):
+            step = resized(layer)
+            reason = self._refusal(layer, step.factor) if step else None
         else:
             return None
         return Skip(reason) if reason else self._matched(layer.module.in_channels)
@@ -84,7 +83,7 @@ class DecoupleUpsampling(Pass):
         if not keeps_size(conv):
             return "changes the size itself"
         if factor is None or factor < 2:
-            return "is not enlarged by a whole factor"
+            return "is enlarged to a size or by a fraction, not by a whole factor"
         return None
 
     def _matched(self, channels: int) -> Match:
@@ -109,19 +108,21 @@ class DecoupleUpsampling(Pass):
             bias = None if bias is None else bias.detach().view(-1, factor**2).mean(1)
             respond = _Shuffled(size, _pair(old.dilation), factor)
         else:
-            step = layer.before[0]
-            factor, bypassed = step.factor or 0, (step.node,)
+            step = resized(layer)
+            assert step is not None
             if layer.is_1x1:
-                return self._commuted(old, factor, str(step.mode), bypassed)
+                return self._commuted(layer, step, modules)
+            factor, bypassed = step.factor or 0, (step.node,)
             kernel = max(kernel, size[0] // 2 * 2 + 1)
             taps = weight
             respond = _Enlarged(size, _pair(old.dilation), factor, str(step.mode))
         target = taps.flatten(2).double()
         many, one = (target @ _projection(respond, factor, self.mode, k).to(target) for k in (kernel, 1))
+        mixed_before = layer.is_1x1 and layer.source is not None and type(layer.source.module) is PConv2d
         body = inherit.cheap_convolution(
             many.view(*many.shape[:2], kernel, kernel),
             one[..., 0],
-            kind=self.convolution,
+            kind="pointwise" if mixed_before else self.convolution,
             portion=self.portion,
             bias=bias if self.pointwise_bias == "keep" else None,
             like=weight,
@@ -129,18 +130,44 @@ class DecoupleUpsampling(Pass):
         body["upsample"] = resize(factor, self.mode)
         return Replacement(nn.Sequential(body), bypassed=bypassed)
 
-    def _commuted(self, conv: nn.Module, factor: int, mode: str, bypassed: tuple[str, ...]) -> Replacement:
-        """A 1x1 convolution mixes channels, an interpolation pixels (weights sum to 1): either may go first."""
+    def _commuted(self, layer: Layer, step: Step, modules: Mapping[str, nn.Module]) -> Replacement:
+        """A 1x1 convolution mixes channels, an interpolation pixels (weights sum to 1): either may go first.
+
+        A partial convolution in between is fitted to the lower resolution.
+        """
+        conv, factor, mode = layer.module, step.factor or 0, str(step.mode)
+        kept = copy.deepcopy(conv) if self.pointwise_bias == "keep" else inherit.without_bias(conv)
+        partial = layer.source
+        between = partial is not None and step in partial.before
+        body = nn.Sequential(OrderedDict(pointwise=kept, upsample=resize(factor, self.mode if between else mode)))
+        if between and partial is not None:
+            smaller = self._fitted(modules[partial.path], factor, mode)
+            return Replacement(body, compensated={partial.path: smaller}, bypassed=(step.node,))
         exact = self.pointwise_bias == "keep" or conv.bias is None
-        kept = copy.deepcopy(conv) if exact else inherit.without_bias(conv)
-        body = nn.Sequential(OrderedDict(pointwise=kept, upsample=resize(factor, mode)))
-        return Replacement(
-            body,
-            fate="exact" if exact else "inherited",
-            exact=exact,
-            reference=nn.Sequential(resize(factor, mode), conv),
-            bypassed=bypassed,
-        )
+        reference = nn.Sequential(resize(factor, mode), conv)
+        fate = "exact" if exact else "inherited"
+        return Replacement(body, fate=fate, exact=exact, reference=reference, bypassed=(step.node,))
+
+    def _fitted(self, partial: nn.Module, factor: int, mode: str) -> nn.Module:
+        """A copy of a partial convolution of an enlarged tensor, its kernel fitted to the tensor before it."""
+        new = copy.deepcopy(partial)
+        assert isinstance(new, PConv2d)
+        height, width = new.conv.kernel_size
+        if height != width or height % 2 == 0 or set(new.conv.dilation) != {1}:
+            return new
+        old = _Enlarged((height, width), (1, 1), factor, mode)
+        matrix = _projection(old, factor, self.mode, height)
+        taps = new.conv.weight.detach().flatten(2).double()
+        inherit.fill(new.conv.weight, (taps @ matrix.to(taps)).view_as(new.conv.weight))
+        return new
+
+
+def resized(layer: Layer) -> Step | None:
+    """The interpolation that this layer alone reads; for a pointwise one also through a partial convolution."""
+    chain = layer.before
+    if layer.is_1x1 and layer.source and type(layer.source.module) is PConv2d:
+        chain = layer.source.before
+    return chain[0] if chain and chain[0].kind == "resize" else None
 
 
 def enlargement(conv: nn.ConvTranspose2d) -> int | None:

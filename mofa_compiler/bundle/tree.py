@@ -98,7 +98,7 @@ class Tree:
             owner, _, name = path.rpartition(".")
             tensor = getattr(module.get_submodule(owner), name)
             part = Part(path, nn.Module, tensor=tensor, persistent=path not in program.transient)
-            part.same = id(program.tensors[path])
+            part.same = id(tensor)
         elif path in program.containers and path not in self._called:
             part = Part(path, program.containers[path])
         else:
@@ -180,5 +180,11 @@ class Tree:
             known = first.setdefault(child.same or id(child), child)
             if known is not child:
                 yield known, child
-            else:
-                yield from self._ties_below(child, first)
+                continue
+            yield from self._ties_below(child, first)
+            if child.layer is not None:
+                for name, tensor in child.layer.named_parameters(remove_duplicate=False):
+                    inner = Part(f"{child.path}.{name}", nn.Module, tensor=tensor)
+                    known = first.setdefault(id(tensor), inner)
+                    if known is not inner:
+                        yield known, inner

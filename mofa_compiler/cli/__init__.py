@@ -1,0 +1,64 @@
+"""The command line: `mofa rewrite`, `analyze`, `passes` and `roadmaps`.
+
+Commands import what needs torch when they run, so that help and errors in the arguments come at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from . import analyze, passes, rewrite, roadmaps
+from .errors import Group
+
+app = typer.Typer(
+    name="mofa",
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("rewrite", no_args_is_help=True)(rewrite.rewrite)
+app.command("analyze", no_args_is_help=True)(analyze.analyze)
+app.command("passes")(passes.passes)
+app.command("roadmaps")(roadmaps.roadmaps)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mofa-compiler {version('mofa-compiler')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Rewrite U-Net-like PyTorch networks into faster ones, weights included, by a roadmap of small passes.
+
+    \b
+    mofa analyze arch.py:Net               where the computation lies
+    mofa rewrite arch.py:Net --dry-run     what would change, and why not more
+    mofa rewrite arch.py:Net --checkpoint net.pth --out net-mofa
+
+    \b
+    Exit codes:
+      0    done
+      1    an error in the input, in one line on stderr
+      2    wrong usage
+      130  interrupted
+    """
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # an arrow must not fail on a terminal without arrows
+    app()

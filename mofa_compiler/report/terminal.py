@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from rich.text import Text
 from . import text
 
 _NARROWEST = 40
+_GLUE = "\N{NO-BREAK SPACE}"
 _ROOM_FOR_COUNTS = 76
 
 
@@ -40,11 +42,19 @@ def elide(path: str, width: int) -> str:
 
 
 def wrap(content: str, width: int, indent: int = 0, hanging: int | None = None) -> list[str]:
-    """Lines of at most `width`; the second and later ones are indented by `hanging` (by `indent` without it)."""
+    """Lines of at most `width`; the second and later ones are indented by `hanging` (by `indent` without it).
+
+    No line ends between a number and its unit.
+    """
     following = " " * (indent if hanging is None else hanging)
-    return textwrap.wrap(
-        content, width, initial_indent=" " * indent, subsequent_indent=following, break_on_hyphens=False
+    lines = textwrap.wrap(
+        re.sub(r"(?<=\d) (?=(?:[kMGT]|dB)\b|%)", _GLUE, content),
+        width,
+        initial_indent=" " * indent,
+        subsequent_indent=following,
+        break_on_hyphens=False,
     )
+    return [line.replace(_GLUE, " ") for line in lines]
 
 
 def print_lines(console: Console, lines: Iterable[str], style: str = "") -> None:
@@ -165,10 +175,9 @@ def _signature(before: str, after: str, width: int, indent: int) -> list[str]:
 def _wrap_parts(content: str, width: int, indent: int, hanging: int | None = None) -> list[str]:
     """Wrap `PConv2d(...) + Conv2d(...)` before a plus sign only, where the parts are short enough."""
     parts = content.split(" + ")
-    glue = "\N{NO-BREAK SPACE}"
-    glued = " ".join(f"{'+' + glue if index else ''}{part.replace(' ', glue)}" for index, part in enumerate(parts))
+    glued = " ".join(f"{f'+{_GLUE}' if index else ''}{part.replace(' ', _GLUE)}" for index, part in enumerate(parts))
     longest = max(map(len, parts)) + (hanging or indent) + 2
-    return [line.replace(glue, " ") for line in wrap(glued if longest <= width else content, width, indent, hanging)]
+    return wrap(glued if longest <= width else content, width, indent, hanging)
 
 
 def _paths(items: Sequence[Mapping[str, Any]], width: int, verbose: bool, indent: int = 7) -> Iterator[Text]:

@@ -57,7 +57,7 @@ def outcome(step: Mapping[str, Any]) -> str:
 def accuracy(report: Mapping[str, Any]) -> str:
     """One sentence on how far the rewritten network is from the original on the example input."""
     if not any(step["edits"] for step in report["passes"]):
-        return "The network is unchanged."
+        return "Nothing to rewrite: the network is unchanged."
     verdict = report["passes"][-1]["verdict"]
     if verdict["accumulated"] == 0:
         return "On the example input the output is the same as the original's."

@@ -1,0 +1,153 @@
+"""Copies of the functions and classes that a network calls: custom autograd functions, helpers, the paper's layers."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import re
+import sys
+import textwrap
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..errors import BundleError
+from .values import literal
+
+_STANDARD = {"torch": "import torch", "F": "import torch.nn.functional as F", "nn": "from torch import nn", "Tensor": "from torch import Tensor"}
+_SIMPLE = (bool, int, float, str, complex, tuple, type(None))
+
+
+class Library:
+    """Collects source; `sections` come in an order in which every class follows its bases."""
+
+    def __init__(self) -> None:
+        self.sections: dict[str, str] = {}
+        self.imports: dict[str, str] = {}
+        self._objects: dict[str, Any] = {}
+
+    def name(self, function: Callable[..., Any]) -> str:
+        """What to call where the graph calls `function`; its source is taken along.
+
+        Raises:
+            BundleError: its source is not to be had, or needs something beyond torch.
+        """
+        autograd = getattr(function, "autograd_function", None)
+        return f"{self.copy(autograd)}.apply" if autograd is not None else self.copy(function)
+
+    def copy(self, thing: Any) -> str:
+        """Take a function or class along, with what it uses; returns its name."""
+        name = str(thing.__name__)
+        if name in self._objects:
+            if self._objects[name] is not thing:
+                raise BundleError(f"the network uses two different things called {name!r}: rename one of them")
+            return name
+        if "<locals>" in thing.__qualname__ and isinstance(thing, types.FunctionType) and thing.__closure__:
+            raise BundleError(f"{thing.__qualname__} is a closure, whose source alone is not enough: move it to its module's top")
+        try:
+            source = textwrap.dedent(inspect.getsource(thing))
+        except (OSError, TypeError) as error:
+            raise BundleError(f"the network calls {thing.__module__}.{thing.__qualname__}, whose source is not to be had") from error
+        self._objects[name] = thing
+        tree = ast.parse(source)
+        space = dict(vars(sys.modules[thing.__module__])) if thing.__module__ in sys.modules else {}
+        if isinstance(thing, types.FunctionType):
+            space = thing.__globals__
+        source = re.sub(r"\s+# (type: ignore|noqa|pragma)\b.*", "", _without(source, self._unknown_annotations(tree, space)))
+        for used in _free_names(tree):
+            if used != name and not hasattr(builtins, used):
+                self._bring(used, space, name)
+        self.sections[name] = source.strip()
+        return name
+
+    def _bring(self, name: str, space: dict[str, Any], user: str) -> None:
+        if name not in space:
+            raise BundleError(f"{user} uses {name!r}, which its module does not define at its top")
+        value = space[name]
+        if name in self._objects and self._objects[name] is not value:
+            raise BundleError(f"the network uses two different things called {name!r}: rename one of them")
+        line = _import_of(name, value)
+        if line is not None:
+            self.imports[name] = line
+        elif isinstance(value, (types.FunctionType, type)):
+            if self.copy(value) != name:
+                self.sections[name] = f"{name} = {value.__name__}"
+        elif isinstance(value, _SIMPLE):
+            self.sections[name] = f"{name} = {literal(value)}"
+        else:
+            raise BundleError(
+                f"{user} uses {name!r}, a {type(value).__module__}.{type(value).__qualname__}, which a bundle that needs "
+                "nothing but torch cannot carry"
+            )
+        self._objects[name] = value
+
+    def _unknown_annotations(self, tree: ast.Module, space: dict[str, Any]) -> list[tuple[int, int, int, int]]:
+        """Where annotations stand that name something other than torch's and Python's: start and end, by line and column."""
+        cuts = []
+        for node in ast.walk(tree):
+            if isinstance(node, ast.arg) and node.annotation and self._is_unknown(node.annotation, space):
+                end = node.annotation
+                cuts.append((node.lineno, node.col_offset + len(node.arg.encode()), end.end_lineno or 0, end.end_col_offset or 0))
+            elif isinstance(node, ast.FunctionDef) and node.returns and self._is_unknown(node.returns, space):
+                cuts.append((node.returns.lineno, node.returns.col_offset, node.returns.end_lineno or 0, node.returns.end_col_offset or 0))
+        return cuts
+
+    def _is_unknown(self, annotation: ast.expr, space: dict[str, Any]) -> bool:
+        if any(isinstance(node, ast.Constant) and isinstance(node.value, str) for node in ast.walk(annotation)):
+            return True
+        names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+        unknown = {name for name in names if not hasattr(builtins, name) and name not in _STANDARD}
+        return bool(unknown) or any(name in space and _import_of(name, space[name]) != _STANDARD[name] for name in names & _STANDARD.keys())
+
+
+def _without(source: str, cuts: Iterable[tuple[int, int, int, int]]) -> str:
+    """The source without these stretches, and without the `->` before them."""
+    lines = source.encode().split(b"\n")
+    for first, start, last, end in sorted(cuts, reverse=True):
+        before, behind = lines[first - 1][:start], lines[last - 1][end:]
+        before = before.rstrip().removesuffix(b"->").rstrip() if before.rstrip().endswith(b"->") else before
+        lines[first - 1 : last] = [before + behind]
+    return b"\n".join(lines).decode()
+
+
+def _import_of(name: str, value: Any) -> str | None:
+    """The import that binds `name` to `value`, for torch and math; None for anything else."""
+    if isinstance(value, types.ModuleType):
+        home = value.__name__
+        if home.partition(".")[0] not in ("torch", "math"):
+            raise BundleError(f"the network's code uses the module {home}: a bundle needs nothing but torch")
+        if home == name:
+            return f"import {home}"
+        parent, _, last = home.rpartition(".")
+        return f"from {parent} import {last}" if last == name and parent else f"import {home} as {name}"
+    own = getattr(value, "__module__", None) or ""
+    homes = ("torch", "torch.nn", "torch.nn.functional", "torch.autograd", own)
+    for home in homes:
+        if home.partition(".")[0] in ("torch", "math") and getattr(sys.modules.get(home), name, None) is value and callable(value):
+            return f"from {home} import {name}"
+    return None
+
+
+def _free_names(tree: ast.Module) -> list[str]:
+    """Names that the code reads from its module, without those that only annotations read."""
+    annotations = {
+        id(inner)
+        for node in ast.walk(tree)
+        for field in ("annotation", "returns")
+        if isinstance(expression := getattr(node, field, None), ast.expr)
+        for inner in ast.walk(expression)
+    }
+    reads: dict[str, None] = {}
+    bound: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            if not isinstance(node.ctx, ast.Load):
+                bound.add(node.id)
+            elif id(node) not in annotations:
+                reads[node.id] = None
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node not in tree.body:
+            bound.add(node.name)
+    return [name for name in reads if name not in bound]

@@ -1,0 +1,96 @@
+"""A program as readable source: nested classes whose state_dict keys are the original's, with torch the only import."""
+
+from __future__ import annotations
+
+import re
+
+from torch import fx
+
+from ..program import Program
+from . import naming
+from .classes import CHAIN, Classes
+from .construct import Slot
+from .layout import wrap
+from .library import Library
+from .regions import Regions, traced_containers
+from .tree import Tree
+
+_HEADER = {
+    "math": "import math",
+    "torch": "import torch",
+    "F": "import torch.nn.functional as F",
+}
+
+
+def emit(program: Program, module: fx.GraphModule, roadmap: str = "") -> str:
+    """Source of a module `Model` that computes what `module`, the program's graph module, computes.
+
+    Containers become classes again, plain chains `nn.Sequential`. A container whose calls lie scattered in the graph or
+    differ from each other is written out where it is called. The weights are not in the source. The same program gives
+    the same text.
+
+    Raises:
+        BundleError: a layer is opaque or not one of torch's, or code is called whose source is not to be had.
+    """
+    _refuse_opaque(program)
+    tree = Tree(program, module, traced_containers(program))
+    inlined: set[str] = set()
+    while True:
+        regions = Regions(program, tree, inlined)
+        missing = regions.to_inline
+        if not missing:
+            library = Library()
+            classes = Classes(tree, regions, library, root_name(program))
+            missing = classes.to_inline
+        if not missing - inlined:
+            break
+        inlined |= missing
+    classes.write()
+    return _assemble(program, classes, library, roadmap)
+
+
+def root_name(program: Program) -> str:
+    """The original class's name, made a valid one that hides nothing."""
+    name = naming.identifier(program.name)
+    return "Network" if name in ("Sequential", "Chain", "Module") else name
+
+
+def _refuse_opaque(program: Program) -> None:
+    from ..errors import BundleError
+
+    for path, cause in program.opaque.items():
+        kind = type(program.modules[path])
+        raise BundleError(
+            f"{path} ({kind.__module__}.{kind.__qualname__}) could not be traced, so there is no source for it: {cause}"
+        )
+
+
+def _assemble(program: Program, classes: Classes, library: Library, roadmap: str) -> str:
+    generated = [wrap(Slot.plain(section)) for section in classes.sections]
+    sections = [*library.sections.values(), *([CHAIN] if classes.uses_chain else []), *generated]
+    name = root_name(program)
+    if name != "Model":
+        sections.append(f"Model = {name}")
+    body = "\n\n\n".join(sections)
+    imports = {line: None for line in _imports(body)} | {line: None for line in library.imports.values()}
+    kept = [line for line in imports if line not in ("from torch import nn", "from torch import Tensor")]
+    both = [n for n in ("Tensor", "nn") if re.search(rf"\b{n}\b", body)]
+    kept.append(f"from torch import {', '.join(both)}")
+    head = [_docstring(name, roadmap), "from __future__ import annotations", "\n".join(kept)]
+    return "\n\n".join(head) + f"\n\n\n{body}\n"
+
+
+def _imports(body: str) -> list[str]:
+    return [line for name, line in _HEADER.items() if re.search(rf"(?<![\w.\"'])\b{name}\.", body)]
+
+
+def _docstring(name: str, roadmap: str) -> str:
+    made = f', rewritten by mofa-compiler with the roadmap "{roadmap}"' if roadmap else ", written by mofa-compiler"
+    return f'''"""{name}{made}.
+
+It needs nothing but torch, and safetensors to load the weights:
+
+    model = Model()
+    model.load_state_dict(safetensors.torch.load_file("model.safetensors"), assign=True)
+    model.eval()
+"""'''

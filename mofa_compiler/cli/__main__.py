@@ -1,0 +1,5 @@
+"""`python -m mofa_compiler.cli`."""
+
+from . import main
+
+main()

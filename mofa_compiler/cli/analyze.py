@@ -1,0 +1,77 @@
+"""`mofa analyze`: where a network's computation lies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+
+
+def analyze(
+    target: options.Target,
+    arguments: options.Arguments = None,
+    checkpoint: options.Checkpoint = None,
+    key: options.Key = None,
+    strip_prefix: options.StripPrefix = None,
+    inputs: options.Inputs = None,
+    roadmap: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Show also what this roadmap makes of each stage.")
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="List the convolutions of every stage.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the chart to a .png, .svg or .pdf (needs matplotlib).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show the cost of each stage, and which are cheap.
+
+    As in the paper's Figure 4, the bars are MACs estimated as if every convolution were a vanilla one; the column MACs
+    holds the true ones.
+
+    \b
+    mofa analyze arch.py:Net --input 1x3x512x512
+    mofa analyze models.unet:UNet --roadmap mofa --plot unet.svg
+
+    \b
+    Exit codes:
+      0    done
+      1    an error in the input, in one line on stderr
+      2    wrong usage
+      130  interrupted
+    """
+    shapes = [options.parse_shape(shape) for shape in inputs or ()]
+    if plot is not None:
+        from ..report.plot import check_format
+
+        check_format(plot)
+
+    from ..anatomy import infer
+    from ..capture import capture
+    from ..compiler import apply
+    from ..report.distribution import distribution, print_distribution
+    from ..roadmap import Roadmap
+    from ..survey import Network
+
+    plan = Roadmap.load(roadmap) if roadmap is not None else None
+    with options.prints_to_stderr(), options.progress_bar() as phase:
+        model, _ = options.load_model(target, arguments, checkpoint, key, strip_prefix)
+        example = options.example_inputs(model, shapes)
+        if plan is None:
+            program = capture(model, example)
+            data = distribution(Network(program, infer(program)))
+        else:
+            result = apply(model, plan, example, progress=phase("rewriting"))
+            data = distribution(result.original, result.rewritten, plan.name)
+    if plot is not None:
+        from ..report.plot import plot as draw
+
+        draw(data, plot)
+    if as_json:
+        print(json.dumps(data, indent=2, ensure_ascii=False))
+    else:
+        print_distribution(data, options.stdout_console(), layers)

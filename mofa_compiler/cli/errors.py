@@ -1,0 +1,37 @@
+"""Errors as exit codes: one clear line on stderr instead of a traceback."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import MofaError
+
+DEBUG = "mofa_compiler.debug"
+
+
+class Group(TyperGroup):
+    """The commands; what they raise on purpose becomes a line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # the reader of a pipe has gone: typer ends quietly
+        except (MofaError, OSError) as error:
+            if ctx.meta.get(DEBUG):
+                raise
+            print(f"error: {_message(error)}", file=sys.stderr)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

@@ -1,0 +1,134 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from .errors import DEBUG
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..compiler import Progress
+
+
+def _set_debug(ctx: typer.Context, wanted: bool) -> None:
+    ctx.meta[DEBUG] = wanted
+
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET", help="Architecture: package.module:Class or path/to/file.py:Class; a factory will do, too."
+    ),
+]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arg", metavar="NAME=VALUE", help="Argument of the architecture, a Python literal or text; repeatable."
+    ),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint", metavar="FILE", help="Weights: .safetensors, or what torch.save wrote; code in it is never run."
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", metavar="KEY", help="Entry of the checkpoint that holds the weights (a.b for deeper)."),
+]
+StripPrefix = Annotated[
+    str | None,
+    typer.Option("--strip-prefix", metavar="PREFIX", help="Take the checkpoint's keys that begin so, without it."),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input", metavar="SHAPE", help="Shape of an input, such as 1x3x256x256 (the default); one for each input."
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_set_debug, expose_value=True)
+]
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """`1x3x256x256` as a tuple; anything else is a usage error."""
+    try:
+        shape = tuple(int(part) for part in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise typer.BadParameter(f"{text!r} is not a shape such as 1x3x256x256", param_hint="--input")
+    return shape
+
+
+def stdout_console() -> Console:
+    """Where results go."""
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+
+
+@contextlib.contextmanager
+def prints_to_stderr() -> Iterator[None]:
+    """What a user's architecture prints must not end up between our results."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def progress_bar(quiet: bool = False) -> Iterator[Callable[[str], Progress]]:
+    """A function that makes a bar for one phase of the work; bars show where stderr is a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(file=sys.stderr, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
+    with Bars(*columns, console=console, transient=True, disable=quiet or not sys.stderr.isatty()) as bars:
+
+        def phase(title: str) -> Progress:
+            task = bars.add_task(title, total=None)
+
+            def tell(step: str, done: int, total: int) -> None:
+                bars.update(task, description=f"{title}: {step}", completed=done, total=total)
+
+            return tell
+
+        yield phase
+
+
+def load_model(
+    target: str, arguments: list[str] | None, checkpoint: Path | None, key: str | None, strip_prefix: str | None
+) -> tuple[nn.Module, str | None]:
+    """The architecture with its weights, and how the checkpoint was read (None without one)."""
+    if checkpoint is None and (key is not None or strip_prefix is not None):
+        raise typer.BadParameter("needs --checkpoint", param_hint="--key" if key is not None else "--strip-prefix")
+    from ..target import load_target, parse_args
+
+    model = load_target(target, parse_args(arguments or ()))
+    if checkpoint is None:
+        return model, None
+    from ..checkpoint import fit, load_checkpoint
+
+    weights = load_checkpoint(checkpoint, model, key=key, strip_prefix=strip_prefix)
+    fit(model, weights.state, weights.description)
+    return model, weights.description
+
+
+def example_inputs(model: nn.Module, shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...] | None:
+    """Random inputs of these shapes in the precision of the weights, or None to let the compiler choose."""
+    if not shapes:
+        return None
+    import torch
+
+    from ..program import InputSpec
+
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return tuple(InputSpec(shape, dtype).random(seed=index) for index, shape in enumerate(shapes))

@@ -1,0 +1,109 @@
+"""`mofa rewrite`: carry out a roadmap and save the result."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import BundleError
+from . import options
+
+
+def rewrite(
+    target: options.Target,
+    arguments: options.Arguments = None,
+    checkpoint: options.Checkpoint = None,
+    key: options.Key = None,
+    strip_prefix: options.StripPrefix = None,
+    roadmap: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="A roadmap's name (see `mofa roadmaps`) or a TOML file.")
+    ] = "mofa",
+    inputs: options.Inputs = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to save the rewritten network.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; report what would change.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Report every edit and every path.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Rewrite a network by a roadmap and save it.
+
+    Saved is a bundle: a folder with source, weights and report. The report also goes to stdout: what every pass
+    changed, what it refused and why, and how far the output moved.
+
+    \b
+    mofa rewrite arch.py:Net --arg width=16 --checkpoint net.pth --out net-mofa
+    mofa rewrite models.unet:UNet --roadmap my.toml --input 1x4x512x512 --dry-run
+
+    \b
+    Exit codes:
+      0    done, also where there was nothing to rewrite
+      1    an error in the input, in one line on stderr
+      2    wrong usage
+      130  interrupted
+    """
+    if out is None and not dry_run:
+        raise typer.BadParameter("a folder is needed, unless with --dry-run", param_hint="--out")
+    if quiet and (as_json or verbose):
+        raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--verbose")
+    shapes = [options.parse_shape(shape) for shape in inputs or ()]
+    destination = None if dry_run else out
+    if destination is not None:
+        check_destination(destination, overwrite)
+
+    from ..compiler import apply
+    from ..roadmap import Roadmap
+
+    plan = Roadmap.load(roadmap)
+    with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
+        model, description = options.load_model(target, arguments, checkpoint, key, strip_prefix)
+        if not quiet:
+            _tell(f"weights: {description}" if description else _no_checkpoint(target))
+        result = apply(model, plan, options.example_inputs(model, shapes), progress=phase("rewriting"))
+        result.verify(progress=phase("comparing outputs"))
+        report = result.report
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    elif not quiet:
+        from ..report.terminal import print_report
+
+        print_report(report, options.stdout_console(), verbose)
+    sys.stdout.flush()
+    if destination is None:
+        return
+    with options.progress_bar(quiet) as phase:
+        saved = result.save(destination, overwrite=overwrite, progress=phase("saving"))
+    if not quiet:
+        _tell(f"saved to {saved}")
+
+
+def check_destination(folder: Path, overwrite: bool) -> None:
+    """Refuse before the work what saving would refuse after it.
+
+    Raises:
+        BundleError: something is there that may not be replaced, or there can be no folder.
+    """
+    if folder.is_dir():
+        if any(folder.iterdir()) and not overwrite:
+            raise BundleError(f"{folder} exists and is not empty; --overwrite replaces a bundle")
+    elif folder.exists():
+        raise BundleError(f"{folder} is a file, not a folder")
+    nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not nearest.is_dir():
+        raise BundleError(f"cannot make {folder}: {nearest} is a file")
+
+
+def _no_checkpoint(target: str) -> str:
+    return (
+        f"warning: no --checkpoint: the weights are those that {target.rpartition(':')[2]} starts with, usually "
+        "random, and the output errors say little"
+    )
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,41 @@
+"""`mofa roadmaps`: which roadmaps ship with the package, and their TOML."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import options
+
+
+def roadmaps(
+    name: Annotated[str | None, typer.Argument(metavar="[ROADMAP]", help="Print one roadmap as TOML.")] = None,
+    debug: options.Debug = False,
+) -> None:
+    """List the roadmaps that come along, or print one as TOML.
+
+    The TOML has every option, to start your own roadmap from.
+
+    \b
+    mofa roadmaps
+    mofa roadmaps mofa > my.toml
+
+    \b
+    Exit codes:
+      0    done
+      1    there is no such roadmap
+      2    wrong usage
+    """
+    from ..report.terminal import print_lines, wrap
+    from ..roadmap import Roadmap, presets
+
+    if name is not None:
+        print(Roadmap.load(name).to_toml(), end="")
+        return
+    console = options.stdout_console()
+    for preset in presets():
+        roadmap = Roadmap.load(preset)
+        print_lines(console, [preset], "bold")
+        print_lines(console, wrap(roadmap.description, console.width, 2))
+        print_lines(console, wrap(" → ".join(pass_.name for pass_ in roadmap), console.width, 2), "dim")

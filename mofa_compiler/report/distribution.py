@@ -1,0 +1,198 @@
+"""Where a network's cost lies, stage by stage, as in the paper's Figure 4: which stages are cheap, and by what rule.
+
+The data form, schema `mofa-distribution/1`:
+
+- `schema`, `versions`, `model`, `inputs`, `anatomy`, `opaque`: as in `report.data`
+- `roadmap`: name of the roadmap that `after` is about, or null
+- `before`, `after`: `{"parameters", "macs"}` of the network and, with a roadmap, of what it becomes (else null)
+- `middle`: names of the encoder and decoder stages one level above the bottleneck
+- `cheap`: `{"below", "reference", "limit", "rule"}`: a stage whose estimated MACs are below `below` times `reference`
+  (the median encoder stage), that is below `limit`, is cheap; `rule` says so in words
+- `stages`: `[{"name", "kind", "level", "cheap", "why", "parameters", "macs", "vanilla", "parameters_share",
+  "macs_share", "vanilla_share", "after", "layers"}]`: `vanilla` are the estimated MACs; `kind` and `level` are null for
+  what belongs to no stage; `after` is null or has the six numbers again; `layers` are the convolutions,
+  `[{"path", "layer", "input", "output", "parameters", "macs", "vanilla"}]`, `vanilla` being 0 for a pointwise
+  convolution that is counted together with the depthwise one before it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..survey import CHEAP_BELOW, signature
+from . import text
+from .data import anatomy_data, plain_data, totals_data, versions
+from .terminal import print_lines, wrap
+
+if TYPE_CHECKING:
+    from ..survey import Layer, Network
+
+SCHEMA = "mofa-distribution/1"
+_WIDEST_BAR = 40
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def distribution(network: Network, after: Network | None = None, roadmap: str | None = None) -> dict[str, Any]:
+    """The data form of a network and, where given, of what a roadmap makes of it."""
+    program, anatomy = network.program, network.anatomy
+    totals = totals_data(network.totals)
+    later = {share["name"]: share for share in totals_data(after.totals)["stages"]} if after else {}
+    document = {
+        "schema": SCHEMA,
+        "versions": versions(),
+        "model": program.name,
+        "inputs": [{"shape": spec.shape, "dtype": str(spec.dtype).removeprefix("torch.")} for spec in program.inputs],
+        "anatomy": anatomy_data(anatomy),
+        "opaque": [{"path": path, "cause": cause} for path, cause in program.opaque.items()],
+        "roadmap": roadmap,
+        "before": {"parameters": network.totals.parameters, "macs": network.totals.macs},
+        "after": {"parameters": after.totals.parameters, "macs": after.totals.macs} if after else None,
+        "middle": [stage.name for stage in anatomy.middle()],
+        "cheap": _rule(network),
+        "stages": [_stage(network, share, later.get(share["name"])) for share in totals["stages"]],
+    }
+    plain: dict[str, Any] = plain_data(document)
+    return plain
+
+
+def _rule(network: Network) -> dict[str, Any]:
+    reference = network.cheap_reference
+    limit = CHEAP_BELOW * reference
+    rule = (
+        f"cheap: below {CHEAP_BELOW:g} of the median encoder stage, which is {text.quantity(limit)}, "
+        "counted as vanilla convolutions"
+        if network.anatomy.is_unet
+        else f"no stage counts as cheap: {network.anatomy.reason}"
+    )
+    return {"below": CHEAP_BELOW, "reference": reference, "limit": limit, "rule": rule}
+
+
+def _stage(network: Network, share: Mapping[str, Any], after: Mapping[str, Any] | None) -> dict[str, Any]:
+    stage = next((stage for stage in network.anatomy.stages if stage.name == share["name"]), None)
+    cheap, why = network.is_cheap(stage) if stage else (False, "belongs to no stage")
+    layers = [layer for layer in network.layers.values() if layer.stage is stage]
+    return {
+        "name": share["name"],
+        "kind": stage.kind if stage else None,
+        "level": stage.level if stage else None,
+        "cheap": cheap,
+        "why": why,
+        **share,
+        "after": {key: value for key, value in after.items() if key != "name"} if after else None,
+        "layers": [_layer(layer) for layer in layers],
+    }
+
+
+def _layer(layer: Layer) -> dict[str, Any]:
+    return {
+        "path": layer.path,
+        "layer": signature(layer.module),
+        "input": layer.input_shape,
+        "output": layer.output_shape,
+        "parameters": layer.parameters,
+        "macs": layer.macs,
+        "vanilla": layer.vanilla,
+    }
+
+
+def print_distribution(data: Mapping[str, Any], console: Console, layers: bool = False) -> None:
+    """Print a table with a bar a stage, the rule for cheap stages, and with `layers` every convolution."""
+    width = max(console.width, 40)
+    print_lines(console, wrap(f"{data['model']}, input {text.shapes(data)}{_totals(data)}", width), "bold")
+    print_lines(console, wrap(text.shape_of_network(data["anatomy"]), width), "dim")
+    for part in data["opaque"]:
+        print_lines(console, wrap(f"not seen into: {part['path']} ({part['cause']})", width, 0, 4), "yellow")
+    console.print()
+    console.print(_table(data, width))
+    console.print()
+    print_lines(console, wrap(data["cheap"]["rule"], width))
+    if data["middle"]:
+        print_lines(console, wrap(f"middle (one level above the bottleneck): {' and '.join(data['middle'])}", width))
+    if layers:
+        for stage in data["stages"]:
+            _print_layers(stage, console, width)
+
+
+def _totals(data: Mapping[str, Any]) -> str:
+    before, after = data["before"], data["after"]
+    if after is None:
+        return f": {text.quantity(before['parameters'])} parameters, {text.quantity(before['macs'])} MACs"
+    amounts = [
+        f"{text.quantity(before[key])} → {text.quantity(after[key])} {noun} ({text.change(before[key], after[key])})"
+        for key, noun in (("parameters", "parameters"), ("macs", "MACs"))
+    ]
+    return f", roadmap {data['roadmap']}: {', '.join(amounts)}"
+
+
+def _table(data: Mapping[str, Any], width: int) -> Table:
+    names = max((len(stage["name"]) for stage in data["stages"]), default=5)
+    fixed = names + 5 + 7 + 7 + 7 + 6 + 5 + 7 * 2
+    room = min(max(width - fixed, 6), _WIDEST_BAR)
+    measure, title = ("macs", "true MACs") if data["after"] else ("vanilla", "estimated MACs")
+    drawn = [state for stage in data["stages"] for state in (stage, stage["after"]) if state]
+    largest = max((state[measure] for state in drawn), default=0) or 1
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("stage", no_wrap=True)
+    for header in ("level", "params", "MACs", "est."):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True)
+    table.add_column(title, no_wrap=True, min_width=room)
+    table.add_column("", no_wrap=True)
+    for stage in data["stages"]:
+        level = "" if stage["level"] is None else str(stage["level"])
+        mark = Text("cheap" if stage["cheap"] else "", "green")
+        table.add_row(
+            Text(stage["name"]),
+            level,
+            *_amounts(stage, measure),
+            Text(bar(stage[measure] / largest, room), "cyan"),
+            mark,
+        )
+        if stage["after"]:
+            table.add_row(
+                Text("  after", "dim"),
+                "",
+                *_amounts(stage["after"], measure),
+                Text(bar(stage["after"][measure] / largest, room), "magenta"),
+                "",
+            )
+    return table
+
+
+def _amounts(state: Mapping[str, Any], measure: str) -> list[str]:
+    amounts = [text.quantity(state[key]) for key in ("parameters", "macs", "vanilla")]
+    return [*amounts, f"{100 * state[f'{measure}_share']:.1f} %"]
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of `share` of `width` characters, to an eighth of one; what is not nothing shows."""
+    eighths = max(round(share * width * 8), 1 if share > 0 else 0)
+    full, rest = divmod(eighths, 8)
+    return "█" * full + (_EIGHTHS[rest] if rest else "")
+
+
+def _print_layers(stage: Mapping[str, Any], console: Console, width: int) -> None:
+    console.print()
+    why = stage["why"] if stage["why"].startswith(stage["name"]) else stage["name"]
+    print_lines(console, wrap(why, width), "bold")
+    layers = stage["layers"]
+    paths, forms = (max((len(layer[key]) for layer in layers), default=0) for key in ("path", "layer"))
+    for layer in layers:
+        amounts = f"{text.quantity(layer['parameters']):>7}  {text.quantity(layer['macs']):>7}"
+        if 3 + paths + 2 + forms + 2 + len(amounts) <= width:
+            print_lines(console, [f"   {layer['path']:<{paths}}  {layer['layer']:<{forms}}  {amounts}"])
+        else:
+            print_lines(console, wrap(layer["path"], width, 3, 7), "cyan")
+            print_lines(console, _aligned(layer["layer"], amounts, width))
+    if not layers:
+        print_lines(console, ["   no convolutions"], "dim")
+
+
+def _aligned(form: str, amounts: str, width: int) -> Iterable[str]:
+    lines = wrap(form, width - len(amounts) - 2, 7)
+    return [f"{lines[0]:<{width - len(amounts)}}{amounts}", *lines[1:]]
