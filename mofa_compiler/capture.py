@@ -11,7 +11,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -254,9 +254,14 @@ def propagate(program: Program) -> None:
         except Exception as error:
             # Constants that live on a real device do not mix with meta tensors; fake tensors carry a device.
             fake = fake or FakeTensorMode(allow_non_fake_inputs=True)
-            try:
-                node.meta["val"] = _evaluate_fake(node, program, fake)
-            except Exception:
+            attempts = [fake, nullcontext()] if node.target in program.opaque else [fake]
+            for attempt in attempts:  # an opaque part may look at values: only then anything is computed
+                try:
+                    node.meta["val"] = _evaluate_in(attempt, node, program)
+                    break
+                except Exception:
+                    continue
+            else:
                 shapes = ", ".join(str(spec) for spec in program.inputs)
                 raise CaptureError(
                     f"{program.name} does not take an input of shape {shapes}: {_describe(node)} fails: "
@@ -264,15 +269,15 @@ def propagate(program: Program) -> None:
                 ) from error
 
 
-def _evaluate_fake(node: fx.Node, program: Program, mode: FakeTensorMode) -> Any:
-    def fake(value: Any) -> Any:
-        return pytree.tree_map_only(Tensor, lambda t: mode.from_tensor(torch.empty_like(t, device="cpu")), value)
+def _evaluate_in(mode: AbstractContextManager[Any], node: fx.Node, program: Program) -> Any:
+    """The value of a node, computed under a mode on zeros of its arguments' shapes, as meta tensors."""
 
-    args, kwargs = (
-        fake(fx.map_arg(node.args, lambda n: n.meta["val"])),
-        fake(fx.map_arg(node.kwargs, lambda n: n.meta["val"])),
-    )
+    def zeros(value: Any) -> Any:
+        values = fx.map_arg(value, lambda n: n.meta["val"])
+        return pytree.tree_map_only(Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype), values)
+
     with mode, torch.no_grad():
+        args, kwargs = zeros(node.args), zeros(node.kwargs)
         if node.op == "call_module":
             value = program.modules[str(node.target)](*args, **kwargs)
         elif node.op == "call_function":

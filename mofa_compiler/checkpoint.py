@@ -64,7 +64,7 @@ def load_checkpoint(
     content = _read(path)
     found = _entries(content) if key is None else _entry(content, key, path)
     if not found:
-        raise CheckpointError(f"{path} holds no state_dict; its top-level keys: {_keys(content)}; name one by --key")
+        raise CheckpointError(f"{path} holds no state_dict under a name that we know: {_keys(content)}")
     if strip_prefix is None:
         expected = model.state_dict().keys()
         candidates = [candidate for name, state in found.items() for candidate in _candidates(name, state, expected)]
@@ -128,15 +128,23 @@ def _read(path: Path) -> Any:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
-        message = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {message}") from error
+        raise CheckpointError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if "TorchScript" in str(error):
+        return (
+            f"{path} is a TorchScript archive, not a checkpoint: save the state_dict() of the module it was made from"
+        )
+    first = " ".join(str(error).split(". ")[0].split())[:120]
+    return f"{path} is damaged, or no checkpoint ({type(error).__name__}{f': {first}' if first else ''})"
 
 
 def _refused(path: Path, message: str) -> str:
     """Why `weights_only` refused: the class or function that the file wants, or that it is no pickle."""
     wanted = re.search(r"GLOBAL (\S+)", message) or re.search(r"(?:class|global|type)s?:? ([\w.]+\.\w+)", message)
     if not wanted:
-        return f"{path} cannot be read as a checkpoint: it is damaged, or torch.save did not write it"
+        return f"{path} is damaged, or torch.save did not write it"
     return (
         f"{path} holds more than tensors: it needs {wanted[1]}, and to load that could run any code, so the file was "
         "not loaded. Where you trust it, save its model.state_dict() alone, by torch.save or as .safetensors"
@@ -147,13 +155,12 @@ def _entry(content: Any, key: str, path: Path) -> dict[str, dict[str, Tensor]]:
     inner = content
     for part in key.split("."):
         if not isinstance(inner, Mapping) or part not in inner:
-            known = [str(name) for name, value in inner.items() if isinstance(value, Mapping)] if inner else []
-            hint = nearest(part, known) if known else ""
-            raise CheckpointError(f"{path} has no entry {key!r}{hint}")
+            known = map(str, inner) if isinstance(inner, Mapping) else ()
+            raise CheckpointError(f"{path} has no entry {key!r}{nearest(part, known)}")
         inner = inner[part]
     state = _tensors(inner)
     if not state:
-        raise CheckpointError(f"{path}: the entry {key!r} holds no tensors, but {_keys(inner)}")
+        raise CheckpointError(f"{path}: the entry {key!r} holds no tensors; {_keys(inner)}")
     return {key: state}
 
 
@@ -214,8 +221,8 @@ def _describe(path: Path, best: _Candidate, others: list[str], prefixes: list[st
 
 def _keys(content: Any) -> str:
     if not isinstance(content, Mapping):
-        return f"none, it is a {type(content).__name__}"
-    return _some(content) if content else "none, it is empty"
+        return f"it is a {type(content).__name__}"
+    return f"its keys are {_some(content)}; choose one by --key" if content else "it is empty"
 
 
 def _some(names: Iterable[Any]) -> str:

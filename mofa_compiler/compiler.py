@@ -177,11 +177,13 @@ def apply(
     program = capture(copy.deepcopy(model), example_inputs)
     network = Network(program, infer(program))
     networks, diffs = [network], []
-    for index, pass_ in enumerate(roadmap, 1):
-        tell(pass_.name, index, steps)
-        network, diff = rewrite(network, pass_)
-        networks.append(network)
-        diffs.append(diff)
+    cuda = [program.device] if program.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):  # new modules draw random weights before they are filled
+        for index, pass_ in enumerate(roadmap, 1):
+            tell(pass_.name, index, steps)
+            network, diff = rewrite(network, pass_)
+            networks.append(network)
+            diffs.append(diff)
     tell("done", steps, steps)
     given = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
     example = [spec.random(device=program.device) for spec in program.inputs]

@@ -32,7 +32,7 @@ _SMALLEST_GAIN = 0.02
 
 Kind = TypeVar("Kind", bound=PartialConv2d)
 
-_HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU, nn.Identity)
+_HOMOGENEOUS = {"ReLU", "relu", "LeakyReLU", "leaky_relu"}
 
 
 def covariance(height: int, width: int, step: tuple[int, int] = (1, 1)) -> Tensor:
@@ -179,7 +179,7 @@ def compensate(layer: Layer, owed: Affine, convolved: int, modules: Mapping[str,
         lost = bool(owed.shift[:convolved].any())
         note = "bias of the convolved channels dropped" if lost else ""
         return Folding({path: scale_outputs(modules[path], untouched)}, untouched, "before", note)
-    while behind and isinstance(behind[0].module, _HOMOGENEOUS):
+    while behind and behind[0].operation in _HOMOGENEOUS:
         behind = behind[1:]
     if behind and _takes_input_scale(behind[0]) and not isinstance(behind[0].module, _BatchNorm):
         path = str(behind[0].path)
@@ -267,8 +267,9 @@ def scale_inputs(module: nn.Module, owed: Affine) -> nn.Module:
         return _scale_batch_norm(new, owed)
     assert isinstance(new, nn.Conv2d)
     weight = new.weight.detach().double()
+    shift = weight.sum((2, 3)) @ owed.shift
     fill(new.weight, weight * owed.scale.view(1, -1, 1, 1))
-    _add_bias(new, weight.sum((2, 3)) @ owed.shift)
+    _add_bias(new, shift)
     return new
 
 

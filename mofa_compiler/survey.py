@@ -57,6 +57,8 @@ class Step:
     """One operation next to a layer, on a path that nothing else reads."""
 
     node: str
+    operation: str
+    """Name of the module's class or of the function"""
     kind: str
     """conv, norm, activation, identity, resize, shuffle or other"""
     path: str | None
@@ -310,14 +312,15 @@ def _step(node: fx.Node, program: Program) -> Step:
     path = str(node.target) if node.op == "call_module" else None
     module = program.modules[path] if path else None
     kind = _module_kind(module) if module else _function_kind(node)
+    operation = type(module).__name__ if module else function_name(node)
     if kind == "shuffle":
-        return Step(node.name, kind, path, module, _factor(node))
+        return Step(node.name, operation, kind, path, module, _factor(node))
     if kind == "resize":
         options = vars(module) if module else _interpolate_options(node)
         by_factor = options.get("size") is None and not isinstance(options.get("scale_factor"), fx.Node)
         mode = str(options.get("mode") or "nearest") + (", aligned" if options.get("align_corners") else "")
-        return Step(node.name, kind, path, module, _factor(node) if by_factor else None, mode)
-    return Step(node.name, kind, path, module)
+        return Step(node.name, operation, kind, path, module, _factor(node) if by_factor else None, mode)
+    return Step(node.name, operation, kind, path, module)
 
 
 def _interpolate_options(node: fx.Node) -> dict[str, Any]:
@@ -383,6 +386,8 @@ def signature(module: nn.Module) -> str:
         return f"{type(module).__name__}({', '.join(filter(None, (channels, _geometry(module), groups)))})"
     if isinstance(module, nn.Upsample):
         return f"Upsample(x{int(module.scale_factor or 0)}, {module.mode})"  # type: ignore[arg-type]
+    if isinstance(module, nn.AvgPool2d):
+        return f"AvgPool2d({module.kernel_size})"
     return repr(module)
 
 

@@ -182,12 +182,18 @@ def _check_arguments(found: Any, target: str, args: Mapping[str, Any]) -> None:
         signature = inspect.signature(found)
     except (TypeError, ValueError):
         return
+    parameters = signature.parameters
+    plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters.values()]
+    takes = f"it is {target.rpartition(':')[2]}{inspect.Signature(plain)}; give arguments as --arg name=value"
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    unknown = next((name for name in args if name not in parameters), None)
+    if unknown is not None and not takes_any:
+        hint = nearest(unknown, parameters) if parameters else ""
+        raise TargetError(f"{target} takes no argument {unknown!r}{hint}; {takes}")
     try:
         signature.bind(**args)
     except TypeError as error:
-        plain = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
-        takes = f"{target.rpartition(':')[2]}{inspect.Signature(plain)}"
-        raise TargetError(f"{target}: {error}; it is {takes}; give arguments as --arg name=value") from error
+        raise TargetError(f"{target}: {error}; {takes}") from error
 
 
 def _call(args: Mapping[str, Any]) -> str:

@@ -91,7 +91,8 @@ class Classes:
         parameters = "".join(f", {parameter}: int" for parameter in lifted.parameters)
         self.sections.append(lifted.text.replace("<name>", name, 1).replace("<parameters>", parameters, 1))
         for (part, _), numbers in zip(members, lifted.arguments, strict=True):
-            marked = [Slot.mark(f"{part.name}:{p}", n) for p, n in zip(lifted.parameters, numbers, strict=True)]
+            hint = "" if part.name.isdecimal() else part.name
+            marked = [Slot.mark(f"{hint}:{p}", n) for p, n in zip(lifted.parameters, numbers, strict=True)]
             if len(marked) > 3:
                 marked = [f"{p}={n}" for p, n in zip(lifted.parameters, marked, strict=True)]
             self._made[part.path] = f"{name}({', '.join(marked)})"
@@ -108,7 +109,7 @@ class Classes:
         region = self._region(part)
         if region is not None or not part.path:
             plain = bool(part.path) and region is not None and self._is_chain(part, region)
-            own_class = part.kind not in (nn.Sequential, nn.Module)
+            own_class = part.kind not in (nn.Sequential, nn.Module) and part.kind.__name__ != "Chain"
             if plain and not own_class:
                 return _Shape("sequential" if part.is_numbered else "chain", is_plain=True)
             return _Shape("class", is_plain=plain)
@@ -135,7 +136,8 @@ class Classes:
             names.append(name)
             value = result[0]
         called = set(names)
-        in_order = [n for n, child in part.modules.items() if n in called or not _is_filler(child)]
+        modules = sorted(part.modules, key=int) if part.is_numbered else part.modules
+        in_order = [name for name in modules if name in called or not _is_filler(part.modules[name])]
         return names == in_order and value is region.outputs[0]
 
     def _region(self, part: Part) -> Region | None:
@@ -241,18 +243,18 @@ class Classes:
     def _class(self, part: Part) -> str:
         shape = self._shapes[part.path]
         lines = [f"class <name>({'nn.Sequential' if part.is_numbered else 'nn.Module'}):"]
-        lines += ["    def __init__(self<parameters>):"]
-        if part.is_numbered:
-            lines.append(f"        super().__init__({self._numbered(part)})")
-        else:
-            lines.append("        super().__init__()")
+        if part.children:
+            lines.append("    def __init__(self<parameters>):")
+            lines.append(f"        super().__init__({self._numbered(part) if part.is_numbered else ''})")
+        if not part.is_numbered:
             lines += [f"        {self._assignment(name, child, shape)}" for name, child in part.children.items()]
         lines += self._tie_lines(part, shape)
         if shape.body is not None and not (part.is_numbered and shape.is_plain):
             types, result = shape.body.annotations
             pairs = zip(shape.body.parameters, types, strict=True)
             given = ", ".join(["self", *(f"{name}: {type_}" if type_ else name for name, type_ in pairs)])
-            lines += ["", f"    def forward({given}){f' -> {result}' if result else ''}:"]
+            lines += [""] if part.children else []
+            lines += [f"    def forward({given}){f' -> {result}' if result else ''}:"]
             lines += [f"        {line}" for line in shape.body.lines or ["pass"]]
         return "\n".join(lines)
 

@@ -163,6 +163,8 @@ class Body:
                     free.discard(name)
                     held[name] = last_use[target]
             names = ", ".join("_" if target is None else self.names[target] for target in line.targets)
+            if line is plan[-1] and line.targets == [self.result]:
+                return [*source, f"return {text}"]
             source.append(f"{names} = {text}" if any(line.targets) else text)
         if operands(self.result) or self.region.output is not None:
             source.append(f"return {self._result()}")
@@ -279,7 +281,10 @@ def _is_integer(node: fx.Node) -> bool:
 
 
 def _size_name(node: fx.Node) -> str | None:
-    """`height` for an element 2 of the shape of a 4-dimensional tensor, and so on."""
+    """`height` for element 2 of the shape of a 4-dimensional tensor, and for what is computed from such alone."""
+    if node.target in INFIX:
+        names = {_size_name(value) for value in operands(node.args)}
+        return names.pop() if len(names) == 1 else None
     if node.target not in (operator.getitem, "size") or len(node.args) < 2 or not isinstance(node.args[0], fx.Node):
         return None
     of, which = node.args[0].meta.get("val"), node.args[1]

@@ -11,7 +11,7 @@ def wrap(text: str) -> str:
 
 
 def _wrap_line(line: str) -> str:
-    if len(line) <= WIDTH or line.lstrip().startswith(('"', "#")):
+    if len(line) <= WIDTH or line.lstrip().startswith('"""'):
         return line
     indent = line[: len(line) - len(line.lstrip())]
     for start, end in sorted(_groups(line), key=lambda group: group[0] - group[1]):

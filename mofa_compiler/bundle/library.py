@@ -107,6 +107,8 @@ def _without(source: str, cuts: Iterable[tuple[int, int, int, int]]) -> str:
     for first, start, last, end in sorted(cuts, reverse=True):
         before, behind = lines[first - 1][:start], lines[last - 1][end:]
         before = before.rstrip().removesuffix(b"->").rstrip() if before.rstrip().endswith(b"->") else before
+        if behind.startswith(b" = ") and not before.endswith(b" "):
+            behind = b"=" + behind[3:]  # a default without an annotation has no blanks around
         lines[first - 1 : last] = [before + behind]
     return b"\n".join(lines).decode()
 

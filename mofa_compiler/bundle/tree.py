@@ -71,6 +71,7 @@ class Tree:
         for path in sorted((*program.containers, *program.modules, *program.tensors), key=self._order()):
             self._add(path, module)
         self._drop(self.root)
+        self._fill_gaps()
         self._identify()
 
     def _order(self) -> Any:
@@ -141,11 +142,19 @@ class Tree:
             if child.tensor is not None:
                 unused = not child.persistent and child.path not in self._read
             if unused:
-                if name.isdecimal() and child.tensor is None:  # keeps its neighbours' numbers
-                    child.layer = nn.Identity()
-                    continue
                 del part.children[name]
                 del self.by_path[child.path]
+
+    def _fill_gaps(self) -> None:
+        """Put an Identity where a list lost a child, so that its neighbours keep their numbers."""
+        for part in list(self.root.walk()):
+            names = part.children
+            if not issubclass(part.kind, (nn.Sequential, nn.ModuleList)) or not all(map(str.isdecimal, names)):
+                continue
+            for name in map(str, range(max(map(int, names), default=-1))):
+                if name not in names:
+                    filler = Part(f"{part.path}.{name}", nn.Identity, layer=nn.Identity())
+                    names[name] = self.by_path[filler.path] = filler
 
     def _identify(self) -> None:
         known: dict[Any, int] = {}

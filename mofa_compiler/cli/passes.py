@@ -99,7 +99,14 @@ def type_name(hint: Any) -> str:
     if origin in (tuple, list):
         inner = dict.fromkeys(type_name(argument) for argument in arguments if argument is not Ellipsis)
         return f"list of {', '.join(inner)}"
-    names = {str: "text", int: "whole number", float: "number", bool: "true | false", Fraction: "fraction"}
+    names = {
+        type(None): "nothing",
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "true | false",
+        Fraction: "fraction",
+    }
     return names.get(hint, getattr(hint, "__name__", str(hint)))
 
 

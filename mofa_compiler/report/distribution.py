@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "mofa-distribution/1"
 _WIDEST_BAR = 40
+_COLUMNS = 5 + 7 + 7 + 7 + 6 + 5 + 2 * 7
+_FEWER_COLUMNS = 7 + 7 + 6 + 5 + 2 * 5
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -130,43 +132,37 @@ def _totals(data: Mapping[str, Any]) -> str:
 
 
 def _table(data: Mapping[str, Any], width: int) -> Table:
-    names = max((len(stage["name"]) for stage in data["stages"]), default=5)
-    fixed = names + 5 + 7 + 7 + 7 + 6 + 5 + 7 * 2
-    room = min(max(width - fixed, 6), _WIDEST_BAR)
+    """Stages with bars of the estimate or, with a roadmap, of the true MACs; fewer columns where narrow."""
     measure, title = ("macs", "true MACs") if data["after"] else ("vanilla", "estimated MACs")
     drawn = [state for stage in data["stages"] for state in (stage, stage["after"]) if state]
     largest = max((state[measure] for state in drawn), default=0) or 1
+    names = max((len(stage["name"]) for stage in data["stages"]), default=5)
+    wide = width >= names + _COLUMNS + len(title)
+    room = min(width - names - (_COLUMNS if wide else _FEWER_COLUMNS), _WIDEST_BAR)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("stage", no_wrap=True)
-    for header in ("level", "params", "MACs", "est."):
+    for header in (*(("level", "params") if wide else ()), "MACs", "est.", "share"):
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
-    table.add_column(title, no_wrap=True, min_width=room)
+    table.add_column(title if room >= len(title) else "", no_wrap=True, min_width=max(room, 1))
     table.add_column("", no_wrap=True)
     for stage in data["stages"]:
-        level = "" if stage["level"] is None else str(stage["level"])
-        mark = Text("cheap" if stage["cheap"] else "", "green")
-        table.add_row(
-            Text(stage["name"]),
-            level,
-            *_amounts(stage, measure),
-            Text(bar(stage[measure] / largest, room), "cyan"),
-            mark,
-        )
-        if stage["after"]:
+        for state, name, level, cheap, style in (
+            (stage, stage["name"], stage["level"], stage["cheap"], "cyan"),
+            (stage["after"], "  after", None, False, "magenta"),
+        ):
+            if state is None:
+                continue
+            extra = ("" if level is None else str(level), text.quantity(state["parameters"]))
             table.add_row(
-                Text("  after", "dim"),
-                "",
-                *_amounts(stage["after"], measure),
-                Text(bar(stage["after"][measure] / largest, room), "magenta"),
-                "",
+                Text(name),
+                *(extra if wide else ()),
+                text.quantity(state["macs"]),
+                text.quantity(state["vanilla"]),
+                f"{100 * state[f'{measure}_share']:.1f} %",
+                Text(bar(state[measure] / largest, room), style),
+                Text("cheap" if cheap else "", "green"),
             )
     return table
-
-
-def _amounts(state: Mapping[str, Any], measure: str) -> list[str]:
-    amounts = [text.quantity(state[key]) for key in ("parameters", "macs", "vanilla")]
-    return [*amounts, f"{100 * state[f'{measure}_share']:.1f} %"]
 
 
 def bar(share: float, width: int) -> str:

@@ -1,0 +1,243 @@
+"""A bundle on disk: written beside its place, checked there, then moved in whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import types
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import BundleError
+from ..program import InputSpec
+from ..report.data import versions
+from ..report.markdown import render as render_markdown
+from .recipe import FILE, read_recipe, recipe
+from .source import emit
+
+if TYPE_CHECKING:
+    from ..compiler import Progress, Result
+
+SOURCE, WEIGHTS, KEYMAP, REPORT, REPORT_TEXT = "model.py", "model.safetensors", "keymap.json", "report.json", "report.md"
+
+_CHECKED_SIZE = 64
+"""Height and width of the crop on which the saved model is compared, where the network takes one so small"""
+
+
+def save(result: Result, directory: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
+    """Write a bundle with the weights that `result.model` has now; returns its folder.
+
+    Nothing is there before everything is written and the source was seen to compute the same, bit for bit.
+
+    Args:
+        result: what `apply` returned; `result.model` may have been trained since.
+        directory: the folder to make; its parents are made too.
+        overwrite: replace a bundle that is there already.
+        progress: told before every step.
+
+    Raises:
+        BundleError: the folder is there and is no bundle (or one, without `overwrite`), a layer has no source, or the
+            written source computes something else.
+    """
+    tell = progress or (lambda *_: None)
+    target = directory.expanduser().resolve()
+    check_destination(target, overwrite)
+    tell("writing source", 0, 4)
+    source = emit(result.rewritten.program, result.model, result.roadmap.name)
+    tell("writing reports", 1, 4)
+    report = result.report
+    documents = {FILE: recipe(result), KEYMAP: _keymap(result), REPORT: report}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise BundleError(f"cannot write to {target.parent}: {error.strerror}") from error
+    try:
+        scratch.chmod(0o777 & ~_umask())
+        (scratch / SOURCE).write_text(source, encoding="utf-8")
+        (scratch / REPORT_TEXT).write_text(render_markdown(report), encoding="utf-8")
+        for name, document in documents.items():
+            text = json.dumps(document, indent=2, ensure_ascii=False)
+            (scratch / name).write_text(text + "\n", encoding="utf-8")
+        tell("writing weights", 2, 4)
+        metadata = {"format": "pt", "mofa": versions()["mofa-compiler"]}
+        save_file(_weights(result.model), scratch / WEIGHTS, metadata)
+        tell("checking", 3, 4)
+        _check(scratch, result)
+        _move(scratch, target)
+    except OSError as error:
+        raise BundleError(f"cannot write {target}: {error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    tell("done", 4, 4)
+    return directory
+
+
+def load(directory: str | Path) -> nn.Module:
+    """The network of a bundle, in eval mode on the CPU. It runs the bundle's `model.py`, so load what you trust.
+
+    Raises:
+        BundleError: there is no bundle of a version that this one reads, or its files are damaged or do not fit.
+    """
+    folder = Path(directory).expanduser().resolve()
+    if not folder.is_dir():
+        raise BundleError(f"{directory} is a file, not a bundle's folder" if folder.exists() else f"there is no folder {directory}")
+    read_recipe(folder)
+    for name in (SOURCE, WEIGHTS):
+        if not (folder / name).is_file():
+            raise BundleError(f"{directory} is incomplete: there is no {name}")
+    return _load(folder)
+
+
+def check_destination(folder: Path, overwrite: bool) -> None:
+    """Refuse a place where no bundle may go.
+
+    Raises:
+        BundleError: it is a file, or a folder with something other than a bundle, or a bundle without `overwrite`.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BundleError(f"{folder} is a file, not a folder")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        read_recipe(folder)
+    except BundleError as error:
+        raise BundleError(f"{folder} exists and is no bundle ({error}): it is left alone, choose another folder") from error
+    if not overwrite:
+        raise BundleError(f"{folder} holds a bundle already: pass overwrite (--overwrite) to replace it")
+
+
+def _keymap(result: Result) -> dict[str, Any]:
+    keys = {key: {"keys": list(fate.keys), "fate": fate.fate} for key, fate in result.keymap.items()}
+    return {"schema": "mofa-keymap/1", "keys": keys}
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """The state_dict as safetensors takes it: on the CPU, contiguous, no two sharing memory."""
+    weights: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in model.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        weights[key] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return weights
+
+
+def _load(folder: Path) -> nn.Module:
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{folder / WEIGHTS} is damaged: {error}") from error
+    module = _run(folder / SOURCE)
+    try:
+        model = module.Model()
+        model.load_state_dict(weights, assign=True)
+    except Exception as error:
+        lines = " ".join(str(error).split())
+        raise BundleError(f"{SOURCE} and {WEIGHTS} in {folder} do not fit together: {lines[:500]}") from error
+    assert isinstance(model, nn.Module)
+    return model.eval()
+
+
+def _run(file: Path) -> types.ModuleType:
+    """Execute a source file as a module of its own. No bytecode is cached, so a replaced bundle is never stale."""
+    text = file.read_bytes()
+    name = f"mofa_bundle_{hashlib.sha256(str(file).encode() + text).hexdigest()[:16]}"
+    module = types.ModuleType(name)
+    module.__file__ = str(file)
+    sys.modules[name] = module  # so that inspect and pickle find its classes
+    try:
+        exec(compile(text, file, "exec"), module.__dict__)
+    except Exception as error:
+        del sys.modules[name]
+        raise BundleError(f"{file} cannot be run: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _check(folder: Path, result: Result) -> None:
+    """Refuse a bundle that does not compute what `result.model` computes."""
+    saved = _load(folder)
+    sys.modules.pop(type(saved).__module__, None)
+    theirs, ours = saved.state_dict(), result.model.state_dict()
+    if theirs.keys() != ours.keys():
+        raise BundleError(f"the written source has other state_dict keys: {sorted(theirs.keys() ^ ours.keys())[:5]}: a bug in the emitter")
+    device = result.rewritten.program.device
+    saved.to(device)
+    expected, got = _outputs(result.model, saved, result.inputs, device)
+    leaves = list(zip(pytree.tree_leaves(expected), pytree.tree_leaves(got), strict=True))
+    for one, other in leaves:
+        same = torch.equal(one.nan_to_num(), other.nan_to_num()) if isinstance(one, Tensor) else one == other
+        if not same:
+            raise BundleError("the written source computes something else than the model: a bug in the emitter, please report it")
+
+
+def _outputs(model: nn.Module, saved: nn.Module, inputs: tuple[InputSpec, ...], device: torch.device) -> tuple[Any, Any]:
+    """What both return for one input, a small crop if the network takes it."""
+    with _evaluating(model):
+        for specs in (tuple(_crop(spec) for spec in inputs), inputs):
+            example = [spec.random(device=device) for spec in specs]
+            try:
+                expected = _seeded(model, example)
+            except (RuntimeError, ValueError):
+                if specs == inputs:
+                    raise
+                continue
+            return expected, _seeded(saved, example)
+    raise AssertionError
+
+
+def _seeded(model: nn.Module, example: list[Tensor]) -> Any:
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        return model(*(tensor.clone() for tensor in example))
+
+
+def _crop(spec: InputSpec) -> InputSpec:
+    if len(spec.shape) != 4:
+        return spec
+    return InputSpec((1, spec.shape[1], *(min(size, _CHECKED_SIZE) for size in spec.shape[2:])), spec.dtype)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes: Mapping[nn.Module, bool] = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _move(scratch: Path, target: Path) -> None:
+    """Put the finished folder in its place; what was there is removed last."""
+    if not target.exists():
+        scratch.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    os.replace(target, old)  # a folder may take an empty one's place
+    try:
+        scratch.rename(target)
+    except OSError:
+        os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,200 @@
+"""The recipe: what was done to which architecture, so that it can be done again and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..capture import capture
+from ..errors import BundleError, CaptureError
+from ..program import InputSpec, Program
+from ..report.data import plain_data, versions
+from ..roadmap import Roadmap
+
+if TYPE_CHECKING:
+    from ..compiler import Result
+
+SCHEMA = "mofa-recipe/1"
+FILE = "recipe.json"
+
+
+def recipe(result: Result) -> dict[str, Any]:
+    """Plain data, schema `mofa-recipe/1`.
+
+    Keys: `schema`, `mofa` and `torch` (versions), `roadmap`, `architecture` (`class`, `sha256`), `inputs` (`shape`,
+    `dtype`), `decisions`: one object a layer that a pass rewrote, adjusted or left alone (`skipped`, with the reason).
+    """
+    program = result.original.program
+    written_by = versions()
+    document = {
+        "schema": SCHEMA,
+        "mofa": written_by["mofa-compiler"],
+        "torch": written_by["torch"],
+        "roadmap": result.roadmap.to_dict(),
+        "architecture": {"class": class_name(program), "sha256": architecture_hash(program)},
+        "inputs": [{"shape": s.shape, "dtype": str(s.dtype).removeprefix("torch.")} for s in result.inputs],
+        "decisions": _decisions(result),
+    }
+    plain: dict[str, Any] = plain_data(document)
+    return plain
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The recipe in a bundle's folder, or in a file.
+
+    Raises:
+        BundleError: there is none, or one of another schema.
+    """
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise BundleError(f"{path} is not a bundle: there is no {file.name}" if path.exists() else f"there is no {path}")
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise BundleError(f"{file} cannot be read: {error}") from error
+    _check_schema(document, str(file))
+    return dict(document)
+
+
+def _check_schema(document: Any, where: str) -> None:
+    schema = document.get("schema") if isinstance(document, Mapping) else None
+    if schema == SCHEMA:
+        return
+    if not str(schema).startswith("mofa-recipe/"):
+        raise BundleError(f"{where} is not a recipe of mofa-compiler")
+    ours = versions()["mofa-compiler"]
+    raise BundleError(
+        f"{where} has the schema {schema}, written by mofa-compiler {document.get('mofa', '?')}; this is {ours}, which "
+        f"reads {SCHEMA}: use the version that wrote it"
+    )
+
+
+def replay(source: str | Path | Mapping[str, Any], model: nn.Module) -> Result:
+    """Do to `model` what a bundle's recipe says, and check that it came to the same decisions.
+
+    Args:
+        source: a bundle's folder, its `recipe.json`, or the recipe as plain data.
+        model: an instance of the class that the bundle was made from, with weights; it is not modified.
+
+    Raises:
+        BundleError: no recipe, a model of another architecture, or decisions that differ from the recorded ones.
+    """
+    from ..compiler import apply
+
+    if isinstance(source, Mapping):
+        document = dict(source)
+        _check_schema(document, "this")
+    else:
+        document = read_recipe(Path(source))
+    example = [_input(entry) for entry in document["inputs"]]
+    _check_architecture(document["architecture"], model, example)
+    result = apply(model, Roadmap.from_dict(document["roadmap"], origin="recipe"), example)
+    recorded, now = (_comparable(decisions) for decisions in (document["decisions"], _decisions(result)))
+    if recorded != now:
+        differing = sorted(recorded.symmetric_difference(now))
+        raise BundleError(
+            f"the recipe, written by mofa-compiler {document['mofa']}, was decided otherwise this time; first difference: "
+            f"{' '.join(map(str, differing[0]))}"
+        )
+    return result
+
+
+def _input(entry: Mapping[str, Any]) -> Tensor:
+    return InputSpec(tuple(entry["shape"]), getattr(torch, entry["dtype"])).random()
+
+
+def _check_architecture(recorded: Mapping[str, str], model: nn.Module, example: list[Tensor]) -> None:
+    name = f"{type(model).__module__}.{type(model).__qualname__}"
+    advice = "use the class, with the arguments, that the bundle was made from"
+    try:
+        program = capture(model, example)
+    except CaptureError as error:
+        raise BundleError(f"the recipe was made from {recorded['class']}, and {name} is another one ({error}): {advice}") from error
+    found = architecture_hash(program)
+    if found != recorded["sha256"]:
+        raise BundleError(
+            f"the recipe was made from {recorded['class']} (architecture {recorded['sha256'][:12]}), and this {name} is "
+            f"another one ({found[:12]}): {advice}"
+        )
+
+
+def _decisions(result: Result) -> list[dict[str, Any]]:
+    decisions: list[dict[str, Any]] = []
+    for diff in result.diffs:
+        for edit in diff.edits:
+            decision = {"pass": diff.pass_name, "path": edit.path, "before": edit.before, "after": edit.after}
+            decisions.append({**decision, "fate": edit.fate, "exact": edit.exact})
+        for skip in diff.skips:
+            decision = {"pass": diff.pass_name, "path": skip.path, "before": skip.layer, "after": skip.layer}
+            decisions.append({**decision, "fate": "skipped", "exact": True, "reason": skip.reason})
+    return decisions
+
+
+def _comparable(decisions: list[dict[str, Any]]) -> set[tuple[str, ...]]:
+    """What may not differ between two runs on other weights: not whether a rewrite was exact, nor which neighbours gave way."""
+    return {
+        (d["pass"], d["path"], d["before"], d["after"], "skipped" if d["fate"] == "skipped" else "rewritten")
+        for d in decisions
+        if d["fate"] != "compensated"
+    }
+
+
+def class_name(program: Program) -> str:
+    """The captured model's class, with its module."""
+    kind = program.containers.get("") or type(program.modules[""])
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def architecture_hash(program: Program) -> str:
+    """SHA-256 of what a program computes and of the shapes of its weights.
+
+    It does not depend on weights, devices, modes, names of values or the size of the input.
+    """
+    numbers = {node: index for index, node in enumerate(program.graph.nodes)}
+    lines = [
+        f"{node.op} {_target(node.target)} {_structure(node.args, numbers)} {_structure(node.kwargs, numbers)}"
+        for node in program.graph.nodes
+    ]
+    lines += [f"{path}: {_layer(module)}" for path, module in sorted(program.modules.items())]
+    lines += [f"{path}: {tuple(tensor.shape)}" for path, tensor in sorted(program.tensors.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _target(target: Any) -> str:
+    if isinstance(target, str):
+        return target
+    target = getattr(target, "autograd_function", target)
+    name = getattr(target, "__qualname__", None) or getattr(target, "__name__", None) or str(target)
+    return f"{getattr(target, '__module__', None)}.{name}"
+
+
+def _structure(value: Any, numbers: Mapping[fx.Node, int]) -> str:
+    if isinstance(value, fx.Node):
+        return f"%{numbers[value]}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_structure(item, numbers) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_structure(item, numbers)}' for key, item in value.items())}}}"
+    if isinstance(value, slice):
+        return f"slice{_structure((value.start, value.stop, value.step), numbers)}"
+    return "device" if isinstance(value, torch.device) else repr(value)
+
+
+def _layer(module: nn.Module) -> str:
+    """Class, settings and shapes of a layer and what is inside it."""
+    parts = []
+    for name, inner in module.named_modules():
+        plain = {
+            key: value
+            for key, value in vars(inner).items()
+            if not key.startswith("_") and key != "training" and isinstance(value, (bool, int, float, str, tuple, type(None)))
+        }
+        parts.append(f"{name}={type(inner).__module__}.{type(inner).__qualname__}{sorted(plain.items())}")
+    shapes = sorted((key, tuple(tensor.shape)) for key, tensor in module.state_dict(keep_vars=True).items())
+    return f"{' '.join(parts)} {shapes}"

@@ -1,0 +1,45 @@
+"""The README's table of the paper's figures, made by running every row.
+
+python -m tests.benchmarks.paper_table [--write README.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+from mofa_compiler import apply
+from tests.paper_rows import ROWS, roadmap
+
+MARKERS = ("<!-- paper table: `make readme` -->", "<!-- end of the paper table -->")
+
+
+def table() -> str:
+    """Markdown, one line a row."""
+    lines = ["| model | roadmap | parameters | MACs | the paper prints |", "|---|---|---:|---:|---|"]
+    for row in ROWS:
+        after = apply(row.model(), roadmap(row), torch.rand(1, 3, 256, 256)).after
+        lines.append(f"| {row.model.__name__} | {row.name} | {after.parameters:,} | {after.macs:,} | {row.printed} |")
+    return "\n".join(lines)
+
+
+def write(path: Path, text: str, markers: tuple[str, str]) -> None:
+    """Put text between two markers of a file."""
+    before, rest = path.read_text(encoding="utf-8").split(markers[0])
+    after = rest.split(markers[1])[1]
+    path.write_text(f"{before}{markers[0]}\n{text}\n{markers[1]}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", type=Path, help="replace the table in this file")
+    options = parser.parse_args()
+    if options.write:
+        write(options.write, table(), MARKERS)
+    else:
+        print(table())

@@ -1,0 +1,231 @@
+"""`mofa analyze`, `passes`, `roadmaps`, help and version."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import pytest
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from typer.testing import CliRunner, Result
+
+from mofa_compiler import Roadmap
+from mofa_compiler.cli import app
+from mofa_compiler.cli.passes import describe, type_name
+from mofa_compiler.registry import available
+from mofa_compiler.rewriting import Pass
+from mofa_compiler.roadmap import presets
+
+UNET = str(Path(__file__).parents[2] / "examples" / "architectures" / "unet.py") + ":UNet"
+SMALL = ["--arg", "width=4", "--arg", "depth=2", "--input", "1x3x16x16"]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def mofa(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_analyze_shows_every_stage() -> None:
+    result = mofa("analyze", UNET, *SMALL)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    for name in ("encoder 1", "bottleneck", "decoder 2"):
+        assert f"\n{name} " in result.stdout
+    assert "counted as" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_analyze_lists_layers() -> None:
+    assert "outc" not in mofa("analyze", UNET, *SMALL).stdout
+    assert "outc" in mofa("analyze", UNET, *SMALL, "--layers").stdout
+
+
+def test_analyze_as_json() -> None:
+    data = json.loads(mofa("analyze", UNET, *SMALL, "--json").stdout)
+    assert data["schema"] == "mofa-distribution/1"
+    assert data["inputs"] == [{"shape": [1, 3, 16, 16], "dtype": "float32"}]
+    assert data["after"] is None
+
+
+def test_analyze_with_a_roadmap_has_both_states() -> None:
+    data = json.loads(mofa("analyze", UNET, *SMALL, "--json", "--roadmap", "mofa").stdout)
+    assert data["roadmap"] == "mofa"
+    assert data["after"]["macs"] != data["before"]["macs"]
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_analyze_plots(kind: str) -> None:
+    result = mofa("analyze", UNET, *SMALL, "--plot", f"chart.{kind}")
+    assert result.exit_code == 0
+    assert Path(f"chart.{kind}").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plot", "chart.gif"], "error: cannot plot to chart.gif"),
+        (["--plot", "nowhere/chart.png"], "No such file or directory"),
+        (["--roadmap", "moaf"], "error: there is no roadmap 'moaf'"),
+        (["--checkpoint", "no.pth"], "error: there is no file no.pth"),
+    ],
+)
+def test_analyze_errors(arguments: list[str], message: str) -> None:
+    result = mofa("analyze", UNET, *SMALL, *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_analyze_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mofa_compiler.report.plot.find_spec", lambda name: None)
+    result = mofa("analyze", UNET, *SMALL, "--plot", "chart.png")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: plotting needs matplotlib: pip install mofa-compiler[plot]\n"
+
+
+def test_passes_are_listed_with_their_options() -> None:
+    result = mofa("passes")
+    assert result.exit_code == 0
+    assert [line for line in result.stdout.splitlines() if line and line[0] != " "] == list(available())
+    assert "    portion: fraction (default: 1/4)\n" in result.stdout
+    assert "    mode: bilinear | nearest (default: bilinear)\n" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_pass_is_documented(name: str) -> None:
+    result = mofa("passes", name)
+    assert result.exit_code == 0
+    described = json.loads(mofa("passes", name, "--json").stdout)
+    assert described["name"] == name
+    assert described["summary"]
+    for option in described["options"]:
+        assert option["doc"], f"{name}: {option['name']} is not documented"
+        assert f"    {option['name']}: {option['type']}" in result.stdout
+        assert option["required"] or option["default"] is not None
+    assert not described["after"] or "Comes after" in result.stdout
+
+
+def test_all_passes_as_json() -> None:
+    assert [entry["name"] for entry in json.loads(mofa("passes", "--json").stdout)] == list(available())
+
+
+def test_an_unknown_pass() -> None:
+    result = mofa("passes", "widen")
+    assert result.exit_code == 1
+    assert result.stderr == "error: there is no pass 'widen' (did you mean 'widen-portion'?)\n"
+
+
+@dataclass(frozen=True)
+class Someones(Pass):
+    """Do something.
+
+    More about it,
+    on two lines.
+
+    Options:
+        size: how large: very.
+            Or not.
+    """
+
+    name: ClassVar[str] = "someones"
+
+    size: int
+    names: tuple[str, ...] = ("a", "b")
+    undocumented: Annotated[float | None, Field(gt=0)] = None
+
+    def match(self, layer: Any, network: Any) -> None: ...
+
+    def build(self, layer: Any, modules: Any) -> Any: ...
+
+
+def test_a_pass_from_elsewhere() -> None:
+    assert describe(Someones) == {
+        "name": "someones",
+        "summary": "Do something.",
+        "doc": "Do something.\n\nMore about it, on two lines.",
+        "after": [],
+        "options": [
+            {
+                "name": "size",
+                "type": "whole number",
+                "required": True,
+                "default": None,
+                "doc": "how large: very. Or not.",
+            },
+            {"name": "names", "type": "list of text", "required": False, "default": ["a", "b"], "doc": ""},
+            {"name": "undocumented", "type": "number | nothing", "required": False, "default": None, "doc": ""},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("hint", "expected"),
+    [
+        (bool, "true | false"),
+        (Fraction, "fraction"),
+        (Literal["a", "b"], "a | b"),
+        (list[int], "list of whole number"),
+        (Path, "Path"),
+    ],
+)
+def test_types_are_named_for_people(hint: Any, expected: str) -> None:
+    assert type_name(hint) == expected
+
+
+def test_roadmaps_are_listed() -> None:
+    result = mofa("roadmaps")
+    assert result.exit_code == 0
+    assert [line for line in result.stdout.splitlines() if line[0] != " "] == presets()
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_printed_roadmap_can_be_used(name: str) -> None:
+    Path("my.toml").write_text(mofa("roadmaps", name).stdout, encoding="utf-8")
+    assert Roadmap.load("my.toml") == Roadmap.load(name)
+
+
+def test_an_unknown_roadmap() -> None:
+    result = mofa("roadmaps", "moaf")
+    assert result.exit_code == 1
+    assert "did you mean 'mofa'?" in result.stderr
+
+
+def test_version() -> None:
+    assert mofa("--version").stdout == f"mofa-compiler {version('mofa-compiler')}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["rewrite"], ["analyze"], ["passes"], ["roadmaps"]])
+def test_help_has_examples_and_exit_codes(command: list[str]) -> None:
+    result = mofa(*command, "--help")
+    assert result.exit_code == 0
+    assert f"\n  mofa {' '.join(command)}" in result.stdout
+    assert "Exit codes:\n    0    done" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "..." not in result.stdout.partition("Commands:")[2]
+
+
+def test_no_arguments_print_help() -> None:
+    assert "Commands:" in mofa().output
+
+
+def test_help_of_a_process_needs_no_compiler() -> None:
+    code = (
+        "import sys; from mofa_compiler.cli import main; sys.argv = ['mofa', '--version']\n"
+        "try: main()\n"
+        "except SystemExit: print(sorted({'matplotlib', 'mofa_compiler.anatomy.flow'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("mofa-compiler ")

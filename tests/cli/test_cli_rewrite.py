@@ -1,0 +1,292 @@
+"""`mofa rewrite`: what it prints where, what it writes, and one clear line for everything that is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from mofa_compiler.cli import app
+
+UNET = str(Path(__file__).parents[2] / "examples" / "architectures" / "unet.py") + ":UNet"
+SMALL = [UNET, "--arg", "width=4", "--arg", "depth=2", "--input", "1x3x16x16"]
+
+NOISY = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, channels=4):
+        super().__init__()
+        print("constructed")
+        self.layers = nn.Sequential(*(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(3)))
+
+    def forward(self, x):
+        print("running")
+        return self.layers(x)
+
+
+def empty():
+    return nn.Sequential(nn.Conv2d(3, 3, 1))
+
+
+def interrupted():
+    raise KeyboardInterrupt
+"""
+
+
+@pytest.fixture
+def mofa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command line in an empty folder, 80 columns wide."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "noisy.py").write_text(NOISY)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["rewrite", *arguments])
+
+    return run
+
+
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Calls of `Result.save`, which writes nothing but the folder."""
+    calls: list[dict[str, Any]] = []
+
+    def save(self: Any, directory: Path, *, overwrite: bool = False, progress: Any = None) -> Path:
+        calls.append({"directory": directory, "overwrite": overwrite, "edits": [len(d.edits) for d in self.diffs]})
+        progress("weights", 0, 1)
+        directory.mkdir(exist_ok=True)
+        return directory
+
+    monkeypatch.setattr("mofa_compiler.compiler.Result.save", save)
+    return calls
+
+
+def test_dry_run_prints_the_report_and_writes_nothing(mofa: Callable[..., Result]) -> None:
+    result = mofa(*SMALL, "--dry-run")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("UNet, roadmap mofa, input 1x3x16x16\n")
+    assert "decouple-upsampling" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert result.stderr.startswith("warning: no --checkpoint: ")
+    assert os.listdir() == ["noisy.py"]
+
+
+def test_saving(mofa: Callable[..., Result], saved: list[dict[str, Any]]) -> None:
+    result = mofa(*SMALL, "--out", "bundle")
+    assert result.exit_code == 0
+    assert result.stderr.endswith("saved to bundle\n")
+    assert [call["directory"] for call in saved] == [Path("bundle")]
+    assert not saved[0]["overwrite"]
+
+
+def test_overwriting_is_passed_on(mofa: Callable[..., Result], saved: list[dict[str, Any]]) -> None:
+    Path("bundle").mkdir()
+    Path("bundle", "weights").touch()
+    assert mofa(*SMALL, "--out", "bundle", "--overwrite").exit_code == 0
+    assert saved[0]["overwrite"]
+
+
+def test_json_is_all_of_stdout(mofa: Callable[..., Result]) -> None:
+    result = mofa("noisy.py:Net", "--input", "1x4x16x16", "--dry-run", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["schema"] == "mofa-report/1"
+    assert "constructed" in result.stderr
+    assert "running" in result.stderr
+
+
+def test_verbose_shows_every_path(mofa: Callable[..., Result]) -> None:
+    report = json.loads(mofa(*SMALL, "--dry-run", "--json").stdout)
+    lines = {line.strip() for line in mofa(*SMALL, "--dry-run", "--verbose").stdout.splitlines()}
+    assert {entry["path"] for step in report["passes"] for entry in step["edits"] + step["skips"]} <= lines
+
+
+def test_quiet_is_silent(mofa: Callable[..., Result], saved: list[dict[str, Any]]) -> None:
+    result = mofa(*SMALL, "--out", "bundle", "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+    assert len(saved) == 1
+
+
+def test_nothing_to_rewrite_still_saves(mofa: Callable[..., Result], saved: list[dict[str, Any]]) -> None:
+    result = mofa("noisy.py:empty", "--input", "1x3x8x8", "--out", "bundle")
+    assert result.exit_code == 0
+    assert "Nothing to rewrite: the network is unchanged." in result.stdout
+    assert set(saved[0]["edits"]) == {0}
+
+
+def test_a_checkpoint_is_loaded_and_described(mofa: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    from architectures import UNet
+
+    state = UNet(width=4, depth=2).state_dict()
+    torch.save({"params_ema": state, "params": state}, "c.pth")
+    result = mofa(*SMALL, "--checkpoint", "c.pth", "--dry-run")
+    assert result.exit_code == 0
+    assert result.stderr == "weights: params_ema of c.pth (there is also params: --key)\n"
+    result = mofa(*SMALL, "--checkpoint", "c.pth", "--key", "params", "--dry-run")
+    assert (
+        result.stderr == "weights: params of c.pth (there is also params_ema: --key)\n"
+        or "params of c.pth" in result.stderr
+    )
+
+
+def test_a_roadmap_of_ones_own(mofa: Callable[..., Result]) -> None:
+    Path("my.toml").write_text('[[pass]]\nname = "decouple-upsampling"\nmode = "nearest"\n')
+    report = json.loads(mofa(*SMALL, "--roadmap", "my.toml", "--dry-run", "--json").stdout)
+    assert [step["name"] for step in report["passes"]] == ["decouple-upsampling"]
+    assert report["passes"][0]["options"]["mode"] == "nearest"
+
+
+def occupied() -> None:
+    Path("bundle").mkdir()
+    Path("bundle", "notes.txt").touch()
+
+
+def misfit() -> None:
+    torch.save({"a.weight": torch.ones(2)}, "c.pth")
+
+
+INPUT_ERRORS: dict[str, tuple[Callable[[], Any], list[str], str]] = {
+    "no module": (lambda: None, ["nowhere:Net", "--dry-run"], "error: there is no module 'nowhere'"),
+    "no class": (lambda: None, ["noisy.py:Nett", "--dry-run"], "error: noisy.py has no 'Nett' (did you mean 'Net'?)"),
+    "argument": (lambda: None, ["noisy.py:Net", "--arg", "x", "--dry-run"], "error: argument 'x' is not of the form"),
+    "unknown argument": (lambda: None, ["noisy.py:Net", "--arg", "x=1", "--dry-run"], "takes no argument 'x'"),
+    "roadmap": (lambda: None, [*SMALL, "--roadmap", "moaf", "--dry-run"], "error: there is no roadmap 'moaf' (did you"),
+    "roadmap file": (lambda: None, [*SMALL, "--roadmap", "no.toml", "--dry-run"], "there is no roadmap file no.toml"),
+    "malformed roadmap": (
+        lambda: Path("my.toml").write_text("[["),
+        [*SMALL, "--roadmap", "my.toml", "--dry-run"],
+        "error: my.toml: malformed TOML",
+    ),
+    "no checkpoint": (lambda: None, [*SMALL, "--checkpoint", "no.pth", "--dry-run"], "error: there is no file no.pth"),
+    "misfit": (misfit, [*SMALL, "--checkpoint", "c.pth", "--dry-run"], "error: c.pth does not fit UNet: 0 of its"),
+    "channels": (
+        lambda: None,
+        ["noisy.py:Net", "--input", "1x3x16x16", "--dry-run"],
+        "error: Net does not take an input of shape 1x3x16x16",
+    ),
+    "two inputs": (
+        lambda: None,
+        ["noisy.py:Net", "--input", "1x4x16x16", "--input", "1x1", "--dry-run"],
+        "2 inputs were given",
+    ),
+    "occupied folder": (occupied, [*SMALL, "--out", "bundle"], "error: bundle exists and is not empty; --overwrite"),
+    "out is a file": (lambda: Path("bundle").touch(), [*SMALL, "--out", "bundle"], "error: bundle is a file, not a"),
+    "out below a file": (
+        lambda: Path("bundle").touch(),
+        [*SMALL, "--out", "bundle/x", "--overwrite"],
+        "error: cannot make bundle/x: ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("prepare", "arguments", "message"), INPUT_ERRORS.values(), ids=INPUT_ERRORS.keys())
+def test_an_error_in_the_input_is_one_clear_message(
+    mofa: Callable[..., Result],
+    saved: list[dict[str, Any]],
+    prepare: Callable[[], Any],
+    arguments: list[str],
+    message: str,
+) -> None:
+    prepare()
+    result = mofa(*arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    errors = result.stderr[result.stderr.index("error: ") :]
+    assert message in errors
+    assert "Traceback" not in errors
+    assert not saved
+
+
+USAGE_ERRORS: dict[str, tuple[list[str], str]] = {
+    "no out": ([UNET], "--out"),
+    "quiet json": ([*SMALL, "--dry-run", "--quiet", "--json"], "contradicts --quiet"),
+    "quiet verbose": ([*SMALL, "--dry-run", "--quiet", "--verbose"], "contradicts --quiet"),
+    "key alone": ([*SMALL, "--dry-run", "--key", "a"], "needs --checkpoint"),
+    "prefix alone": ([*SMALL, "--dry-run", "--strip-prefix", "a"], "needs --checkpoint"),
+    "shape": ([UNET, "--dry-run", "--input", "1x3xfoo"], "'1x3xfoo' is not a shape such as 1x3x256x256"),
+    "zero shape": ([UNET, "--dry-run", "--input", "1x0x8x8"], "'1x0x8x8' is not a shape"),
+    "empty shape": ([UNET, "--dry-run", "--input", ""], "is not a shape"),
+    "unknown option": ([UNET, "--dry"], "No such option"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), USAGE_ERRORS.values(), ids=USAGE_ERRORS.keys())
+def test_wrong_usage(mofa: Callable[..., Result], arguments: list[str], message: str) -> None:
+    result = mofa(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device", "bundle/weights"), "error: bundle/weights: No space left on device\n"),
+        (PermissionError(13, "Permission denied"), "error: Permission denied\n"),
+        (OSError("something else"), "error: something else\n"),
+    ],
+)
+def test_a_disk_that_refuses(
+    mofa: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
+) -> None:
+    def save(*_: Any, **__: Any) -> Path:
+        raise error
+
+    monkeypatch.setattr("mofa_compiler.compiler.Result.save", save)
+    result = mofa(*SMALL, "--out", "bundle")
+    assert result.exit_code == 1
+    assert result.stderr.endswith(message)
+
+
+def test_debug_shows_where_an_error_comes_from(mofa: Callable[..., Result]) -> None:
+    result = mofa("nowhere:Net", "--dry-run", "--debug")
+    assert type(result.exception).__name__ == "TargetError"
+
+
+def test_interruption_is_quiet(mofa: Callable[..., Result]) -> None:
+    result = mofa("noisy.py:interrupted", "--dry-run")
+    assert (result.exit_code, result.output) == (130, "")
+
+
+def mofa_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "mofa_compiler.cli", *arguments],
+        capture_output=True,
+        env={**os.environ, "COLUMNS": "80", **environment},
+        check=False,
+    )
+
+
+def test_a_process_on_a_terminal_without_arrows() -> None:
+    done = mofa_process("rewrite", *SMALL, "--dry-run", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert b"UNet, roadmap mofa" in done.stdout
+    assert b"\x1b" not in done.stdout + done.stderr
+
+
+def test_a_process_that_fails_prints_no_traceback() -> None:
+    done = mofa_process("rewrite", "nowhere:Net", "--dry-run")
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert done.stderr.splitlines()[-1].startswith(b"error: there is no module 'nowhere'")
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = f"{sys.executable} -m mofa_compiler.cli rewrite {' '.join(SMALL)} --dry-run --json | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, check=False)
+    assert done.stdout == b"{\n"
+    assert b"Traceback" not in done.stderr
+    assert b"error" not in done.stderr.replace(b"output errors", b"")

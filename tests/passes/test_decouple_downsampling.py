@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mofa_compiler.passes import DecoupleDownsampling
+from mofa_compiler.rewriting import rewrite
+from tests.rewrites import assert_rewrites, chain, network, output
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "padding", "new"), [(2, 0, 3), (3, 1, 3), (4, 1, 3), (5, 2, 5)], ids=["k2", "k3", "k4", "k5"]
+)
+def test_dense(kernel_size: int, padding: int, new: int):
+    model = chain(nn.Conv2d(8, 16, kernel_size, 2, padding))
+    before = network(model)
+    after, _ = assert_rewrites(
+        DecoupleDownsampling(),
+        model,
+        after={
+            "1": None,
+            "1.pool": "AvgPool2d(2)",
+            "1.pconv": f"PConv2d(8, k{new}, portion=1/4)",
+            "1.pointwise": "Conv2d(8→16, k1, bias)",
+        },
+    )
+    for size in [(32, 32), (31, 18), (29, 23)]:  # odd sizes round as before
+        x = torch.rand(1, 8, *size)
+        assert output(after, x).shape == output(before, x).shape
+
+
+def test_separable():
+    assert_rewrites(
+        DecoupleDownsampling(pointwise_bias="drop"),
+        chain(nn.Conv2d(8, 8, 5, 2, 2, groups=8, bias=False), nn.Conv2d(8, 16, 1)),
+        after={
+            "1": None,
+            "1.pool": "AvgPool2d(2)",
+            "1.pconv": "PConv2d(8, k5, portion=1/4)",
+            "2": "Conv2d(8→16, k1)",
+        },
+    )
+
+
+def test_stays_separable_on_request():
+    assert_rewrites(
+        DecoupleDownsampling(convolution="separable"),
+        chain(nn.Conv2d(8, 8, 3, 2, 1, groups=8), nn.Conv2d(8, 16, 1)),
+        after={"1": None, "1.pool": "AvgPool2d(2)", "1.depthwise": "Conv2d(8, k3, bias, depthwise)"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("conv", "reason"),
+    [
+        (nn.Conv2d(8, 8, 1, 2), "has a 1x1 kernel"),
+        (nn.Conv2d(8, 8, 3, 2), "its output size"),
+        (nn.Conv2d(8, 8, 3, (2, 1), 1), "its output size"),
+        (nn.Conv2d(8, 8, 3, 2, 1, groups=4), "is a grouped convolution (groups=4)"),
+    ],
+)
+def test_refusals(conv: nn.Conv2d, reason: str):
+    _, diff = assert_rewrites(DecoupleDownsampling(), chain(conv), after={})
+    assert diff.skips[0].reason.startswith(reason)
+
+
+def test_fit_recovers_what_the_new_form_can_express():
+    """A strided convolution that averages comes back as the pooling, exactly."""
+    conv = nn.Conv2d(8, 8, 2, 2).double()
+    with torch.no_grad():
+        conv.weight.copy_(torch.randn(8, 8, 1, 1).expand(8, 8, 2, 2))
+    before = network(chain(conv).double())
+    after, _ = rewrite(before, DecoupleDownsampling())
+    x = torch.randn(1, 8, 12, 14, dtype=torch.float64)
+    torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-6, atol=1e-6)

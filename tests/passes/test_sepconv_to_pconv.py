@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import nn
+
+from mofa_compiler.passes import SepConvToPConv
+from mofa_compiler.rewriting import rewrite
+from tests.rewrites import assert_rewrites, chain, network, output
+
+
+def depthwise(channels: int = 8, kernel_size: int = 3, **options: object) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, **options)  # type: ignore[arg-type]
+
+
+def test_separable():
+    assert_rewrites(
+        SepConvToPConv(),
+        chain(depthwise(bias=False), nn.Conv2d(8, 16, 1)),
+        after={"1": "PConv2d(8, k3, portion=1/4)"},
+        skips={"0": "is the input convolution", "3": "is the output convolution"},
+    )
+
+
+def test_separable_with_dropped_bias():
+    _, diff = assert_rewrites(
+        SepConvToPConv(pointwise_bias="drop"),
+        chain(depthwise(kernel_size=5, bias=False), nn.Conv2d(8, 16, 1)),
+        after={"1": "PConv2d(8, k5, portion=1/4)", "2": "Conv2d(8→16, k1)"},
+    )
+    assert [(edit.path, edit.fate, edit.parameters) for edit in diff.edits] == [
+        ("1", "inherited", 2 * 2 * 25 - 8 * 25),
+        ("2", "compensated", -16),
+    ]
+
+
+def test_dense():
+    assert_rewrites(
+        SepConvToPConv(portion=Fraction(1, 2)),
+        chain(nn.Conv2d(8, 12, 3, padding=1)),
+        after={"1": None, "1.pconv": "PConv2d(8, k3, portion=1/2)", "1.pointwise": "Conv2d(8→12, k1, bias)"},
+    )
+
+
+def test_norm_and_activation_between():
+    assert_rewrites(
+        SepConvToPConv(),
+        chain(depthwise(), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 16, 1)),
+        after={"1": "PConv2d(8, k3, bias, portion=1/4)"},
+    )
+
+
+def test_dilation_and_padding_mode_survive():
+    conv = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8, padding_mode="reflect")
+    rewritten, _ = assert_rewrites(SepConvToPConv(), chain(conv), after={"1": "PConv2d(8, k3, d2, bias, portion=1/4)"})
+    assert rewritten.program.modules["1"].conv.padding_mode == "reflect"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (nn.Conv2d(8, 8, 3, padding=1, stride=2), "changes the resolution"),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=2), "is a grouped convolution (8→8, groups=2)"),
+        (nn.Conv2d(8, 16, 3, padding=1, groups=8), "is a grouped convolution (8→16, groups=8)"),
+        (nn.Conv2d(8, 8, 3), "its padding (0, 0) changes the size, which untouched channels cannot follow"),
+    ],
+)
+def test_refusals(layer: nn.Conv2d, reason: str):
+    _, diff = assert_rewrites(SepConvToPConv(), chain(layer), after={})
+    assert reason in {skip.reason for skip in diff.skips}
+
+
+def test_subclass_is_refused():
+    class Standardized(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+    _, diff = assert_rewrites(SepConvToPConv(), chain(Standardized(8, 8, 3, padding=1)), after={})
+    assert any("Standardized" in skip.reason for skip in diff.skips)
+
+
+def test_hooked_layer_is_refused():
+    conv = depthwise()
+    conv.register_forward_hook(lambda *_: None)
+    _, diff = assert_rewrites(SepConvToPConv(), chain(conv, nn.Conv2d(8, 8, 1)), after={})
+    assert {skip.path: skip.reason for skip in diff.skips}["1"] == "has hooks, which a new module would lose"
+
+
+def test_kinds():
+    model = chain(depthwise(), nn.Conv2d(8, 8, 3, padding=1))
+    assert_rewrites(SepConvToPConv(kinds=("depthwise",)), model, after={"1": "PConv2d(8, k3, bias, portion=1/4)"})
+
+
+def test_portion_that_does_not_divide_is_rounded_and_said():
+    _, diff = assert_rewrites(
+        SepConvToPConv(), chain(depthwise(10), nn.Conv2d(10, 10, 1), channels=10), shape=(1, 10, 32, 32),
+        after={"1": "PConv2d(10, k3, bias, portion=1/5)"},
+    )  # fmt: skip
+    assert diff.edits[0].note == "1/4 of 10 channels rounded to 2"
+
+
+def test_shared_module_is_rewritten_at_every_call():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.tail = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+            self.spatial = depthwise()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.spatial(self.head(x))
+            return self.tail(self.spatial(x.relu()))
+
+    rewritten, diff = assert_rewrites(SepConvToPConv(), Twice(), after={"spatial": "PConv2d(8, k3, bias, portion=1/4)"})
+    assert len(rewritten.layers["spatial"].nodes) == 2
+    assert diff.edits[0].macs == 2 * (2 * 2 * 9 - 8 * 9) * 32 * 32
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def constant_response(conv: nn.Conv2d) -> nn.Conv2d:
+    """Kernels that pass their centre only, scaled per channel: a gain replaces them exactly."""
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.weight[..., conv.kernel_size[0] // 2, conv.kernel_size[1] // 2] = torch.randn(conv.weight.shape[:2]) * 2
+    return conv
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    "between",
+    [[], [nn.Identity()], [nn.BatchNorm2d(8)], [nn.BatchNorm2d(8), nn.ReLU6()]],
+    ids=lambda between: "-".join(type(m).__name__ for m in between) or "nothing",
+)
+def test_gains_and_biases_go_into_the_layer_behind(between: list[nn.Module], bias: bool):
+    for module in between:
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    model = chain(constant_response(depthwise(bias=bias)), *between, nn.Conv2d(8, 16, 1)).double()
+    _assert_same_function(model)
+
+
+def test_gains_and_biases_go_into_the_convolution_before():
+    class Gate(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b = x.chunk(2, dim=1)
+            return a * b
+
+    model = chain(nn.Conv2d(8, 8, 1), constant_response(depthwise()), Gate(), nn.Conv2d(4, 8, 1)).double()
+    _assert_same_function(model)
+
+
+class Forked(nn.Module):
+    """What comes before the depthwise convolution is read twice, so that only what follows can take up the gains."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.head, self.tail = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.conv, self.activation = constant_response(depthwise(bias=False)), activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.head(x)
+        return x + self.tail(self.activation(self.conv(x)))
+
+
+class FunctionalReLU(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(0.1), FunctionalReLU()])
+def test_positive_gains_commute_with_relu(activation: nn.Module):
+    model = Forked(activation)
+    with torch.no_grad():
+        model.conv.weight.abs_()
+    _assert_same_function(model.double())
+
+
+def test_what_cannot_be_compensated_is_said():
+    _, diff = assert_rewrites(SepConvToPConv(), Forked(nn.GELU()), after={"conv": "PConv2d(8, k3, portion=1/4)"})
+    assert "not compensated" in diff.edits[0].note
+
+
+def _assert_same_function(model: nn.Module) -> None:
+    """Kernels that a gain replaces exactly have to leave the function as it is."""
+    model.eval()
+    x = torch.randn(1, 8, 12, 14, dtype=torch.float64)
+    before = network(model)
+    after, _ = rewrite(before, SepConvToPConv(kinds=("depthwise",)))
+    torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-9, atol=1e-9)
+
+
+def test_dense_low_rank_kernel_is_kept_exactly():
+    """A dense kernel that is a quarter's worth of products and a gain for the rest has an exact partial form."""
+    conv = nn.Conv2d(8, 8, 3, padding=1).double()
+    with torch.no_grad():
+        kernel, mix = torch.randn(2, 2, 3, 3).double(), torch.randn(8, 8).double()
+        weight = torch.zeros_like(conv.weight)
+        weight[:, :2] = torch.einsum("oc,cikl->oikl", mix[:, :2], kernel)
+        weight[:, 2:, 1, 1] = mix[:, 2:]
+        conv.weight.copy_(weight)
+    before = network(chain(conv).double())
+    after, _ = rewrite(before, SepConvToPConv())
+    x = torch.randn(1, 8, 12, 14, dtype=torch.float64)
+    torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-9, atol=1e-9)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from architectures import NAFNet
+from mofa_compiler.errors import RoadmapError
+from mofa_compiler.layers import PConv2d
+from mofa_compiler.passes import SepConvToPConv, WidenPortion
+from mofa_compiler.rewriting import rewrite
+from tests.rewrites import assert_rewrites, chain, network, output
+
+
+def test_by_path():
+    model = chain(PConv2d(8, 2), nn.Conv2d(8, 8, 1), PConv2d(8, 2, 5, bias=True))
+    _, diff = assert_rewrites(
+        WidenPortion(where=("1", "3*")),
+        model,
+        after={"1": "PConv2d(8, k3, portion=1/2)", "3": "PConv2d(8, k5, bias, portion=1/2)"},
+        skips={},
+    )
+    assert diff.exact
+    assert all(edit.error is not None and edit.error < 1e-9 for edit in diff.edits)
+
+
+def test_named_stage_and_reasons():
+    before, _ = rewrite(network(NAFNet(width=8), 1, 3, 64, 64), SepConvToPConv())
+    after, diff = rewrite(before, WidenPortion(where=("encoder 3", "middle")))
+    assert {edit.path for edit in diff.edits} == {"encoders.2.0.conv2", "decoders.0.0.conv2"}
+    reasons = {skip.path: skip.reason for skip in diff.skips}
+    assert (
+        reasons["middle_blks.0.conv2"] == "is in bottleneck; bottleneck is not in the middle (encoder 3 and decoder 1)"
+    )
+    x = torch.rand(1, 3, 48, 80)
+    torch.testing.assert_close(output(after, x), output(before, x))
+
+
+def test_already_wide():
+    assert_rewrites(
+        WidenPortion(where=("1",)), chain(PConv2d(8, 6)), after={}, skips={"1": "already convolves 6 of 8 channels"}
+    )
+
+
+def test_unknown_stage_names_the_nearest():
+    with pytest.raises(RoadmapError, match=r"where='encodr 3' is neither .*did you mean 'encoder 3'"):
+        rewrite(network(NAFNet(width=8), 1, 3, 64, 64), WidenPortion(where=("encodr 3",)))
+
+
+def test_no_unet_has_no_cheap_or_middle_stage():
+    model = chain(PConv2d(8, 2), nn.Conv2d(8, 8, 1))
+    _, diff = rewrite(network(model), WidenPortion())
+    assert not diff.edits
+    assert "no U-Net" in diff.skips[0].reason

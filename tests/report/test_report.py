@@ -1,0 +1,285 @@
+"""The report: plain data with documented keys, and what Markdown and the terminal make of it."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import math
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from architectures import NAFNet
+from mofa_compiler import Roadmap, apply
+from mofa_compiler.report import data, markdown, terminal, text
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = NAFNet(width=8, enc_blk_nums=[1, 2], dec_blk_nums=[1, 1])
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return apply(model, "mofa", torch.rand(1, 3, 32, 32)).report
+
+
+@pytest.fixture(scope="module")
+def unchanged() -> dict[str, Any]:
+    return apply(nn.Sequential(nn.Conv2d(3, 3, 1)), "mofa", torch.rand(1, 3, 8, 8)).report
+
+
+TOTALS = {"parameters", "macs", "stages"}
+KEYS: dict[str, set[str]] = {
+    "": {
+        *("schema", "versions", "model", "roadmap", "inputs", "anatomy", "opaque", "before", "after", "passes"),
+    },
+    "versions": {"mofa-compiler", "torch"},
+    "inputs": {"shape", "dtype"},
+    "anatomy": {"is_unet", "reason", "stages"},
+    "anatomy.stages": {"name", "kind", "level", "units"},
+    "before": TOTALS,
+    "after.stages": {
+        *("name", "parameters", "macs", "vanilla", "parameters_share", "macs_share", "vanilla_share"),
+    },
+    "passes": {"name", "options", "exact", "edits", "skips", "before", "after", "verdict"},
+    "passes.edits": {
+        *("path", "stage", "before", "after", "parameters", "macs", "fate", "exact", "note", "error"),
+    },
+    "passes.skips": {"path", "stage", "layer", "reason"},
+    "passes.after": TOTALS,
+    "passes.verdict": {"relative_error", "accumulated", "psnr", "holds"},
+}
+
+
+def objects(value: Any, path: str) -> list[Mapping[str, Any]]:
+    """All objects at a dotted path, lists being looked into."""
+    if isinstance(value, list):
+        return [found for item in value for found in objects(item, path)]
+    if not path:
+        return [value]
+    first, _, rest = path.partition(".")
+    return objects(value[first], rest)
+
+
+@pytest.mark.parametrize("path", KEYS)
+def test_keys_are_as_documented(report: dict[str, Any], path: str) -> None:
+    found = objects(report, path)
+    assert found
+    assert all(set(entry) == KEYS[path] for entry in found)
+    assert all(f'"{key}"' in str(data.__doc__) or f"`{key}`" in str(data.__doc__) for key in KEYS[path])
+
+
+def test_report_is_plain_json(report: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_report_is_deterministic(report: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = NAFNet(width=8, enc_blk_nums=[1, 2], dec_blk_nums=[1, 1])
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    torch.manual_seed(0)
+    first, second = (json.dumps(apply(model, "mofa", torch.ones(1, 3, 32, 32)).report) for _ in range(2))
+    assert first == second
+
+
+def test_the_roadmap_can_be_read_back(report: dict[str, Any]) -> None:
+    assert Roadmap.from_dict(report["roadmap"]) == Roadmap.load("mofa")
+
+
+def test_totals_add_up(report: dict[str, Any]) -> None:
+    for state in (report["before"], report["after"]):
+        assert sum(stage["parameters"] for stage in state["stages"]) == state["parameters"]
+        assert sum(stage["macs_share"] for stage in state["stages"]) == pytest.approx(1)
+    for step in report["passes"]:
+        for key in ("parameters", "macs"):
+            assert step["after"][key] - step["before"][key] == sum(edit[key] for edit in step["edits"])
+
+
+def test_numbers_that_json_lacks_become_null(unchanged: dict[str, Any]) -> None:
+    assert unchanged["passes"][0]["verdict"] == {"relative_error": 0, "accumulated": 0, "psnr": None, "holds": True}
+    assert data.plain_data({"a": [math.nan, -math.inf, Fraction(1, 4)], 2: (True, None)}) == {
+        "a": [None, None, "1/4"],
+        "2": [True, None],
+    }
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        *((0, "0"), (448, "448"), (999, "999"), (999.6, "1.00 k"), (999_499, "999 k"), (999_600, "1.00 M")),
+        *(
+            (1_031_619, "1.03 M"),
+            (9_996_000, "10.0 M"),
+            (99_960_000, "100 M"),
+            (3.45e9, "3.45 G"),
+            (-2.5e12, "-2.50 T"),
+        ),
+    ],
+)
+def test_quantities(number: float, expected: str) -> None:
+    assert text.quantity(number) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [(100, 100, "unchanged"), (100, 398, "+298 %"), (100, 96.9, "−3.1 %"), (0, 5, "new"), (100, 0, "−100 %")],
+)
+def test_changes(before: float, after: float, expected: str) -> None:
+    assert text.change(before, after) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(0, "0 %"), (None, "not finite"), (0.0264, "2.64 %"), (3e-8, "3.0e-08"), (1.5, "150 %")]
+)
+def test_errors_as_text(error: float | None, expected: str) -> None:
+    assert text.error_text(error) == expected
+
+
+def test_markdown_has_the_headline_and_every_pass(report: dict[str, Any]) -> None:
+    rendered = markdown.render(report)
+    lines = rendered.splitlines()
+    assert lines[0] == "## NAFNet rewritten by roadmap `mofa`"
+    before, after = (text.quantity(report[state]["parameters"]) for state in ("before", "after"))
+    assert any(line.startswith(f"| Parameters | {before} | {after} | ") for line in lines)
+    assert rendered.count("<details>") == rendered.count("</details>") == len(report["passes"])
+    for index, step in enumerate(report["passes"], 1):
+        outcome = f"{'' if step['exact'] else 'approximate, '}{text.outcome(step)}"
+        counts = f"{len(text.rewritten(step))} | {len(step['skips'])}"
+        assert any(
+            line.startswith(f"| {index} | `{step['name']}` | {counts} | ") and line.endswith(f"| {outcome} |")
+            for line in lines
+        )
+        for edit in text.rewritten(step):
+            assert f"| `{edit['path']}` | {edit['stage']} | `{edit['before']}` → " in rendered
+
+
+def test_markdown_summarises_neighbours_and_groups_refusals(report: dict[str, Any]) -> None:
+    first = report["passes"][0]
+    details = markdown.render(report).split("<details>")[1]
+    neighbours = text.compensated(first)
+    assert neighbours
+    assert f"Weights adjusted in {len(neighbours)} neighbours (" in details
+    assert not any(f"`{edit['path']}`" in details for edit in neighbours)
+    assert "- 2 × changes the resolution: `downs.0`, `downs.1`" in details
+
+
+def cells(row: str) -> list[str]:
+    """Cells of a table row as GitHub splits them: at pipes without a backslash."""
+    return re.split(r"(?<!\\)\|", row.strip())[1:-1]
+
+
+def test_markdown_escapes_what_would_be_markup(report: dict[str, Any]) -> None:
+    strange = copy.deepcopy(report)
+    strange["model"] = "A*B_C<i>"
+    edit = strange["passes"][0]["edits"][0]
+    edit["path"], edit["note"] = "a|b`c", "x|y `z` <b>"
+    skip = strange["passes"][0]["skips"][0]
+    skip["path"], skip["reason"] = "d``e", "one\n| two *three*"
+    rendered = markdown.render(strange)
+    assert rendered.startswith(r"## A\*B\_C\<i\> rewritten")
+    (row,) = [line for line in rendered.splitlines() if "b`c" in line]
+    assert cells(row)[0].strip() == r"``a\|b`c``"
+    assert len(cells(row)) == 6
+    assert r"x\|y \`z\` \<b\>" in row
+    assert r"- 1 × one \| two \*three\*: ```d``e```" in rendered
+    tables = [line for line in rendered.splitlines() if line.startswith("|")]
+    assert {len(cells(line)) for line in tables} == {4, 6, 7}
+
+
+def test_markdown_cuts_long_lists_of_refusals(report: dict[str, Any]) -> None:
+    long = copy.deepcopy(report)
+    long["passes"][0]["skips"] = [{"path": f"p{i}", "stage": None, "layer": "", "reason": "r"} for i in range(30)]
+    assert "- 30 × r: `p0`, " in markdown.render(long)
+    assert "`p7`, … and 22 more" in markdown.render(long)
+
+
+def test_opaque_parts_are_named(report: dict[str, Any]) -> None:
+    strange = copy.deepcopy(report) | {"opaque": [{"path": "encoder.attn", "cause": "TypeError: no"}]}
+    assert "- `encoder.attn`: TypeError: no" in markdown.render(strange)
+    assert "not seen into: encoder.attn (TypeError: no)" in printed(strange, 80)
+
+
+def test_a_broken_promise_is_shown(report: dict[str, Any]) -> None:
+    broken = copy.deepcopy(report)
+    step = next(step for step in broken["passes"] if step["exact"] and step["edits"])
+    step["verdict"] |= {"holds": False, "relative_error": 0.5}
+    assert "NOT exact: 50 %" in markdown.render(broken)
+    assert "NOT exact: 50 %" in printed(broken, 80)
+
+
+def test_nothing_to_rewrite(unchanged: dict[str, Any]) -> None:
+    for rendered in (markdown.render(unchanged), printed(unchanged, 80)):
+        assert "Nothing to rewrite: the network is unchanged." in rendered
+    empty = apply(nn.Sequential(nn.Conv2d(3, 3, 1)), [], torch.rand(1, 3, 8, 8)).report
+    assert "Nothing to rewrite" in printed(empty, 80)
+    assert "The roadmap has no passes." in markdown.render(empty)
+
+
+def printed(report: Mapping[str, Any], width: int, verbose: bool = False, colour: bool = False) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=colour, color_system="truecolor" if colour else None)
+    terminal.print_report(report, console, verbose)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("verbose", [False, True])
+def test_no_line_is_wider_than_the_terminal(report: dict[str, Any], width: int, verbose: bool) -> None:
+    lines = printed(report, width, verbose).splitlines()
+    assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_verbose_shows_every_path(report: dict[str, Any], width: int) -> None:
+    lines = [line.strip() for line in printed(report, width, verbose=True).splitlines()]
+    for step in report["passes"]:
+        for entry in step["edits"] + step["skips"]:
+            assert entry["path"] in lines
+
+
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("verbose", [False, True])
+def test_long_paths_keep_their_ends(report: dict[str, Any], width: int, verbose: bool) -> None:
+    path = "backbone." + ".".join(f"submodule{i}" for i in range(12)) + ".depthwise"
+    long = copy.deepcopy(report)
+    long["passes"][0]["edits"][0]["path"] = path
+    long["passes"][0]["edits"][0]["before"] = "Unheard(of)"
+    lines = printed(long, width, verbose).splitlines()
+    assert max(map(len, lines)) <= width
+    if verbose:
+        assert path in "".join(line.strip() for line in lines)
+    else:
+        assert any(re.fullmatch(r" +backbone\..*….*\.depthwise", line) for line in lines)
+
+
+def test_groups_are_counted(report: dict[str, Any]) -> None:
+    rendered = printed(report, 100)
+    assert "   3 × Conv2d(32, k3, bias, depthwise) → PConv2d(32, k3, bias, portion=1/4)\n" in rendered
+    assert "       encoders.1.0.conv2, encoders.1.1.conv2, decoders.0.0.conv2\n" in rendered
+    assert "   2 × changes the resolution: downs.0, downs.1\n" in rendered
+
+
+def test_long_signatures_break_before_a_part(report: dict[str, Any]) -> None:
+    lines = [line.strip() for line in printed(report, 80, verbose=True).splitlines()]
+    assert "+ Upsample(x2, bilinear)" in lines
+
+
+def test_markup_in_names_is_text(report: dict[str, Any]) -> None:
+    strange = copy.deepcopy(report)
+    strange["passes"][0]["edits"][0]["path"] = "a[bold]b[/x]"
+    assert "a[bold]b[/x]" in printed(strange, 80, verbose=True)
+
+
+def test_colours_only_where_wanted(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b[" in printed(report, 80, colour=True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not re.search(r"\x1b\[[\d;]*3\dm", printed(report, 80, colour=True))
+    assert "\x1b" not in printed(report, 80)

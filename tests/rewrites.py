@@ -1,0 +1,63 @@
+"""Before and after as layer signatures, the way passes are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from mofa_compiler.anatomy import infer
+from mofa_compiler.capture import capture
+from mofa_compiler.diff import Diff
+from mofa_compiler.rewriting import Pass, rewrite
+from mofa_compiler.survey import Network, signature
+
+
+def network(model: nn.Module, *shape: int) -> Network:
+    """A captured model on a (1, C, H, W) input, (1, 8, 32, 32) unless told."""
+    dtype = next(model.parameters()).dtype
+    program = capture(model, torch.rand(shape or (1, 8, 32, 32), dtype=dtype))
+    return Network(program, infer(program))
+
+
+def signatures(network: Network) -> dict[str, str]:
+    """Every module that the graph calls, by path."""
+    modules = network.program.modules
+    called = [str(node.target) for node in network.program.graph.nodes if node.op == "call_module"]
+    return {path: signature(modules[path]) for path in called}
+
+
+def assert_rewrites(
+    pass_: Pass,
+    model: nn.Module,
+    after: Mapping[str, str | None],
+    skips: Mapping[str, str] | None = None,
+    shape: tuple[int, ...] = (),
+) -> tuple[Network, Diff]:
+    """Carry out one pass and compare what stands there with `after`; None for what has to be gone.
+
+    Whatever `after` does not name has to stay as it was.
+    """
+    before = network(model, *shape)
+    was = signatures(before)
+    rewritten, diff = rewrite(before, pass_)
+    assert signatures(before) == was, "the input program was modified"
+    expected = {path: text for path, text in {**was, **after}.items() if text is not None}
+    assert signatures(rewritten) == expected
+    if skips is not None:
+        assert {skip.path: skip.reason for skip in diff.skips} == dict(skips)
+    return rewritten, diff
+
+
+def output(network: Network, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        result: torch.Tensor = network.program.graph_module.eval()(x)
+    return result
+
+
+def chain(*layers: nn.Module, channels: int = 8) -> nn.Sequential:
+    """Layers between an input and an output convolution, which passes leave alone."""
+    last = next((m for m in reversed(layers) if hasattr(m, "out_channels")), None)
+    end = last.out_channels if last is not None else channels
+    return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), *layers, nn.Conv2d(end, channels, 3, padding=1))

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import mofa_compiler
+from architectures import PMRID, NAFNet, UNet
+from mofa_compiler import capture
+from mofa_compiler.errors import CaptureError
+
+MODELS = [
+    lambda: PMRID(),
+    lambda: NAFNet(width=8),
+    lambda: UNet(width=4, depth=3),
+    lambda: UNet(width=4, depth=3, bilinear=True),
+]
+
+
+@pytest.mark.parametrize("build", MODELS, ids=["pmrid", "nafnet", "unet", "unet-bilinear"])
+def test_equals_eager_at_other_sizes_and_in_both_modes(build):
+    model = build()
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.1)
+    program = capture(model, torch.rand(1, 3, 256, 256))
+    assert program.opaque == {}
+    module = program.graph_module
+    assert set(module.state_dict()) == set(model.state_dict())
+    for size in [(320, 192), (64, 48)]:
+        x = torch.rand(2, 3, *size)
+        for mode in (True, False):
+            expected = copy.deepcopy(model).train(mode)(x)
+            torch.testing.assert_close(copy.deepcopy(module).train(mode)(x), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_leaves_the_model_as_it_was(build):
+    model = build()
+    modules = {id(m): dict(m.__dict__) for m in model.modules()}
+    x, apply = torch.rand(1, 3, 64, 64), torch.autograd.Function.__dict__["apply"]
+    rng = torch.get_rng_state()
+    capture(model, x)
+    mofa_compiler.apply(model, "mofa", x)
+    assert {id(m): dict(m.__dict__) for m in model.modules()} == modules
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert torch.autograd.Function.__dict__["apply"] is apply
+
+
+def test_no_activation_is_computed():
+    """16 Gpixel would not fit into memory."""
+    program = capture(PMRID(), torch.empty(1, 3, 131072, 131072, device="meta"))
+    assert program.inputs[0].shape == (1, 3, 131072, 131072)
+
+
+def test_custom_autograd_function_keeps_its_backward():
+    calls = []
+
+    class Double(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, gradient):
+            calls.append(1)
+            return 3 * gradient  # wrong on purpose: autograd would say 2
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return Double.apply(self.conv(x))
+
+    module = capture(Model()).graph_module
+    x = torch.rand(1, 3, 8, 8, requires_grad=True)
+    module(x).sum().backward()
+    gradient = x.grad.clone()
+    x.grad = None
+    module.conv(x).sum().backward()
+    assert calls
+    torch.testing.assert_close(gradient, 3 * x.grad)
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x) if x.sum() > 0 else x
+
+
+def test_untraceable_submodule_becomes_one_opaque_leaf():
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(Branching(), nn.ReLU()))
+    program = capture(model, torch.rand(1, 3, 16, 16))
+    assert list(program.opaque) == ["1.0"]
+    assert "symbolically traced" in program.opaque["1.0"]
+    x = torch.rand(1, 3, 8, 12)
+    assert torch.equal(program.graph_module(x), model(x))
+
+
+def test_untraceable_root_is_an_error_that_says_why():
+    with pytest.raises(CaptureError, match=r"cannot trace Branching.*control flow"):
+        capture(Branching(), torch.rand(1, 3, 16, 16))
+
+
+def test_rejected_shape_names_the_layer():
+    with pytest.raises(CaptureError, match=r"PMRID does not take an input of shape 1x4x64x64: layer 'conv0.conv'"):
+        capture(PMRID(), torch.rand(1, 4, 64, 64))
+
+
+def test_wrong_number_of_inputs():
+    with pytest.raises(CaptureError, match="2 inputs were given, but forward"):
+        capture(PMRID(), (torch.rand(1, 3, 64, 64),) * 2)
+
+
+def test_input_is_inferred_from_the_first_convolution():
+    assert capture(PMRID(4)).inputs[0].shape == (1, 4, 256, 256)
+    with pytest.raises(CaptureError, match="pass example_inputs"):
+        capture(nn.Sequential(nn.Linear(3, 3)))
+
+
+def test_functional_dropout_follows_the_mode():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return F.dropout(self.conv(x), 0.5, self.training)
+
+    module = capture(Model().train(), torch.rand(1, 3, 8, 8)).graph_module
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(module.eval()(x), module.conv(x))
+    assert not torch.equal(module.train()(x), module.conv(x))
+
+
+def test_unused_and_twice_registered_state_survives():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+            self.alias = self.conv
+            self.unused = nn.ModuleDict({"aux": nn.Sequential(nn.Conv2d(3, 1, 1), nn.BatchNorm2d(1))})
+            self.scale = nn.Parameter(torch.ones(3, 1, 1))
+            self.register_buffer("step", torch.zeros(()))
+            self.register_buffer("cache", torch.zeros(3), persistent=False)
+
+        def forward(self, x):
+            return self.alias(x) * self.scale
+
+    model = Model()
+    program = capture(model, torch.rand(1, 3, 8, 8))
+    assert set(program.graph_module.state_dict()) == set(model.state_dict())
+    assert program.parameters == sum(p.numel() for p in model.parameters())
+    assert program.graph_module.alias is program.graph_module.conv
+
+
+def test_half_precision():
+    program = capture(NAFNet(width=8).bfloat16(), torch.rand(1, 3, 32, 32, dtype=torch.bfloat16))
+    assert program.graph_module(torch.rand(1, 3, 32, 32, dtype=torch.bfloat16)).dtype == torch.bfloat16
