@@ -108,9 +108,9 @@ class Classes:
     def _form(self, part: Part) -> _Shape:
         region = self._region(part)
         if region is not None or not part.path:
-            plain = bool(part.path) and region is not None and self._is_chain(part, region)
+            plain = region is not None and self._is_chain(part, region)
             own_class = part.kind not in (nn.Sequential, nn.Module) and part.kind.__name__ != "Chain"
-            if plain and not own_class:
+            if plain and part.path and not own_class:
                 return _Shape("sequential" if part.is_numbered else "chain", is_plain=True)
             return _Shape("class", is_plain=plain)
         if part.is_numbered:
@@ -138,7 +138,7 @@ class Classes:
         called = set(names)
         modules = sorted(part.modules, key=int) if part.is_numbered else part.modules
         in_order = [name for name in modules if name in called or not _is_filler(part.modules[name])]
-        return names == in_order and value is region.outputs[0]
+        return names == in_order and value is (region.outputs[0] if region.output is None else region.output)
 
     def _region(self, part: Part) -> Region | None:
         return next(iter(self._calls_of(part)), None)
@@ -224,9 +224,8 @@ class Classes:
             return f"nn.Sequential({self._numbered(part)})"
         self.uses_chain = True
         named = {name: self._expression(child) for name, child in part.children.items()}
-        if all(naming.identifier(name) == name or name in naming.RESERVED - {"self"} and name.isidentifier() for name in named):
-            if not any(name in naming.KEYWORDS for name in named):
-                return f"Chain({', '.join(f'{name}={text}' for name, text in named.items())})"
+        if all(name.isidentifier() and name != "self" and name not in naming.KEYWORDS for name in named):
+            return f"Chain({', '.join(f'{name}={text}' for name, text in named.items())})"
         return f"Chain(**{{{', '.join(f'{literal(name)}: {text}' for name, text in named.items())}}})"
 
     def _numbered(self, part: Part) -> str:
@@ -310,7 +309,8 @@ def _repeated(expressions: list[str]) -> str:
             runs[-1] = (expression, runs[-1][1] + 1)
         else:
             runs.append((expression, 1))
-    return ", ".join(f"*({text} for _ in range({count}))" if count > 2 else ", ".join([text] * count) for text, count in runs)
+    short = (f"*({text} for _ in range({count}))" if count > 2 else ", ".join([text] * count) for text, count in runs)
+    return ", ".join(short)
 
 
 def _parameters_for(inputs: Iterable[fx.Node]) -> list[str]:
@@ -337,7 +337,7 @@ def _constant(path: str, tensor: torch.Tensor, dtype: str) -> str:
         return f"torch.full({literal(tuple(values.shape))}, {literal(values.flatten()[0].item())}{dtype})"
     if values.numel() > _LARGEST_CONSTANT:
         raise BundleError(
-            f"{path} is a buffer of {values.numel()} values that is not saved with the state_dict (persistent=False), too "
-            "many to write into source: register it with persistent=True"
+            f"{path} is a buffer of {values.numel()} values that is not saved with the state_dict (persistent=False), "
+            "too many to write into source: register it with persistent=True"
         )
     return f"torch.tensor({literal(values.tolist())}{dtype})"

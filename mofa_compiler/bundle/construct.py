@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,15 @@ from ..errors import BundleError
 from ..layers import PartialConv2d
 from .values import literal
 
-_NOT_SAID = {"self", "device", "dtype", "init", "mode_of_rnn"}
+_NOT_SAID = {"self", "device", "dtype", "init"}
 _ONE_PER_DIMENSION = {"kernel_size", "stride", "padding", "dilation", "output_padding", "output_size"}
-_HARMLESS = {"__init__", "__module__", "__doc__", "__qualname__", "__annotations__", "__annotate_func__", "__firstlineno__",
-             "__static_attributes__", "__constants__", "__annotate__", "__annotations_cache__", "extra_repr", "reset_parameters"}  # fmt: skip
+_HARMLESS = {
+    *("__init__", "__module__", "__doc__", "__qualname__", "__annotations__", "__annotate_func__", "__annotate__"),
+    *("__annotations_cache__", "__firstlineno__", "__static_attributes__", "__constants__"),
+    *("extra_repr", "reset_parameters"),
+}
+"""What a subclass may define and still compute what its base does"""
+
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -63,8 +68,8 @@ def is_known(module: nn.Module) -> bool:
 
 def _known_base(kind: type[nn.Module]) -> type[nn.Module] | None:
     for base in kind.__mro__:
-        if getattr(nn, base.__name__, None) is base and base is not nn.Module:
-            return base
+        if base is not nn.Module and getattr(nn, base.__name__, None) is base:
+            return cast(type[nn.Module], base)
         if issubclass(base, PartialConv2d) and base.__module__ == PartialConv2d.__module__:
             return base
         if set(vars(base)) - _HARMLESS:
@@ -92,7 +97,8 @@ def _arguments(path: str, module: nn.Module, kind: type[nn.Module]) -> tuple[lis
         if value is inspect.Parameter.empty:
             if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
                 raise BundleError(
-                    f"{path}: {kind.__name__} does not keep its argument {parameter.name!r}, so no source can be written for it"
+                    f"{path}: {kind.__name__} does not keep its argument {parameter.name!r}, so no source can be "
+                    "written for it"
                 )
             by_name = True
             continue
@@ -102,7 +108,8 @@ def _arguments(path: str, module: nn.Module, kind: type[nn.Module]) -> tuple[lis
                 continue
             by_name = True
         values[parameter.name] = value
-        texts.append(f"{parameter.name}={_number(parameter.name, value)}" if by_name else _number(parameter.name, value))
+        text = _number(parameter.name, value)
+        texts.append(f"{parameter.name}={text}" if by_name else text)
     return texts, values
 
 
@@ -121,8 +128,9 @@ def _parameters(kind: type[nn.Module]) -> list[inspect.Parameter]:
 def _value(module: nn.Module, parameter: inspect.Parameter) -> Any:
     name = parameter.name
     if isinstance(module, nn.MultiheadAttention):
-        special = {"bias": module.in_proj_bias is not None, "add_bias_kv": module.bias_k is not None}
-        special |= {name: None for name in ("kdim", "vdim") if getattr(module, name) == module.embed_dim}
+        special: dict[str, bool | None] = {"bias": module.in_proj_bias is not None}
+        special["add_bias_kv"] = module.bias_k is not None
+        special |= {key: None for key in ("kdim", "vdim") if getattr(module, key) == module.embed_dim}
         if name in special:
             return special[name]
     if isinstance(module, PartialConv2d) and not hasattr(module, name):
@@ -175,13 +183,21 @@ def _check(path: str, module: nn.Module, kind: type[nn.Module], values: dict[str
             raise BundleError(f"{path}: no source could be written for this {kind.__name__}: {error}") from error
     theirs, ours = module.state_dict(keep_vars=True), twin.state_dict(keep_vars=True)
     if {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in ours.items()}:
-        raise BundleError(f"{path}: this {kind.__name__} does not hold what its arguments say, so no source can be written for it")
-    for (name, theirs_), (_, ours_) in zip(module.named_modules(), twin.named_modules(), strict=True):
-        for key, value in vars(ours_).items():
-            plain = value is None or isinstance(value, (bool, int, float, str, tuple))
-            if plain and not key.startswith("_") and key != "training" and not _same(value, getattr(theirs_, key, None)):
+        raise BundleError(
+            f"{path}: this {kind.__name__} does not hold what its arguments say, so no source can be written for it"
+        )
+    for (name, given), (_, built) in zip(module.named_modules(), twin.named_modules(), strict=True):
+        for key, value in settings(built).items():
+            if not _same(value, getattr(given, key, None)):
                 where = f"{name}.{key}" if name else key
                 raise BundleError(
-                    f"{path}: this {kind.__name__}'s {where} is {getattr(theirs_, key, None)!r}, which none of its "
+                    f"{path}: this {kind.__name__}'s {where} is {getattr(given, key, None)!r}, which none of its "
                     "constructor's arguments gives"
                 )
+
+
+def settings(module: nn.Module) -> dict[str, Any]:
+    """A module's own plain attributes: what its constructor was told, and what follows from that."""
+    plain = (bool, int, float, str, tuple, type(None))
+    own = vars(module).items()
+    return {k: v for k, v in own if isinstance(v, plain) and not k.startswith("_") and k != "training"}

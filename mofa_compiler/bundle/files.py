@@ -30,7 +30,8 @@ from .source import emit
 if TYPE_CHECKING:
     from ..compiler import Progress, Result
 
-SOURCE, WEIGHTS, KEYMAP, REPORT, REPORT_TEXT = "model.py", "model.safetensors", "keymap.json", "report.json", "report.md"
+SOURCE, WEIGHTS = "model.py", "model.safetensors"
+KEYMAP, REPORT, REPORT_TEXT = "keymap.json", "report.json", "report.md"
 
 _CHECKED_SIZE = 64
 """Height and width of the crop on which the saved model is compared, where the network takes one so small"""
@@ -93,7 +94,9 @@ def load(directory: str | Path) -> nn.Module:
     """
     folder = Path(directory).expanduser().resolve()
     if not folder.is_dir():
-        raise BundleError(f"{directory} is a file, not a bundle's folder" if folder.exists() else f"there is no folder {directory}")
+        raise BundleError(
+            f"{directory} is a file, not a folder" if folder.exists() else f"there is no folder {directory}"
+        )
     read_recipe(folder)
     for name in (SOURCE, WEIGHTS):
         if not (folder / name).is_file():
@@ -114,7 +117,9 @@ def check_destination(folder: Path, overwrite: bool) -> None:
     try:
         read_recipe(folder)
     except BundleError as error:
-        raise BundleError(f"{folder} exists and is no bundle ({error}): it is left alone, choose another folder") from error
+        raise BundleError(
+            f"{folder} exists and is no bundle that could be replaced ({error}): choose another folder"
+        ) from error
     if not overwrite:
         raise BundleError(f"{folder} holds a bundle already: pass overwrite (--overwrite) to replace it")
 
@@ -173,7 +178,8 @@ def _check(folder: Path, result: Result) -> None:
     sys.modules.pop(type(saved).__module__, None)
     theirs, ours = saved.state_dict(), result.model.state_dict()
     if theirs.keys() != ours.keys():
-        raise BundleError(f"the written source has other state_dict keys: {sorted(theirs.keys() ^ ours.keys())[:5]}: a bug in the emitter")
+        differing = sorted(theirs.keys() ^ ours.keys())[:5]
+        raise BundleError(f"the written source has other state_dict keys, {differing}: a bug, please report it")
     device = result.rewritten.program.device
     saved.to(device)
     expected, got = _outputs(result.model, saved, result.inputs, device)
@@ -181,10 +187,12 @@ def _check(folder: Path, result: Result) -> None:
     for one, other in leaves:
         same = torch.equal(one.nan_to_num(), other.nan_to_num()) if isinstance(one, Tensor) else one == other
         if not same:
-            raise BundleError("the written source computes something else than the model: a bug in the emitter, please report it")
+            raise BundleError("the written source computes something else than the model: a bug, please report it")
 
 
-def _outputs(model: nn.Module, saved: nn.Module, inputs: tuple[InputSpec, ...], device: torch.device) -> tuple[Any, Any]:
+def _outputs(
+    model: nn.Module, saved: nn.Module, inputs: tuple[InputSpec, ...], device: torch.device
+) -> tuple[Any, Any]:
     """What both return for one input, a small crop if the network takes it."""
     with _evaluating(model):
         for specs in (tuple(_crop(spec) for spec in inputs), inputs):

@@ -10,10 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..errors import BundleError
 from . import naming
 from .regions import Item, Region, inputs_of, operands
-from .values import ATOM, COMPARISON, IN_PLACE, INFIX, POWER, PREFIX, UNARY, function_source, index, literal, spelled_out
+from .values import (
+    ATOM,
+    COMPARISON,
+    IN_PLACE,
+    INFIX,
+    POWER,
+    PREFIX,
+    UNARY,
+    function_source,
+    index,
+    literal,
+    spelled_out,
+)
 
 _LARGEST_EXPRESSION = 5
 """Operators in one line"""
@@ -118,14 +129,14 @@ class Body:
         return simple or (picked and isinstance(node.meta.get("val"), (tuple, list)))
 
     def _unpacking(self, item: Item) -> list[fx.Node | None]:
-        """The elements of a tuple that is taken apart at once (`a, b = x.chunk(2)`), None for unused ones; or nothing."""
+        """The elements of a tuple that is taken apart at once (`a, b = x.chunk(2)`), None for an unused one."""
         if not isinstance(item, fx.Node) or item in operands(self.result):
             return []
         value = item.meta.get("val")
         name = getattr(item.target, "__name__", item.target)
         if not isinstance(value, (tuple, list)) or not 2 <= len(value) <= 8 or name in _LENGTH_DEPENDS_ON_SIZE:
             return []
-        picks = [u for u in item.users if u.target is operator.getitem and u.args[0] is item and isinstance(u.args[1], int)]
+        picks = [u for u in item.users if u.target is operator.getitem and u.args[0] is item and type(u.args[1]) is int]
         live = [pick for pick in picks if pick in self._own]
         whole = {int(str(pick.args[1])) for pick in picks} == set(range(len(value))) and len(picks) == len(value)
         if not whole or len(live) < 2 or self.uses.get(item) != len(live):
@@ -152,7 +163,7 @@ class Body:
             reads = self._reads(value) if value in self.inlined else [value]
             last_use.update(dict.fromkeys(reads, len(plan)))
         held = {name: last_use.get(node, -1) for node, name in self.names.items()}
-        source = []
+        source: list[str] = []
         for position, line in enumerate(plan):
             text, _ = self._item(line.item)
             free = {name for name, last in held.items() if last <= position}
@@ -264,12 +275,6 @@ class Body:
     def _arguments(self, args: Iterable[Any], kwargs: dict[str, Any]) -> str:
         given = [literal(value, self._value) for value in args]
         return ", ".join(given + [f"{key}={literal(value, self._value)}" for key, value in kwargs.items()])
-
-
-def missing(function: Callable[..., Any]) -> BundleError:
-    """The error for a function that has no source."""
-    home = getattr(function, "__module__", "?")
-    return BundleError(f"there is no source for {home}.{getattr(function, '__qualname__', function)}, which the network calls")
 
 
 def _tuple_of(nodes: list[fx.Node]) -> Any:

@@ -15,7 +15,12 @@ from typing import Any
 from ..errors import BundleError
 from .values import literal
 
-_STANDARD = {"torch": "import torch", "F": "import torch.nn.functional as F", "nn": "from torch import nn", "Tensor": "from torch import Tensor"}
+_STANDARD = {
+    "torch": "import torch",
+    "F": "import torch.nn.functional as F",
+    "nn": "from torch import nn",
+    "Tensor": "from torch import Tensor",
+}
 _SIMPLE = (bool, int, float, str, complex, tuple, type(None))
 
 
@@ -44,17 +49,21 @@ class Library:
                 raise BundleError(f"the network uses two different things called {name!r}: rename one of them")
             return name
         if "<locals>" in thing.__qualname__ and isinstance(thing, types.FunctionType) and thing.__closure__:
-            raise BundleError(f"{thing.__qualname__} is a closure, whose source alone is not enough: move it to its module's top")
+            raise BundleError(
+                f"{thing.__qualname__} is a closure, so its source is not enough: move it to its module's top"
+            )
         try:
             source = textwrap.dedent(inspect.getsource(thing))
         except (OSError, TypeError) as error:
-            raise BundleError(f"the network calls {thing.__module__}.{thing.__qualname__}, whose source is not to be had") from error
+            place = f"{thing.__module__}.{thing.__qualname__}"
+            raise BundleError(f"the network calls {place}, whose source is not to be had") from error
         self._objects[name] = thing
         tree = ast.parse(source)
         space = dict(vars(sys.modules[thing.__module__])) if thing.__module__ in sys.modules else {}
         if isinstance(thing, types.FunctionType):
             space = thing.__globals__
-        source = re.sub(r"\s+# (type: ignore|noqa|pragma)\b.*", "", _without(source, self._unknown_annotations(tree, space)))
+        source = _without(source, _unknown_annotations(tree, space))
+        source = re.sub(r"\s+# (type: ignore|noqa|pragma)\b.*", "", source)
         for used in _free_names(tree):
             if used != name and not hasattr(builtins, used):
                 self._bring(used, space, name)
@@ -77,28 +86,36 @@ class Library:
             self.sections[name] = f"{name} = {literal(value)}"
         else:
             raise BundleError(
-                f"{user} uses {name!r}, a {type(value).__module__}.{type(value).__qualname__}, which a bundle that needs "
-                "nothing but torch cannot carry"
+                f"{user} uses {name!r}, a {type(value).__module__}.{type(value).__qualname__}, which a bundle that "
+                "needs nothing but torch cannot carry"
             )
         self._objects[name] = value
 
-    def _unknown_annotations(self, tree: ast.Module, space: dict[str, Any]) -> list[tuple[int, int, int, int]]:
-        """Where annotations stand that name something other than torch's and Python's: start and end, by line and column."""
-        cuts = []
-        for node in ast.walk(tree):
-            if isinstance(node, ast.arg) and node.annotation and self._is_unknown(node.annotation, space):
-                end = node.annotation
-                cuts.append((node.lineno, node.col_offset + len(node.arg.encode()), end.end_lineno or 0, end.end_col_offset or 0))
-            elif isinstance(node, ast.FunctionDef) and node.returns and self._is_unknown(node.returns, space):
-                cuts.append((node.returns.lineno, node.returns.col_offset, node.returns.end_lineno or 0, node.returns.end_col_offset or 0))
-        return cuts
 
-    def _is_unknown(self, annotation: ast.expr, space: dict[str, Any]) -> bool:
-        if any(isinstance(node, ast.Constant) and isinstance(node.value, str) for node in ast.walk(annotation)):
+def _unknown_annotations(tree: ast.Module, space: dict[str, Any]) -> list[tuple[int, int, int, int]]:
+    """Where annotations stand that name more than torch's and Python's things: start and end, by line and column."""
+    cuts = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            note, line, column = node.annotation, node.lineno, node.col_offset + len(node.arg.encode())
+        elif isinstance(node, ast.FunctionDef) and node.returns:
+            note, line, column = node.returns, node.returns.lineno, node.returns.col_offset
+        else:
+            continue
+        if note is not None and _is_unknown(note, space):
+            cuts.append((line, column, note.end_lineno or line, note.end_col_offset or column))
+    return cuts
+
+
+def _is_unknown(annotation: ast.expr, space: dict[str, Any]) -> bool:
+    for node in ast.walk(annotation):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
             return True
-        names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
-        unknown = {name for name in names if not hasattr(builtins, name) and name not in _STANDARD}
-        return bool(unknown) or any(name in space and _import_of(name, space[name]) != _STANDARD[name] for name in names & _STANDARD.keys())
+        if isinstance(node, ast.Name) and not hasattr(builtins, node.id):
+            known = _STANDARD.get(node.id)
+            if known is None or (node.id in space and _import_of(node.id, space[node.id]) != known):
+                return True
+    return False
 
 
 def _without(source: str, cuts: Iterable[tuple[int, int, int, int]]) -> str:
@@ -126,7 +143,8 @@ def _import_of(name: str, value: Any) -> str | None:
     own = getattr(value, "__module__", None) or ""
     homes = ("torch", "torch.nn", "torch.nn.functional", "torch.autograd", own)
     for home in homes:
-        if home.partition(".")[0] in ("torch", "math") and getattr(sys.modules.get(home), name, None) is value and callable(value):
+        allowed = home.partition(".")[0] in ("torch", "math") and callable(value)
+        if allowed and getattr(sys.modules.get(home), name, None) is value:
             return f"from {home} import {name}"
     return None
 

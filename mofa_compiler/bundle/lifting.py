@@ -13,7 +13,7 @@ _LARGEST_FACTOR = 16
 
 @dataclass(frozen=True)
 class Lifted:
-    """A class text with `parameters` in place of the numbers in which its instances differ, and each one's arguments."""
+    """A class text with `parameters` in place of the numbers in which its instances differ; each one's arguments."""
 
     text: str
     parameters: list[str]
@@ -28,7 +28,7 @@ def skeleton(text: str) -> str:
 def lift(texts: Sequence[str]) -> Lifted:
     """Merge texts of the same skeleton.
 
-    A number that is the same in all of them stays; one that is a multiple or a fraction of an earlier one is written so.
+    A number that is the same in all of them stays; a multiple or a fraction of an earlier one is written as such.
     """
     found = [Slot.PATTERN.findall(text) for text in texts]
     columns = [[int(row[i][1]) for row in found] for i in range(len(found[0]))]

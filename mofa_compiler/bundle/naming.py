@@ -19,7 +19,7 @@ KEYWORDS = frozenset(keyword.kwlist)
 
 SIZES = ("batch", "channels", "height", "width")
 
-RESERVED = frozenset(dir(builtins)) | {"self", "torch", "nn", "F", "Tensor", "math"} | set(keyword.kwlist)
+RESERVED = frozenset(dir(builtins)) - {"input"} | {"self", "torch", "nn", "F", "Tensor", "math"} | set(keyword.kwlist)
 
 
 def identifier(text: str, taken: Collection[str] = ()) -> str:
@@ -42,7 +42,8 @@ def unique(name: str, taken: Collection[str]) -> str:
 def parameter_names(kind: type[nn.Module], count: int) -> list[str] | None:
     """The names that `kind.forward` gives its `count` inputs, in the order in which it uses them, or None."""
     try:
-        names = [p.name for p in inspect.signature(kind.forward).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+        parameters = list(inspect.signature(kind.forward).parameters.values())[1:]
+        names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         if count == 1 and names and names[0] not in RESERVED:
             return names[:1]
         if len(names) != count:
@@ -51,7 +52,8 @@ def parameter_names(kind: type[nn.Module], count: int) -> list[str] | None:
     except (OSError, TypeError, ValueError, SyntaxError):
         return None
     assert isinstance(function, ast.FunctionDef)
-    used = list(dict.fromkeys(name for statement in function.body for name in _in_order_of_use(statement) if name in names))
+    read = (name for statement in function.body for name in _in_order_of_use(statement))
+    used = list(dict.fromkeys(name for name in read if name in names))
     return used if len(used) == count and not RESERVED & set(used) else None
 
 

@@ -16,6 +16,7 @@ from ..errors import BundleError, CaptureError
 from ..program import InputSpec, Program
 from ..report.data import plain_data, versions
 from ..roadmap import Roadmap
+from .construct import settings
 
 if TYPE_CHECKING:
     from ..compiler import Result
@@ -53,7 +54,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
-        raise BundleError(f"{path} is not a bundle: there is no {file.name}" if path.exists() else f"there is no {path}")
+        raise BundleError(f"{path} is not a bundle: it has no {FILE}" if path.exists() else f"there is no {path}")
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -99,8 +100,8 @@ def replay(source: str | Path | Mapping[str, Any], model: nn.Module) -> Result:
     if recorded != now:
         differing = sorted(recorded.symmetric_difference(now))
         raise BundleError(
-            f"the recipe, written by mofa-compiler {document['mofa']}, was decided otherwise this time; first difference: "
-            f"{' '.join(map(str, differing[0]))}"
+            f"the recipe, written by mofa-compiler {document['mofa']}, was decided otherwise this time; first "
+            f"difference: {' '.join(differing[0])}"
         )
     return result
 
@@ -115,12 +116,14 @@ def _check_architecture(recorded: Mapping[str, str], model: nn.Module, example: 
     try:
         program = capture(model, example)
     except CaptureError as error:
-        raise BundleError(f"the recipe was made from {recorded['class']}, and {name} is another one ({error}): {advice}") from error
+        raise BundleError(
+            f"the recipe was made from {recorded['class']}, and {name} is another one ({error}): {advice}"
+        ) from error
     found = architecture_hash(program)
     if found != recorded["sha256"]:
         raise BundleError(
-            f"the recipe was made from {recorded['class']} (architecture {recorded['sha256'][:12]}), and this {name} is "
-            f"another one ({found[:12]}): {advice}"
+            f"the recipe was made from {recorded['class']} (architecture {recorded['sha256'][:12]}), and this {name} "
+            f"is another one ({found[:12]}): {advice}"
         )
 
 
@@ -137,7 +140,7 @@ def _decisions(result: Result) -> list[dict[str, Any]]:
 
 
 def _comparable(decisions: list[dict[str, Any]]) -> set[tuple[str, ...]]:
-    """What may not differ between two runs on other weights: not whether a rewrite was exact, nor which neighbours gave way."""
+    """What may not differ, also on other weights; those decide whether a rewrite is exact and which neighbours adapt."""
     return {
         (d["pass"], d["path"], d["before"], d["after"], "skipped" if d["fate"] == "skipped" else "rewritten")
         for d in decisions
@@ -190,11 +193,6 @@ def _layer(module: nn.Module) -> str:
     """Class, settings and shapes of a layer and what is inside it."""
     parts = []
     for name, inner in module.named_modules():
-        plain = {
-            key: value
-            for key, value in vars(inner).items()
-            if not key.startswith("_") and key != "training" and isinstance(value, (bool, int, float, str, tuple, type(None)))
-        }
-        parts.append(f"{name}={type(inner).__module__}.{type(inner).__qualname__}{sorted(plain.items())}")
+        parts.append(f"{name}={type(inner).__module__}.{type(inner).__qualname__}{sorted(settings(inner).items())}")
     shapes = sorted((key, tuple(tensor.shape)) for key, tensor in module.state_dict(keep_vars=True).items())
     return f"{' '.join(parts)} {shapes}"

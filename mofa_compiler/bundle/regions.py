@@ -134,7 +134,9 @@ class Regions:
                 if value not in inside and value not in seen and not self.is_own(value, region.path):
                     seen.add(value)
                     region.inputs.append(value)
-        region.outputs = [node for node in nodes if any(user in self.live and user not in inside for user in node.users)]
+        region.outputs = [
+            node for node in nodes if any(user in self.live and user not in inside for user in node.users)
+        ]
 
     def is_own(self, value: fx.Node, path: str) -> bool:
         """Whether a value is an attribute that the container at `path` reaches itself."""

@@ -6,6 +6,7 @@ import re
 
 from torch import fx
 
+from ..errors import BundleError
 from ..program import Program
 from . import naming
 from .classes import CHAIN, Classes
@@ -56,7 +57,6 @@ def root_name(program: Program) -> str:
 
 
 def _refuse_opaque(program: Program) -> None:
-    from ..errors import BundleError
 
     for path, cause in program.opaque.items():
         kind = type(program.modules[path])
@@ -72,7 +72,7 @@ def _assemble(program: Program, classes: Classes, library: Library, roadmap: str
     if name != "Model":
         sections.append(f"Model = {name}")
     body = "\n\n\n".join(sections)
-    imports = {line: None for line in _imports(body)} | {line: None for line in library.imports.values()}
+    imports = dict.fromkeys([*_imports(body), *library.imports.values()])
     kept = [line for line in imports if line not in ("from torch import nn", "from torch import Tensor")]
     both = [n for n in ("Tensor", "nn") if re.search(rf"\b{n}\b", body)]
     kept.append(f"from torch import {', '.join(both)}")

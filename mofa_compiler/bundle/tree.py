@@ -44,7 +44,8 @@ class Part:
     @cached_property
     def is_numbered(self) -> bool:
         """Whether the children are called 0, 1, 2, …, as in a list."""
-        return not self.tensors and bool(self.children) and sorted(self.children) == sorted(map(str, range(len(self.children))))
+        numbers = map(str, range(len(self.children)))
+        return bool(self.children) and not self.tensors and self.children.keys() == set(numbers)
 
     @cached_property
     def has_state(self) -> bool:
@@ -87,7 +88,8 @@ class Tree:
         def key(path: str) -> list[tuple[int, int]]:
             parts = path.split(".")
             prefixes = [".".join(parts[:end]) for end in range(1, len(parts) + 1)] if path else []
-            return [(int(p) if p.isdecimal() else -1, first.get(q, last)) for p, q in zip(parts, prefixes, strict=False)]
+            steps = zip(parts, prefixes, strict=False)
+            return [(int(part) if part.isdecimal() else -1, first.get(prefix, last)) for part, prefix in steps]
 
         return key
 

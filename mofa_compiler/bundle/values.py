@@ -120,7 +120,7 @@ def _quoted(text: str) -> str:
 
 @functools.cache
 def function_source(function: Callable[..., Any]) -> str | None:
-    """How `model.py` names a function of torch or Python (`torch.cat`, `F.pad`, `math.floor`), or None for another's."""
+    """How `model.py` names a function of torch or Python (`torch.cat`, `F.pad`, `math.floor`); None for others."""
     if isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
         return f"torch.ops.{function}"
     name = getattr(function, "__name__", "")
@@ -133,8 +133,7 @@ def function_source(function: Callable[..., Any]) -> str | None:
     if home == "math":
         return f"math.{name}"
     if home == "torch" or home.startswith("torch."):
-        module = sys.modules.get(home)
-        if module is not None and getattr(module, name, None) is function:
+        if getattr(sys.modules.get(home), name, None) is function:
             return f"{home}.{name}"
     for home in ("torch.linalg", "torch.special", "torch.fft", "torch._C._nn"):
         if getattr(operator.attrgetter(home.partition(".")[2])(torch), name, None) is function:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -52,9 +53,9 @@ def rewrite(
     if quiet and (as_json or verbose):
         raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--verbose")
     shapes = [options.parse_shape(shape) for shape in inputs or ()]
-    destination = None if dry_run else out
+    destination = None if dry_run or out is None else out.expanduser()
     if destination is not None:
-        check_destination(destination, overwrite)
+        _check_destination(destination, overwrite)
 
     from ..compiler import apply
     from ..roadmap import Roadmap
@@ -82,20 +83,20 @@ def rewrite(
         _tell(f"saved to {saved}")
 
 
-def check_destination(folder: Path, overwrite: bool) -> None:
+def _check_destination(folder: Path, overwrite: bool) -> None:
     """Refuse before the work what saving would refuse after it.
 
     Raises:
         BundleError: something is there that may not be replaced, or there can be no folder.
     """
-    if folder.is_dir():
-        if any(folder.iterdir()) and not overwrite:
-            raise BundleError(f"{folder} exists and is not empty; --overwrite replaces a bundle")
-    elif folder.exists():
-        raise BundleError(f"{folder} is a file, not a folder")
-    nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not nearest.is_dir():
-        raise BundleError(f"cannot make {folder}: {nearest} is a file")
+    from ..bundle.files import check_destination
+
+    check_destination(folder, overwrite)
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise BundleError(f"cannot make {folder}: {above} is a file")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise BundleError(f"cannot make {folder}: no permission to write to {above}")
 
 
 def _no_checkpoint(target: str) -> str:

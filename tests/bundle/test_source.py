@@ -275,7 +275,7 @@ class Everything(nn.Module):
         d = (2 ** (-(x * 2))) ** 0.5 - -y
         e = x.new_zeros((2, 3), dtype=torch.float64, device=torch.device("cpu"))
         f = F.pad(x, (1, 1), value=float("nan")).nan_to_num(nan=7.0)
-        g = torch.cat([x, y[:, None, 0, :, :].expand(-1, 4, *y.shape[2:])], dim=1)
+        g = torch.cat([x, y[:, None, 0].expand(-1, 4, y.size(2), y.shape[3])], dim=1)
         values, indices = x.flatten(2).max(2)
         h = x.clone()
         h.add_(y)
@@ -307,7 +307,7 @@ def test_in_place_order_is_kept() -> None:
             size = x.size(2) - 1
             x.add_(1)
             y = x * 3
-            operator.iadd(x, y)
+            x += y
             return before + x + y * size
 
     round_trip(nn.Sequential(nn.Conv2d(4, 4, 1), Net()))
@@ -436,7 +436,7 @@ def test_a_layer_of_ones_own_is_refused() -> None:
 def test_an_opaque_module_is_refused_with_its_cause() -> None:
     class Branch(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return x if x.sum() > 0 else -x
+            return x if x.size(2) > 4 else -x
 
     program = capture(nn.Sequential(nn.Conv2d(4, 4, 1), Branch()), torch.rand(1, 4, 8, 8))
     with pytest.raises(BundleError, match=r"^1 \(.*Branch\) could not be traced.*control flow"):
