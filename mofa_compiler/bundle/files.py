@@ -94,9 +94,7 @@ def load(directory: str | Path) -> nn.Module:
     """
     folder = Path(directory).expanduser().resolve()
     if not folder.is_dir():
-        raise BundleError(
-            f"{directory} is a file, not a folder" if folder.exists() else f"there is no folder {directory}"
-        )
+        raise BundleError(f"{directory} is a file, not a bundle" if folder.exists() else f"there is no {directory}")
     read_recipe(folder)
     for name in (SOURCE, WEIGHTS):
         if not (folder / name).is_file():
@@ -143,7 +141,8 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
 
 def _load(folder: Path) -> nn.Module:
     try:
-        weights = load_file(folder / WEIGHTS)
+        # Copies, because in the file tensors lie at odd addresses, where sums are taken in another order: bits differ.
+        weights = {key: tensor.clone() for key, tensor in load_file(folder / WEIGHTS).items()}
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{folder / WEIGHTS} is damaged: {error}") from error
     module = _run(folder / SOURCE)

@@ -50,7 +50,7 @@ class Library:
             return name
         if "<locals>" in thing.__qualname__ and isinstance(thing, types.FunctionType) and thing.__closure__:
             raise BundleError(
-                f"{thing.__qualname__} is a closure, so its source is not enough: move it to its module's top"
+                f"{thing.__qualname__} is a closure: move it to the top of its module, with no outer names"
             )
         try:
             source = textwrap.dedent(inspect.getsource(thing))

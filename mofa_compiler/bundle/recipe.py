@@ -140,7 +140,7 @@ def _decisions(result: Result) -> list[dict[str, Any]]:
 
 
 def _comparable(decisions: list[dict[str, Any]]) -> set[tuple[str, ...]]:
-    """What may not differ, also on other weights; those decide whether a rewrite is exact and which neighbours adapt."""
+    """What may not differ. Other weights may: they decide whether a rewrite is exact and which neighbours adapt."""
     return {
         (d["pass"], d["path"], d["before"], d["after"], "skipped" if d["fate"] == "skipped" else "rewritten")
         for d in decisions

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from torch import fx
+import torch
+from torch import Tensor, fx
 
 from ..errors import BundleError
 from ..program import Program
@@ -76,7 +78,7 @@ def _assemble(program: Program, classes: Classes, library: Library, roadmap: str
     kept = [line for line in imports if line not in ("from torch import nn", "from torch import Tensor")]
     both = [n for n in ("Tensor", "nn") if re.search(rf"\b{n}\b", body)]
     kept.append(f"from torch import {', '.join(both)}")
-    head = [_docstring(name, roadmap), "from __future__ import annotations", "\n".join(kept)]
+    head = [_docstring(name, roadmap, program.state()), "from __future__ import annotations", "\n".join(kept)]
     return "\n\n".join(head) + f"\n\n\n{body}\n"
 
 
@@ -84,13 +86,18 @@ def _imports(body: str) -> list[str]:
     return [line for name, line in _HEADER.items() if re.search(rf"(?<![\w.\"'])\b{name}\.", body)]
 
 
-def _docstring(name: str, roadmap: str) -> str:
+def _docstring(name: str, roadmap: str, state: Mapping[str, Tensor]) -> str:
     made = f', rewritten by mofa-compiler with the roadmap "{roadmap}"' if roadmap else ", written by mofa-compiler"
+    weights, assign = 'load_file("model.safetensors")', ""
+    if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in state.values()):
+        # Other precisions come in with the weights; copies, because a mapped file's odd addresses cost the last bit.
+        weights, assign = f"{{key: value.clone() for key, value in {weights}.items()}}", ", assign=True"
     return f'''"""{name}{made}.
 
 It needs nothing but torch, and safetensors to load the weights:
 
+    from safetensors.torch import load_file
     model = Model()
-    model.load_state_dict(safetensors.torch.load_file("model.safetensors"), assign=True)
+    model.load_state_dict({weights}{assign})
     model.eval()
 """'''

@@ -132,9 +132,8 @@ def function_source(function: Callable[..., Any]) -> str | None:
         return name
     if home == "math":
         return f"math.{name}"
-    if home == "torch" or home.startswith("torch."):
-        if getattr(sys.modules.get(home), name, None) is function:
-            return f"{home}.{name}"
+    if home.partition(".")[0] == "torch" and getattr(sys.modules.get(home), name, None) is function:
+        return f"{home}.{name}"
     for home in ("torch.linalg", "torch.special", "torch.fft", "torch._C._nn"):
         if getattr(operator.attrgetter(home.partition(".")[2])(torch), name, None) is function:
             return f"{home}.{name}"

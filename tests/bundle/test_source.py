@@ -271,7 +271,7 @@ class Everything(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> dict[str, Any]:
         a = x[..., ::2, 1:-1]
         b = torch.where(x > 0.5, x, float("-inf")).clamp(min=-1.5)
-        c = -(x - (y - 2)) ** 2 / (1 - (x / (y + 3)))
+        c = -((x - (y - 2)) ** 2) / (1 - (x / (y + 3)))
         d = (2 ** (-(x * 2))) ** 0.5 - -y
         e = x.new_zeros((2, 3), dtype=torch.float64, device=torch.device("cpu"))
         f = F.pad(x, (1, 1), value=float("nan")).nan_to_num(nan=7.0)
@@ -345,7 +345,8 @@ def test_tuples_between_containers() -> None:
 
 
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
-    "nn.Conv2d(4, 6, (3, 1), stride=2, padding=(1, 0), bias=False)": (nn.Conv2d(4, 6, (3, 1), 2, (1, 0), bias=False), ()),
+    "nn.Conv2d(4, 6, (3, 1), stride=2, padding=(1, 0), bias=False)": (
+        nn.Conv2d(4, 6, (3, 1), 2, (1, 0), bias=False), ()),
     'nn.Conv2d(4, 4, 3, padding="same", dilation=2, groups=2, padding_mode="reflect")': (
         nn.Conv2d(4, 4, 3, padding="same", dilation=2, groups=2, padding_mode="reflect"), ()),
     "nn.ConvTranspose2d(4, 2, 3, stride=2, padding=1, output_padding=1)": (nn.ConvTranspose2d(4, 2, 3, 2, 1, 1), ()),
@@ -447,7 +448,7 @@ def test_hooks_are_refused() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 1))
     model[0].register_forward_hook(lambda module, args, output: output * 2)
     program = capture(model, torch.rand(1, 4, 8, 8))
-    with pytest.raises(BundleError, match="0 .*hooks"):
+    with pytest.raises(BundleError, match=r"0 .*hooks"):
         emit(program, program.graph_module)
 
 
@@ -559,7 +560,7 @@ def test_custom_functions_bring_their_helpers() -> None:
 
 def test_a_helper_that_needs_more_than_torch_is_refused() -> None:
     program = capture(Calls(NeedsOperator), torch.rand(1, 4, 8, 8))
-    with pytest.raises(BundleError, match="module _?operator"):
+    with pytest.raises(BundleError, match=r"module _?operator"):
         emit(program, program.graph_module)
 
 

@@ -1,0 +1,33 @@
+# `make demo` and `make test` set up everything they need in .venv; nothing is written outside this folder.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# An unpinned torch would download gigabytes of CUDA libraries.
+TORCH := torch==2.13.0
+export PIP_CACHE_DIR ?= $(CURDIR)/$(VENV)/pip-cache
+export MPLCONFIGDIR ?= $(CURDIR)/$(VENV)/matplotlib
+
+.PHONY: demo test lint check readme clean
+
+demo: $(VENV)/installed
+	$(BIN)/mofa rewrite examples/architectures/nafnet.py:NAFNet --checkpoint examples/checkpoints/nafnet_denoiser.safetensors --roadmap mofa --input 1x3x256x256 --out out/demo --overwrite
+	$(BIN)/python examples/demo.py out/demo --picture out/demo.png
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy mofa_compiler passes
+
+readme: $(VENV)/installed
+	$(BIN)/python -m tests.benchmarks.paper_table --write README.md
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[dev]"
+	touch $@

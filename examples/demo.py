@@ -1,0 +1,88 @@
+"""What a rewritten checkpoint does to a photograph: noisy, original network, rewritten network, and the difference.
+
+    python examples/demo.py out/demo [--picture out/demo.png]
+
+Reads the bundle that `mofa rewrite` wrote for the project's own denoiser (see `make demo`), runs it beside the original
+on photographs that neither was trained on, and draws a picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import matplotlib
+import torch
+from architectures import NAFNet
+from images import add_noise, photograph, psnr
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import mofa_compiler
+
+CHECKPOINT = Path(__file__).parent / "checkpoints" / "nafnet_denoiser.safetensors"
+PHOTOGRAPHS = ("astronaut", "coffee")
+SIGMA = 25 / 255
+
+
+def restore(network: nn.Module, noisy: Tensor) -> Tensor:
+    """(3, H, W) to (3, H, W), clipped to [0, 1]."""
+    with torch.no_grad():
+        restored: Tensor = network.eval()(noisy[None])[0]
+    return restored.clamp(0, 1)
+
+
+def draw(path: Path, panels: dict[str, Tensor]) -> None:
+    """Write the panels (3, H, W) side by side as a PNG; a half-written file never takes its place."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(3.2 * len(panels), 3.6), layout="constrained")
+    for axis, (title, image) in zip(axes, panels.items(), strict=True):
+        axis.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
+        axis.set_title(title, fontsize=10)
+        axis.axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    figure.savefig(partial, dpi=100, format="png")
+    pyplot.close(figure)
+    os.replace(partial, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path, help="folder that `mofa rewrite` wrote")
+    parser.add_argument("--picture", type=Path, default=Path("out/demo.png"))
+    options = parser.parse_args()
+    original = NAFNet()
+    original.load_state_dict(load_file(CHECKPOINT))
+    rewritten = mofa_compiler.load(options.bundle)
+    generator = torch.Generator().manual_seed(0)
+    table = Table("photograph", "noisy (dB)", "original (dB)", "rewritten (dB)", title="PSNR, Gaussian noise, sigma 25")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    panels: dict[str, Tensor] = {}
+    for name in PHOTOGRAPHS:
+        clean = photograph(name)
+        noisy = add_noise(clean, SIGMA, 0, generator)
+        before, after = restore(original, noisy), restore(rewritten, noisy)
+        values = [psnr(image, clean) for image in (noisy, before, after)]
+        table.add_row(name, *(f"{value:.2f}" for value in values))
+        if not panels:
+            crop = (slice(None), slice(40, 240), slice(130, 330))
+            panels = {
+                f"noisy, {values[0]:.1f} dB": noisy[crop],
+                f"original, {values[1]:.1f} dB": before[crop],
+                f"rewritten, {values[2]:.1f} dB": after[crop],
+                "difference x 4": 0.5 + 4 * (after - before)[crop],
+            }
+    draw(options.picture, panels)
+    Console().print(table)
+    print(f"picture: {options.picture}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""A pass in a package of its own: crop large depthwise kernels to 3x3.
+
+Installing this package is all it takes: `mofa passes` then lists `shrink-kernels`, and roadmaps can name it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
+from mofa_compiler.survey import Layer, Network
+
+
+@dataclass(frozen=True)
+class ShrinkKernels(Pass):
+    """Crop the kernels of stride-1 depthwise convolutions to 3x3, where little is lost.
+
+    Options:
+        keep: share of a layer's kernel energy that the centre has to hold; below it the layer is left alone.
+    """
+
+    name: ClassVar[str] = "shrink-kernels"
+
+    keep: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    def match(self, layer: Layer, network: Network) -> Match | Skip | None:
+        conv = layer.module
+        if not layer.is_depthwise or layer.stride != (1, 1) or conv.kernel_size != (5, 5):
+            return None
+        energy = conv.weight.detach().square()
+        share = float(energy[..., 1:4, 1:4].sum() / energy.sum())
+        return Match() if share >= self.keep else Skip(f"its centre holds {share:.0%} of the energy, below {self.keep:.0%}")
+
+    def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
+        old = modules[layer.path]
+        assert isinstance(old, nn.Conv2d)
+        channels, has_bias = old.in_channels, old.bias is not None
+        new = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=has_bias).to(old.weight)
+        new.load_state_dict({**old.state_dict(), "weight": old.weight.detach()[..., 1:4, 1:4]})
+        return Replacement(new)
