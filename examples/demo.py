@@ -47,7 +47,7 @@ def draw(path: Path, panels: dict[str, Tensor]) -> None:
         axis.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
-    figure.savefig(partial, dpi=100, format="png")
+    figure.savefig(partial, dpi=80, format="png")
     pyplot.close(figure)
     os.replace(partial, path)
 

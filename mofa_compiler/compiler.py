@@ -186,7 +186,7 @@ def apply(
             diffs.append(diff)
     tell("done", steps, steps)
     given = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
-    example = [spec.random(device=program.device) for spec in program.inputs]
+    example = [spec.example(device=program.device) for spec in program.inputs]
     if given is not None:
         example = [tensor.detach().clone().to(program.device) for tensor in given]
     return Result(roadmap, networks, diffs, example)

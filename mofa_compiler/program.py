@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 
@@ -19,12 +20,17 @@ class InputSpec:
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
 
-    def random(self, *, device: torch.device | str = "cpu", seed: int = 0) -> Tensor:
-        """An input of this spec, uniform in [0, 1), the same for the same seed."""
-        generator = torch.Generator().manual_seed(seed)
+    def example(self, *, device: torch.device | str = "cpu", seed: int = 0) -> Tensor:
+        """An input of this spec in [0, 1], the same for the same seed: an image is smooth with a little noise."""
         if not self.dtype.is_floating_point:
             return torch.zeros(self.shape, dtype=self.dtype, device=device)
-        return torch.rand(self.shape, generator=generator).to(device=device, dtype=self.dtype)
+        generator = torch.Generator().manual_seed(seed)
+        values = torch.rand(self.shape, generator=generator)
+        if len(self.shape) == 4:
+            coarse = values[..., ::16, ::16]
+            smooth = F.interpolate(coarse, self.shape[2:], mode="bicubic", align_corners=False)
+            values = (0.9 * smooth + 0.1 * values).clamp(0, 1)
+        return values.to(device=device, dtype=self.dtype)
 
     def __str__(self) -> str:
         return "x".join(map(str, self.shape))

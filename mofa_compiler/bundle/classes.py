@@ -15,7 +15,7 @@ from .construct import Slot, constructor
 from .forward import Body
 from .library import Library
 from .lifting import lift, skeleton
-from .regions import Region, Regions
+from .regions import Region, Regions, other_functions
 from .tree import Part, Tree
 from .values import literal
 
@@ -58,7 +58,10 @@ class Classes:
             self._calls.setdefault(region.path, []).append(region)
         self._layers: dict[str, str] = {}
         self._made: dict[str, str] = {}  # by path of a container that is a class: the expression that constructs it
-        self._taken = {root_name, "Model", "Chain", *naming.RESERVED}
+        for function in other_functions(regions.root):
+            library.name(function)
+        paper = {"PartialConv2d", "PConv2d", "PDWConv2d"}
+        self._taken = {root_name, "Model", "Chain", *paper, *library.sections, *naming.RESERVED}
         containers = [part for part in tree.root.walk() if part.layer is None and part.tensor is None]
         self._shapes = {part.path: self._form(part) for part in containers}
         for part in containers:
@@ -68,7 +71,6 @@ class Classes:
         """Fill `sections`, innermost classes first, one for all containers that differ only in numbers."""
         for first, other in self.tree.ties():
             self._shapes[self._home(first, other)].ties.append((first, other))
-        self._taken |= set(self.library.sections)
         heights: dict[int, list[Part]] = {}
         self._heights(self.tree.root, heights)
         for height in sorted(heights):
@@ -164,9 +166,10 @@ class Classes:
         names = [str(node.target).lstrip("*") for node in region.inputs] if not part.path else None
         names = names or naming.parameter_names(part.kind, len(region.inputs)) or _parameters_for(region.inputs)
         unique: list[str] = []
+        reserved = self.library.sections.keys()
         for name in names:
-            unique.append(naming.identifier(name, unique))
-        return Body(region, unique, lambda path: self.reach(part, path), self.library.name)
+            unique.append(naming.identifier(name, {*unique, *reserved}))
+        return Body(region, unique, lambda path: self.reach(part, path), self.library.name, reserved)
 
     # Expressions
 

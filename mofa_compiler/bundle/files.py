@@ -11,6 +11,7 @@ import tempfile
 import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,9 +180,7 @@ def _check(folder: Path, result: Result) -> None:
     if theirs.keys() != ours.keys():
         differing = sorted(theirs.keys() ^ ours.keys())[:5]
         raise BundleError(f"the written source has other state_dict keys, {differing}: a bug, please report it")
-    device = result.rewritten.program.device
-    saved.to(device)
-    expected, got = _outputs(result.model, saved, result.inputs, device)
+    expected, got = _outputs(result.model, saved, result.inputs)
     leaves = list(zip(pytree.tree_leaves(expected), pytree.tree_leaves(got), strict=True))
     for one, other in leaves:
         same = torch.equal(one.nan_to_num(), other.nan_to_num()) if isinstance(one, Tensor) else one == other
@@ -189,13 +188,15 @@ def _check(folder: Path, result: Result) -> None:
             raise BundleError("the written source computes something else than the model: a bug, please report it")
 
 
-def _outputs(
-    model: nn.Module, saved: nn.Module, inputs: tuple[InputSpec, ...], device: torch.device
-) -> tuple[Any, Any]:
-    """What both return for one input, a small crop if the network takes it."""
+def _outputs(model: nn.Module, saved: nn.Module, inputs: tuple[InputSpec, ...]) -> tuple[Any, Any]:
+    """What both return for one input, a small crop if the network takes it; where and as precise as `model` is now."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    device = weight.device
+    saved.to(device)
+    inputs = tuple(replace(s, dtype=weight.dtype) if s.dtype.is_floating_point else s for s in inputs)
     with _evaluating(model):
         for specs in (tuple(_crop(spec) for spec in inputs), inputs):
-            example = [spec.random(device=device) for spec in specs]
+            example = [spec.example(device=device) for spec in specs]
             try:
                 expected = _seeded(model, example)
             except (RuntimeError, ValueError):
@@ -234,12 +235,12 @@ def _move(scratch: Path, target: Path) -> None:
     if not target.exists():
         scratch.rename(target)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    os.replace(target, old)  # a folder may take an empty one's place
+    old = scratch.with_name(f"{scratch.name}.old")
+    target.rename(old)
     try:
         scratch.rename(target)
     except OSError:
-        os.replace(old, target)
+        old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
 

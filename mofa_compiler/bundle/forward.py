@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,9 +50,16 @@ class _Line:
 class Body:
     """Source of one region's `forward`: `parameters`, `lines` and the annotation of what it returns."""
 
-    def __init__(self, region: Region, parameters: list[str], reach: Reach, function_name: FunctionName):
+    def __init__(
+        self,
+        region: Region,
+        parameters: list[str],
+        reach: Reach,
+        function_name: FunctionName,
+        reserved: Collection[str] = (),
+    ):
         self.region, self.reach, self.function_name = region, reach, function_name
-        self.parameters = parameters
+        self.parameters, self.reserved = parameters, reserved
         self.names: dict[fx.Node, str] = dict(zip(region.inputs, parameters, strict=True))
         self.inlined: dict[fx.Node, int] = {}  # nodes that stand in another's expression: how many operators they are
         self.result = region.output if region.output is not None else _tuple_of(region.outputs)
@@ -183,8 +190,9 @@ class Body:
 
     def _choose(self, node: fx.Node, line: _Line, life: int, held: dict[str, int], free: set[str]) -> str:
         """A passing result takes over the name of what it was made from; one that stays gets a name of its own."""
+        taken = {*held, *self.reserved}
         if _is_integer(node):
-            return naming.identifier(_size_name(node) or "n", held)
+            return naming.identifier(_size_name(node) or "n", taken)
         if len(line.targets) > 1:
             number = 1
             while f"x{number}" in held and f"x{number}" not in free:
@@ -192,10 +200,10 @@ class Body:
             return f"x{number}"
         own = self._own_name(line.item)
         if life > 2 and own:
-            return naming.identifier(own, held)
+            return naming.identifier(own, taken)
         dying = [name for value in line.reads if (name := self.names.get(value, "")) in free and name in naming.POOL]
-        unheld = [name for name in naming.POOL if name in free or name not in held]
-        return next(iter((*dying, *unheld)), "") or naming.identifier("t", held)
+        unheld = [name for name in naming.POOL if name in free or name not in taken]
+        return next(iter((*dying, *unheld)), "") or naming.identifier("t", taken)
 
     def _own_name(self, item: Item) -> str:
         if isinstance(item, Region) or item.op == "call_module":
@@ -203,9 +211,12 @@ class Body:
             parts = path.split(".")
             named = next((i for i in range(len(parts) - 1, -1, -1) if not parts[i].isdecimal()), 0)
             return "_".join(parts[named:])
-        if item.target in INFIX or item.target in PREFIX or item.target is operator.getitem:
-            return ""
-        return str(item.target if item.op == "call_method" else getattr(item.target, "__name__", "")).rstrip("_")
+        if item.op == "call_method":
+            return str(item.target).rstrip("_")
+        function = item.target
+        assert callable(function)
+        known = function not in INFIX and function not in PREFIX and function is not operator.getitem
+        return str(getattr(function, "__name__", "")) if known and function_source(function) else ""
 
     # Source
 

@@ -43,7 +43,7 @@ class Library:
 
     def copy(self, thing: Any) -> str:
         """Take a function or class along, with what it uses; returns its name."""
-        name = str(thing.__name__)
+        name, home = str(thing.__name__), str(getattr(thing, "__module__", None))
         if name in self._objects:
             if self._objects[name] is not thing:
                 raise BundleError(f"the network uses two different things called {name!r}: rename one of them")
@@ -55,11 +55,11 @@ class Library:
         try:
             source = textwrap.dedent(inspect.getsource(thing))
         except (OSError, TypeError) as error:
-            place = f"{thing.__module__}.{thing.__qualname__}"
+            place = f"{home}.{thing.__qualname__}"
             raise BundleError(f"the network calls {place}, whose source is not to be had") from error
         self._objects[name] = thing
         tree = ast.parse(source)
-        space = dict(vars(sys.modules[thing.__module__])) if thing.__module__ in sys.modules else {}
+        space = dict(vars(sys.modules[home])) if home in sys.modules else {}
         if isinstance(thing, types.FunctionType):
             space = thing.__globals__
         source = _without(source, _unknown_annotations(tree, space))

@@ -107,7 +107,7 @@ def replay(source: str | Path | Mapping[str, Any], model: nn.Module) -> Result:
 
 
 def _input(entry: Mapping[str, Any]) -> Tensor:
-    return InputSpec(tuple(entry["shape"]), getattr(torch, entry["dtype"])).random()
+    return InputSpec(tuple(entry["shape"]), getattr(torch, entry["dtype"])).example()
 
 
 def _check_architecture(recorded: Mapping[str, str], model: nn.Module, example: list[Tensor]) -> None:

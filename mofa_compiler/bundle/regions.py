@@ -11,7 +11,7 @@ from torch import fx
 
 from ..program import Program
 from .tree import Tree
-from .values import INFIX, PREFIX
+from .values import IN_PLACE, INFIX, PREFIX, function_source
 
 _DEAD_WHEN_UNUSED = {getattr, operator.getitem, *INFIX, *PREFIX}
 _QUESTIONS = {"size", "dim", "numel", "stride", "element_size"}
@@ -73,6 +73,16 @@ def traced_containers(program: Program) -> set[str]:
         for path, _ in (node.meta.get("nn_module_stack") or {}).values()
         if not (node.op == "call_module" and path == node.target)
     }
+
+
+def other_functions(region: Region) -> Iterator[Any]:
+    """The functions that a region calls and that are neither torch's nor Python's."""
+    known = {getattr, *INFIX, *PREFIX, *IN_PLACE, operator.getitem, operator.setitem, operator.not_, operator.abs}
+    for item in region.items:
+        if isinstance(item, Region):
+            yield from other_functions(item)
+        elif item.op == "call_function" and item.target not in known and function_source(item.target) is None:
+            yield item.target
 
 
 class Regions:

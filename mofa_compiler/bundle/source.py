@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from ..errors import BundleError
 from ..program import Program
@@ -49,7 +48,7 @@ def emit(program: Program, module: fx.GraphModule, roadmap: str = "") -> str:
             break
         inlined |= missing
     classes.write()
-    return _assemble(program, classes, library, roadmap)
+    return _assemble(program, module, classes, library, roadmap)
 
 
 def root_name(program: Program) -> str:
@@ -67,7 +66,7 @@ def _refuse_opaque(program: Program) -> None:
         )
 
 
-def _assemble(program: Program, classes: Classes, library: Library, roadmap: str) -> str:
+def _assemble(program: Program, module: fx.GraphModule, classes: Classes, library: Library, roadmap: str) -> str:
     generated = [wrap(Slot.plain(section)) for section in classes.sections]
     sections = [*library.sections.values(), *([CHAIN] if classes.uses_chain else []), *generated]
     name = root_name(program)
@@ -78,7 +77,7 @@ def _assemble(program: Program, classes: Classes, library: Library, roadmap: str
     kept = [line for line in imports if line not in ("from torch import nn", "from torch import Tensor")]
     both = [n for n in ("Tensor", "nn") if re.search(rf"\b{n}\b", body)]
     kept.append(f"from torch import {', '.join(both)}")
-    head = [_docstring(name, roadmap, program.state()), "from __future__ import annotations", "\n".join(kept)]
+    head = [_docstring(name, roadmap, module), "from __future__ import annotations", "\n".join(kept)]
     return "\n\n".join(head) + f"\n\n\n{body}\n"
 
 
@@ -86,10 +85,11 @@ def _imports(body: str) -> list[str]:
     return [line for name, line in _HEADER.items() if re.search(rf"(?<![\w.\"'])\b{name}\.", body)]
 
 
-def _docstring(name: str, roadmap: str, state: Mapping[str, Tensor]) -> str:
+def _docstring(name: str, roadmap: str, module: fx.GraphModule) -> str:
     made = f', rewritten by mofa-compiler with the roadmap "{roadmap}"' if roadmap else ", written by mofa-compiler"
     weights, assign = 'load_file("model.safetensors")', ""
-    if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in state.values()):
+    state = module.state_dict().values()
+    if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in state):
         # Other precisions come in with the weights; copies, because a mapped file's odd addresses cost the last bit.
         weights, assign = f"{{key: value.clone() for key, value in {weights}.items()}}", ", assign=True"
     return f'''"""{name}{made}.

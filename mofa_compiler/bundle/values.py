@@ -124,8 +124,8 @@ def function_source(function: Callable[..., Any]) -> str | None:
     if isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
         return f"torch.ops.{function}"
     name = getattr(function, "__name__", "")
-    for prefix, module in (("torch", torch), ("F", F)):
-        if getattr(module, name, None) is function:
+    for prefix, space in (("torch", torch), ("F", F), ("torch.Tensor", torch.Tensor)):
+        if getattr(space, name, None) is function:
             return f"{prefix}.{name}"
     home = getattr(function, "__module__", None) or ""
     if home == "builtins" and name in vars(sys.modules["builtins"]):

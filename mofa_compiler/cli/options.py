@@ -131,4 +131,4 @@ def example_inputs(model: nn.Module, shapes: list[tuple[int, ...]]) -> tuple[Ten
     from ..program import InputSpec
 
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    return tuple(InputSpec(shape, dtype).random(seed=index) for index, shape in enumerate(shapes))
+    return tuple(InputSpec(shape, dtype).example(seed=index) for index, shape in enumerate(shapes))

@@ -581,3 +581,24 @@ def test_emitting_is_fast() -> None:
     source = emit(program, module)
     assert time.perf_counter() - started < 10
     assert source.count("class NAFBlock") == 1
+
+
+@torch.fx.wrap
+def doubled(x: Tensor) -> Tensor:
+    return x * 2
+
+
+def test_wrapped_functions_and_constants() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.doubled = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.doubled(x)
+            z = doubled(y)
+            z = (z + 1) * torch.tensor([0.5, 2.0, 1.0, 3.0]).view(-1, 1, 1)
+            return z.relu().sigmoid() + y + z
+
+    source, _ = round_trip(Net())
+    assert "def doubled(x: Tensor) -> Tensor:" in source
