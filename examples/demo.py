@@ -14,14 +14,14 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from architectures import NAFNet
-from images import add_noise, photograph, psnr
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import mofa_compiler
+from architectures import NAFNet
+from images import add_noise, photograph, psnr
 
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "nafnet_denoiser.safetensors"
 PHOTOGRAPHS = ("astronaut", "coffee")

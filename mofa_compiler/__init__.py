@@ -1,9 +1,40 @@
-"""A staged model-transformation compiler for U-Net-like PyTorch networks."""
+"""A staged model-transformation compiler for U-Net-like PyTorch networks.
 
-from .bundle import load
-from .capture import capture
-from .compiler import Result, apply
-from .program import Program
-from .roadmap import Roadmap
+The names below are imported on first use, so that `mofa --help` does not wait for torch.
+"""
 
-__all__ = ["Program", "Result", "Roadmap", "apply", "capture", "load"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bundle import load, replay
+    from .compiler import Result, apply
+    from .program import Program
+    from .roadmap import Roadmap
+    from .tracing import capture
+
+__all__ = ["Program", "Result", "Roadmap", "apply", "capture", "load", "replay"]
+
+_HOMES = {
+    "Program": "program",
+    "Result": "compiler",
+    "Roadmap": "roadmap",
+    "apply": "compiler",
+    "capture": "tracing",
+    "load": "bundle",
+    "replay": "bundle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

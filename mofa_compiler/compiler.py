@@ -14,13 +14,13 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from .anatomy import infer
-from .capture import capture
 from .diff import Diff
 from .errors import MofaError, RewriteError
+from .network import Network, Totals
 from .program import InputSpec
 from .rewriting import Pass, rewrite
 from .roadmap import Roadmap
-from .survey import Network, Totals
+from .tracing import capture
 from .verify import Verdict, psnr, relative_error
 
 Progress = Callable[[str, int, int], None]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .survey import Totals
+from .network import Totals
 
 
 @dataclass(frozen=True)

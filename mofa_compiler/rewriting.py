@@ -19,8 +19,9 @@ from .cost import node_macs
 from .diff import Diff, Edit, Refusal
 from .errors import RewriteError
 from .layers import PartialConv2d
+from .network import Network
 from .program import evaluate
-from .survey import Layer, Network, signature
+from .survey import Layer, signature
 from .verify import EXACT_TOLERANCE, module_error
 
 
@@ -125,6 +126,8 @@ def _forbidden(layer: Layer) -> Skip | None:
         return Skip("is the input convolution")
     if layer.is_output:
         return Skip("is the output convolution")
+    if layer.tied:
+        return Skip("shares a parameter with another module, which a new module would not")
     if layer.hooked:
         return Skip("has hooks, which a new module would lose")
     return None

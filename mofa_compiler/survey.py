@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
@@ -19,9 +18,6 @@ from .program import Program
 
 if TYPE_CHECKING:
     from .anatomy import Anatomy, Stage
-
-CHEAP_BELOW = 0.5
-"""Share of the median encoder stage below which a stage counts as cheap"""
 
 _ACTIVATIONS = frozenset(
     [
@@ -102,6 +98,8 @@ class Layer:
     ideal: nn.Conv2d | None
     """The depthwise convolution over all channels that a partial one stands for, where it came from one"""
     hooked: bool
+    tied: bool
+    """Whether another module holds one of its parameters"""
 
     @property
     def channels(self) -> int:
@@ -138,106 +136,17 @@ def is_pointwise(module: nn.Module) -> bool:
     return type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.stride == (1, 1) and module.groups == 1
 
 
-@dataclass(frozen=True)
-class Share:
-    """What one stage holds: parameters, MACs, and MACs by the paper's estimate."""
-
-    stage: str
-    parameters: int
-    macs: int
-    vanilla: int
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Parameters and MACs of a network, whole and by stage."""
-
-    parameters: int
-    macs: int
-    stages: tuple[Share, ...]
-
-
-@dataclass(frozen=True)
-class Network:
-    """A program and the anatomy of the model that it came from, surveyed once."""
-
-    program: Program
-    anatomy: Anatomy
-
-    @cached_property
-    def layers(self) -> dict[str, Layer]:
-        """Convolutions by path, in execution order."""
-        return survey(self.program, self.anatomy)
-
-    @cached_property
-    def totals(self) -> Totals:
-        program, anatomy, layers = self.program, self.anatomy, self.layers
-        sums = {stage.name: [0, 0, 0] for stage in anatomy.stages}
-        seen: set[int] = set()
-
-        def share(path: str) -> list[int]:
-            stage = anatomy.stage_of(path)
-            return sums.setdefault(stage.name if stage else "other", [0, 0, 0])
-
-        for path, module in program.modules.items():
-            new = {id(p): p.numel() for p in module.parameters() if id(p) not in seen}
-            seen |= new.keys()
-            if new:
-                share(path)[0] += sum(new.values())
-        for path, tensor in program.tensors.items():
-            if isinstance(tensor, nn.Parameter) and id(tensor) not in seen:
-                seen.add(id(tensor))
-                share(path)[0] += tensor.numel()
-        for path, layer in layers.items():
-            share(path)[1] += layer.macs
-            share(path)[2] += layer.vanilla
-        for node in program.graph.nodes:
-            if node.op == "output" or node.target in layers:
-                continue
-            macs = node_macs(node, program)
-            if macs:
-                stack = list((node.meta.get("nn_module_stack") or {"": ("", None)}).values())
-                share(stack[-1][0])[1] += macs
-        return Totals(
-            parameters=sum(s[0] for s in sums.values()),
-            macs=sum(s[1] for s in sums.values()),
-            stages=tuple(Share(name, *values) for name, values in sums.items()),
-        )
-
-    @cached_property
-    def cheap_reference(self) -> float:
-        """Median of the encoder stages' MACs by the paper's estimate; 0 without encoders."""
-        costs = {share.stage: share.vanilla for share in self.totals.stages}
-        encoders = [costs[stage.name] for stage in self.anatomy.stages if stage.kind == "encoder"]
-        return float(median(encoders)) if encoders else 0.0
-
-    def is_cheap(self, stage: Stage, below: float = CHEAP_BELOW) -> tuple[bool, str]:
-        """Whether a stage costs less than `below` of the median encoder stage, and a sentence that says so.
-
-        By the paper's estimate (Figure 4); stem, head and what is no stage of a U-Net never count as cheap.
-        """
-        if not self.anatomy.is_unet:
-            return False, f"the network is no U-Net ({self.anatomy.reason})"
-        if stage.kind not in ("encoder", "bottleneck", "decoder"):
-            return False, f"{stage.name} is never widened"
-        cost = next(share.vanilla for share in self.totals.stages if share.stage == stage.name)
-        limit = below * self.cheap_reference
-        comparison = "<" if cost < limit else "≥"
-        share = f"{below:g} of the median encoder stage"
-        word = "cheap" if cost < limit else "not cheap"
-        return cost < limit, f"{stage.name} is {word}: {cost / 1e9:.2f} G {comparison} {limit / 1e9:.2f} G ({share})"
-
-
 def survey(program: Program, anatomy: Anatomy) -> dict[str, Layer]:
     """The convolutions of a program by path, in execution order. Linear in the number of nodes."""
     calls: dict[str, list[fx.Node]] = {}
     for node in program.graph.nodes:
         if node.op == "call_module" and isinstance(program.modules[node.target], (_ConvNd, PartialConv2d)):
             calls.setdefault(node.target, []).append(node)
+    linked = _Links(program)
     merged: set[str] = set()  # pointwise convolutions that count together with the depthwise one before them
     layers: dict[str, Layer] = {}
     for path, nodes in calls.items():
-        layer = _layer(path, nodes, program, anatomy, layers)
+        layer = _layer(path, nodes, linked, anatomy, layers)
         mixes_to = None
         if layer.pointwise and (layer.is_depthwise or isinstance(layer.module, PartialConv2d)):
             pointwise = layer.pointwise.module
@@ -260,12 +169,13 @@ def keeps_size(conv: nn.Conv2d) -> bool:
     return all(2 * p == d * (k - 1) for k, p, d in zip(conv.kernel_size, conv.padding, conv.dilation, strict=True))
 
 
-def _layer(path: str, nodes: list[fx.Node], program: Program, anatomy: Anatomy, earlier: Mapping[str, Layer]) -> Layer:
+def _layer(path: str, nodes: list[fx.Node], links: _Links, anatomy: Anatomy, earlier: Mapping[str, Layer]) -> Layer:
+    program = links.program
     module = program.modules[path]
     source = nodes[0].args[0]
     assert isinstance(source, fx.Node)
     once = len(nodes) == 1
-    before = tuple(_chain(nodes[0], program, forward=False)) if once else ()
+    before = tuple(links.chain(nodes[0], forward=False)) if once else ()
     nearest = next((step for step in before if step.kind != "identity"), None)
     return Layer(
         path=path,
@@ -280,47 +190,61 @@ def _layer(path: str, nodes: list[fx.Node], program: Program, anatomy: Anatomy, 
         in_transition=anatomy.in_transition(path),
         is_input=path in anatomy.input_paths,
         is_output=path in anatomy.output_paths,
-        behind=tuple(_chain(nodes[0], program, forward=True)) if once else (),
+        behind=tuple(links.chain(nodes[0], forward=True)) if once else (),
         before=before,
         source=earlier.get(nearest.path or "") if nearest and nearest.kind == "conv" else None,
         ideal=program.ideals.get(path),
         hooked=_has_hooks(module),
+        tied=links.is_tied(module),
     )
 
 
-def _chain(node: fx.Node, program: Program, *, forward: bool) -> Iterator[Step]:
-    while True:
-        if forward:
-            if len(node.users) != 1:
-                return
-            following = next(iter(node.users))
-            if not following.args or following.args[0] is not node:
-                return
-        else:
-            source = node.args[0] if node.args else None
-            if not isinstance(source, fx.Node) or len(source.users) != 1:
-                return
-            following = source
-        node = following
-        step = _step(node, program)
-        yield step
-        if step.kind in ("conv", "other"):
-            return
+class _Links:
+    """How the calls of a program hang together; built once, so that each neighbour is found in constant time."""
 
+    def __init__(self, program: Program):
+        self.program = program
+        self.calls = Counter(str(node.target) for node in program.graph.nodes if node.op == "call_module")
+        self.holders = Counter(
+            id(parameter)
+            for module in {id(module): module for module in program.modules.values()}.values()
+            for parameter in module.parameters()
+        )
 
-def _step(node: fx.Node, program: Program) -> Step:
-    path = str(node.target) if node.op == "call_module" else None
-    module = program.modules[path] if path else None
-    kind = _module_kind(module) if module else _function_kind(node)
-    operation = type(module).__name__ if module else function_name(node)
-    if kind == "shuffle":
-        return Step(node.name, operation, kind, path, module, _factor(node))
-    if kind == "resize":
-        options = vars(module) if module else _interpolate_options(node)
-        by_factor = options.get("size") is None and not isinstance(options.get("scale_factor"), fx.Node)
-        mode = str(options.get("mode") or "nearest") + (", aligned" if options.get("align_corners") else "")
-        return Step(node.name, operation, kind, path, module, _factor(node) if by_factor else None, mode)
-    return Step(node.name, operation, kind, path, module)
+    def is_tied(self, module: nn.Module) -> bool:
+        return any(self.holders[id(parameter)] > 1 for parameter in module.parameters())
+
+    def chain(self, node: fx.Node, *, forward: bool) -> Iterator[Step]:
+        """The steps that follow a call, or lead to it, as long as nothing else reads in between."""
+        while True:
+            following: Any = next(iter(node.users), None) if forward else next(iter(node.args), None)
+            if not isinstance(following, fx.Node):
+                return
+            first, second = (node, following) if forward else (following, node)
+            if len(first.users) != 1 or not second.args or second.args[0] is not first:
+                return
+            node = following
+            step = self.step(node)
+            yield step
+            if step.kind in ("conv", "other"):
+                return
+
+    def step(self, node: fx.Node) -> Step:
+        path = str(node.target) if node.op == "call_module" else None
+        module = self.program.modules[path] if path else None
+        kind = _module_kind(module) if module else _function_kind(node)
+        operation = type(module).__name__ if module else function_name(node)
+        shared = path is not None and self.calls[path] > 1
+        if module and module._parameters and (shared or self.is_tied(module)):
+            kind = "other"  # its weights serve another place too, so none may be adjusted for this one
+        if kind == "shuffle":
+            return Step(node.name, operation, kind, path, module, _factor(node))
+        if kind == "resize":
+            options = vars(module) if module else _interpolate_options(node)
+            by_factor = options.get("size") is None and not isinstance(options.get("scale_factor"), fx.Node)
+            mode = str(options.get("mode") or "nearest") + (", aligned" if options.get("align_corners") else "")
+            return Step(node.name, operation, kind, path, module, _factor(node) if by_factor else None, mode)
+        return Step(node.name, operation, kind, path, module)
 
 
 def _interpolate_options(node: fx.Node) -> dict[str, Any]:

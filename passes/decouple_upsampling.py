@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from mofa_compiler import inherit
 from mofa_compiler.layers import PConv2d
+from mofa_compiler.network import Network
 from mofa_compiler.options import FROZEN, Portion, convolved_channels
 from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
-from mofa_compiler.survey import Layer, Network, Step, keeps_size
+from mofa_compiler.survey import Layer, Step, keeps_size
 
 
 @dataclass(frozen=True, config=FROZEN)

@@ -15,9 +15,10 @@ from torch import nn
 
 from mofa_compiler import inherit
 from mofa_compiler.layers import PConv2d, PDWConv2d
+from mofa_compiler.network import Network
 from mofa_compiler.options import FROZEN
 from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
-from mofa_compiler.survey import Layer, Network
+from mofa_compiler.survey import Layer
 
 
 @dataclass(frozen=True, config=FROZEN)

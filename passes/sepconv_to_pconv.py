@@ -16,9 +16,10 @@ from torch import nn
 
 from mofa_compiler import inherit
 from mofa_compiler.layers import PConv2d
+from mofa_compiler.network import Network
 from mofa_compiler.options import FROZEN, Portion, convolved_channels
 from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
-from mofa_compiler.survey import Layer, Network, keeps_size
+from mofa_compiler.survey import Layer, keeps_size
 
 
 @dataclass(frozen=True, config=FROZEN)

@@ -18,9 +18,10 @@ from torch import nn
 from mofa_compiler import inherit
 from mofa_compiler.errors import RoadmapError, nearest
 from mofa_compiler.layers import PConv2d
+from mofa_compiler.network import CHEAP_BELOW, Network
 from mofa_compiler.options import FROZEN, Portion, as_tuple, convolved_channels
 from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
-from mofa_compiler.survey import CHEAP_BELOW, Layer, Network
+from mofa_compiler.survey import Layer
 
 
 @dataclass(frozen=True, config=FROZEN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -106,9 +107,7 @@ def up(plan: Plan, inputs: int, outputs: int) -> nn.Module:
         return nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1)
     if plan.up.startswith("shuffle"):
         kernel_size = int(plan.up[-1])
-        return nn.Sequential(
-            nn.Conv2d(inputs, 4 * outputs, kernel_size, padding=kernel_size // 2), nn.PixelShuffle(2)
-        )
+        return nn.Sequential(nn.Conv2d(inputs, 4 * outputs, kernel_size, padding=kernel_size // 2), nn.PixelShuffle(2))
     if plan.up == "nearest1":
         return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(inputs, outputs, 1))
     return nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(inputs, outputs, 3, padding=1))
@@ -121,7 +120,7 @@ class GeneratedUNet(nn.Module):
         super().__init__()
         self.plan = plan
         widths = [plan.width * 2**level for level in range(plan.depth + 1)]
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.first = nn.Conv2d(3, plan.width, 3, padding=1)
         self.left = nn.ModuleList(block(plan, a, a) for a in widths[:-1])
         self.downs = nn.ModuleList(down(plan, a, b) for a, b in pairs)

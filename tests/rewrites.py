@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from mofa_compiler.anatomy import infer
-from mofa_compiler.capture import capture
 from mofa_compiler.diff import Diff
+from mofa_compiler.network import Network
 from mofa_compiler.rewriting import Pass, rewrite
-from mofa_compiler.survey import Network, signature
+from mofa_compiler.survey import signature
+from mofa_compiler.tracing import capture
 
 
 def network(model: nn.Module, *shape: int) -> Network:

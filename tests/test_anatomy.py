@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from architectures import PMRID, NAFNet, UNet
 from mofa_compiler.anatomy import Anatomy, Stage, infer
-from mofa_compiler.capture import capture
 from mofa_compiler.errors import AnatomyError
 from mofa_compiler.program import Program
+from mofa_compiler.tracing import capture
 
 
 def anatomy(model: nn.Module, height: int = 64, width: int = 96, channels: int = 3) -> Anatomy:

@@ -12,8 +12,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from mofa_compiler.network import Network
 from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
-from mofa_compiler.survey import Layer, Network
+from mofa_compiler.survey import Layer
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,11 @@ class ShrinkKernels(Pass):
             return None
         energy = conv.weight.detach().square()
         share = float(energy[..., 1:4, 1:4].sum() / energy.sum())
-        return Match() if share >= self.keep else Skip(f"its centre holds {share:.0%} of the energy, below {self.keep:.0%}")
+        return (
+            Match()
+            if share >= self.keep
+            else Skip(f"its centre holds {share:.0%} of the energy, below {self.keep:.0%}")
+        )
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
         old = modules[layer.path]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..capture import capture
 from ..errors import BundleError, CaptureError
 from ..program import InputSpec, Program
 from ..report.data import plain_data, versions
 from ..roadmap import Roadmap
+from ..tracing import capture
 from .construct import settings
 
 if TYPE_CHECKING:

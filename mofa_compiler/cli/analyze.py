@@ -51,11 +51,11 @@ def analyze(
         check_format(plot)
 
     from ..anatomy import infer
-    from ..capture import capture
     from ..compiler import apply
+    from ..network import Network
     from ..report.distribution import distribution, print_distribution
     from ..roadmap import Roadmap
-    from ..survey import Network
+    from ..tracing import capture
 
     plan = Roadmap.load(roadmap) if roadmap is not None else None
     with options.prints_to_stderr(), options.progress_bar() as phase:

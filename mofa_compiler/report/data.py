@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from ..anatomy import Anatomy
     from ..compiler import Result
     from ..diff import Diff
+    from ..network import Totals
     from ..rewriting import Pass
-    from ..survey import Totals
     from ..verify import Verdict
 
 SCHEMA = "mofa-report/1"

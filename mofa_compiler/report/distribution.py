@@ -24,13 +24,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..survey import CHEAP_BELOW, signature
+from ..network import CHEAP_BELOW
+from ..survey import signature
 from . import text
 from .data import anatomy_data, plain_data, totals_data, versions
 from .terminal import print_lines, wrap
 
 if TYPE_CHECKING:
-    from ..survey import Layer, Network
+    from ..network import Network
+from ..survey import Layer
 
 SCHEMA = "mofa-distribution/1"
 _WIDEST_BAR = 40

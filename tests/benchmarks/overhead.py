@@ -25,7 +25,6 @@ from torch.fx.passes.shape_prop import ShapeProp
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 from architectures import NAFNet
-
 from mofa_compiler import apply
 
 

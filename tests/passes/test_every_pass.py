@@ -10,10 +10,10 @@ from torch import nn
 
 from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import Roadmap
+from mofa_compiler.network import Network
 from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.registry import available
 from mofa_compiler.rewriting import Pass, rewrite
-from mofa_compiler.survey import Network
 from tests.rewrites import network, output, signatures
 
 MODELS = {
@@ -67,7 +67,7 @@ def test_totals_are_those_of_the_edits(model: nn.Module, pass_: Pass):
 
 def test_second_run_changes_nothing_of_its_kind(model: nn.Module, pass_: Pass):
     once, first = rewrite(prepared(model, pass_), pass_)
-    again, second = rewrite(once, pass_)
+    _again, second = rewrite(once, pass_)
     assert not {edit.path for edit in second.rewritten} & {edit.path for edit in first.rewritten}
 
 

@@ -17,9 +17,9 @@ from architectures import PMRID, NAFNet
 from mofa_compiler import apply, capture
 from mofa_compiler.anatomy import infer
 from mofa_compiler.errors import MofaError
+from mofa_compiler.network import Network
 from mofa_compiler.report import distribution as report
 from mofa_compiler.report import plot
-from mofa_compiler.survey import Network
 
 
 def network(model: nn.Module, *shape: int) -> Network:

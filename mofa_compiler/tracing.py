@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -54,6 +55,7 @@ def capture(model: nn.Module, example_inputs: Tensor | Sequence[Tensor] | None =
             constants = {k: model.__dict__.pop(k) for k in list(model.__dict__) if k.startswith("_tensor_constant")}
     modules, tensors, containers, transient = _split_state(model, graph)
     tensors |= constants
+    transient |= constants.keys()  # written into the graph by tracing: no state_dict holds them
     _unbake_dropout(graph)
     program = Program(
         name=type(model).__name__,
@@ -254,7 +256,9 @@ def propagate(program: Program) -> None:
         except Exception as error:
             # Constants that live on a real device do not mix with meta tensors; fake tensors carry a device.
             fake = fake or FakeTensorMode(allow_non_fake_inputs=True)
-            attempts = [fake, nullcontext()] if node.target in program.opaque else [fake]
+            attempts: list[AbstractContextManager[Any]] = [fake]
+            if node.target in program.opaque:
+                attempts.append(nullcontext())
             for attempt in attempts:  # an opaque part may look at values: only then anything is computed
                 try:
                     node.meta["val"] = _evaluate_in(attempt, node, program)
@@ -276,7 +280,7 @@ def _evaluate_in(mode: AbstractContextManager[Any], node: fx.Node, program: Prog
         values = fx.map_arg(value, lambda n: n.meta["val"])
         return pytree.tree_map_only(Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype), values)
 
-    with mode, torch.no_grad():
+    with _quiet(), mode, torch.no_grad():
         args, kwargs = zeros(node.args), zeros(node.kwargs)
         if node.op == "call_module":
             value = program.modules[str(node.target)](*args, **kwargs)
@@ -285,6 +289,18 @@ def _evaluate_in(mode: AbstractContextManager[Any], node: fx.Node, program: Prog
         else:
             value = getattr(args[0], str(node.target))(*args[1:], **kwargs)
     return pytree.tree_map_only(Tensor, lambda t: torch.empty_like(t, device="meta"), value)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging a failed fake call: our error says it in one line."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    was = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = was
 
 
 def _describe(node: fx.Node) -> str:

@@ -1,0 +1,119 @@
+"""What a rewritten layer owes to the layers around it goes into a linear neighbour."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..survey import Layer, Step
+from .kernels import fill
+
+_HOMOGENEOUS = {"ReLU", "relu", "LeakyReLU", "leaky_relu"}
+
+
+@dataclass(frozen=True)
+class Affine:
+    """y[c] = scale[c] * x[c] + shift[c], or scale[c] a kernel and * a convolution."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def only(self, channels: slice) -> Affine:
+        """The same for some channels, the identity for the others."""
+        scale, shift = torch.ones_like(self.scale), torch.zeros_like(self.shift)
+        scale[channels], shift[channels] = self.scale[channels], self.shift[channels]
+        return Affine(scale, shift)
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Where an affine map that a layer owes to the layers behind it went: which neighbours took up what."""
+
+    neighbours: Mapping[str, nn.Module]
+    folded: Affine | None = None
+    side: str = ""
+    note: str = ""
+
+
+def compensate(layer: Layer, owed: Affine, convolved: int, modules: Mapping[str, nn.Module]) -> Folding:
+    """Fold what the output of a partial convolution at `layer` lacks into the linear layer next to it.
+
+    Tried in this order: a convolution or batch normalization directly behind; the convolution directly before; a
+    convolution behind activations that commute with a positive scale.
+    """
+    behind = [step for step in layer.behind if step.kind != "identity"]
+    if behind and _takes_input_scale(behind[0]):
+        path = str(behind[0].path)
+        return Folding({path: scale_inputs(modules[path], owed)}, owed, "behind")
+    untouched = owed.only(slice(convolved, None))
+    if layer.source and type(layer.source.module) is nn.Conv2d:
+        path = layer.source.path
+        lost = bool(owed.shift[:convolved].any())
+        note = "bias of the convolved channels dropped" if lost else ""
+        return Folding({path: scale_outputs(modules[path], untouched)}, untouched, "before", note)
+    while behind and behind[0].operation in _HOMOGENEOUS:
+        behind = behind[1:]
+    if behind and _takes_input_scale(behind[0]) and not isinstance(behind[0].module, _BatchNorm):
+        path = str(behind[0].path)
+        positive = Affine(owed.scale.clamp_min(0), torch.zeros_like(owed.shift))
+        note = "bias dropped" if bool(owed.shift.any()) else ""
+        return Folding({path: scale_inputs(modules[path], positive)}, positive, "behind", note)
+    return Folding({}, note="untouched channels not compensated: no linear layer next to it that only it uses")
+
+
+def _takes_input_scale(step: Step) -> bool:
+    module = step.module
+    if isinstance(module, _BatchNorm):
+        return module.running_mean is not None and module.affine
+    return type(module) is nn.Conv2d and module.groups == 1
+
+
+def scale_inputs(module: nn.Module, owed: Affine) -> nn.Module:
+    """A copy of `module` that does to x what it did to owed.scale * x + owed.shift (exact but for zero padding)."""
+    new = copy.deepcopy(module)
+    if isinstance(new, _BatchNorm):
+        return _scale_batch_norm(new, owed)
+    assert isinstance(new, nn.Conv2d)
+    weight = new.weight.detach().double()
+    shift = weight.sum((2, 3)) @ owed.shift
+    fill(new.weight, weight * owed.scale.view(1, -1, 1, 1))
+    _add_bias(new, shift)
+    return new
+
+
+def scale_outputs(module: nn.Module, owed: Affine) -> nn.Module:
+    """A copy of a convolution with owed.scale * y + owed.shift for output y."""
+    new = copy.deepcopy(module)
+    assert isinstance(new, nn.Conv2d)
+    fill(new.weight, new.weight.detach().double() * owed.scale.view(-1, 1, 1, 1))
+    if new.bias is not None:
+        fill(new.bias, new.bias.detach().double() * owed.scale)
+    _add_bias(new, owed.shift)
+    return new
+
+
+def _add_bias(conv: nn.Conv2d, shift: Tensor) -> None:
+    if conv.bias is not None:
+        fill(conv.bias, conv.bias.detach().double() + shift)
+    elif bool(shift.any()):
+        conv.bias = nn.Parameter(shift.to(conv.weight), requires_grad=conv.weight.requires_grad)
+
+
+def _scale_batch_norm(norm: _BatchNorm, owed: Affine) -> _BatchNorm:
+    """Move the scale into the running statistics, so that training, which normalizes anew, stays unaffected."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    safe = torch.where(owed.scale == 0, torch.ones_like(owed.scale), owed.scale)
+    mean = (norm.running_mean.double() - owed.shift) / safe
+    variance = (norm.running_var.double() + norm.eps) / safe.square() - norm.eps
+    # A variance cannot be negative: where the scale is that large, the rest of it goes into the weight.
+    kept = variance.clamp_min(0)
+    factor = safe * ((kept + norm.eps).sqrt() / (norm.running_var.double() + norm.eps).sqrt())
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(kept)
+    fill(norm.weight, norm.weight.detach().double() * factor)
+    return norm

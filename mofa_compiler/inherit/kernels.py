@@ -1,0 +1,85 @@
+"""Making and filling convolutions."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import PartialConv2d
+
+Kind = TypeVar("Kind", bound=PartialConv2d)
+
+
+def fill(parameter: Tensor, values: Tensor) -> None:
+    """Copy values into a parameter, in its dtype and on its device."""
+    with torch.no_grad():
+        parameter.copy_(values.to(parameter))
+
+
+def dirac(channels: int, kernel_size: tuple[int, ...], depthwise: bool) -> Tensor:
+    """The kernel of a convolution that passes every channel through: (C, 1 or C, k, k), float64."""
+    kernel = torch.zeros(channels, 1 if depthwise else channels, *kernel_size, dtype=torch.float64)
+    index = torch.arange(channels)
+    kernel[index, 0 if depthwise else index, (kernel_size[0] - 1) // 2, (kernel_size[1] - 1) // 2] = 1
+    return kernel
+
+
+def diagonal(kernels: Tensor) -> Tensor:
+    """Depthwise kernels (C, 1, k, k) as the dense kernel (C, C, k, k) that does the same."""
+    channels = kernels.shape[0]
+    dense = kernels.new_zeros(channels, channels, *kernels.shape[2:])
+    index = torch.arange(channels)
+    dense[index, index] = kernels[:, 0]
+    return dense
+
+
+def is_diagonal(kernel: Tensor) -> bool:
+    """Whether a dense kernel (C, C, k, k) mixes no channels."""
+    index = torch.arange(kernel.shape[0])
+    return int(kernel.count_nonzero()) == int(kernel[index, index].count_nonzero())
+
+
+def depthwise_like(kernels: Tensor, old: nn.Conv2d) -> nn.Conv2d:
+    """A stride-1 depthwise convolution with these kernels (C, 1, k, k) and the bias and padding mode of `old`."""
+    channels, _, height, width = kernels.shape
+    new = nn.Conv2d(
+        channels,
+        channels,
+        (height, width),
+        padding="same",
+        groups=channels,
+        bias=old.bias is not None,
+        padding_mode=old.padding_mode,
+        device=old.weight.device,
+        dtype=old.weight.dtype,
+    )
+    fill(new.weight, kernels)
+    if new.bias is not None and old.bias is not None:
+        fill(new.bias, old.bias.detach())
+    return new
+
+
+def like(old: PartialConv2d, kind: type[Kind], convolved: int | None = None) -> Kind:
+    """A partial convolution of a kind, over as many channels, that is otherwise made as `old`; weights are fresh."""
+    conv = old.conv
+    return kind(
+        old.channels,
+        convolved or old.convolved,
+        (conv.kernel_size[0], conv.kernel_size[1]),
+        dilation=(conv.dilation[0], conv.dilation[1]),
+        padding_mode=conv.padding_mode,
+        bias=conv.bias is not None,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+    )
+
+
+def without_bias(conv: nn.Module) -> nn.Conv2d:
+    """A copy of a convolution with its bias dropped."""
+    new = copy.deepcopy(conv)
+    assert isinstance(new, nn.Conv2d)
+    new.bias = None
+    return new
