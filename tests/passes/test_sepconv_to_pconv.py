@@ -117,6 +117,33 @@ def test_shared_module_is_rewritten_at_every_call():
     assert diff.edits[0].macs == 2 * (2 * 2 * 9 - 8 * 9) * 32 * 32
 
 
+def test_neighbours_that_serve_another_place_are_not_adjusted():
+    class SharedPointwise(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+            self.a, self.b, self.pointwise = depthwise(), depthwise(), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.pointwise(self.a(self.first(x).sin()))
+            return self.last(self.pointwise(self.b(x.cos())))
+
+    _, diff = assert_rewrites(
+        SepConvToPConv(),
+        SharedPointwise(),
+        after={"a": "PConv2d(8, k3, bias, portion=1/4)", "b": "PConv2d(8, k3, bias, portion=1/4)"},
+    )
+    assert {edit.path for edit in diff.edits} == {"a", "b"}
+    assert all("not compensated" in edit.note for edit in diff.edits)
+
+
+def test_tied_parameters_are_refused():
+    model = chain(depthwise(), nn.Conv2d(8, 8, 1), depthwise(), nn.Conv2d(8, 8, 1))
+    model[3].weight = model[1].weight
+    _, diff = assert_rewrites(SepConvToPConv(), model, after={})
+    assert {skip.path for skip in diff.skips if "shares a parameter" in skip.reason} == {"1", "3"}
+
+
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 
