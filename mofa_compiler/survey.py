@@ -66,7 +66,7 @@ class Step:
 
     @property
     def is_pointwise(self) -> bool:
-        return self.module is not None and is_pointwise(self.module)
+        return self.kind == "conv" and self.module is not None and is_pointwise(self.module)
 
 
 @dataclass(frozen=True)

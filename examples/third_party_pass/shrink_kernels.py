@@ -35,11 +35,9 @@ class ShrinkKernels(Pass):
             return None
         energy = conv.weight.detach().square()
         share = float(energy[..., 1:4, 1:4].sum() / energy.sum())
-        return (
-            Match()
-            if share >= self.keep
-            else Skip(f"its centre holds {share:.0%} of the energy, below {self.keep:.0%}")
-        )
+        if share < self.keep:
+            return Skip(f"its centre holds {share:.0%} of the energy, below {self.keep:.0%}")
+        return Match()
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
         old = modules[layer.path]

@@ -68,6 +68,8 @@ def compensate(layer: Layer, owed: Affine, convolved: int, modules: Mapping[str,
 
 def _takes_input_scale(step: Step) -> bool:
     module = step.module
+    if step.kind == "other":
+        return False
     if isinstance(module, _BatchNorm):
         return module.running_mean is not None and module.affine
     return type(module) is nn.Conv2d and module.groups == 1
