@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -101,20 +101,31 @@ class Program:
         return next((t.device for t in self.tensors.values()), torch.device("cpu"))
 
 
-def evaluate(node: fx.Node, program: Program) -> Any:
+class Scope(Protocol):
+    """What the nodes of a graph refer to: a program, or a model that is being traced."""
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]: ...
+    @property
+    def tensors(self) -> Mapping[str, Tensor]: ...
+    @property
+    def training(self) -> bool: ...
+
+
+def evaluate(node: fx.Node, scope: Scope) -> Any:
     """The value of one node on the meta values of its arguments."""
     args = fx.map_arg(node.args, lambda n: n.meta["val"])
     kwargs = fx.map_arg(node.kwargs, lambda n: n.meta["val"])
     with torch.no_grad():
         if node.op == "call_module":
-            return meta_twin(program.modules[str(node.target)])(*args, **kwargs)
+            return meta_twin(scope.modules[str(node.target)])(*args, **kwargs)
         if node.op == "call_function":
             return cast(Callable[..., Any], node.target)(*args, **kwargs)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         if node.target == "training":
-            return program.training
-        return program.tensors[str(node.target)].to("meta")
+            return scope.training
+        return scope.tensors[str(node.target)].to("meta")
 
 
 def meta_twin(module: nn.Module) -> nn.Module:

@@ -1,17 +1,16 @@
-"""From an `nn.Module` to a `Program`: torch.fx tracing, then shapes by running the graph on meta tensors.
+"""From an `nn.Module` to a `Program`: torch.fx tracing with values, computed on meta tensors.
 
-While a model is traced, torch.fx patches `nn.Module.__call__` and `__getattr__`, and this module patches
-`torch.autograd.Function.apply`, so that a custom function stays one node with its backward; a lock keeps two traces
-apart and everything is put back afterwards, also after an error.
+While a model is traced, torch.fx patches `nn.Module.__call__` and `__getattr__`, and `patches` a few names more. Calls
+from other threads pass through, a lock keeps two traces apart, and all is put back afterwards, also after an error.
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -24,7 +23,9 @@ from torch.utils import _pytree as pytree
 
 from .errors import CaptureError
 from .layers import PartialConv2d
-from .program import InputSpec, Program, evaluate
+from .patches import patched
+from .program import InputSpec, Program, Scope, evaluate
+from .proxies import ShapedProxy
 
 _TRACING = threading.Lock()
 _DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
@@ -43,21 +44,27 @@ def capture(model: nn.Module, example_inputs: Tensor | Sequence[Tensor] | None =
     """
     inputs = input_specs(model, example_inputs)
     tracer = _Tracer(model, inputs)
-    with _TRACING, _patched_autograd(tracer):
+    with _TRACING, patched(tracer, model):
         try:
             graph = tracer.trace(model)
+        except _UnfitError as error:
+            shapes = ", ".join(str(spec) for spec in inputs)
+            raise CaptureError(
+                f"{type(model).__name__} does not take an input of shape {shapes}: {error}. Pass example_inputs "
+                "(--input) of a shape that it accepts"
+            ) from error
         except Exception as error:
             raise CaptureError(
-                f"cannot trace {type(model).__name__}{_where(tracer)}: {_one_line(error)}. Control flow on tensor "
-                "values or sizes stops the tracer: move it out of forward, or capture the part without it"
+                f"cannot trace {type(model).__name__}{_where(tracer)}: {_one_line(error)}. Control flow on the values "
+                "of tensors stops the tracer: move it out of forward, or capture the part without it"
             ) from error
         finally:
             constants = {k: model.__dict__.pop(k) for k in list(model.__dict__) if k.startswith("_tensor_constant")}
     modules, tensors, containers, transient = _split_state(model, graph)
     tensors |= constants
     transient |= constants.keys()  # written into the graph by tracing: no state_dict holds them
-    _unbake_dropout(graph)
-    program = Program(
+    _unbake_dropout(graph, model.training)
+    return Program(
         name=type(model).__name__,
         graph=graph,
         modules=modules,
@@ -68,8 +75,6 @@ def capture(model: nn.Module, example_inputs: Tensor | Sequence[Tensor] | None =
         transient=frozenset(transient),
         training=model.training,
     )
-    propagate(program)
-    return program
 
 
 def input_specs(model: nn.Module, example_inputs: Tensor | Sequence[Tensor] | None) -> tuple[InputSpec, ...]:
@@ -93,29 +98,65 @@ def input_specs(model: nn.Module, example_inputs: Tensor | Sequence[Tensor] | No
     return tuple(InputSpec(tuple(value.shape), value.dtype) for value in given)
 
 
+class _UnfitError(Exception):
+    """An operation cannot run on the shapes that reach it; the message names it."""
+
+
 class _Tracer(fx.Tracer):
-    """fx tracing that binds the example inputs and turns what it cannot trace into the smallest opaque leaf."""
+    """fx tracing with values: binds the example inputs, evaluates every node on meta tensors as it is made, and turns
+    what it cannot trace into the smallest opaque leaf."""
 
     def __init__(self, model: nn.Module, inputs: tuple[InputSpec, ...]):
         super().__init__()
         self.inputs = inputs
         self.opaque: dict[str, str] = {}
-        tensors = [*model.named_buffers(), *model.named_parameters()]
-        self.tensor_paths = {id(tensor): path for path, tensor in tensors}
+        self.modules = dict(model.named_modules())
+        held = [*model.named_buffers(), *model.named_parameters()]
+        self.tensor_paths = {id(tensor): path for path, tensor in held}
+        self.tensors: Mapping[str, Tensor] = ChainMap(dict(held), model.__dict__)  # constants are put on the model
+        self.training = model.training
+        self.evaluating = False
+        self.thread = threading.get_ident()
+
+    @property
+    def aside(self) -> bool:
+        """Whether a patched call comes from evaluating a node, or from another thread, and is none of the trace's."""
+        return self.evaluating or threading.get_ident() != self.thread
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = isinstance(m, (_ConvNd, PartialConv2d))
         return own or super().is_leaf_module(m, module_qualified_name)
 
+    def proxy(self, node: fx.Node) -> ShapedProxy:
+        return ShapedProxy(node, self)
+
+    def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(kind, target, *args, **kwargs)
+        if kind not in ("placeholder", "output"):
+            self.evaluating = True
+            try:
+                node.meta["val"] = _value(node, self, compute=target in self.opaque)
+            except Exception as error:
+                what = _describe(node)
+                self.graph.erase_node(node)
+                raise _UnfitError(f"{what} fails: {_one_line(error)}") from error
+            finally:
+                self.evaluating = False
+        return node
+
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if self.aside:
+            return forward(*args, **kwargs)
         path = self.path_of_module(m)
         last = next(iter(reversed(self.graph.nodes)))
         stack = dict(self.module_stack)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception as error:
+            if isinstance(error, _UnfitError) and not _wants_values(error):
+                raise
             for node in list(reversed(self.graph.nodes)):
                 if node is last:
                     break
@@ -129,7 +170,7 @@ class _Tracer(fx.Tracer):
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         # As fx does, but by a table instead of a walk over all parameters at every access.
         path = self.tensor_paths.get(id(attr_val)) if isinstance(attr_val, Tensor) else None
-        if path is None:
+        if path is None or self.aside:
             return attr_val
         if path not in parameter_proxy_cache:
             parameter_proxy_cache[path] = self.create_proxy("get_attr", path, (), {})
@@ -152,37 +193,9 @@ class _Tracer(fx.Tracer):
         if len(self.inputs) > len(names):
             raise TypeError(f"{len(self.inputs)} inputs were given, but forward() takes {len(names)}")
         proxies = [self.create_proxy("placeholder", name, (), {}) for name in names[: len(self.inputs)]]
+        for proxy, spec in zip(proxies, self.inputs, strict=True):
+            proxy.node.meta["val"] = torch.empty(spec.shape, dtype=spec.dtype, device="meta")
         return root_fn, [self.root, *proxies]
-
-
-@contextmanager
-def _patched_autograd(tracer: fx.Tracer) -> Iterator[None]:
-    """Record `SomeFunction.apply(...)` on proxies as one call, so that its own backward survives."""
-    original = torch.autograd.Function.__dict__["apply"]
-
-    def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(leaf, fx.Proxy) for leaf in pytree.tree_leaves((args, kwargs))):
-            return tracer.create_proxy("call_function", autograd_call(cls), args, kwargs)
-        return original.__get__(None, cls)(*args, **kwargs)
-
-    setattr(torch.autograd.Function, "apply", classmethod(apply))  # noqa: B010
-    try:
-        yield
-    finally:
-        setattr(torch.autograd.Function, "apply", original)  # noqa: B010
-
-
-@functools.cache
-def autograd_call(function: type[torch.autograd.Function]) -> Callable[..., Any]:
-    """A plain function for `function.apply`, as a graph node needs one; `.autograd_function` leads back."""
-
-    def call(*args: Any) -> Any:
-        return function.apply(*args)  # type: ignore[no-untyped-call]
-
-    call.__name__ = call.__qualname__ = f"apply_{function.__name__}"
-    call.__module__ = function.__module__
-    call.autograd_function = function  # type: ignore[attr-defined]
-    return call
 
 
 def _split_state(
@@ -222,7 +235,7 @@ def _ancestors(path: str, modules: dict[str, nn.Module]) -> list[str]:
     return [p for p in (".".join(parts[:i]) for i in range(1, len(parts))) if p in modules]
 
 
-def _unbake_dropout(graph: fx.Graph) -> None:
+def _unbake_dropout(graph: fx.Graph, training: bool) -> None:
     """Let functional dropout follow the module's mode at run time instead of the mode that it was traced in."""
     for node in list(graph.nodes):
         if node.op != "call_function" or node.target not in _DROPOUTS or not node.args:
@@ -232,48 +245,40 @@ def _unbake_dropout(graph: fx.Graph) -> None:
             continue
         with graph.inserting_before(node):
             mode = graph.get_attr("training")
+        mode.meta["val"] = training
         if "training" in node.kwargs:
             node.kwargs = {**node.kwargs, "training": mode}
         else:
             node.args = (*node.args[:2], mode, *node.args[3:])
 
 
-def propagate(program: Program) -> None:
-    """Write the value of every node, as meta tensors and plain Python values, into its `meta["val"]`.
+def _value(node: fx.Node, scope: Scope, *, compute: bool) -> Any:
+    """The value of a node as meta tensors and plain Python values.
 
-    Raises:
-        CaptureError: the model does not take inputs of these shapes.
+    Constants that live on a real device do not mix with meta tensors; fake tensors, which carry a device, come next.
+    Only where `compute` allows it, for an opaque part that looks at values, is anything computed, on zeros.
     """
-    specs = iter(program.inputs)
-    fake: FakeTensorMode | None = None
-    for node in program.graph.nodes:
-        try:
-            if node.op == "placeholder":
-                spec = next(specs)
-                node.meta["val"] = torch.empty(spec.shape, dtype=spec.dtype, device="meta")
-            elif node.op != "output":
-                node.meta["val"] = evaluate(node, program)
-        except Exception as error:
-            # Constants that live on a real device do not mix with meta tensors; fake tensors carry a device.
-            fake = fake or FakeTensorMode(allow_non_fake_inputs=True)
-            attempts: list[AbstractContextManager[Any]] = [fake]
-            if node.target in program.opaque:
-                attempts.append(nullcontext())
-            for attempt in attempts:  # an opaque part may look at values: only then anything is computed
-                try:
-                    node.meta["val"] = _evaluate_in(attempt, node, program)
-                    break
-                except Exception:
-                    continue
-            else:
-                shapes = ", ".join(str(spec) for spec in program.inputs)
-                raise CaptureError(
-                    f"{program.name} does not take an input of shape {shapes}: {_describe(node)} fails: "
-                    f"{_one_line(error)}. Pass example_inputs (--input) of a shape that it accepts"
-                ) from error
+    try:
+        return evaluate(node, scope)
+    except Exception as error:
+        attempts: list[AbstractContextManager[Any]] = [FakeTensorMode(allow_non_fake_inputs=True)]
+        if compute:
+            attempts.append(nullcontext())
+        for attempt in attempts:
+            try:
+                return _evaluate_in(attempt, node, scope)
+            except Exception:
+                continue
+        raise error
 
 
-def _evaluate_in(mode: AbstractContextManager[Any], node: fx.Node, program: Program) -> Any:
+def _wants_values(error: BaseException) -> bool:
+    """Whether an operation failed because it needs the values of tensors, not because of their shapes."""
+    cause = error.__cause__
+    return isinstance(cause, NotImplementedError) or "meta" in str(cause) or "data-dependent" in str(cause).lower()
+
+
+def _evaluate_in(mode: AbstractContextManager[Any], node: fx.Node, scope: Scope) -> Any:
     """The value of a node, computed under a mode on zeros of its arguments' shapes, as meta tensors."""
 
     def zeros(value: Any) -> Any:
@@ -283,7 +288,7 @@ def _evaluate_in(mode: AbstractContextManager[Any], node: fx.Node, program: Prog
     with _quiet(), mode, torch.no_grad():
         args, kwargs = zeros(node.args), zeros(node.kwargs)
         if node.op == "call_module":
-            value = program.modules[str(node.target)](*args, **kwargs)
+            value = scope.modules[str(node.target)](*args, **kwargs)
         elif node.op == "call_function":
             value = cast(Callable[..., Any], node.target)(*args, **kwargs)
         else:

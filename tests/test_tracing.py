@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import threading
 
 import pytest
 import torch
@@ -99,13 +101,13 @@ def test_untraceable_submodule_becomes_one_opaque_leaf():
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(Branching(), nn.ReLU()))
     program = capture(model, torch.rand(1, 3, 16, 16))
     assert list(program.opaque) == ["1.0"]
-    assert "symbolically traced" in program.opaque["1.0"]
+    assert "values of a tensor" in program.opaque["1.0"]
     x = torch.rand(1, 3, 8, 12)
     assert torch.equal(program.graph_module(x), model(x))
 
 
 def test_untraceable_root_is_an_error_that_says_why():
-    with pytest.raises(CaptureError, match=r"cannot trace Branching.*control flow"):
+    with pytest.raises(CaptureError, match=r"cannot trace Branching.*bool\(\) of the values of a tensor"):
         capture(Branching(), torch.rand(1, 3, 16, 16))
 
 
@@ -164,3 +166,131 @@ def test_unused_and_twice_registered_state_survives():
 def test_half_precision():
     program = capture(NAFNet(width=8).bfloat16(), torch.rand(1, 3, 32, 32, dtype=torch.bfloat16))
     assert program.graph_module(torch.rand(1, 3, 32, 32, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+# --- decisions on sizes ----------------------------------------------------------------------------------------------
+
+
+class Sizes(nn.Module):
+    """A convolution, then whatever `body` does with sizes."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.conv, self.body = nn.Conv2d(3, 4, 3, padding=1), body
+
+    def forward(self, x):
+        return self.body(self.conv(x))
+
+
+def crop(x):
+    """Two branches on a size."""
+    return x[..., 1:] if x.shape[-1] % 2 else x
+
+
+def windows(x):
+    """A loop over as many windows as there are."""
+    return torch.cat([x[..., i * 4 : i * 4 + 4].softmax(-1) for i in range(x.shape[-1] // 4)], dim=-1)
+
+
+def pieces(x):
+    """As many pieces as the width gives."""
+    return sum(piece.mean(-1) for piece in x.split(4, dim=-1))
+
+
+def to_int(x):
+    return F.adaptive_avg_pool2d(x, int(x.shape[-1] / 2))
+
+
+def unpacked(x):
+    batch, channels, height, width = x.shape
+    return x.reshape(batch, channels, height * width).transpose(1, 2).reshape(batch, height, width, channels)
+
+
+def rounded(x):
+    return F.interpolate(x, size=(math.ceil(x.shape[2] / 2), round(x.shape[3] / 2)))
+
+
+def aliased(x):
+    y = x
+    x += 1
+    return x * y
+
+
+def written(x):
+    x = x.clone()
+    x[:, :2] = x[:, 2:] * 2
+    x[..., 0] += 1
+    return x
+
+
+def checked(x):
+    if not isinstance(x, torch.Tensor) or not torch.is_tensor(x) or not torch.jit.isinstance(x, torch.Tensor):
+        return x
+    return x.relu() if isinstance(x.shape[2], int) and x.dim() == 4 and x.dtype.is_floating_point else -x
+
+
+def factories(x):
+    grid = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype) + torch.zeros(x.size(2), 1).to(x)
+    return x + grid
+
+
+def checkpointed(x):
+    return torch.utils.checkpoint.checkpoint(torch.sigmoid, x, use_reentrant=True) * 2
+
+
+FREE = [unpacked, rounded, aliased, written, checked, factories, checkpointed]
+GUARDED = [crop, windows, pieces, to_int]
+
+
+@pytest.mark.parametrize("body", FREE + GUARDED, ids=lambda body: body.__name__)
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_decisions_on_sizes(body):
+    model = Sizes(body)
+    program = capture(model, torch.rand(2, 3, 8, 12))
+    assert program.opaque == {}
+    x = torch.rand(2, 3, 8, 12)
+    assert torch.equal(program.graph_module(x), model(x))
+
+
+@pytest.mark.parametrize("body", FREE, ids=lambda body: body.__name__)
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_sizes_stay_symbolic(body):
+    model = Sizes(body)
+    module = capture(model, torch.rand(2, 3, 8, 12)).graph_module
+    x = torch.rand(3, 3, 10, 9)
+    assert torch.equal(module(x), model(x))
+
+
+@pytest.mark.parametrize("body", GUARDED, ids=lambda body: body.__name__)
+def test_another_size_is_right_or_an_error_that_says_so(body):
+    model = Sizes(body)
+    module = capture(model, torch.rand(1, 3, 8, 12)).graph_module
+    with pytest.raises(RuntimeError, match="capture it again at this"):
+        module(torch.rand(1, 3, 8, 17))
+    x = torch.rand(1, 3, 8, 17)
+    assert torch.equal(capture(model, x).graph_module(x), model(x))
+
+
+def test_random_values_stay_random():
+    module = capture(Sizes(lambda x: x + torch.randn(1)), torch.rand(1, 3, 8, 8)).graph_module
+    x = torch.rand(1, 3, 8, 8)
+    assert not torch.equal(module(x), module(x))
+
+
+def test_another_thread_may_run_models_meanwhile():
+    model, x = NAFNet(width=4), torch.rand(1, 3, 16, 16)
+    expected, outcomes = model(x), []
+    stop = threading.Event()
+
+    def run():
+        while not stop.is_set():
+            outcomes.append(torch.equal(model(x), expected))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    for _ in range(5):
+        capture(NAFNet(width=4), x)
+    stop.set()
+    thread.join()
+    assert outcomes
+    assert all(outcomes)

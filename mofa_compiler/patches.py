@@ -1,0 +1,129 @@
+"""What is patched while a model is traced, beyond what torch.fx patches itself.
+
+`torch.autograd.Function.apply`, torch's tensor factories, `torch.is_tensor`, `torch.jit.isinstance`, and `isinstance` in
+the Python modules that define the model. All of it is put back, also after an error.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import CheckpointFunction
+
+from .proxies import ShapedProxy
+
+_FACTORIES = ("zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye", "tensor", "meshgrid")
+_RANDOM = ("rand", "randn", "randint", "randperm", "normal")
+
+
+class Recorder(Protocol):
+    """What a patch needs of a tracer."""
+
+    @property
+    def aside(self) -> bool:
+        """Whether a call is none of the trace's."""
+
+    def create_proxy(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call."""
+
+
+@contextmanager
+def patched(tracer: Recorder, model: nn.Module) -> Iterator[None]:
+    """All patches, for as long as a model is traced."""
+    with _patched_autograd(tracer), _patched_factories(tracer), _patched_checks(model):
+        yield
+
+
+@contextmanager
+def _patched_autograd(tracer: Recorder) -> Iterator[None]:
+    """Record `SomeFunction.apply(...)` on proxies as one call, so that its own backward survives."""
+    original = torch.autograd.Function.__dict__["apply"]
+
+    def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(leaf, fx.Proxy) for leaf in pytree.tree_leaves((args, kwargs))):
+            if cls is CheckpointFunction:
+                function, _preserve_rng_state, *inputs = args
+                return function(*inputs)  # recomputing activations is the trainer's choice, not the network's
+            return tracer.create_proxy("call_function", autograd_call(cls), args, kwargs)
+        return original.__get__(None, cls)(*args, **kwargs)
+
+    setattr(torch.autograd.Function, "apply", classmethod(apply))  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(torch.autograd.Function, "apply", original)  # noqa: B010
+
+
+@contextmanager
+def _patched_factories(tracer: Recorder) -> Iterator[None]:
+    """Record `torch.zeros(n)` and its like where a size or device is a proxy, and always where it is random."""
+
+    def recorded(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(make)
+        def factory(*args: Any, **kwargs: Any) -> Any:
+            proxied = any(isinstance(leaf, fx.Proxy) for leaf in pytree.tree_leaves((args, kwargs)))
+            if not tracer.aside and (proxied or name in _RANDOM):
+                return tracer.create_proxy("call_function", make, args, kwargs)
+            return make(*args, **kwargs)
+
+        return factory
+
+    originals = {name: getattr(torch, name) for name in (*_FACTORIES, *_RANDOM)}
+    for name, make in originals.items():
+        setattr(torch, name, recorded(name, make))
+    try:
+        yield
+    finally:
+        for name, make in originals.items():
+            setattr(torch, name, make)
+
+
+@contextmanager
+def _patched_checks(model: nn.Module) -> Iterator[None]:
+    """Let `isinstance` and its like, in the modules that define the model, see a proxy as what it stands for.
+
+    Without this a branch on `isinstance(x, torch.Tensor)` would silently be traced the wrong way.
+    """
+
+    def stands_for(found: Callable[..., bool]) -> Callable[..., bool]:
+        def check(value: Any, *classes: Any) -> bool:
+            known = isinstance(value, ShapedProxy) and value.value is not None
+            return found(value, *classes) or (known and found(value.value, *classes))
+
+        return check
+
+    names = {kind.__module__ for module in model.modules() for kind in type(module).__mro__}
+    homes = [sys.modules[name] for name in sorted(names) if name in sys.modules and not name.startswith("torch.")]
+    patched = [(torch, "is_tensor"), (torch.jit, "isinstance"), *((home, "isinstance") for home in homes)]
+    undo = []
+    try:
+        for home, name in patched:
+            if home is builtins:
+                continue
+            undo.append((home, name, home.__dict__.get(name)))
+            setattr(home, name, stands_for(home.__dict__.get(name, isinstance)))
+        yield
+    finally:
+        for home, name, was in reversed(undo):
+            setattr(home, name, was) if was is not None else delattr(home, name)
+
+
+@functools.cache
+def autograd_call(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """A plain function for `function.apply`, as a graph node needs one; `.autograd_function` leads back."""
+
+    def call(*args: Any) -> Any:
+        return function.apply(*args)  # type: ignore[no-untyped-call]
+
+    call.__name__ = call.__qualname__ = f"apply_{function.__name__}"
+    call.__module__ = function.__module__
+    call.autograd_function = function  # type: ignore[attr-defined]
+    return call

@@ -1,0 +1,178 @@
+"""Proxies that know the value they stand for at the example size.
+
+Stock torch.fx proxies know nothing, so that `if h % 8:`, `range(n)` or `len(features)` stop the tracer. Here every node
+carries its value (a meta tensor, or a plain Python value) in `meta["val"]`. Where Python must decide on a size, the
+decision is written into the graph as a guard, which raises at an input size where it would come out otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, fx
+from torch.fx.proxy import TraceError
+
+
+def check_bool(value: object, traced: bool) -> None:
+    """Raise at an input size where the traced decision would come out otherwise."""
+    if bool(value) != traced:
+        raise RuntimeError("this network was captured for another input size: capture it again at this one")
+
+
+def check_value(value: object, traced: object) -> None:
+    """Raise at an input size where a number that was fixed while tracing is another one."""
+    if value != traced:
+        raise RuntimeError(
+            f"this network was captured where a size was {traced}, which now is {value}: capture it again at this size"
+        )
+
+
+def check_length(values: Any, traced: int) -> None:
+    """Raise at an input size where there are more or fewer tensors to go through."""
+    if len(values) != traced:
+        raise RuntimeError(
+            f"this network was captured with {traced} parts, which now are {len(values)}: capture it again at this size"
+        )
+
+
+GUARDS: frozenset[Callable[..., Any]] = frozenset({check_bool, check_value, check_length})
+
+
+class ShapedProxy(fx.Proxy):
+    """A proxy with the value that it has at the example size in `node.meta["val"]`."""
+
+    @property
+    def value(self) -> Any:
+        return self.node.meta.get("val")
+
+    def __getattr__(self, name: str) -> Any:
+        value = self.value
+        if isinstance(value, Tensor):
+            # What does not depend on the input's size is no node.
+            if name in ("ndim", "dtype", "layout", "is_cuda", "is_complex", "is_sparse"):
+                return getattr(value, name)
+            if name in ("dim", "ndimension", "is_floating_point", "element_size"):
+                return lambda: getattr(value, name)()
+            if not hasattr(value, name):
+                raise AttributeError(f"a tensor has no attribute {name!r}")
+        elif name.startswith("__"):
+            raise AttributeError(name)
+        return ShapedAttribute(self, name)
+
+    def _decide(self, convert: Callable[[Any], Any], check: Callable[..., Any]) -> Any:
+        value = self.value
+        if value is None or isinstance(value, Tensor):
+            raise TraceError(f"{convert.__name__}() of the values of a tensor")
+        decided = convert(value)
+        self.tracer.create_proxy("call_function", check, (self, decided if check is check_bool else value), {})
+        return decided
+
+    def __bool__(self) -> bool:
+        if isinstance(self.value, (tuple, list, dict)):
+            return bool(self.value)
+        return bool(self._decide(bool, check_bool))
+
+    def __int__(self) -> int:
+        return int(self._decide(int, check_value))
+
+    def __index__(self) -> int:
+        return int(self._decide(operator.index, check_value))
+
+    def __float__(self) -> float:
+        return float(self._decide(float, check_value))
+
+    def __format__(self, spec: str) -> str:
+        return format(self._decide(_itself, check_value), spec) if _is_number(self.value) else object.__repr__(self)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __ceil__(self) -> Any:
+        return self.tracer.create_proxy("call_function", math.ceil, (self,), {})
+
+    def __floor__(self) -> Any:
+        return self.tracer.create_proxy("call_function", math.floor, (self,), {})
+
+    def __trunc__(self) -> Any:
+        return self.tracer.create_proxy("call_function", math.trunc, (self,), {})
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return self.tracer.create_proxy("call_function", round, (self,) if digits is None else (self, digits), {})
+
+    def __len__(self) -> int:
+        value = self.value
+        if value is None:
+            raise TraceError("len() of an unknown value")
+        if _length_may_change(self):
+            self.tracer.create_proxy("call_function", check_length, (self, len(value)), {})
+        return len(value)
+
+    def __iter__(self) -> Iterator[Any]:
+        if isinstance(self.value, dict):
+            return iter(self.value)
+        return iter([self[index] for index in range(len(self))])  # type: ignore[index]
+
+    def __contains__(self, item: object) -> bool:
+        if not isinstance(self.value, dict):
+            raise TraceError("`in` a value that is not known")
+        return item in self.value.keys()  # noqa: SIM118 - for the type checker
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        # The write happens in place when the graph runs, as in the traced code, so every other view sees it.
+        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+
+class ShapedAttribute(ShapedProxy):
+    """`x.name`, a node only where it is used as a value; `x.name(...)` is a method call."""
+
+    def __init__(self, root: ShapedProxy, name: str):
+        self.root, self.attr, self.tracer = root, name, root.tracer
+        self._node: fx.Node | None = None
+
+    @property
+    def node(self) -> fx.Node:  # type: ignore[override]
+        if self._node is None:
+            self._node = self.tracer.create_proxy("call_function", getattr, (self.root, self.attr), {}).node
+        return self._node
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.tracer.create_proxy("call_method", self.attr, (self.root, *args), kwargs)
+
+
+def _augmented(operation: Callable[[Any, Any], Any]) -> Callable[[ShapedProxy, Any], Any]:
+    def assign(self: ShapedProxy, other: Any) -> Any:
+        target = operation if isinstance(self.value, Tensor) else getattr(operator, operation.__name__[1:])
+        return self.tracer.create_proxy("call_function", target, (self, other), {})
+
+    return assign
+
+
+for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"):
+    # Stock fx turns `x += y` into `x = x + y`, which another name for x would not see.
+    setattr(ShapedProxy, f"__{_name}__", _augmented(getattr(operator, _name)))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _length_may_change(proxy: ShapedProxy) -> bool:
+    """Whether a value's length depends on the input's size: a tensor's does, and that of a tensor cut into pieces."""
+    node, value = proxy.node, proxy.value
+    if isinstance(value, Tensor):
+        return True
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if name not in ("chunk", "split", "unbind", "tensor_split", "split_with_sizes"):
+        return False
+    dim: object = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
+    return not (isinstance(dim, int) and dim == 1)  # channels are the network's own
+
+
+del _name
