@@ -1,6 +1,6 @@
 """What is patched while a model is traced, beyond what torch.fx patches itself.
 
-`torch.autograd.Function.apply`, torch's tensor factories, `torch.is_tensor`, `torch.jit.isinstance`, and `isinstance` in
+`torch.autograd.Function.apply`, torch factories, `torch.is_tensor`, `torch.jit.isinstance`, and `isinstance` in
 the Python modules that define the model. All of it is put back, also after an error.
 """
 
