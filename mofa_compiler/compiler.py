@@ -21,7 +21,7 @@ from .program import InputSpec
 from .rewriting import Pass, rewrite
 from .roadmap import Roadmap
 from .tracing import capture
-from .verify import Verdict, psnr, relative_error
+from .verify import Verdict, exactness, psnr, relative_error
 
 Progress = Callable[[str, int, int], None]
 """Called before each step with what it is, how many are done, and how many there are."""
@@ -94,6 +94,7 @@ class Result:
                 Verdict(
                     diff.pass_name,
                     diff.exact,
+                    exactness(self.original.program),
                     relative_error(previous, output),
                     relative_error(first, output),
                     psnr(first, output),
@@ -121,7 +122,7 @@ class Result:
                 fates[key] = KeyFate((key,), "kept")
             elif key in after:
                 fates[key] = KeyFate((key,), "compensated" if owner in compensated else "rewritten")
-            elif owner in compensated or owner not in below:
+            elif owner not in below or (owner in compensated and f"{owner}.weight" in after):
                 fates[key] = KeyFate((), "dropped")
             else:
                 fates[key] = KeyFate(tuple(below[owner]), "rewritten")
@@ -174,7 +175,7 @@ def apply(
     steps = len(roadmap) + 1
     _check_weights(model)
     tell("capturing", 0, steps)
-    program = capture(copy.deepcopy(model), example_inputs)
+    program = capture(_copied(model), example_inputs)
     network = Network(program, infer(program))
     networks, diffs = [network], []
     cuda = [program.device] if program.device.type == "cuda" else []
@@ -190,6 +191,16 @@ def apply(
     if given is not None:
         example = [tensor.detach().clone().to(program.device) for tensor in given]
     return Result(roadmap, networks, diffs, example)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:  # old-style weight_norm keeps tensors that cannot be copied
+        raise RewriteError(
+            f"{type(model).__name__} cannot be copied ({error}): remove weight_norm by "
+            "torch.nn.utils.remove_weight_norm, or what else keeps tensors with a history on the module"
+        ) from error
 
 
 def _check_weights(model: nn.Module) -> None:

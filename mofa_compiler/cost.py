@@ -59,7 +59,7 @@ def module_macs(module: nn.Module, input_shape: tuple[int, ...], output_shape: t
 
 
 def node_macs(node: fx.Node, program: Program) -> int:
-    """MACs of one call."""
+    """MACs of one call; 0 for an opaque part that cannot be counted without running it."""
     if node.op == "call_module":
         module = program.modules[str(node.target)]
         value = node.meta["val"]
@@ -69,8 +69,11 @@ def node_macs(node: fx.Node, program: Program) -> int:
                 return known
     elif node.op not in ("call_function", "call_method") or function_name(node) not in _COUNTED:
         return 0
-    with FlopCounterMode(display=False) as counter:
-        evaluate(node, program)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            evaluate(node, program)
+    except RuntimeError:
+        return 0  # an opaque part that looks at values, which meta tensors do not have
     return int(counter.get_total_flops()) // 2
 
 

@@ -56,7 +56,7 @@ class Diff:
     @property
     def exact(self) -> bool:
         """Whether every edit keeps the function that the network computes."""
-        return all(edit.exact for edit in self.edits)
+        return all(edit.exact for edit in self.edits if edit.fate != "removed")
 
     @property
     def rewritten(self) -> tuple[Edit, ...]:

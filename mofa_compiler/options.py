@@ -5,12 +5,18 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 FROZEN = ConfigDict(extra="forbid")
 """Configuration of every pass's pydantic dataclass: an unknown option is an error."""
 
-Portion = Annotated[Fraction, Field(gt=0, le=1)]
+
+def _as_written(value: Any) -> Any:
+    """0.3 as 3/10, not as the binary fraction next to it."""
+    return str(value) if isinstance(value, float) else value
+
+
+Portion = Annotated[Fraction, BeforeValidator(_as_written), Field(gt=0, le=1)]
 """A share of the channels; TOML and Python may say 0.25, "1/4" or Fraction(1, 4)."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -56,14 +57,28 @@ class Program:
     transient: frozenset[str] = frozenset()
     training: bool = False
 
+    def tensor(self, path: str) -> Any:
+        """A parameter or buffer by its dotted name, also one of a leaf module's."""
+        if path in self.tensors:
+            return self.tensors[path]
+        owner, _, name = path.rpartition(".")
+        while owner not in self.modules:
+            owner, _, inner = owner.rpartition(".")
+            name = f"{inner}.{name}"
+        return operator.attrgetter(name)(self.modules[owner])
+
+    def _attribute(self, path: str) -> Any:
+        if path == "training":  # functional dropout reads the mode at run time
+            return self.training
+        return self.modules[path] if path in self.modules else self.tensor(path)
+
     @cached_property
     def graph_module(self) -> fx.GraphModule:
         """The program as a runnable module whose state_dict keys are those of the captured model."""
         attributes: dict[str, Any] = {**self.modules, **self.tensors}
         called = {str(node.target) for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
-        flag = {"training"} & called  # functional dropout reads the mode at run time
         module = fx.GraphModule(
-            {**{path: attributes[path] for path in called - flag}, **dict.fromkeys(flag, True)},
+            {path: self._attribute(path) for path in called},
             self.graph,
             class_name=self.name,
         )
@@ -106,8 +121,7 @@ class Scope(Protocol):
 
     @property
     def modules(self) -> Mapping[str, nn.Module]: ...
-    @property
-    def tensors(self) -> Mapping[str, Tensor]: ...
+    def tensor(self, path: str) -> Any: ...
     @property
     def training(self) -> bool: ...
 
@@ -125,7 +139,7 @@ def evaluate(node: fx.Node, scope: Scope) -> Any:
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         if node.target == "training":
             return scope.training
-        return scope.tensors[str(node.target)].to("meta")
+        return scope.tensor(str(node.target)).to("meta")
 
 
 def meta_twin(module: nn.Module) -> nn.Module:

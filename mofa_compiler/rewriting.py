@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import fx, nn
 
 from .cost import node_macs
@@ -20,7 +21,7 @@ from .diff import Diff, Edit, Refusal
 from .errors import RewriteError
 from .layers import PartialConv2d
 from .network import Network
-from .program import evaluate
+from .program import Program, evaluate
 from .survey import Layer, signature
 from .verify import EXACT_TOLERANCE, module_error
 
@@ -147,9 +148,12 @@ class _Surgery:
         output = self.graph.graph_copy(program.graph, self.node_of)
         self.graph.output(output)
         self.by_name = {node.name: new for node, new in self.node_of.items()}
-        self.aliases: dict[int, list[str]] = {}
+        names: dict[int, list[str]] = {}
         for path, module in program.modules.items():
-            self.aliases.setdefault(id(module), []).append(path)
+            names.setdefault(id(module), []).append(path)
+        self.aliases = {path: names[id(module)] for path, module in program.modules.items()}
+        self.readers: dict[str, list[fx.Node]] = {}
+        self.compensated: dict[str, tuple[int, nn.Module]] = {}
         self.edits: list[Edit] = []
         self.calls = Counter(str(node.target) for node in program.graph.nodes if node.op == "call_module")
 
@@ -158,21 +162,29 @@ class _Surgery:
         replacement = self.pass_.build(layer, self.modules)
         new = replacement.module
         new.train(old.training)
+        if not any(parameter.requires_grad for parameter in old.parameters()):
+            new.requires_grad_(False)
         edit = replace(
             self._edit(layer.path, old, new, replacement.fate),
             exact=replacement.exact,
             note="; ".join(filter(None, (found.note, replacement.note))),
             error=self._checked_error(layer, replacement.reference or old, new) if replacement.exact else None,
         )
-        self.edits.append(replace(edit, macs=self._put(layer, new) - layer.macs))
+        index = len(self.edits)
+        behind = {step.node for step in layer.behind} & set(replacement.bypassed)
+        shapes = [self.by_name[name].meta["val"].shape for name in behind or [node.name for node in layer.nodes]]
+        for name in replacement.bypassed:
+            self._bypass(name)
+        for path, neighbour in replacement.compensated.items():
+            self._compensate(path, neighbour)
+        for name in set(replacement.bypassed) - behind:
+            self._refresh(name, layer)
+        self.edits.insert(index, replace(edit, macs=self._put(layer, new, shapes) - layer.macs))
+        self._account(replacement.compensated)
         self.ideals.pop(layer.path, None)
         if replacement.stands_for is not None:
             path = next(p for p, child in _spread(layer.path, new) if isinstance(child, PartialConv2d))
             self.ideals[path] = replacement.stands_for
-        for path, neighbour in replacement.compensated.items():
-            self._compensate(path, neighbour)
-        for name in replacement.bypassed:
-            self._bypass(name)
 
     def finish(self) -> Network:
         program = self.network.program
@@ -190,17 +202,21 @@ class _Surgery:
             )
         return error
 
-    def _put(self, layer: Layer, new: nn.Module) -> int:
+    @property
+    def _scope(self) -> Program:
+        return replace(self.network.program, modules=self.modules)
+
+    def _put(self, layer: Layer, new: nn.Module, shapes: list[torch.Size]) -> int:
         """Put `new` where the layer stood, at every call; returns its MACs."""
         children = list(_spread(layer.path, new))
-        for alias in self.aliases.get(id(self.modules[layer.path]), [layer.path]):
+        for alias in self.aliases[layer.path]:
             del self.modules[alias]
             self.modules.update(_spread(alias, new))
             if isinstance(new, nn.Sequential):
                 self.containers[alias] = nn.Sequential
-        scratch = replace(self.network.program, modules=self.modules)
-        macs = 0
-        for original in layer.nodes:
+        self.aliases.update({path: [path] for path, _ in children})
+        scope, macs = self._scope, 0
+        for original, shape in zip(layer.nodes, shapes, strict=True):
             node = self.node_of[original]
             stack = dict(original.meta.get("nn_module_stack") or {})
             source: Any = node.args[0]
@@ -210,10 +226,15 @@ class _Surgery:
                     inner = {path: (path, type(child))} if path != layer.path else {}
                     source.meta = {"nn_module_stack": {**stack, **inner}}
                     try:
-                        source.meta["val"] = evaluate(source, scratch)
+                        source.meta["val"] = evaluate(source, scope)
                     except RuntimeError as error:
                         raise RewriteError(f"{self.pass_.name}: {path} does not fit: {error}") from error
-                    macs += node_macs(source, scratch)
+                    macs += node_macs(source, scope)
+            if source.meta["val"].shape != shape:
+                raise RewriteError(
+                    f"{self.pass_.name}: {layer.path} gave {tuple(shape)}, what was built for it gives "
+                    f"{tuple(source.meta['val'].shape)}: a bug in this pass"
+                )
             node.replace_all_uses_with(source)
             self.node_of[original] = self.by_name[original.name] = source
             self.graph.erase_node(node)
@@ -222,11 +243,21 @@ class _Surgery:
     def _compensate(self, path: str, neighbour: nn.Module) -> None:
         old = self.modules[path]
         neighbour.train(old.training)
-        for alias in self.aliases.get(id(old), [path]):
+        for alias in self.aliases[path]:
             self.modules[alias] = neighbour
-        self.aliases[id(neighbour)] = self.aliases.get(id(old), [path])
-        if all(edit.path != path for edit in self.edits[-2:]):
+        self.ideals.pop(path, None)  # what it stood for, it stood for with its old weights
+        if path not in self.compensated:
+            self.compensated[path] = (len(self.edits), old)
             self.edits.append(self._edit(path, old, neighbour, "compensated"))
+
+    def _account(self, paths: Iterable[str]) -> None:
+        """Bring the edits of adjusted neighbours up to date: adjusted twice, or moved to another size."""
+        for path in paths:
+            index, old = self.compensated[path]
+            index = next(i for i in range(index, len(self.edits)) if self.edits[i].path == path)
+            layer = self.network.layers.get(path)
+            macs = sum(node_macs(self.node_of[n], self._scope) for n in layer.nodes) - layer.macs if layer else 0
+            self.edits[index] = replace(self._edit(path, old, self.modules[path], "compensated"), macs=macs)
 
     def _edit(self, path: str, old: nn.Module, new: nn.Module | None, fate: str) -> Edit:
         stage = self.network.anatomy.stage_of(path)
@@ -246,6 +277,7 @@ class _Surgery:
         node = self.by_name[name]
         source = node.args[0]
         assert isinstance(source, fx.Node)
+        self.readers[name] = list(node.users)
         node.replace_all_uses_with(source)
         self.graph.erase_node(node)
         if node.op != "call_module":
@@ -253,10 +285,18 @@ class _Surgery:
         path = str(node.target)
         self.calls[path] -= 1
         if not self.calls[path]:
-            module = self.modules[path]
-            for alias in self.aliases[id(module)]:
+            self.edits.append(self._edit(path, self.modules[path], None, "removed"))
+            for alias in self.aliases[path]:
                 del self.modules[alias]
-            self.edits.append(self._edit(path, module, None, "removed"))
+
+    def _refresh(self, name: str, layer: Layer) -> None:
+        """Bring the values between a bypassed node and the layer up to date; nothing else reads there."""
+        ends = {self.node_of[node] for node in layer.nodes}
+        for reader in self.readers[name]:
+            node = reader
+            while node not in ends:
+                node.meta["val"] = evaluate(node, self._scope)
+                node = next(iter(node.users))
 
 
 def _spread(path: str, module: nn.Module) -> Iterable[tuple[str, nn.Module]]:

@@ -47,8 +47,7 @@ class Roadmap:
             if late:
                 raise RoadmapError(
                     f"roadmap {self.name!r}: {pass_.name} (pass {index + 1}) comes before {late} "
-                    f"(pass {names.index(late, index) + 1}), which would then find nothing of what it works on; "
-                    f"put {late} first"
+                    f"(pass {names.index(late, index) + 1}), whose work it builds on; put {late} first"
                 )
 
     def __iter__(self) -> Iterator[Pass]:

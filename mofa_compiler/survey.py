@@ -61,6 +61,8 @@ class Step:
     module: nn.Module | None
     factor: int | None = None
     """Enlargement of a resize by a factor or of a pixel shuffle, where it is whole and the same in both directions"""
+    free: bool = True
+    """Whether its weights may be adjusted for a neighbour: called once, nothing shared, no hooks, no input or output"""
     mode: str | None = None
     """Interpolation of a resize, `bilinear` with aligned corners as `bilinear, aligned`"""
 
@@ -142,7 +144,7 @@ def survey(program: Program, anatomy: Anatomy) -> dict[str, Layer]:
     for node in program.graph.nodes:
         if node.op == "call_module" and isinstance(program.modules[node.target], (_ConvNd, PartialConv2d)):
             calls.setdefault(node.target, []).append(node)
-    linked = _Links(program)
+    linked = _Links(program, anatomy)
     merged: set[str] = set()  # pointwise convolutions that count together with the depthwise one before them
     layers: dict[str, Layer] = {}
     for path, nodes in calls.items():
@@ -153,8 +155,10 @@ def survey(program: Program, anatomy: Anatomy) -> dict[str, Layer]:
             assert isinstance(pointwise, nn.Conv2d) and layer.pointwise.path
             mixes_to = pointwise.out_channels
             merged.add(layer.pointwise.path)
+        if layer.is_depthwise and layer.pointwise and layer.pointwise.path in anatomy.output_paths:
+            layer = replace(layer, is_output=True)
         if path not in merged and len(layer.input_shape) == 4:
-            vanilla = len(nodes) * vanilla_macs(layer.module, mixes_to, layer.input_shape, layer.output_shape)
+            vanilla = sum(vanilla_macs(layer.module, mixes_to, *_shapes(node)) for node in nodes)
             layer = replace(layer, vanilla=vanilla)
         layers[path] = layer
     return layers
@@ -172,8 +176,7 @@ def keeps_size(conv: nn.Conv2d) -> bool:
 def _layer(path: str, nodes: list[fx.Node], links: _Links, anatomy: Anatomy, earlier: Mapping[str, Layer]) -> Layer:
     program = links.program
     module = program.modules[path]
-    source = nodes[0].args[0]
-    assert isinstance(source, fx.Node)
+    input_shape, output_shape = _shapes(nodes[0])
     once = len(nodes) == 1
     before = tuple(links.chain(nodes[0], forward=False)) if once else ()
     nearest = next((step for step in before if step.kind != "identity"), None)
@@ -181,8 +184,8 @@ def _layer(path: str, nodes: list[fx.Node], links: _Links, anatomy: Anatomy, ear
         path=path,
         module=module,
         nodes=tuple(nodes),
-        input_shape=tuple(source.meta["val"].shape),
-        output_shape=tuple(nodes[0].meta["val"].shape),
+        input_shape=input_shape,
+        output_shape=output_shape,
         parameters=sum(p.numel() for p in module.parameters()),
         macs=sum(node_macs(node, program) for node in nodes),
         vanilla=0,
@@ -199,17 +202,30 @@ def _layer(path: str, nodes: list[fx.Node], links: _Links, anatomy: Anatomy, ear
     )
 
 
+def _shapes(node: fx.Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Input and output shape of one call."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    return tuple(source.meta["val"].shape), tuple(node.meta["val"].shape)
+
+
 class _Links:
     """How the calls of a program hang together; built once, so that each neighbour is found in constant time."""
 
-    def __init__(self, program: Program):
+    def __init__(self, program: Program, anatomy: Anatomy):
         self.program = program
+        self.ends = anatomy.input_paths | anatomy.output_paths
         self.calls = Counter(str(node.target) for node in program.graph.nodes if node.op == "call_module")
         self.holders = Counter(
             id(parameter)
             for module in {id(module): module for module in program.modules.values()}.values()
             for parameter in module.parameters()
         )
+        read = (program.tensor(str(node.target)) for node in program.graph.nodes if node.op == "get_attr")
+        self.holders.update(id(tensor) for tensor in read)
+
+    def is_free(self, path: str, module: nn.Module) -> bool:
+        return self.calls[path] == 1 and path not in self.ends and not self.is_tied(module) and not _has_hooks(module)
 
     def is_tied(self, module: nn.Module) -> bool:
         return any(self.holders[id(parameter)] > 1 for parameter in module.parameters())
@@ -234,22 +250,32 @@ class _Links:
         module = self.program.modules[path] if path else None
         kind = _module_kind(module) if module else _function_kind(node)
         operation = type(module).__name__ if module else function_name(node)
-        shared = path is not None and self.calls[path] > 1
-        if module and module._parameters and (shared or self.is_tied(module)):
-            kind = "other"  # its weights serve another place too, so none may be adjusted for this one
+        free = path is not None and module is not None and self.is_free(path, module)
         if kind == "shuffle":
-            return Step(node.name, operation, kind, path, module, _factor(node))
+            return Step(node.name, operation, kind, path, module, _factor(node), free)
         if kind == "resize":
             options = vars(module) if module else _interpolate_options(node)
-            by_factor = options.get("size") is None and not isinstance(options.get("scale_factor"), fx.Node)
+            factor = _factor(node)
+            if (
+                options.get("size") is not None
+                or options.get("antialias")
+                or not _is(options.get("scale_factor"), factor)
+            ):
+                factor = None
             mode = str(options.get("mode") or "nearest") + (", aligned" if options.get("align_corners") else "")
-            return Step(node.name, operation, kind, path, module, _factor(node) if by_factor else None, mode)
-        return Step(node.name, operation, kind, path, module)
+            return Step(node.name, operation, kind, path, module, factor, free, mode)
+        return Step(node.name, operation, kind, path, module, None, free)
 
 
 def _interpolate_options(node: fx.Node) -> dict[str, Any]:
     names = ("input", "size", "scale_factor", "mode", "align_corners")
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def _is(scale_factor: Any, factor: int | None) -> bool:
+    """Whether the scale factor of a resize is this whole factor in both directions, not only at the example size."""
+    factors = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,)
+    return factor is not None and all(isinstance(f, (int, float)) and f == factor for f in factors)
 
 
 def _function_kind(node: fx.Node) -> str:

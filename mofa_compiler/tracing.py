@@ -6,8 +6,10 @@ from other threads pass through, a lock keeps two traces apart, and all is put b
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
+import operator
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,6 +66,7 @@ def capture(model: nn.Module, example_inputs: Tensor | Sequence[Tensor] | None =
     tensors |= constants
     transient |= constants.keys()  # written into the graph by tracing: no state_dict holds them
     _unbake_dropout(graph, model.training)
+    _drop_unread(graph)
     return Program(
         name=type(model).__name__,
         graph=graph,
@@ -113,10 +116,14 @@ class _Tracer(fx.Tracer):
         self.modules = dict(model.named_modules())
         held = [*model.named_buffers(), *model.named_parameters()]
         self.tensor_paths = {id(tensor): path for path, tensor in held}
-        self.tensors: Mapping[str, Tensor] = ChainMap(dict(held), model.__dict__)  # constants are put on the model
+        self.tensors: Mapping[str, Any] = ChainMap(dict(held), model.__dict__)  # constants are put on the model
         self.training = model.training
         self.evaluating = False
         self.thread = threading.get_ident()
+
+    def tensor(self, path: str) -> Any:
+        """What a get_attr node reads."""
+        return self.tensors[path]
 
     @property
     def aside(self) -> bool:
@@ -150,6 +157,8 @@ class _Tracer(fx.Tracer):
         if self.aside:
             return forward(*args, **kwargs)
         path = self.path_of_module(m)
+        if not args and len(kwargs) == 1 and isinstance(m, (_ConvNd, PartialConv2d)):
+            args, kwargs = tuple(kwargs.values()), {}  # conv(input=x): passes look for what a layer reads in its args
         last = next(iter(reversed(self.graph.nodes)))
         stack = dict(self.module_stack)
         try:
@@ -172,7 +181,8 @@ class _Tracer(fx.Tracer):
         path = self.tensor_paths.get(id(attr_val)) if isinstance(attr_val, Tensor) else None
         if path is None or self.aside:
             return attr_val
-        if path not in parameter_proxy_cache:
+        known = parameter_proxy_cache.get(path)
+        if known is None or known.node._erased:  # an opaque part took its nodes with it
             parameter_proxy_cache[path] = self.create_proxy("get_attr", path, (), {})
         return parameter_proxy_cache[path]
 
@@ -235,13 +245,21 @@ def _ancestors(path: str, modules: dict[str, nn.Module]) -> list[str]:
     return [p for p in (".".join(parts[:i]) for i in range(1, len(parts))) if p in modules]
 
 
+def _drop_unread(graph: fx.Graph) -> None:
+    """Erase reads of parameters and attributes that came to nothing, such as that of `x.to(self.weight.dtype)`."""
+    for node in reversed(graph.nodes):
+        pure = node.op == "get_attr" or node.target in (getattr, operator.getitem)
+        if pure and not node.users:
+            graph.erase_node(node)
+
+
 def _unbake_dropout(graph: fx.Graph, training: bool) -> None:
     """Let functional dropout follow the module's mode at run time instead of the mode that it was traced in."""
     for node in list(graph.nodes):
         if node.op != "call_function" or node.target not in _DROPOUTS or not node.args:
             continue
-        given = "training" in node.kwargs or len(node.args) > 2
-        if not given:
+        given = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else None)
+        if given is not training:  # not given, or on purpose not the module's mode
             continue
         with graph.inserting_before(node):
             mode = graph.get_attr("training")
@@ -281,14 +299,17 @@ def _wants_values(error: BaseException) -> bool:
 def _evaluate_in(mode: AbstractContextManager[Any], node: fx.Node, scope: Scope) -> Any:
     """The value of a node, computed under a mode on zeros of its arguments' shapes, as meta tensors."""
 
+    held = scope.modules[str(node.target)].parameters() if node.op == "call_module" else iter(())
+    device = next((tensor.device for tensor in held), torch.device("cpu"))
+
     def zeros(value: Any) -> Any:
         values = fx.map_arg(value, lambda n: n.meta["val"])
-        return pytree.tree_map_only(Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype), values)
+        return pytree.tree_map_only(Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype, device=device), values)
 
     with _quiet(), mode, torch.no_grad():
         args, kwargs = zeros(node.args), zeros(node.kwargs)
-        if node.op == "call_module":
-            value = scope.modules[str(node.target)](*args, **kwargs)
+        if node.op == "call_module":  # a copy: running statistics are the user's
+            value = copy.deepcopy(scope.modules[str(node.target)]).eval()(*args, **kwargs)
         elif node.op == "call_function":
             value = cast(Callable[..., Any], node.target)(*args, **kwargs)
         else:

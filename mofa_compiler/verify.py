@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .program import Program
+
 EXACT_TOLERANCE = 1e-9
 """Largest difference, relative to the largest output in float64, at which two layers count as computing the same"""
 
@@ -42,12 +44,14 @@ def _reach(module: nn.Module) -> int:
 class Verdict:
     """How far a pass moved the network's output, on one input.
 
+    `tolerance` is what rounding in the model's precision may come to, for a pass that claims to be exact.
     `relative_error` is ||after - before|| / ||before|| in the model's precision, against the network before the pass;
     `accumulated` is the same against the original. PSNR is in dB with the original output's range as peak.
     """
 
     pass_name: str
     exact: bool
+    tolerance: float
     relative_error: float
     accumulated: float
     psnr: float
@@ -55,7 +59,13 @@ class Verdict:
     @property
     def holds(self) -> bool:
         """Whether a pass that claims to be exact is, up to the rounding of the model's precision."""
-        return not self.exact or self.relative_error < 1e-3
+        return not self.exact or self.relative_error <= self.tolerance
+
+
+def exactness(program: Program) -> float:
+    """Relative error that rounding may come to in a network of this precision: 200 epsilons, at most 0.1."""
+    dtypes = [tensor.dtype for tensor in program.state().values() if tensor.is_floating_point()]
+    return min(0.1, 200 * max((torch.finfo(dtype).eps for dtype in dtypes), default=torch.finfo(torch.float32).eps))
 
 
 def relative_error(expected: Tensor, got: Tensor) -> float:

@@ -49,6 +49,8 @@ class DecoupleDownsampling(Pass):
             return Skip(f"is a {type(conv).__name__}, a subclass of Conv2d whose behaviour is not known")
         if not (layer.is_depthwise or layer.is_dense):
             return Skip("has a 1x1 kernel" if layer.is_1x1 else f"is a grouped convolution (groups={conv.groups})")
+        if len(set(conv.kernel_size)) > 1:
+            return Skip(f"its kernel {conv.kernel_size} is not square")
         if pooling(conv) is None:
             return Skip(
                 f"its output size (kernel {conv.kernel_size}, stride {conv.stride}, padding {conv.padding}) is not "
@@ -58,7 +60,7 @@ class DecoupleDownsampling(Pass):
         return Match(note if self.convolution == "pconv" else "")
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
-        old = layer.module
+        old = modules[layer.path]
         pool = pooling(old)
         assert isinstance(old, nn.Conv2d) and pool is not None
         keep = self.pointwise_bias == "keep"
@@ -86,15 +88,11 @@ class DecoupleDownsampling(Pass):
         spatial = PConv2d(
             old.in_channels, c, kernel, padding_mode=old.padding_mode, bias=keep and old.bias is not None
         ).to(weight)
-        owed = inherit.partial_from_depthwise(many, old.bias, spatial, one[:, 0, 0])
-        folding = inherit.compensate(layer, owed, c, modules)
-        neighbours = dict(folding.neighbours)
-        if layer.pointwise and not keep:
-            path = str(layer.pointwise.path)
-            neighbours[path] = inherit.without_bias(neighbours.get(path, modules[path]))
-        ideal = inherit.ideal_depthwise(many, old.bias, folding)
+        folding, ideal = inherit.separable_from_depthwise(
+            layer, many, old.bias, spatial, modules, drop_bias=not keep, untouched_gains=one[:, 0, 0]
+        )
         new = nn.Sequential(OrderedDict(pool=pool, pconv=spatial))
-        return Replacement(new, compensated=neighbours, stands_for=ideal, note=folding.note)
+        return Replacement(new, compensated=folding.neighbours, stands_for=ideal, note=folding.note)
 
 
 def pooling(conv: nn.Module) -> nn.AvgPool2d | None:

@@ -42,6 +42,7 @@ class DecoupleUpsampling(Pass):
     """
 
     name: ClassVar[str] = "decouple-upsampling"
+    after: ClassVar[tuple[str, ...]] = ("restore-kernels",)
 
     mode: Literal["bilinear", "nearest"] = "bilinear"
     convolution: Literal["pconv", "separable", "dense"] = "pconv"
@@ -69,6 +70,8 @@ class DecoupleUpsampling(Pass):
             return Skip(f"is a {type(conv).__name__}, a subclass of ConvTranspose2d whose behaviour is not known")
         if conv.groups != 1:
             return Skip(f"is grouped (groups={conv.groups})")
+        if any(len(node.args) > 1 or node.kwargs for node in layer.nodes):
+            return Skip("is called with an output_size")
         factor = enlargement(conv)
         if factor is None:
             return Skip("does not enlarge by a whole factor")
@@ -83,6 +86,11 @@ class DecoupleUpsampling(Pass):
             return f"is grouped (groups={conv.groups})"
         if not keeps_size(conv):
             return "changes the size itself"
+        if len(set(conv.kernel_size)) > 1:
+            return f"its kernel {conv.kernel_size} is not square"
+        partial = partial_between(layer)
+        if partial and (set(partial.conv.dilation) != {1} or len({*partial.conv.kernel_size}) > 1):
+            return "the partial convolution in front of it is dilated or not square"
         if factor is None or factor < 2:
             return "is enlarged to a size or by a fraction, not by a whole factor"
         return None
@@ -91,7 +99,7 @@ class DecoupleUpsampling(Pass):
         return Match(convolved_channels(channels, self.portion)[1] if self.convolution == "pconv" else "")
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
-        old = layer.module
+        old = modules[layer.path]
         assert isinstance(old, (nn.Conv2d, nn.ConvTranspose2d))
         weight, bias = old.weight.detach(), old.bias
         size = (old.kernel_size[0], old.kernel_size[1])
@@ -127,6 +135,7 @@ class DecoupleUpsampling(Pass):
             portion=self.portion,
             bias=bias if self.pointwise_bias == "keep" else None,
             like=weight,
+            padding_mode=old.padding_mode if isinstance(old, nn.Conv2d) else "zeros",
         )
         body["upsample"] = resize(factor, self.mode)
         return Replacement(nn.Sequential(body), bypassed=bypassed)
@@ -136,14 +145,15 @@ class DecoupleUpsampling(Pass):
 
         A partial convolution in between is fitted to the lower resolution.
         """
-        conv, factor, mode = layer.module, step.factor or 0, str(step.mode)
+        conv, factor, mode = modules[layer.path], step.factor or 0, str(step.mode)
         kept = copy.deepcopy(conv) if self.pointwise_bias == "keep" else inherit.without_bias(conv)
-        partial = layer.source
-        between = partial is not None and step in partial.before
+        between = partial_between(layer) is not None
         body = nn.Sequential(OrderedDict(pointwise=kept, upsample=resize(factor, self.mode if between else mode)))
-        if between and partial is not None:
-            smaller = self._fitted(modules[partial.path], factor, mode)
-            return Replacement(body, compensated={partial.path: smaller}, bypassed=(step.node,))
+        if between and layer.source:
+            path = layer.source.path
+            return Replacement(
+                body, compensated={path: self._fitted(modules[path], factor, mode)}, bypassed=(step.node,)
+            )
         exact = self.pointwise_bias == "keep" or conv.bias is None
         reference = nn.Sequential(resize(factor, mode), conv)
         fate = "exact" if exact else "inherited"
@@ -153,11 +163,8 @@ class DecoupleUpsampling(Pass):
         """A copy of a partial convolution of an enlarged tensor, its kernel fitted to the tensor before it."""
         new = copy.deepcopy(partial)
         assert isinstance(new, PConv2d)
-        height, width = new.conv.kernel_size
-        if height != width or height % 2 == 0 or set(new.conv.dilation) != {1}:
-            return new
-        old = _Enlarged((height, width), (1, 1), factor, mode)
-        matrix = _projection(old, factor, self.mode, height)
+        size = new.conv.kernel_size[0]
+        matrix = _projection(_Enlarged((size, size), (1, 1), factor, mode), factor, self.mode, size)
         taps = new.conv.weight.detach().flatten(2).double()
         inherit.fill(new.conv.weight, (taps @ matrix.to(taps)).view_as(new.conv.weight))
         return new
@@ -165,10 +172,16 @@ class DecoupleUpsampling(Pass):
 
 def resized(layer: Layer) -> Step | None:
     """The interpolation that this layer alone reads; for a pointwise one also through a partial convolution."""
-    chain = layer.before
-    if layer.is_1x1 and layer.source and type(layer.source.module) is PConv2d:
-        chain = layer.source.before
+    chain = layer.source.before if partial_between(layer) and layer.source else layer.before
     return chain[0] if chain and chain[0].kind == "resize" else None
+
+
+def partial_between(layer: Layer) -> PConv2d | None:
+    """The partial convolution between an interpolation and this pointwise layer."""
+    source = layer.source
+    if not layer.is_1x1 or source is None or type(source.module) is not PConv2d:
+        return None
+    return source.module if source.before and source.before[0].kind == "resize" else None
 
 
 def enlargement(conv: nn.ConvTranspose2d) -> int | None:
@@ -199,6 +212,10 @@ def _pair(values: tuple[int, ...] | str) -> tuple[int, int]:
 class Respond(Protocol):
     """A coupled upsampling's geometry: unit impulses (n, 1, h, w) to the responses (n, taps, pixels) of its taps."""
 
+    @property
+    def kernel_size(self) -> tuple[int, int]: ...
+    @property
+    def dilation(self) -> tuple[int, int]: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
@@ -246,7 +263,8 @@ def _projection(old: Respond, factor: int, mode: str, size: int) -> Tensor:
     def decoupled(x: Tensor) -> Tensor:
         return inherit.period(resize(factor, mode)(inherit.convolve_taps(x, size)), factor)
 
-    return inherit.projection(old, decoupled, window=2 * size + 5)
+    reach = max(size, *(d * k for d, k in zip(old.dilation, old.kernel_size, strict=True)))
+    return inherit.projection(old, decoupled, window=2 * reach + 5)
 
 
 def _shuffled_taps(weight: Tensor, factor: int) -> Tensor:

@@ -59,11 +59,12 @@ class PConvToPDWConv(Pass):
             exact = restored == 0
             note = "" if exact else f"{restored} channels got their original kernels back"
             return Replacement(new, fate="exact" if exact else "inherited", exact=exact, note=note)
-        behind = layer.behind[0] if layer.behind else None
-        path = str(behind.path) if behind and behind.is_pointwise else None
+        behind = next((step for step in layer.behind if step.kind != "identity"), None)
+        path = str(behind.path) if behind and behind.is_pointwise and behind.free else None
         pointwise = modules[path] if path else None
         assert pointwise is None or isinstance(pointwise, nn.Conv2d)
         adjusted = inherit.depthwise_from_partial(old, new, pointwise)
         exact = inherit.is_diagonal(old.conv.weight.detach())
         compensated = {path: adjusted} if path and adjusted else {}
-        return Replacement(new, fate="exact" if exact else "inherited", exact=exact, compensated=compensated)
+        note = "" if exact or compensated else "what it mixed between channels is lost: no pointwise layer behind it"
+        return Replacement(new, fate="exact" if exact else "inherited", exact=exact, compensated=compensated, note=note)

@@ -56,11 +56,13 @@ class SepConvToPConv(Pass):
             return Skip(f"its padding {conv.padding} changes the size, which untouched channels cannot follow")
         if conv.in_channels == 1:
             return Skip("has a single channel")
+        if any(k % 2 == 0 and d > 1 for k, d in zip(conv.kernel_size, conv.dilation, strict=True)):
+            return Skip("its even, dilated kernel has no tap at the center, where untouched channels pass")
         _, note = convolved_channels(conv.in_channels, self.portion)
         return Match(note)
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
-        old = layer.module
+        old = modules[layer.path]
         assert isinstance(old, nn.Conv2d)
         keep = self.pointwise_bias == "keep"
         c, _ = convolved_channels(old.in_channels, self.portion)
@@ -81,12 +83,7 @@ class SepConvToPConv(Pass):
             if pointwise.bias is not None and old.bias is not None:
                 inherit.fill(pointwise.bias, old.bias.detach())
             return Replacement(nn.Sequential(OrderedDict(pconv=new, pointwise=pointwise)))
-        weight = old.weight.detach()
-        owed = inherit.partial_from_depthwise(weight, old.bias, new)
-        folding = inherit.compensate(layer, owed, c, modules)
-        neighbours = dict(folding.neighbours)
-        if layer.pointwise and not keep:
-            path = str(layer.pointwise.path)
-            neighbours[path] = inherit.without_bias(neighbours.get(path, modules[path]))
-        ideal = inherit.ideal_depthwise(weight, old.bias, folding)
-        return Replacement(new, compensated=neighbours, stands_for=ideal, note=folding.note)
+        folding, ideal = inherit.separable_from_depthwise(
+            layer, old.weight.detach(), old.bias, new, modules, drop_bias=not keep
+        )
+        return Replacement(new, compensated=folding.neighbours, stands_for=ideal, note=folding.note)

@@ -29,7 +29,7 @@ plans = st.builds(
     Plan,
     depth=st.integers(1, 3),
     width=st.sampled_from([4, 6, 8]),
-    block=st.sampled_from(["dense", "separable", "inverted", "gated", "residual"]),
+    block=st.sampled_from(["dense", "separable", "inverted", "gated", "residual", "chain"]),
     norm=st.sampled_from(["none", "batch", "group"]),
     activation=st.sampled_from(["relu", "relu6", "gelu", "leaky"]),
     down=st.sampled_from(["max", "conv2", "conv3", "conv4", "separable"]),
@@ -82,6 +82,11 @@ def block(plan: Plan, inputs: int, outputs: int) -> nn.Module:
             *(depthwise(wide), *norm(plan, wide), act()),
             nn.Conv2d(wide, outputs, 1),
         )
+    if plan.block == "chain":
+        return nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, padding=1), depthwise(outputs), depthwise(outputs), act(),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+        )  # fmt: skip
     if plan.block == "gated":
         wide = 2 * inputs
         return nn.Sequential(nn.Conv2d(inputs, wide, 1), depthwise(wide), Gate(), nn.Conv2d(inputs, outputs, 1))

@@ -7,6 +7,7 @@ import copy
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from mofa_compiler import Roadmap, apply, capture
 from mofa_compiler.passes import DecoupleDownsampling
@@ -41,6 +42,9 @@ def test_every_roadmap_keeps_shapes_and_gradients(plan: Plan, name: str):
             assert verdict.relative_error < 1e-9, diff.pass_name
         assert diff.after.parameters - diff.before.parameters == sum(edit.parameters for edit in diff.edits)
         assert diff.after.macs - diff.before.macs == sum(edit.macs for edit in diff.edits)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        result.model(x)
+    assert 2 * result.after.macs == counter.get_total_flops()
     assert result.after.parameters == sum(p.numel() for p in result.model.parameters())
     trained = copy.deepcopy(result.model).train()
     trained(torch.rand(2, 3, 32, 32, dtype=torch.float64)).square().mean().backward()

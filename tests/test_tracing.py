@@ -88,6 +88,36 @@ def test_custom_autograd_function_keeps_its_backward():
     torch.testing.assert_close(gradient, 3 * x.grad)
 
 
+def test_weight_that_forward_looks_at():
+    class Model(nn.Module):
+        def __init__(self, read):
+            super().__init__()
+            self.conv, self.last, self.read = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 1), read
+
+        def forward(self, x):
+            return self.last(self.read(self.conv(x.to(self.conv.weight.dtype)), self.conv.weight))
+
+    x = torch.rand(1, 3, 8, 8)
+    for read in (lambda y, weight: y, lambda y, weight: y * weight.mean()):
+        model = Model(read)
+        program = capture(model, x)
+        assert torch.equal(program.graph_module(x), model(x))
+        assert set(program.graph_module.state_dict()) == set(model.state_dict())
+
+
+def test_convolution_called_by_keyword():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.conv, self.last = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
+
+        def forward(self, x):
+            return self.last(self.conv(input=self.first(x)))
+
+    result = mofa_compiler.apply(Model(), "mofa", torch.rand(1, 4, 16, 16))
+    assert [edit.path for edit in result.diffs[0].edits] == ["conv"]
+
+
 class Branching(nn.Module):
     def __init__(self):
         super().__init__()
@@ -104,6 +134,22 @@ def test_untraceable_submodule_becomes_one_opaque_leaf():
     assert "values of a tensor" in program.opaque["1.0"]
     x = torch.rand(1, 3, 8, 12)
     assert torch.equal(program.graph_module(x), model(x))
+    assert mofa_compiler.apply(model, "mofa", torch.rand(1, 3, 16, 16)).model(x).shape == x.shape
+
+
+def test_opaque_batch_norm_is_not_run_on_the_users_module():
+    class Norm(Branching):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return super().forward(self.norm(x))
+
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), Norm()).train()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    capture(model, torch.rand(2, 3, 16, 16))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
 def test_untraceable_root_is_an_error_that_says_why():

@@ -7,29 +7,24 @@ input, 1, everything else.)
 """
 
 from .factors import cheap_convolution, depthwise_from_partial, factor_dense
-from .folding import Affine, Folding, compensate
 from .kernels import depthwise_like, fill, is_diagonal, like, without_bias
-from .partial import ideal_depthwise, partial_from_depthwise, restore_kernels, restored_kernels, widen
+from .partial import restore_kernels, restored_kernels, separable_from_depthwise, widen
 from .prior import convolve_taps, period, projection, single_taps
 
 __all__ = [
-    "Affine",
-    "Folding",
     "cheap_convolution",
-    "compensate",
     "convolve_taps",
     "depthwise_from_partial",
     "depthwise_like",
     "factor_dense",
     "fill",
-    "ideal_depthwise",
     "is_diagonal",
     "like",
-    "partial_from_depthwise",
     "period",
     "projection",
     "restore_kernels",
     "restored_kernels",
+    "separable_from_depthwise",
     "single_taps",
     "widen",
     "without_bias",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..layers import PaddingMode, PConv2d, PDWConv2d
 from ..options import convolved_channels
-from .kernels import dirac, fill, is_diagonal
+from .kernels import add_bias, dirac, fill, is_diagonal
 from .prior import correlation_of, covariance, gains
 
 
@@ -159,4 +159,6 @@ def depthwise_from_partial(old: PConv2d, new: PDWConv2d, pointwise: nn.Conv2d | 
     weight = adjusted.weight.detach().double().clone()
     weight[:, :c, 0, 0] = mixed
     fill(adjusted.weight, weight)
+    if old.conv.bias is not None:
+        add_bias(adjusted, (mix - mixed) @ old.conv.bias.detach().double())
     return adjusted

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..survey import Layer, Step
-from .kernels import fill
+from .kernels import add_bias, fill
 
 _HOMOGENEOUS = {"ReLU", "relu", "LeakyReLU", "leaky_relu"}
 
@@ -47,18 +47,18 @@ def compensate(layer: Layer, owed: Affine, convolved: int, modules: Mapping[str,
     convolution behind activations that commute with a positive scale.
     """
     behind = [step for step in layer.behind if step.kind != "identity"]
-    if behind and _takes_input_scale(behind[0]):
+    if behind and _takes_input_scale(behind[0], modules):
         path = str(behind[0].path)
         return Folding({path: scale_inputs(modules[path], owed)}, owed, "behind")
     untouched = owed.only(slice(convolved, None))
-    if layer.source and type(layer.source.module) is nn.Conv2d:
-        path = layer.source.path
+    producer = _producer(layer, modules)
+    if producer is not None:
         lost = bool(owed.shift[:convolved].any())
         note = "bias of the convolved channels dropped" if lost else ""
-        return Folding({path: scale_outputs(modules[path], untouched)}, untouched, "before", note)
+        return Folding({producer: scale_outputs(modules[producer], untouched)}, untouched, "before", note)
     while behind and behind[0].operation in _HOMOGENEOUS:
         behind = behind[1:]
-    if behind and _takes_input_scale(behind[0]) and not isinstance(behind[0].module, _BatchNorm):
+    if behind and _takes_input_scale(behind[0], modules) and not isinstance(behind[0].module, _BatchNorm):
         path = str(behind[0].path)
         positive = Affine(owed.scale.clamp_min(0), torch.zeros_like(owed.shift))
         note = "bias dropped" if bool(owed.shift.any()) else ""
@@ -66,9 +66,19 @@ def compensate(layer: Layer, owed: Affine, convolved: int, modules: Mapping[str,
     return Folding({}, note="untouched channels not compensated: no linear layer next to it that only it uses")
 
 
-def _takes_input_scale(step: Step) -> bool:
-    module = step.module
-    if step.kind == "other":
+def _producer(layer: Layer, modules: Mapping[str, nn.Module]) -> str | None:
+    """Path of the convolution that this layer reads directly and alone, if its weights may be adjusted."""
+    step = next((step for step in layer.before if step.kind != "identity"), None)
+    if step is None or step.kind != "conv" or not step.free:
+        return None
+    # This pass may have rewritten it a moment ago: then its pointwise part has the last word.
+    path = next((p for p in (str(step.path), f"{step.path}.pointwise") if p in modules), None)
+    return path if path is not None and type(modules[path]) is nn.Conv2d else None
+
+
+def _takes_input_scale(step: Step, modules: Mapping[str, nn.Module]) -> bool:
+    module = modules.get(str(step.path))
+    if module is None or not step.free:
         return False
     if isinstance(module, _BatchNorm):
         return module.running_mean is not None and module.affine
@@ -84,7 +94,7 @@ def scale_inputs(module: nn.Module, owed: Affine) -> nn.Module:
     weight = new.weight.detach().double()
     shift = weight.sum((2, 3)) @ owed.shift
     fill(new.weight, weight * owed.scale.view(1, -1, 1, 1))
-    _add_bias(new, shift)
+    add_bias(new, shift)
     return new
 
 
@@ -95,27 +105,26 @@ def scale_outputs(module: nn.Module, owed: Affine) -> nn.Module:
     fill(new.weight, new.weight.detach().double() * owed.scale.view(-1, 1, 1, 1))
     if new.bias is not None:
         fill(new.bias, new.bias.detach().double() * owed.scale)
-    _add_bias(new, owed.shift)
+    add_bias(new, owed.shift)
     return new
-
-
-def _add_bias(conv: nn.Conv2d, shift: Tensor) -> None:
-    if conv.bias is not None:
-        fill(conv.bias, conv.bias.detach().double() + shift)
-    elif bool(shift.any()):
-        conv.bias = nn.Parameter(shift.to(conv.weight), requires_grad=conv.weight.requires_grad)
 
 
 def _scale_batch_norm(norm: _BatchNorm, owed: Affine) -> _BatchNorm:
     """Move the scale into the running statistics, so that training, which normalizes anew, stays unaffected."""
     assert norm.running_mean is not None and norm.running_var is not None
-    safe = torch.where(owed.scale == 0, torch.ones_like(owed.scale), owed.scale)
+    dead = owed.scale == 0
+    safe = torch.where(dead, torch.ones_like(owed.scale), owed.scale)
+    deviation = (norm.running_var.double() + norm.eps).sqrt()
+    constant = norm.bias.detach().double() + norm.weight.detach().double() * (
+        (owed.shift - norm.running_mean.double()) / deviation
+    )
     mean = (norm.running_mean.double() - owed.shift) / safe
-    variance = (norm.running_var.double() + norm.eps) / safe.square() - norm.eps
+    variance = deviation.square() / safe.square() - norm.eps
     # A variance cannot be negative: where the scale is that large, the rest of it goes into the weight.
     kept = variance.clamp_min(0)
-    factor = safe * ((kept + norm.eps).sqrt() / (norm.running_var.double() + norm.eps).sqrt())
+    factor = owed.scale * ((kept + norm.eps).sqrt() / deviation)
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(kept)
     fill(norm.weight, norm.weight.detach().double() * factor)
+    fill(norm.bias, torch.where(dead, constant, norm.bias.detach().double()))
     return norm

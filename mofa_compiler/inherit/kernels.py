@@ -83,3 +83,11 @@ def without_bias(conv: nn.Module) -> nn.Conv2d:
     assert isinstance(new, nn.Conv2d)
     new.bias = None
     return new
+
+
+def add_bias(conv: nn.Conv2d, shift: Tensor) -> None:
+    """Add to a convolution's bias, which is made where there is none and something to add."""
+    if conv.bias is not None:
+        fill(conv.bias, conv.bias.detach().double() + shift)
+    elif bool(shift.any()):
+        conv.bias = nn.Parameter(shift.to(conv.weight), requires_grad=conv.weight.requires_grad)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import PartialConv2d, PConv2d
-from .folding import Affine, Folding
-from .kernels import diagonal, dirac, fill, is_diagonal
+from ..survey import Layer
+from .folding import Affine, Folding, compensate
+from .kernels import diagonal, dirac, fill, is_diagonal, without_bias
 from .prior import correlation_of, gains
 
 _SMALLEST_GAIN = 0.02
@@ -99,3 +103,27 @@ def restore_kernels(old: PConv2d, new: PartialConv2d, ideal: nn.Conv2d) -> int:
     if new.conv.bias is not None:
         fill(new.conv.bias, restored.shift)
     return changed
+
+
+def separable_from_depthwise(
+    layer: Layer,
+    kernels: Tensor,
+    bias: Tensor | None,
+    new: PartialConv2d,
+    modules: Mapping[str, nn.Module],
+    *,
+    drop_bias: bool,
+    untouched_gains: Tensor | None = None,
+) -> tuple[Folding, nn.Conv2d]:
+    """Fill a partial convolution that takes a depthwise one's place, and fold what it lacks into the layers next to it.
+
+    `drop_bias` drops the bias of the pointwise convolution behind it, as the paper's authors did. Returns the adjusted
+    neighbours and the depthwise convolution that `new` then stands for.
+    """
+    owed = partial_from_depthwise(kernels, bias, new, untouched_gains)
+    folding = compensate(layer, owed, new.convolved, modules)
+    if drop_bias and layer.pointwise and layer.pointwise.free:
+        path = str(layer.pointwise.path)
+        dropped = without_bias(folding.neighbours.get(path, modules[path]))
+        folding = replace(folding, neighbours={**folding.neighbours, path: dropped})
+    return folding, ideal_depthwise(kernels, bias, folding)

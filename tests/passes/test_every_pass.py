@@ -65,10 +65,13 @@ def test_totals_are_those_of_the_edits(model: nn.Module, pass_: Pass):
     assert diff.after.macs - diff.before.macs == sum(edit.macs for edit in diff.edits)
 
 
-def test_second_run_changes_nothing_of_its_kind(model: nn.Module, pass_: Pass):
+def test_second_run_does_not_touch_what_the_first_made(model: nn.Module, pass_: Pass):
     once, first = rewrite(prepared(model, pass_), pass_)
     _again, second = rewrite(once, pass_)
-    assert not {edit.path for edit in second.rewritten} & {edit.path for edit in first.rewritten}
+    made = {edit.path for edit in first.rewritten}
+    assert not [edit.path for edit in second.rewritten if any(f"{edit.path}.".startswith(f"{p}.") for p in made)]
+    if not pass_.name.startswith("decouple-"):  # an enlarged tensor may have a convolution behind it, for the next run
+        assert not second.edits
 
 
 def test_two_runs_agree(model: nn.Module, pass_: Pass):

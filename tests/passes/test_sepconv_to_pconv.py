@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -144,6 +145,76 @@ def test_tied_parameters_are_refused():
     assert {skip.path for skip in diff.skips if "shares a parameter" in skip.reason} == {"1", "3"}
 
 
+def test_output_convolution_is_left_alone_with_its_depthwise_part():
+    model = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), depthwise(), nn.Conv2d(8, 8, 1))
+    _, diff = assert_rewrites(SepConvToPConv(pointwise_bias="drop"), model, after={})
+    assert {skip.path: skip.reason for skip in diff.skips} == {
+        "0": "is the input convolution",
+        "1": "is the output convolution",
+    }
+
+
+def test_input_convolution_takes_up_nothing():
+    class Lone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.lone, self.last = nn.Conv2d(8, 8, 3, padding=1), depthwise(), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.lone(self.first(x)).sin())
+
+    _, diff = assert_rewrites(SepConvToPConv(), Lone(), after={"lone": "PConv2d(8, k3, bias, portion=1/4)"})
+    assert {edit.path for edit in diff.edits} == {"lone"}
+
+
+def test_hooked_neighbour_takes_up_nothing():
+    """Spectral norm recomputes the weight before every call, so that an adjusted one would be undone."""
+    pointwise = torch.nn.utils.spectral_norm(nn.Conv2d(8, 8, 1))
+    _, diff = assert_rewrites(
+        SepConvToPConv(),
+        chain(nn.GELU(), depthwise(), pointwise),
+        after={"2": "PConv2d(8, k3, bias, portion=1/4)"},
+    )
+    assert {edit.path for edit in diff.edits} == {"2"}
+
+
+def test_frozen_layers_stay_frozen():
+    model = chain(depthwise(), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1)).requires_grad_(False)
+    after, diff = rewrite(network(model), SepConvToPConv())
+    assert diff.edits
+    assert not any(p.requires_grad for p in after.program.graph_module.parameters())
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [nn.Conv2d(8, 8, 1), depthwise(), nn.Conv2d(8, 8, 3, padding=1)],
+        lambda: [nn.Conv2d(8, 8, 3, padding=1), depthwise(), nn.GELU(), nn.Conv2d(8, 8, 1)],
+        lambda: [nn.Conv2d(8, 8, 1), depthwise(), depthwise(), nn.Conv2d(8, 8, 1)],
+    ],
+    ids=["depthwise-dense", "dense-depthwise", "depthwise-depthwise"],
+)
+def test_neighbours_that_are_rewritten_too(layers: Callable[[], list[nn.Module]]):
+    """One pass does to them what two passes, one for each kind, do one after the other."""
+    model = chain(*layers()).double()
+    before, x = network(model), torch.randn(1, 8, 12, 14, dtype=torch.float64)
+    at_once, _ = rewrite(before, SepConvToPConv())
+    in_turn = before
+    for kind in ("depthwise", "dense"):
+        in_turn, _ = rewrite(in_turn, SepConvToPConv(kinds=(kind,)))
+    error = (output(at_once, x) - output(before, x)).norm()
+    assert error < 1.5 * (output(in_turn, x) - output(before, x)).norm()
+
+
+def test_dead_channels_with_batch_norm_stay_dead():
+    conv, norm = constant_response(depthwise()), nn.BatchNorm2d(8)
+    with torch.no_grad():
+        conv.weight[4:] = 0
+        norm.running_mean.normal_()
+        norm.weight.normal_()
+    _assert_same_function(chain(conv, norm, nn.ReLU6(), nn.Conv2d(8, 16, 1)).double())
+
+
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 
@@ -187,12 +258,12 @@ class Forked(nn.Module):
 
     def __init__(self, activation: nn.Module) -> None:
         super().__init__()
-        self.head, self.tail = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.head, self.tail, self.end = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
         self.conv, self.activation = constant_response(depthwise(bias=False)), activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.head(x)
-        return x + self.tail(self.activation(self.conv(x)))
+        return self.end(x + self.tail(self.activation(self.conv(x))))
 
 
 class FunctionalReLU(nn.Module):
