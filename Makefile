@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# An unpinned torch would download gigabytes of CUDA libraries.
-TORCH := torch==2.13.0
+# The version that this is developed with; TORCH='torch==... --index-url ...' takes another build of it.
+TORCH ?= torch==2.13.0
 export PIP_CACHE_DIR ?= $(CURDIR)/$(VENV)/pip-cache
 export MPLCONFIGDIR ?= $(CURDIR)/$(VENV)/matplotlib
 
@@ -29,5 +29,5 @@ clean:
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) -e ".[dev]"
 	touch $@

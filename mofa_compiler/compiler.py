@@ -204,10 +204,12 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 def _check_weights(model: nn.Module) -> None:
-    for name, tensor in model.named_parameters():
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
+            raise RewriteError(f"{name} is not initialized: run the model once before it is rewritten")
         if tensor.is_meta:
             raise RewriteError(f"{name} is on the meta device and has no values: load weights first")
-        if not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise RewriteError(
                 f"{name} holds NaN or infinite values, which a rewrite would spread: repair or reload the weights"
             )
@@ -224,6 +226,7 @@ def _output(network: Network, example: Sequence[Tensor]) -> Tensor:
     finally:
         for inner, mode in modes.items():
             inner.training = mode
-    return torch.cat(
-        [leaf.detach().flatten().float() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
-    )
+    leaves = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+    if not leaves:
+        raise MofaError(f"{network.program.name} returns no tensor ({type(output).__name__}): nothing to compare")
+    return torch.cat([leaf.detach().flatten().float() for leaf in leaves])

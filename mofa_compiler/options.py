@@ -13,6 +13,8 @@ FROZEN = ConfigDict(extra="forbid")
 
 def _as_written(value: Any) -> Any:
     """0.3 as 3/10, not as the binary fraction next to it."""
+    if isinstance(value, bool):
+        raise ValueError("a truth value is no portion")
     return str(value) if isinstance(value, float) else value
 
 

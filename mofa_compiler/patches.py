@@ -100,6 +100,8 @@ def _patched_checks(model: nn.Module) -> Iterator[None]:
 
         return check
 
+    # `int` and `float` of a size stay in the graph; everything else about these types is as it was.
+    soft = {kind.__name__: _soft(kind) for kind in (int, float)}
     names = {kind.__module__ for module in model.modules() for kind in type(module).__mro__}
     homes = [sys.modules[name] for name in sorted(names) if name in sys.modules and not name.startswith("torch.")]
     patched = [(torch, "is_tensor"), (torch.jit, "isinstance"), *((home, "isinstance") for home in homes)]
@@ -110,10 +112,34 @@ def _patched_checks(model: nn.Module) -> Iterator[None]:
                 continue
             undo.append((home, name, home.__dict__.get(name)))
             setattr(home, name, stands_for(home.__dict__.get(name, isinstance)))
+        for home in homes:
+            for name in soft.keys() - home.__dict__.keys() if home is not builtins else ():
+                undo.append((home, name, None))
+                setattr(home, name, soft[name])
         yield
     finally:
         for home, name, was in reversed(undo):
             setattr(home, name, was) if was is not None else delattr(home, name)
+
+
+def _soft(base: type) -> type:
+    """A stand-in for `int` or `float` whose call on a proxy is a node instead of a number."""
+
+    class Soft(type):
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            if args and isinstance(args[0], ShapedProxy):
+                return args[0].tracer.create_proxy("call_function", base, args, kwargs)
+            return base(*args, **kwargs)
+
+        def __instancecheck__(cls, instance: object) -> bool:
+            return isinstance(instance, base) or (
+                isinstance(instance, ShapedProxy) and isinstance(instance.value, base)
+            )
+
+        def __subclasscheck__(cls, subclass: type) -> bool:
+            return issubclass(subclass, base)
+
+    return Soft(base.__name__, (base,), {})
 
 
 @functools.cache

@@ -14,6 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 
+class CapturedModule(fx.GraphModule):
+    """A GraphModule whose copies keep what its graph never uses: aliases, unused layers, non-persistent buffers."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> fx.GraphModule:
+        new: fx.GraphModule = super().__deepcopy__(memo)
+        have = dict(new.named_modules(remove_duplicate=False))
+        for path, module in self.named_modules(remove_duplicate=False):
+            if path not in have:
+                _attach(new, path, copy.deepcopy(module, memo))
+                have = dict(new.named_modules(remove_duplicate=False))
+            twin = have[path]
+            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is not None and name not in twin._parameters and name not in twin._buffers:
+                    _attach(twin, name, copy.deepcopy(tensor, memo))
+            twin._non_persistent_buffers_set |= module._non_persistent_buffers_set
+            twin.training = module.training
+        return new
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """Shape and dtype of one example input."""
@@ -77,7 +96,7 @@ class Program:
         """The program as a runnable module whose state_dict keys are those of the captured model."""
         attributes: dict[str, Any] = {**self.modules, **self.tensors}
         called = {str(node.target) for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
-        module = fx.GraphModule(
+        module = CapturedModule(
             {path: self._attribute(path) for path in called},
             self.graph,
             class_name=self.name,

@@ -87,7 +87,10 @@ class Roadmap:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise RoadmapError(f"{origin}: malformed TOML: {error}") from error
-        return cls.from_dict(document, origin, name)
+        roadmap = cls.from_dict(document, origin, name)
+        if not roadmap.passes:
+            raise RoadmapError(f"{origin}: has no [[pass]]")
+        return roadmap
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], origin: str = "roadmap", name: str = "custom") -> Roadmap:
@@ -96,6 +99,9 @@ class Roadmap:
         if unknown:
             key = min(unknown)
             raise RoadmapError(f"{origin}: unknown key {key!r}{nearest(key, ('name', 'description', 'pass'))}")
+        for key in ("name", "description"):
+            if not isinstance(document.get(key, ""), str):
+                raise RoadmapError(f"{origin}: {key} = {document[key]!r}: must be text")
         tables = document.get("pass", [])
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             raise RoadmapError(f"{origin}: 'pass' must be tables, each under its own [[pass]]")

@@ -8,64 +8,59 @@ from __future__ import annotations
 
 import copy
 import inspect
+import keyword
 import logging
 import operator
 import threading
+import warnings
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.proxy import TraceError
 from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
 from .errors import CaptureError
 from .layers import PartialConv2d
+from .modes import CaptureWarning, asks_for_mode, follow_mode
 from .patches import patched
 from .program import InputSpec, Program, Scope, evaluate
 from .proxies import ShapedProxy
 
 _TRACING = threading.Lock()
-_DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
 
 
 def capture(model: nn.Module, example_inputs: Tensor | Sequence[Tensor] | None = None) -> Program:
     """Trace `model` into a `Program` that shares its weights.
 
     Args:
-        model: any module that torch.fx can trace; it is not modified, and its mode (train or eval) is kept.
+        model: any module that torch.fx can trace; it is not modified. It is traced in the mode that it is in; a
+            `CaptureWarning` says where the other mode would do something else.
         example_inputs: one tensor or a tuple of them, on any device; only shapes and dtypes are read, and nothing
-            but shapes is computed. The size is not baked in. Without it, (1, C, 256, 256) for the first convolution.
+            but shapes is computed. The size is not baked in, but for decisions that forward makes on it, which raise at
+            a size where they would come out otherwise. Parameters of forward beyond the example stay at their
+            defaults. Without it, (1, C, 256, 256) for the first convolution.
 
     Raises:
         CaptureError: the model cannot be traced, or does not take inputs of these shapes.
     """
     inputs = input_specs(model, example_inputs)
-    tracer = _Tracer(model, inputs)
-    with _TRACING, patched(tracer, model):
-        try:
-            graph = tracer.trace(model)
-        except _UnfitError as error:
-            shapes = ", ".join(str(spec) for spec in inputs)
-            raise CaptureError(
-                f"{type(model).__name__} does not take an input of shape {shapes}: {error}. Pass example_inputs "
-                "(--input) of a shape that it accepts"
-            ) from error
-        except Exception as error:
-            raise CaptureError(
-                f"cannot trace {type(model).__name__}{_where(tracer)}: {_one_line(error)}. Control flow on the values "
-                "of tensors stops the tracer: move it out of forward, or capture the part without it"
-            ) from error
-        finally:
-            constants = {k: model.__dict__.pop(k) for k in list(model.__dict__) if k.startswith("_tensor_constant")}
-    modules, tensors, containers, transient = _split_state(model, graph)
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise CaptureError(
+            f"{type(model).__name__} itself has forward hooks, which tracing does not run: remove them, or capture "
+            "torch.nn.Sequential(model)"
+        )
+    with _TRACING:
+        graph, constants, opaque = _traced(model, inputs)
+        modules, tensors, containers, transient = _split_state(model, graph)
+        if asks_for_mode(model):
+            _compare_modes(model, graph, inputs)
     tensors |= constants
-    transient |= constants.keys()  # written into the graph by tracing: no state_dict holds them
-    _unbake_dropout(graph, model.training)
     _drop_unread(graph)
     return Program(
         name=type(model).__name__,
@@ -74,10 +69,51 @@ def capture(model: nn.Module, example_inputs: Tensor | Sequence[Tensor] | None =
         tensors=tensors,
         containers=containers,
         inputs=inputs,
-        opaque=tracer.opaque,
-        transient=frozenset(transient),
+        opaque=opaque,
+        transient=frozenset(transient | constants.keys()),  # no state_dict holds what tracing wrote into the graph
         training=model.training,
     )
+
+
+def _traced(model: nn.Module, inputs: tuple[InputSpec, ...]) -> tuple[fx.Graph, dict[str, Any], dict[str, str]]:
+    """The graph, the constants that it refers to, and the opaque parts with their causes."""
+    tracer = _Tracer(model, inputs)
+    with patched(tracer, model):
+        try:
+            graph = tracer.trace(model)
+        except CaptureError:
+            raise
+        except _UnfitError as error:
+            shapes = ", ".join(str(spec) for spec in inputs)
+            raise CaptureError(
+                f"{type(model).__name__} does not take an input of shape {shapes}: {error}. Pass example_inputs "
+                "(--input) of a shape and dtype that it accepts"
+            ) from error
+        except Exception as error:
+            raise CaptureError(
+                f"cannot trace {type(model).__name__}{_where(tracer)}: {_one_line(error)}. Control flow on the values "
+                "of tensors stops the tracer: move it out of forward, or capture the part without it"
+            ) from error
+        finally:
+            constants = {k: model.__dict__.pop(k) for k in list(model.__dict__) if k.startswith("_tensor_constant")}
+    return graph, constants, tracer.opaque
+
+
+def _compare_modes(model: nn.Module, graph: fx.Graph, inputs: tuple[InputSpec, ...]) -> None:
+    """Let what can follow the mode at run time do so, and warn about the rest."""
+    mode = "train" if model.training else "eval"
+    try:
+        other = copy.deepcopy(model).train(not model.training)
+        same = follow_mode(graph, _traced(other, inputs)[0], model.training)
+    except (CaptureError, RuntimeError):
+        same = False
+    if not same:
+        warnings.warn(
+            f"{type(model).__name__} does not do the same in train and in eval mode; captured is what it does in "
+            f"{mode} mode, and stays so: call .eval() or .train() before, for the mode that it will run in",
+            CaptureWarning,
+            stacklevel=3,
+        )
 
 
 def input_specs(model: nn.Module, example_inputs: Tensor | Sequence[Tensor] | None) -> tuple[InputSpec, ...]:
@@ -101,6 +137,10 @@ def input_specs(model: nn.Module, example_inputs: Tensor | Sequence[Tensor] | No
     return tuple(InputSpec(tuple(value.shape), value.dtype) for value in given)
 
 
+def _autocast() -> tuple[bool, bool]:
+    return torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+
+
 class _UnfitError(Exception):
     """An operation cannot run on the shapes that reach it; the message names it."""
 
@@ -119,11 +159,12 @@ class _Tracer(fx.Tracer):
         self.tensors: Mapping[str, Any] = ChainMap(dict(held), model.__dict__)  # constants are put on the model
         self.training = model.training
         self.evaluating = False
+        self.autocast = _autocast()
         self.thread = threading.get_ident()
 
     def tensor(self, path: str) -> Any:
         """What a get_attr node reads."""
-        return self.tensors[path]
+        return self.tensors[path] if path in self.tensors else operator.attrgetter(path)(self.root)
 
     @property
     def aside(self) -> bool:
@@ -138,6 +179,8 @@ class _Tracer(fx.Tracer):
         return ShapedProxy(node, self)
 
     def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        if _autocast() != self.autocast:
+            raise TraceError("forward switches autocast on or off, which a graph does not keep")
         node = super().create_node(kind, target, *args, **kwargs)
         if kind not in ("placeholder", "output"):
             self.evaluating = True
@@ -197,11 +240,14 @@ class _Tracer(fx.Tracer):
             elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
                 names.append(parameter.name)
                 if parameter.default is parameter.empty and len(names) > len(self.inputs):
-                    raise TypeError(
-                        f"forward() needs an input {parameter.name!r}, but only {len(self.inputs)} were given"
+                    raise CaptureError(
+                        f"forward() of {type(self.root).__name__} needs an input {parameter.name!r}, but only "
+                        f"{len(self.inputs)} were given: pass example_inputs (--input, once each) for all of them"
                     )
         if len(self.inputs) > len(names):
-            raise TypeError(f"{len(self.inputs)} inputs were given, but forward() takes {len(names)}")
+            raise CaptureError(
+                f"{len(self.inputs)} inputs were given, but forward() of {type(self.root).__name__} takes {len(names)}"
+            )
         proxies = [self.create_proxy("placeholder", name, (), {}) for name in names[: len(self.inputs)]]
         for proxy, spec in zip(proxies, self.inputs, strict=True):
             proxy.node.meta["val"] = torch.empty(spec.shape, dtype=spec.dtype, device="meta")
@@ -224,6 +270,7 @@ def _split_state(
     containers: dict[str, type[nn.Module]] = {}
     transient: set[str] = set()
     for path, module in named.items():
+        _refuse_keyword(path)
         if any(path.startswith(f"{leaf}.") for leaf in _ancestors(path, modules)):
             continue
         unused = path and not module._modules and path not in read_from
@@ -237,7 +284,22 @@ def _split_state(
         transient |= {
             prefix + name for name in module._non_persistent_buffers_set if module._buffers.get(name) is not None
         }
+    for node in graph.nodes:
+        path, (owner, _, name) = str(node.target), str(node.target).rpartition(".")
+        if node.op != "get_attr" or path in tensors or owner not in named or name in named[owner]._parameters:
+            continue
+        if owner in modules and name not in named[owner]._buffers:
+            node.target = f"_{path.replace('.', '_')}"  # no module may gain a buffer by the name of its attribute
+        if isinstance(value := getattr(named[owner], name, None), Tensor) and name not in named[owner]._buffers:
+            tensors[str(node.target)] = value  # a plain attribute, neither parameter nor buffer
+            transient.add(str(node.target))
     return modules, tensors, containers, transient
+
+
+def _refuse_keyword(path: str) -> None:
+    name = path.rpartition(".")[2]
+    if keyword.iskeyword(name):
+        raise CaptureError(f"module {path!r} is named by a Python keyword, which no source can say: rename {name!r}")
 
 
 def _ancestors(path: str, modules: dict[str, nn.Module]) -> list[str]:
@@ -248,26 +310,9 @@ def _ancestors(path: str, modules: dict[str, nn.Module]) -> list[str]:
 def _drop_unread(graph: fx.Graph) -> None:
     """Erase reads of parameters and attributes that came to nothing, such as that of `x.to(self.weight.dtype)`."""
     for node in reversed(graph.nodes):
-        pure = node.op == "get_attr" or node.target in (getattr, operator.getitem)
+        pure = node.op == "get_attr" or node.target is getattr
         if pure and not node.users:
             graph.erase_node(node)
-
-
-def _unbake_dropout(graph: fx.Graph, training: bool) -> None:
-    """Let functional dropout follow the module's mode at run time instead of the mode that it was traced in."""
-    for node in list(graph.nodes):
-        if node.op != "call_function" or node.target not in _DROPOUTS or not node.args:
-            continue
-        given = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else None)
-        if given is not training:  # not given, or on purpose not the module's mode
-            continue
-        with graph.inserting_before(node):
-            mode = graph.get_attr("training")
-        mode.meta["val"] = training
-        if "training" in node.kwargs:
-            node.kwargs = {**node.kwargs, "training": mode}
-        else:
-            node.args = (*node.args[:2], mode, *node.args[3:])
 
 
 def _value(node: fx.Node, scope: Scope, *, compute: bool) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from architectures import PMRID, NAFNet
-from mofa_compiler import Roadmap
+from mofa_compiler import Roadmap, apply
 from mofa_compiler.passes import DecoupleDownsampling, DecoupleUpsampling, PConvToPDWConv, SepConvToPConv, WidenPortion
 from mofa_compiler.rewriting import Pass
 
@@ -67,6 +69,14 @@ ROWS = [
     Row(NAFNet, "baseline", (), 288_691, 1_031_039_488, "286.6K, 1.03G"),
     Row(NAFNet, "preset paper-nafnet", "paper-nafnet", 221_955, 912_337_408, "222.1K, 0.94G"),
 ]
+
+
+@cache
+def measured(index: int) -> tuple[int, int, int]:
+    """Parameters by the report, parameters of the model, and MACs of a row by its index."""
+    row = ROWS[index]
+    result = apply(row.model(), roadmap(row), torch.rand(1, 3, 256, 256))
+    return result.after.parameters, sum(p.numel() for p in result.model.parameters()), result.after.macs
 
 
 def roadmap(row: Row) -> Roadmap:

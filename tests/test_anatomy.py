@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import replace
 
 import pytest
@@ -623,17 +622,3 @@ def test_an_output_that_does_not_depend_on_the_input() -> None:
     found = anatomy(Constant())
     assert not found.is_unet
     assert found.stage_of("conv") is not None
-
-
-def test_time_grows_linearly() -> None:
-    def seconds(blocks: int) -> float:
-        model = NAFNet(width=2, middle_blk_num=1, enc_blk_nums=[blocks], dec_blk_nums=[blocks])
-        program = capture(model, torch.rand(1, 3, 16, 16))
-        best = float("inf")
-        for _ in range(5):
-            start = time.perf_counter()
-            infer(program)
-            best = min(best, time.perf_counter() - start)
-        return best
-
-    assert seconds(40) < 9 * seconds(10)  # four times the blocks

@@ -13,6 +13,7 @@ import mofa_compiler
 from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import capture
 from mofa_compiler.errors import CaptureError
+from mofa_compiler.modes import CaptureWarning
 
 MODELS = [
     lambda: PMRID(),
@@ -188,6 +189,111 @@ def test_functional_dropout_follows_the_mode():
     assert not torch.equal(module.train()(x), module.conv(x))
 
 
+class WithMode(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+def test_flags_follow_the_mode_whatever_it_was_traced_in():
+    class Model(WithMode):
+        def forward(self, x):
+            return F.batch_norm(self.conv(x), self.norm.running_mean, self.norm.running_var, training=self.training)
+
+    model, x = Model(), torch.rand(2, 3, 8, 8)
+    for mode in (True, False):
+        module = capture(model.train(mode), x).graph_module
+        for other in (True, False):
+            expected = copy.deepcopy(model).train(other)(x)
+            torch.testing.assert_close(copy.deepcopy(module).train(other)(x), expected)
+
+
+def test_deliberate_dropout_stays():
+    class Model(WithMode):
+        def forward(self, x):
+            return F.dropout(self.conv(x), 0.5, training=True)
+
+    module = capture(Model().eval(), torch.rand(1, 3, 8, 8)).graph_module.eval()
+    x = torch.rand(1, 3, 8, 8)
+    assert not torch.equal(module(x), module(x))
+
+
+def test_what_cannot_follow_the_mode_is_warned_of():
+    class Model(WithMode):
+        def forward(self, x):
+            return self.conv(x).relu() if self.training else self.conv(x)
+
+    model = Model()
+    with pytest.warns(CaptureWarning, match="in train and in eval mode; captured is what it does in eval"):
+        module = capture(model.eval(), torch.rand(1, 3, 8, 8)).graph_module
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(module(x), model(x))
+
+
+def test_root_hooks_and_autocast_are_not_dropped_silently():
+    class Cast(WithMode):
+        def forward(self, x):
+            with torch.autocast("cpu"):
+                return self.conv(x)
+
+    model = WithMode()
+    model.register_forward_hook(lambda module, args, output: output * 2)
+    with pytest.raises(CaptureError, match="has forward hooks"):
+        capture(model)
+
+    program = capture(nn.Sequential(Cast(), nn.ReLU()), torch.rand(1, 3, 8, 8))
+    assert "autocast" in program.opaque["0"]
+
+
+def test_plain_tensor_attributes():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.mean = nn.Conv2d(3, 3, 1), torch.rand(1, 3, 1, 1)
+            self.inner = nn.Sequential(nn.Conv2d(3, 3, 1))
+            self.inner[0].shift = torch.rand(1, 3, 1, 1)
+
+        def forward(self, x):
+            return self.inner(self.conv(x - self.mean)) + self.mean + self.inner[0].shift
+
+    model, x = Model(), torch.rand(1, 3, 8, 8)
+    module = capture(model, x).graph_module
+    assert torch.equal(module(x), model(x))
+    assert set(copy.deepcopy(module).state_dict()) == set(model.state_dict())
+
+
+def test_keyword_names_are_refused():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleDict({"in": nn.Conv2d(3, 3, 1)})
+
+        def forward(self, x):
+            return self.parts["in"](x)
+
+    with pytest.raises(CaptureError, match=r"module 'parts\.in' is named by a Python keyword"):
+        capture(Model())
+
+
+def test_copies_keep_every_key():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+            self.alias, self.unused = self.conv, nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.conv(x) * torch.arange(3.0).view(1, 3, 1, 1)
+
+    model = Model()
+    twin = copy.deepcopy(copy.deepcopy(capture(model).graph_module))
+    assert set(twin.state_dict()) == set(model.state_dict())
+    assert twin.alias is twin.conv
+
+
 def test_unused_and_twice_registered_state_survives():
     class Model(nn.Module):
         def __init__(self):
@@ -284,8 +390,8 @@ def checkpointed(x):
     return torch.utils.checkpoint.checkpoint(torch.sigmoid, x, use_reentrant=True) * 2
 
 
-FREE = [unpacked, rounded, aliased, written, checked, factories, checkpointed]
-GUARDED = [crop, windows, pieces, to_int]
+FREE = [unpacked, rounded, aliased, written, checked, factories, checkpointed, to_int]
+GUARDED = [crop, windows, pieces]
 
 
 @pytest.mark.parametrize("body", FREE + GUARDED, ids=lambda body: body.__name__)

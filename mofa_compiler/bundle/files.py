@@ -76,6 +76,7 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
         tell("writing weights", 2, 4)
         metadata = {"format": "pt", "mofa": versions()["mofa-compiler"]}
         save_file(_weights(result.model), scratch / WEIGHTS, metadata)
+        (scratch / WEIGHTS).chmod(0o666 & ~_umask())  # safetensors keeps what it writes to the owner
         tell("checking", 3, 4)
         _check(scratch, result)
         _move(scratch, target)

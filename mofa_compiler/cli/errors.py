@@ -20,12 +20,18 @@ class Group(TyperGroup):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
-            raise  # the reader of a pipe has gone: typer ends quietly
+        except (BrokenPipeError, typer.Exit, typer.Abort):
+            raise  # a pipe whose reader has gone, or an exit that was asked for
         except (MofaError, OSError) as error:
             if ctx.meta.get(DEBUG):
                 raise
             print(f"error: {_message(error)}", file=sys.stderr)
+            raise typer.Exit(1) from error
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            if ctx.meta.get(DEBUG):
+                raise
+            text = " ".join(str(error).split())[:300]
+            print(f"error: {type(error).__name__}: {text} (mofa --debug shows where)", file=sys.stderr)
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

@@ -112,7 +112,7 @@ def load_model(
         raise typer.BadParameter("needs --checkpoint", param_hint="--key" if key is not None else "--strip-prefix")
     from ..target import load_target, parse_args
 
-    model = load_target(target, parse_args(arguments or ()))
+    model = load_target(target, parse_args(arguments or ())).eval()  # what ships is what it does in eval mode
     if checkpoint is None:
         return model, None
     from ..checkpoint import fit, load_checkpoint

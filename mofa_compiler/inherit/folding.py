@@ -13,6 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..survey import Layer, Step
 from .kernels import add_bias, fill
 
+_SMALL_SCALE = 1e-2
+"""Below it a batch normalization takes the scale into its weight: statistics divided by it would overflow"""
+
 _HOMOGENEOUS = {"ReLU", "relu", "LeakyReLU", "leaky_relu"}
 
 
@@ -73,7 +76,9 @@ def _producer(layer: Layer, modules: Mapping[str, nn.Module]) -> str | None:
         return None
     # This pass may have rewritten it a moment ago: then its pointwise part has the last word.
     path = next((p for p in (str(step.path), f"{step.path}.pointwise") if p in modules), None)
-    return path if path is not None and type(modules[path]) is nn.Conv2d else None
+    module = modules[path] if path is not None else None
+    ungrouped = type(module) is nn.ConvTranspose2d and module.groups == 1
+    return path if type(module) is nn.Conv2d or ungrouped else None
 
 
 def _takes_input_scale(step: Step, modules: Mapping[str, nn.Module]) -> bool:
@@ -101,8 +106,9 @@ def scale_inputs(module: nn.Module, owed: Affine) -> nn.Module:
 def scale_outputs(module: nn.Module, owed: Affine) -> nn.Module:
     """A copy of a convolution with owed.scale * y + owed.shift for output y."""
     new = copy.deepcopy(module)
-    assert isinstance(new, nn.Conv2d)
-    fill(new.weight, new.weight.detach().double() * owed.scale.view(-1, 1, 1, 1))
+    assert isinstance(new, (nn.Conv2d, nn.ConvTranspose2d))
+    shape = (1, -1, 1, 1) if isinstance(new, nn.ConvTranspose2d) else (-1, 1, 1, 1)
+    fill(new.weight, new.weight.detach().double() * owed.scale.view(shape))
     if new.bias is not None:
         fill(new.bias, new.bias.detach().double() * owed.scale)
     add_bias(new, owed.shift)
@@ -112,13 +118,13 @@ def scale_outputs(module: nn.Module, owed: Affine) -> nn.Module:
 def _scale_batch_norm(norm: _BatchNorm, owed: Affine) -> _BatchNorm:
     """Move the scale into the running statistics, so that training, which normalizes anew, stays unaffected."""
     assert norm.running_mean is not None and norm.running_var is not None
-    dead = owed.scale == 0
+    dead = owed.scale.abs() < _SMALL_SCALE
     safe = torch.where(dead, torch.ones_like(owed.scale), owed.scale)
     deviation = (norm.running_var.double() + norm.eps).sqrt()
     constant = norm.bias.detach().double() + norm.weight.detach().double() * (
         (owed.shift - norm.running_mean.double()) / deviation
     )
-    mean = (norm.running_mean.double() - owed.shift) / safe
+    mean = torch.where(dead, torch.zeros_like(owed.shift), (norm.running_mean.double() - owed.shift) / safe)
     variance = deviation.square() / safe.square() - norm.eps
     # A variance cannot be negative: where the scale is that large, the rest of it goes into the weight.
     kept = variance.clamp_min(0)

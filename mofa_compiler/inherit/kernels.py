@@ -85,7 +85,7 @@ def without_bias(conv: nn.Module) -> nn.Conv2d:
     return new
 
 
-def add_bias(conv: nn.Conv2d, shift: Tensor) -> None:
+def add_bias(conv: nn.Conv2d | nn.ConvTranspose2d, shift: Tensor) -> None:
     """Add to a convolution's bias, which is made where there is none and something to add."""
     if conv.bias is not None:
         fill(conv.bias, conv.bias.detach().double() + shift)

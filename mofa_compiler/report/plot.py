@@ -26,6 +26,9 @@ def plot(data: Mapping[str, Any], path: Path) -> None:
     kind = check_format(path)
     from matplotlib import rc_context
 
+    if not path.parent.is_dir():
+        raise MofaError(f"cannot write {path}: there is no folder {path.parent}")
+
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         scratch = Path(file.name)
     try:

@@ -571,16 +571,10 @@ def test_names_that_would_hide_something(name: str) -> None:
     assert isinstance(built, nn.Module)
 
 
-def test_emitting_is_fast() -> None:
-    import time
-
+def test_many_alike_blocks_share_one_class() -> None:
     model = NAFNet(width=4, middle_blk_num=24, enc_blk_nums=(30, 30, 30), dec_blk_nums=(10, 10, 10)).eval()
     program = capture(model, torch.rand(1, 3, 16, 16))
-    module = program.graph_module
-    started = time.perf_counter()
-    source = emit(program, module)
-    assert time.perf_counter() - started < 10
-    assert source.count("class NAFBlock") == 1
+    assert emit(program, program.graph_module).count("class NAFBlock") == 1
 
 
 @torch.fx.wrap

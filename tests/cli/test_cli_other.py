@@ -76,7 +76,7 @@ def test_analyze_plots(kind: str) -> None:
     ("arguments", "message"),
     [
         (["--plot", "chart.gif"], "error: cannot plot to chart.gif"),
-        (["--plot", "nowhere/chart.png"], "No such file or directory"),
+        (["--plot", "nowhere/chart.png"], "there is no folder"),
         (["--roadmap", "moaf"], "error: there is no roadmap 'moaf'"),
         (["--checkpoint", "no.pth"], "error: there is no file no.pth"),
     ],
