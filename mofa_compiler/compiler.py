@@ -135,11 +135,11 @@ class Result:
 
         return report(self)
 
-    def save(self, directory: str | Path, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
+    def save(self, directory: str | Path, *, overwrite: bool = True, progress: Progress | None = None) -> Path:
         """Write a bundle: source, weights, recipe, key map and reports (see `mofa_compiler.bundle`).
 
         Raises:
-            BundleError: the folder exists and is not a bundle (or is one, without `overwrite`), or the network holds
+            BundleError: the folder exists and is not a bundle (or is one and `overwrite` is off), or the network holds
                 a module whose source cannot be written.
         """
         from .bundle import save

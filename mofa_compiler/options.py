@@ -22,7 +22,7 @@ Portion = Annotated[Fraction, BeforeValidator(_as_written), Field(gt=0, le=1)]
 """A share of the channels; TOML and Python may say 0.25, "1/4" or Fraction(1, 4)."""
 
 
-def as_tuple(value: Any) -> Any:
+def as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
     """One name, or several."""
     return (value,) if isinstance(value, str) else value
 

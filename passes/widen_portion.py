@@ -38,13 +38,13 @@ class WidenPortion(Pass):
     name: ClassVar[str] = "widen-portion"
     after: ClassVar[tuple[str, ...]] = ("sepconv-to-pconv",)
 
-    where: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)] = ("middle", "cheap")
+    where: Annotated[tuple[str, ...] | str, BeforeValidator(as_tuple), Field(min_length=1)] = ("middle", "cheap")
     portion: Portion = Fraction(1, 2)
     cheap_below: Annotated[float, Field(gt=0)] = CHEAP_BELOW
 
     def prepare(self, network: Network) -> None:
         stages = {stage.name for stage in network.anatomy.stages}
-        for entry in self.where:
+        for entry in as_tuple(self.where):
             is_path = any(fnmatchcase(path, entry) for path in network.layers)
             if entry not in stages | {"middle", "cheap"} and not is_path:
                 raise RoadmapError(
@@ -66,13 +66,13 @@ class WidenPortion(Pass):
 
     def _chosen(self, layer: Layer, network: Network) -> Skip | None:
         """None for a layer that `where` names, else why it does not."""
-        if any(fnmatchcase(layer.path, entry) for entry in self.where):
+        if any(fnmatchcase(layer.path, entry) for entry in as_tuple(self.where)):
             return None
         stage = layer.stage
         if stage is None:
             return Skip("belongs to no stage")
         reasons = []
-        for entry in self.where:
+        for entry in as_tuple(self.where):
             if entry == "middle":
                 middle = network.anatomy.middle()
                 chosen, names = stage in middle, " and ".join(s.name for s in middle)

@@ -85,7 +85,7 @@ def test_verdicts_do_not_change_with_training():
 def test_widening_is_exact_in_the_whole_network(build):
     model, x = trained_like(build()).double(), torch.rand(1, 3, 64, 48, dtype=torch.float64)
     narrow = mofa_compiler.apply(model, mofa_compiler.Roadmap([SepConvToPConv()]), x).model.eval()
-    wide = mofa_compiler.apply(model, mofa_compiler.Roadmap([SepConvToPConv(), WidenPortion(where="middle")]), x)  # type: ignore[arg-type]
+    wide = mofa_compiler.apply(model, mofa_compiler.Roadmap([SepConvToPConv(), WidenPortion(where="middle")]), x)
     assert wide.diffs[1].edits
     with torch.no_grad():
         torch.testing.assert_close(wide.model.eval()(x), narrow(x), rtol=1e-10, atol=1e-12)

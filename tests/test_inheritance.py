@@ -14,7 +14,7 @@ from mofa_compiler.rewriting import Pass
 from raw_images import RawCase, raw_cases, raw_psnr
 
 PCONV: list[Pass] = [SepConvToPConv()]
-FULL: list[Pass] = [*PCONV, WidenPortion(where="middle"), WidenPortion(where="cheap"), PConvToPDWConv(threshold=32)]  # type: ignore[arg-type]
+FULL: list[Pass] = [*PCONV, WidenPortion(where="middle"), WidenPortion(where="cheap"), PConvToPDWConv(threshold=32)]
 
 
 @pytest.fixture(scope="module")

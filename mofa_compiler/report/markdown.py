@@ -21,6 +21,7 @@ def render(report: Mapping[str, Any]) -> str:
         escape(text.shape_of_network(report["anatomy"])),
         _opaque(report),
         _passes(report),
+        _table(text.STAGE_HEADER, "lrrr", [(escape(name), *rest) for name, *rest in text.stage_rows(report)]),
         *(_details(index, step) for index, step in enumerate(report["passes"], 1)),
         "<sub>" + escape(", ".join(f"{name} {version}" for name, version in report["versions"].items())) + "</sub>",
     ]

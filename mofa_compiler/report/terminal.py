@@ -28,6 +28,8 @@ def print_report(report: Mapping[str, Any], console: Console, verbose: bool = Fa
     if report["passes"]:
         console.print()
         console.print(_pass_table(report["passes"], width))
+        console.print()
+        console.print(_stage_table(report))
     for index, step in enumerate(report["passes"], 1):
         console.print()
         _print_all(console, _pass_lines(index, step, width, verbose))
@@ -110,6 +112,15 @@ def _pass_table(steps: Sequence[Mapping[str, Any]], width: int) -> Table:
     return table
 
 
+def _stage_table(report: Mapping[str, Any]) -> Table:
+    table = _table()
+    for index, header in enumerate(text.STAGE_HEADER):
+        table.add_column(header, justify="right" if index else "left", no_wrap=True)
+    for row in text.stage_rows(report):
+        table.add_row(*map(Text, row))
+    return table
+
+
 def _pass_lines(index: int, step: Mapping[str, Any], width: int, verbose: bool) -> Iterator[Text]:
     edits, neighbours = text.rewritten(step), text.compensated(step)
     yield Text(f"{index}. {step['name']}", "bold")
@@ -143,10 +154,11 @@ def _every_edit(edits: Sequence[Mapping[str, Any]], width: int) -> Iterator[Text
 
 
 def _edit_groups(edits: Sequence[Mapping[str, Any]], width: int) -> Iterator[Text]:
-    for (before, after, exact), group in text.grouped(edits, "before", "after", "exact").items():
+    for (before, after, exact, note), group in text.grouped(edits, "before", "after", "exact", "note").items():
         lines = _signature(before, f"{after or 'removed'}{', exact' if exact else ''}", width, 7)
         yield from _styled(_counted(len(group), lines))
         yield from _paths(group, width, verbose=False)
+        yield from _styled(wrap(note, width, 7) if note else (), "dim")
 
 
 def _refusal_groups(skips: Sequence[Mapping[str, Any]], width: int, verbose: bool) -> Iterator[Text]:

@@ -65,6 +65,27 @@ def accuracy(report: Mapping[str, Any]) -> str:
     return f"Output error on the example input, against the original: {error_text(verdict['accumulated'])}{psnr}."
 
 
+STAGE_HEADER = ("stage", "parameters", "MACs", "share of MACs")
+
+
+def stage_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Each stage's parameters, MACs and share of the MACs, before → after the roadmap."""
+    later = {stage["name"]: stage for stage in report["after"]["stages"]}
+
+    def both(stage: Mapping[str, Any], key: str) -> str:
+        return f"{quantity(stage[key])} → {quantity(later[stage['name']][key])}"
+
+    def shares(stage: Mapping[str, Any]) -> str:
+        before, after = (100 * state["macs_share"] for state in (stage, later[stage["name"]]))
+        return f"{before:.1f} → {after:.1f} %"
+
+    return [
+        (stage["name"], both(stage, "parameters"), both(stage, "macs"), shares(stage))
+        for stage in report["before"]["stages"]
+        if stage["name"] in later
+    ]
+
+
 def shape_of_network(anatomy: Mapping[str, Any]) -> str:
     """One sentence: a U-Net or not, and why."""
     return f"{'A U-Net' if anatomy['is_unet'] else 'Not a U-Net'}: {anatomy['reason']}."
