@@ -20,7 +20,7 @@ from .network import Network, Totals
 from .program import InputSpec
 from .rewriting import Pass, rewrite
 from .roadmap import Roadmap
-from .tracing import capture
+from .tracing import capture, copied
 from .verify import Verdict, exactness, psnr, relative_error
 
 Progress = Callable[[str, int, int], None]
@@ -175,7 +175,7 @@ def apply(
     steps = len(roadmap) + 1
     _check_weights(model)
     tell("capturing", 0, steps)
-    program = capture(_copied(model), example_inputs)
+    program = capture(copied(model), example_inputs)
     network = Network(program, infer(program))
     networks, diffs = [network], []
     cuda = [program.device] if program.device.type == "cuda" else []
@@ -191,16 +191,6 @@ def apply(
     if given is not None:
         example = [tensor.detach().clone().to(program.device) for tensor in given]
     return Result(roadmap, networks, diffs, example)
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except RuntimeError as error:  # old-style weight_norm keeps tensors that cannot be copied
-        raise RewriteError(
-            f"{type(model).__name__} cannot be copied ({error}): remove weight_norm by "
-            "torch.nn.utils.remove_weight_norm, or what else keeps tensors with a history on the module"
-        ) from error
 
 
 def _check_weights(model: nn.Module) -> None:

@@ -99,11 +99,22 @@ def _traced(model: nn.Module, inputs: tuple[InputSpec, ...]) -> tuple[fx.Graph, 
     return graph, constants, tracer.opaque
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy; results of earlier calls that the model keeps as attributes lose their history, which has no copy.
+
+    Deep supervision keeps such tensors, and so does the old `torch.nn.utils.weight_norm`, which makes them anew at every
+    call.
+    """
+    kept = (leaf for module in model.modules() for leaf in pytree.tree_leaves(vars(module)) if isinstance(leaf, Tensor))
+    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
+    return copy.deepcopy(model, memo)
+
+
 def _compare_modes(model: nn.Module, graph: fx.Graph, inputs: tuple[InputSpec, ...]) -> None:
     """Let what can follow the mode at run time do so, and warn about the rest."""
     mode = "train" if model.training else "eval"
     try:
-        other = copy.deepcopy(model).train(not model.training)
+        other = copied(model).train(not model.training)
         same = follow_mode(graph, _traced(other, inputs)[0], model.training)
     except (CaptureError, RuntimeError):
         same = False

@@ -130,6 +130,19 @@ def test_meta_weights_are_refused():
         mofa_compiler.apply(model, "mofa")
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_models_that_keep_tensors_with_a_history():
+    class Keeps(NAFNet):
+        def forward(self, inp):
+            self.outputs = [super().forward(inp)]
+            return self.outputs[0]
+
+    model, x = Keeps(width=4), torch.rand(1, 3, 16, 16)
+    model(x)
+    torch.nn.utils.weight_norm(model.intro)
+    assert mofa_compiler.apply(model, "mofa", x).diffs[0].edits
+
+
 def test_bad_shape_and_roadmap():
     with pytest.raises(CaptureError, match="does not take an input of shape 1x4x32x32"):
         mofa_compiler.apply(NAFNet(width=8), "mofa", torch.rand(1, 4, 32, 32))

@@ -341,3 +341,22 @@ def test_a_pass_with_options_is_replayed(tmp_path: Path) -> None:
     result = apply(model, Roadmap([SepConvToPConv(kinds=("dense",))], name="own"), torch.rand(1, 3, 32, 32))
     again = replay(save(result, tmp_path / "out"), model)
     assert again.roadmap == result.roadmap
+
+
+def test_guards_come_along(tmp_path: Path) -> None:
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            parts = [x[..., index * 8 : index * 8 + 8].softmax(-1) for index in range(x.shape[-1] // 8)]
+            return self.last(torch.cat(parts, dim=-1))
+
+    result = apply(Halves().eval(), [], torch.rand(1, 3, 8, 16))
+    result.save(tmp_path / "out")
+    loaded, x = load(tmp_path / "out"), torch.rand(1, 3, 12, 16)
+    assert torch.equal(loaded(x), result.model(x))
+    with pytest.raises(RuntimeError, match="captured where a size was 2, which now is 3"):
+        loaded(torch.rand(1, 3, 8, 24))
