@@ -102,7 +102,7 @@ def _traced(model: nn.Module, inputs: tuple[InputSpec, ...]) -> tuple[fx.Graph, 
 def copied(model: nn.Module) -> nn.Module:
     """A deep copy; results of earlier calls that the model keeps as attributes lose their history, which has no copy.
 
-    Deep supervision keeps such tensors, and so does the old `torch.nn.utils.weight_norm`, which makes them anew at every
+    Deep supervision keeps such tensors, and so does the old `torch.nn.utils.weight_norm`, which makes them anew at each
     call.
     """
     kept = (leaf for module in model.modules() for leaf in pytree.tree_leaves(vars(module)) if isinstance(leaf, Tensor))
