@@ -95,6 +95,8 @@ class Layer:
     """What follows, one after the other, up to the next convolution, as long as nothing else reads in between"""
     before: tuple[Step, ...]
     """What leads here, nearest first, back to the previous convolution, as long as nothing else reads in between"""
+    fed_by: Step | None
+    """What it reads, whoever else reads that too; None where that is an input or a parameter"""
     source: Layer | None
     """The convolution whose output this layer reads directly and alone"""
     ideal: nn.Conv2d | None
@@ -177,6 +179,8 @@ def _layer(path: str, nodes: list[fx.Node], links: _Links, anatomy: Anatomy, ear
     program = links.program
     module = program.modules[path]
     input_shape, output_shape = _shapes(nodes[0])
+    feeder = nodes[0].args[0]
+    assert isinstance(feeder, fx.Node)
     once = len(nodes) == 1
     before = tuple(links.chain(nodes[0], forward=False)) if once else ()
     nearest = next((step for step in before if step.kind != "identity"), None)
@@ -195,6 +199,7 @@ def _layer(path: str, nodes: list[fx.Node], links: _Links, anatomy: Anatomy, ear
         is_output=path in anatomy.output_paths,
         behind=tuple(links.chain(nodes[0], forward=True)) if once else (),
         before=before,
+        fed_by=links.step(feeder) if feeder.op.startswith("call") else None,
         source=earlier.get(nearest.path or "") if nearest and nearest.kind == "conv" else None,
         ideal=program.ideals.get(path),
         hooked=_has_hooks(module),

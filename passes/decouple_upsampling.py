@@ -60,7 +60,8 @@ class DecoupleUpsampling(Pass):
             step = resized(layer)
             reason = self._refusal(layer, step.factor) if step else None
         else:
-            return None
+            missed = near_miss(layer)
+            return Skip(missed) if missed else None
         return Skip(reason) if reason else self._matched(layer.module.in_channels)
 
     def _match_transposed(self, layer: Layer) -> Match | Skip:
@@ -174,6 +175,17 @@ def resized(layer: Layer) -> Step | None:
     """The interpolation that this layer alone reads; for a pointwise one also through a partial convolution."""
     chain = layer.source.before if partial_between(layer) and layer.source else layer.before
     return chain[0] if chain and chain[0].kind == "resize" else None
+
+
+def near_miss(layer: Layer) -> str | None:
+    """Why an upsampling close to a convolution cannot be taken apart from it; None where there is none close by."""
+    for chain, kind, name in ((layer.behind, "shuffle", "pixel shuffle"), (layer.before, "resize", "upsampling")):
+        kinds = [step.kind for step in chain if step.kind != "identity"]
+        if kind in kinds and set(kinds[: kinds.index(kind)]) <= {"norm", "activation"}:
+            return f"there is a layer ({kinds[0]}) between it and the {name}"
+    if layer.fed_by and layer.fed_by.kind == "resize":
+        return "the upsampling that it reads is read by others too"
+    return None
 
 
 def partial_between(layer: Layer) -> PConv2d | None:

@@ -128,6 +128,36 @@ def test_refusals():
     )
 
 
+def test_near_misses_are_said():
+    class TwoReaders(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = F.interpolate(x, scale_factor=2)
+            return self.a(x) * self.b(x)
+
+    both = "the upsampling that it reads is read by others too"
+    model = nn.Sequential(nn.Conv2d(8, 8, 1), TwoReaders(), nn.Conv2d(8, 8, 1))
+    assert_rewrites(DecoupleUpsampling(), model, after={}, skips={"1.a": both, "1.b": both})
+    assert_rewrites(
+        DecoupleUpsampling(),
+        chain(nn.Upsample(scale_factor=2), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16)),
+        after={},
+        skips={"3": "there is a layer (activation) between it and the upsampling"},
+    )
+    model = nn.Sequential(
+        nn.Conv2d(8, 8, 1), nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16), nn.PixelShuffle(2), nn.Conv2d(4, 8, 1)
+    )
+    assert_rewrites(
+        DecoupleUpsampling(),
+        model,
+        after={},
+        skips={"1": "there is a layer (norm) between it and the pixel shuffle"},
+    )
+
+
 def test_fit_recovers_what_the_new_form_can_express():
     """Bilinear interpolation written as a transposed convolution (k4 s2 p1) comes back as just that."""
     transposed = nn.ConvTranspose2d(8, 8, 4, 2, padding=1).double()
