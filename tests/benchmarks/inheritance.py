@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 from architectures import PMRID
 from mofa_compiler import Roadmap, apply
-from mofa_compiler.passes import DecoupleUpsampling, PConvToPDWConv, SepConvToPConv, WidenPortion
+from mofa_compiler.passes import DecoupleUpsampling, PConvToPDWConv, RestoreKernels, SepConvToPConv, WidenPortion
 from raw_images import raw_cases, raw_psnr
 
 CHECKPOINT = Path(__file__).parents[3] / "shared/data/pmrid_raw_denoiser.ckp"
@@ -31,7 +31,8 @@ ROADMAPS = {
     "sepconv → PConv": Roadmap(PCONV),
     "… + widened (exact)": Roadmap(WIDE),
     "full roadmap, upsampling left alone": Roadmap(FULL),
-    "… PDWConv everywhere (threshold 0)": Roadmap([*WIDE, PConvToPDWConv(threshold=0)]),
+    "the same with kernels restored": Roadmap([*WIDE, RestoreKernels(), PConvToPDWConv(threshold=32)]),
+    "PDWConv everywhere (threshold 0)": Roadmap([*WIDE, PConvToPDWConv(threshold=0)]),
     "full roadmap (preset mofa)": Roadmap.load("mofa"),
     "upsampling decoupled only, separable": Roadmap([DecoupleUpsampling(convolution="separable")]),
     "upsampling decoupled only, dense": Roadmap([DecoupleUpsampling(convolution="dense")]),
