@@ -9,8 +9,9 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from .evaluation import evaluate
 from .layers import PartialConv2d
-from .program import Program, evaluate
+from .program import Program
 
 # Functions and methods that the flop counter knows a formula for; everything else costs no MACs.
 _COUNTED = frozenset(

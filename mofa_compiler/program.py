@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -133,45 +133,6 @@ class Program:
             for parameter in module.parameters():
                 return parameter.device
         return next((t.device for t in self.tensors.values()), torch.device("cpu"))
-
-
-class Scope(Protocol):
-    """What the nodes of a graph refer to: a program, or a model that is being traced."""
-
-    @property
-    def modules(self) -> Mapping[str, nn.Module]: ...
-    def tensor(self, path: str) -> Any: ...
-    @property
-    def training(self) -> bool: ...
-
-
-def evaluate(node: fx.Node, scope: Scope) -> Any:
-    """The value of one node on the meta values of its arguments."""
-    args = fx.map_arg(node.args, lambda n: n.meta["val"])
-    kwargs = fx.map_arg(node.kwargs, lambda n: n.meta["val"])
-    with torch.no_grad():
-        if node.op == "call_module":
-            return meta_twin(scope.modules[str(node.target)])(*args, **kwargs)
-        if node.op == "call_function":
-            return cast(Callable[..., Any], node.target)(*args, **kwargs)
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        if node.target == "training":
-            return scope.training
-        return scope.tensor(str(node.target)).to("meta")
-
-
-def meta_twin(module: nn.Module) -> nn.Module:
-    """A shallow copy of `module` whose parameters and buffers are meta tensors; no weight is copied."""
-    twin = copy.copy(module)
-    state = twin.__dict__
-    for kind in ("_parameters", "_buffers"):
-        state[kind] = {
-            name: None if tensor is None else torch.empty_like(tensor, device="meta", requires_grad=False)
-            for name, tensor in state[kind].items()
-        }
-    state["_modules"] = {name: child and meta_twin(child) for name, child in state["_modules"].items()}
-    return twin
 
 
 def _attach(root: nn.Module, path: str, value: Any) -> None:

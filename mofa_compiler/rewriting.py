@@ -19,9 +19,10 @@ from torch import fx, nn
 from .cost import node_macs
 from .diff import Diff, Edit, Refusal
 from .errors import RewriteError
+from .evaluation import evaluate
 from .layers import PartialConv2d
 from .network import Network
-from .program import Program, evaluate
+from .program import Program
 from .survey import Layer, signature
 from .verify import EXACT_TOLERANCE, module_error
 
@@ -152,7 +153,6 @@ class _Surgery:
         for path, module in program.modules.items():
             names.setdefault(id(module), []).append(path)
         self.aliases = {path: names[id(module)] for path, module in program.modules.items()}
-        self.readers: dict[str, list[fx.Node]] = {}
         self.compensated: dict[str, tuple[int, nn.Module]] = {}
         self.edits: list[Edit] = []
         self.calls = Counter(str(node.target) for node in program.graph.nodes if node.op == "call_module")
@@ -173,12 +173,11 @@ class _Surgery:
         index = len(self.edits)
         behind = {step.node for step in layer.behind} & set(replacement.bypassed)
         shapes = [self.by_name[name].meta["val"].shape for name in behind or [node.name for node in layer.nodes]]
-        for name in replacement.bypassed:
-            self._bypass(name)
+        readers = {name: self._bypass(name) for name in replacement.bypassed}
         for path, neighbour in replacement.compensated.items():
             self._compensate(path, neighbour)
         for name in set(replacement.bypassed) - behind:
-            self._refresh(name, layer)
+            self._refresh(readers[name], layer)
         self.edits.insert(index, replace(edit, macs=self._put(layer, new, shapes) - layer.macs))
         self._account(replacement.compensated)
         self.ideals.pop(layer.path, None)
@@ -272,27 +271,30 @@ class _Surgery:
             exact=False,
         )
 
-    def _bypass(self, name: str) -> None:
-        """Take a node out: what read it reads its first argument. Its module goes with the last call."""
+    def _bypass(self, name: str) -> list[fx.Node]:
+        """Take a node out. Returns what read it, which now reads its first argument."""
         node = self.by_name[name]
         source = node.args[0]
         assert isinstance(source, fx.Node)
-        self.readers[name] = list(node.users)
+        readers = list(node.users)
         node.replace_all_uses_with(source)
         self.graph.erase_node(node)
-        if node.op != "call_module":
-            return
-        path = str(node.target)
+        if node.op == "call_module":
+            self._release(str(node.target))
+        return readers
+
+    def _release(self, path: str) -> None:
+        """Count a module's call as gone, and the module with its last one."""
         self.calls[path] -= 1
         if not self.calls[path]:
             self.edits.append(self._edit(path, self.modules[path], None, "removed"))
             for alias in self.aliases[path]:
                 del self.modules[alias]
 
-    def _refresh(self, name: str, layer: Layer) -> None:
+    def _refresh(self, readers: list[fx.Node], layer: Layer) -> None:
         """Bring the values between a bypassed node and the layer up to date; nothing else reads there."""
         ends = {self.node_of[node] for node in layer.nodes}
-        for reader in self.readers[name]:
+        for reader in readers:
             node = reader
             while node not in ends:
                 node.meta["val"] = evaluate(node, self._scope)

@@ -9,27 +9,25 @@ from __future__ import annotations
 import copy
 import inspect
 import keyword
-import logging
 import operator
 import threading
 import warnings
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.proxy import TraceError
 from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
 from .errors import CaptureError
+from .evaluation import evaluate_anyhow, wants_values
 from .layers import PartialConv2d
 from .modes import CaptureWarning, asks_for_mode, follow_mode
 from .patches import patched
-from .program import InputSpec, Program, Scope, evaluate
+from .program import InputSpec, Program
 from .proxies import ShapedProxy
 
 _TRACING = threading.Lock()
@@ -196,7 +194,7 @@ class _Tracer(fx.Tracer):
         if kind not in ("placeholder", "output"):
             self.evaluating = True
             try:
-                node.meta["val"] = _value(node, self, compute=target in self.opaque)
+                node.meta["val"] = evaluate_anyhow(node, self, compute=target in self.opaque)
             except Exception as error:
                 what = _describe(node)
                 self.graph.erase_node(node)
@@ -218,7 +216,7 @@ class _Tracer(fx.Tracer):
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception as error:
-            if isinstance(error, _UnfitError) and not _wants_values(error):
+            if isinstance(error, _UnfitError) and not wants_values(error):
                 raise
             for node in list(reversed(self.graph.nodes)):
                 if node is last:
@@ -324,65 +322,6 @@ def _drop_unread(graph: fx.Graph) -> None:
         pure = node.op == "get_attr" or node.target is getattr
         if pure and not node.users:
             graph.erase_node(node)
-
-
-def _value(node: fx.Node, scope: Scope, *, compute: bool) -> Any:
-    """The value of a node as meta tensors and plain Python values.
-
-    Constants that live on a real device do not mix with meta tensors; fake tensors, which carry a device, come next.
-    Only where `compute` allows it, for an opaque part that looks at values, is anything computed, on zeros.
-    """
-    try:
-        return evaluate(node, scope)
-    except Exception as error:
-        attempts: list[AbstractContextManager[Any]] = [FakeTensorMode(allow_non_fake_inputs=True)]
-        if compute:
-            attempts.append(nullcontext())
-        for attempt in attempts:
-            try:
-                return _evaluate_in(attempt, node, scope)
-            except Exception:
-                continue
-        raise error
-
-
-def _wants_values(error: BaseException) -> bool:
-    """Whether an operation failed because it needs the values of tensors, not because of their shapes."""
-    cause = error.__cause__
-    return isinstance(cause, NotImplementedError) or "meta" in str(cause) or "data-dependent" in str(cause).lower()
-
-
-def _evaluate_in(mode: AbstractContextManager[Any], node: fx.Node, scope: Scope) -> Any:
-    """The value of a node, computed under a mode on zeros of its arguments' shapes, as meta tensors."""
-
-    held = scope.modules[str(node.target)].parameters() if node.op == "call_module" else iter(())
-    device = next((tensor.device for tensor in held), torch.device("cpu"))
-
-    def zeros(value: Any) -> Any:
-        values = fx.map_arg(value, lambda n: n.meta["val"])
-        return pytree.tree_map_only(Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype, device=device), values)
-
-    with _quiet(), mode, torch.no_grad():
-        args, kwargs = zeros(node.args), zeros(node.kwargs)
-        if node.op == "call_module":  # a copy: running statistics are the user's
-            value = copy.deepcopy(scope.modules[str(node.target)]).eval()(*args, **kwargs)
-        elif node.op == "call_function":
-            value = cast(Callable[..., Any], node.target)(*args, **kwargs)
-        else:
-            value = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    return pytree.tree_map_only(Tensor, lambda t: torch.empty_like(t, device="meta"), value)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch from logging a failed fake call: our error says it in one line."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    was = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = was
 
 
 def _describe(node: fx.Node) -> str:

@@ -1,0 +1,110 @@
+"""The values of graph nodes, computed without computing: shapes and dtypes on meta tensors."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
+
+
+class Scope(Protocol):
+    """What the nodes of a graph refer to: a program, or a model that is being traced."""
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]: ...
+    def tensor(self, path: str) -> Any: ...
+    @property
+    def training(self) -> bool: ...
+
+
+def evaluate(node: fx.Node, scope: Scope) -> Any:
+    """The value of one node on the meta values of its arguments."""
+    args = fx.map_arg(node.args, lambda n: n.meta["val"])
+    kwargs = fx.map_arg(node.kwargs, lambda n: n.meta["val"])
+    with torch.no_grad():
+        if node.op == "call_module":
+            return meta_twin(scope.modules[str(node.target)])(*args, **kwargs)
+        if node.op == "call_function":
+            return cast(Callable[..., Any], node.target)(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        if node.target == "training":
+            return scope.training
+        return scope.tensor(str(node.target)).to("meta")
+
+
+def meta_twin(module: nn.Module) -> nn.Module:
+    """A shallow copy of `module` whose parameters and buffers are meta tensors; no weight is copied."""
+    twin = copy.copy(module)
+    state = twin.__dict__
+    for kind in ("_parameters", "_buffers"):
+        state[kind] = {
+            name: None if tensor is None else torch.empty_like(tensor, device="meta", requires_grad=False)
+            for name, tensor in state[kind].items()
+        }
+    state["_modules"] = {name: child and meta_twin(child) for name, child in state["_modules"].items()}
+    return twin
+
+
+def evaluate_anyhow(node: fx.Node, scope: Scope, *, compute: bool) -> Any:
+    """The value of a node as meta tensors and plain Python values.
+
+    Constants that live on a real device do not mix with meta tensors; fake tensors, which carry a device, come next.
+    Only where `compute` allows it, for an opaque part that looks at values, is anything computed, on zeros.
+    """
+    try:
+        return evaluate(node, scope)
+    except Exception as error:
+        attempts: list[AbstractContextManager[Any]] = [FakeTensorMode(allow_non_fake_inputs=True)]
+        if compute:
+            attempts.append(nullcontext())
+        for attempt in attempts:
+            try:
+                return _evaluate_in(attempt, node, scope)
+            except Exception:
+                continue
+        raise error
+
+
+def wants_values(error: BaseException) -> bool:
+    """Whether an evaluation, the cause of this error, failed for want of values rather than for shapes."""
+    return isinstance(error.__cause__, NotImplementedError) or "meta tensor" in str(error.__cause__)
+
+
+def _evaluate_in(mode: AbstractContextManager[Any], node: fx.Node, scope: Scope) -> Any:
+    """The value of a node, computed under a mode on zeros of its arguments' shapes, as meta tensors."""
+    held = scope.modules[str(node.target)].parameters() if node.op == "call_module" else iter(())
+    device = next((tensor.device for tensor in held), torch.device("cpu"))
+
+    def zeros(value: Any) -> Any:
+        values = fx.map_arg(value, lambda n: n.meta["val"])
+        return pytree.tree_map_only(Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype, device=device), values)
+
+    with _quiet(), mode, torch.no_grad():
+        args, kwargs = zeros(node.args), zeros(node.kwargs)
+        if node.op == "call_module":  # a copy: running statistics are the user's
+            value = copy.deepcopy(scope.modules[str(node.target)]).eval()(*args, **kwargs)
+        elif node.op == "call_function":
+            value = cast(Callable[..., Any], node.target)(*args, **kwargs)
+        else:
+            value = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    return pytree.tree_map_only(Tensor, lambda t: torch.empty_like(t, device="meta"), value)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging a failed fake call: our error says it in one line."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    was = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = was
