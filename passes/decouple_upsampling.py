@@ -52,13 +52,15 @@ class DecoupleUpsampling(Pass):
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         if isinstance(layer.module, nn.ConvTranspose2d):
             return self._match_transposed(layer)
+        if type(layer.module) is PConv2d:  # what can be moved is found by the pointwise convolution behind it
+            missed = near_miss(layer)
+            return Skip(missed) if missed else None
         if not isinstance(layer.module, nn.Conv2d):
             return None
         if layer.behind and layer.behind[0].kind == "shuffle":
             reason = self._refusal(layer, layer.behind[0].factor)
-        elif resized(layer):
-            step = resized(layer)
-            reason = self._refusal(layer, step.factor) if step else None
+        elif step := resized(layer):
+            reason = self._refusal(layer, step.factor)
         else:
             missed = near_miss(layer)
             return Skip(missed) if missed else None
@@ -90,8 +92,8 @@ class DecoupleUpsampling(Pass):
         if len(set(conv.kernel_size)) > 1:
             return f"its kernel {conv.kernel_size} is not square"
         partial = partial_between(layer)
-        if partial and (set(partial.conv.dilation) != {1} or len({*partial.conv.kernel_size}) > 1):
-            return "the partial convolution in front of it is dilated or not square"
+        if partial and not is_simple(partial.conv):
+            return "the partial convolution in front of it has a dilated, even or oblong kernel"
         if factor is None or factor < 2:
             return "is enlarged to a size or by a fraction, not by a whole factor"
         return None
@@ -171,6 +173,11 @@ class DecoupleUpsampling(Pass):
         return new
 
 
+def is_simple(conv: nn.Conv2d) -> bool:
+    """Whether a kernel is square and odd and its taps lie next to one another."""
+    return len(set(conv.kernel_size)) == 1 and conv.kernel_size[0] % 2 == 1 and set(conv.dilation) == {1}
+
+
 def resized(layer: Layer) -> Step | None:
     """The interpolation that this layer alone reads; for a pointwise one also through a partial convolution."""
     chain = layer.source.before if partial_between(layer) and layer.source else layer.before
@@ -181,9 +188,9 @@ def near_miss(layer: Layer) -> str | None:
     """Why an upsampling close to a convolution cannot be taken apart from it; None where there is none close by."""
     for chain, kind, name in ((layer.behind, "shuffle", "pixel shuffle"), (layer.before, "resize", "upsampling")):
         kinds = [step.kind for step in chain if step.kind != "identity"]
-        if kind in kinds and set(kinds[: kinds.index(kind)]) <= {"norm", "activation"}:
+        if kind in kinds[1:] and set(kinds[: kinds.index(kind)]) <= {"norm", "activation"}:
             return f"there is a layer ({kinds[0]}) between it and the {name}"
-    if layer.fed_by and layer.fed_by.kind == "resize":
+    if layer.fed_by and layer.fed_by.kind == "resize" and not layer.before:
         return "the upsampling that it reads is read by others too"
     return None
 

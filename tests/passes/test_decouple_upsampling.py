@@ -158,6 +158,22 @@ def test_near_misses_are_said():
     )
 
 
+def test_partial_convolutions_that_cannot_be_moved_are_said():
+    up, pointwise = nn.Upsample(scale_factor=2), nn.Conv2d(8, 4, 1)
+    assert_rewrites(
+        DecoupleUpsampling(),
+        chain(up, PConv2d(8, 2, dilation=2), pointwise),
+        after={},
+        skips={"3": "the partial convolution in front of it has a dilated, even or oblong kernel"},
+    )
+    assert_rewrites(
+        DecoupleUpsampling(),
+        chain(up, nn.ReLU(), PConv2d(8, 2), pointwise),
+        after={},
+        skips={"3": "there is a layer (activation) between it and the upsampling"},
+    )
+
+
 def test_fit_recovers_what_the_new_form_can_express():
     """Bilinear interpolation written as a transposed convolution (k4 s2 p1) comes back as just that."""
     transposed = nn.ConvTranspose2d(8, 8, 4, 2, padding=1).double()
