@@ -11,16 +11,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from .anatomy import infer
 from .diff import Diff
 from .errors import MofaError, RewriteError
+from .inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, tensor_leaves
 from .network import Network, Totals
-from .program import InputSpec
 from .rewriting import Pass, rewrite
 from .roadmap import Roadmap
-from .tracing import capture, copied
+from .tracing.capturing import capture
+from .tracing.state import copied
 from .verify import Verdict, exactness, psnr, relative_error
 
 Progress = Callable[[str, int, int], None]
@@ -45,11 +45,11 @@ class Result:
         original, rewritten: the networks before the first and after the last pass, as they were when `apply` ran.
     """
 
-    def __init__(self, roadmap: Roadmap, networks: Sequence[Network], diffs: Sequence[Diff], example: Sequence[Tensor]):
+    def __init__(self, roadmap: Roadmap, networks: Sequence[Network], diffs: Sequence[Diff], example: CallSpec):
         self.roadmap = roadmap
         self.diffs = tuple(diffs)
         self.original, self.rewritten = networks[0], networks[-1]
-        self._networks, self._example = tuple(networks), tuple(example)
+        self._networks, self._example = tuple(networks), example
         self.model: fx.GraphModule = copy.deepcopy(self.rewritten.program.graph_module)
 
     @property
@@ -64,7 +64,7 @@ class Result:
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
-        """Shapes and dtypes of the example inputs."""
+        """Shapes and dtypes of the tensors among the example inputs."""
         return self.original.program.inputs
 
     @property
@@ -150,7 +150,7 @@ class Result:
 def apply(
     model: nn.Module,
     roadmap: str | Path | Roadmap | Iterable[Pass],
-    example_inputs: Tensor | Sequence[Tensor] | None = None,
+    example_inputs: ExampleInputs = None,
     calibration: Iterable[Any] | None = None,
     *,
     progress: Progress | None = None,
@@ -160,7 +160,8 @@ def apply(
     Args:
         model: any module that `capture` takes, on any device, in train or eval mode; it is not modified.
         roadmap: a preset's name, a TOML file's path, a `Roadmap` or a list of passes.
-        example_inputs: one tensor or a tuple; by default (1, C, 256, 256) for the first convolution.
+        example_inputs: as for `capture`: a tensor, a sequence of arguments, or a mapping of keyword arguments; by
+            default (1, C, 256, 256) for the first convolution.
         calibration: not available yet; weights are inherited in closed form, without data.
         progress: told before every step.
 
@@ -186,10 +187,9 @@ def apply(
             networks.append(network)
             diffs.append(diff)
     tell("done", steps, steps)
-    given = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
-    example = [spec.example(device=program.device) for spec in program.inputs]
-    if given is not None:
-        example = [tensor.detach().clone().to(program.device) for tensor in given]
+    call = example_call(model, example_inputs).example(device=program.device)
+    args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
+    example = CallSpec(args, kwargs)
     return Result(roadmap, networks, diffs, example)
 
 
@@ -205,18 +205,18 @@ def _check_weights(model: nn.Module) -> None:
             )
 
 
-def _output(network: Network, example: Sequence[Tensor]) -> Tensor:
+def _output(network: Network, example: CallSpec) -> Tensor:
     """All tensors that a network returns, flattened into one."""
     module = network.program.graph_module
     modes = {inner: inner.training for inner in module.modules()}
     module.eval()
     try:
         with torch.no_grad():
-            output = module(*example)
+            output = module(*example.args, **example.kwargs)
     finally:
         for inner, mode in modes.items():
             inner.training = mode
-    leaves = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+    leaves = tensor_leaves(output)
     if not leaves:
         raise MofaError(f"{network.program.name} returns no tensor ({type(output).__name__}): nothing to compare")
     return torch.cat([leaf.detach().flatten().float() for leaf in leaves])

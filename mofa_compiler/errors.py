@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+_PATHS = sysconfig.get_paths()
+_SITES = tuple(f"{_PATHS[kind]}/" for kind in ("purelib", "platlib"))
+_TORCH = tuple(f"{site}torch/" for site in _SITES)
+_OURS = f"{Path(__file__).resolve().parent}/"
 
 
 class MofaError(Exception):
@@ -43,3 +51,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"
+
+
+def one_line(error: BaseException) -> str:
+    """Type and message of any exception, in one line."""
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text[:300]}"
+
+
+def source_line(error: BaseException) -> str:
+    """` (net.py:12: if x.mean() > 0:)`, where a network's code raised; empty where there is none.
+
+    That is the last frame that is neither torch's, nor Python's own, nor of this package.
+    """
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not _is_machinery(frame.filename):
+            return f" ({frame.filename}:{frame.lineno}{f': {frame.line}' if frame.line else ''})"
+    return ""
+
+
+def _is_machinery(filename: str) -> bool:
+    if filename.startswith((_OURS, *_TORCH, "<")):
+        return True
+    return filename.startswith(f"{_PATHS['stdlib']}/") and not filename.startswith(_SITES)

@@ -42,8 +42,9 @@ def evaluate(node: fx.Node, scope: Scope) -> Any:
 
 def meta_twin(module: nn.Module) -> nn.Module:
     """A shallow copy of `module` whose parameters and buffers are meta tensors; no weight is copied."""
-    twin = copy.copy(module)
+    twin = object.__new__(type(module))  # copy.copy would go by pickle's way, which parametrized modules refuse
     state = twin.__dict__
+    state.update(module.__dict__)
     for kind in ("_parameters", "_buffers"):
         state[kind] = {
             name: None if tensor is None else torch.empty_like(tensor, device="meta", requires_grad=False)

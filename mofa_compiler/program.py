@@ -10,8 +10,9 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
+
+from .inputs import CallSpec, InputSpec
 
 
 class CapturedModule(fx.GraphModule):
@@ -34,29 +35,6 @@ class CapturedModule(fx.GraphModule):
 
 
 @dataclass(frozen=True)
-class InputSpec:
-    """Shape and dtype of one example input."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype = torch.float32
-
-    def example(self, *, device: torch.device | str = "cpu", seed: int = 0) -> Tensor:
-        """An input of this spec in [0, 1], the same for the same seed: an image is smooth with a little noise."""
-        if not self.dtype.is_floating_point:
-            return torch.zeros(self.shape, dtype=self.dtype, device=device)
-        generator = torch.Generator().manual_seed(seed)
-        values = torch.rand(self.shape, generator=generator)
-        if len(self.shape) == 4:
-            coarse = values[..., ::16, ::16]
-            smooth = F.interpolate(coarse, self.shape[2:], mode="bicubic", align_corners=False)
-            values = (0.9 * smooth + 0.1 * values).clamp(0, 1)
-        return values.to(device=device, dtype=self.dtype)
-
-    def __str__(self) -> str:
-        return "x".join(map(str, self.shape))
-
-
-@dataclass(frozen=True)
 class Program:
     """An fx graph, the modules and tensors it names, and what tracing could not see into.
 
@@ -70,11 +48,16 @@ class Program:
     modules: Mapping[str, nn.Module]
     tensors: Mapping[str, Tensor]
     containers: Mapping[str, type[nn.Module]]
-    inputs: tuple[InputSpec, ...]
+    call: CallSpec
     opaque: Mapping[str, str] = field(default_factory=dict)
     ideals: Mapping[str, nn.Conv2d] = field(default_factory=dict)
     transient: frozenset[str] = frozenset()
     training: bool = False
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """Shapes and dtypes of the tensors that the network is called with."""
+        return self.call.tensors
 
     def tensor(self, path: str) -> Any:
         """A parameter or buffer by its dotted name, also one of a leaf module's."""

@@ -7,6 +7,7 @@ package is said in terms of it: what lies on it, where something leaves it and w
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -155,7 +156,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _input_image(nodes: list[fx.Node]) -> fx.Node:
-    images = [n for n in nodes if n.op == "placeholder" and getattr(n.meta.get("val"), "ndim", 0) == 4]
+    arguments: dict[Any, Any] = {}
+    for node in nodes:
+        # An image may also lie in a list or dict that is an input.
+        piece = node.target is operator.getitem and isinstance(arguments.get(node.args[0] if node.args else None), (list, tuple, dict))
+        if node.op == "placeholder" or piece:
+            arguments[node] = node.meta.get("val")
+    images = [node for node, value in arguments.items() if getattr(value, "ndim", 0) == 4]
     if not images:
         raise AnatomyError("no input is an image batch (N, C, H, W), so there is no resolution to infer stages from")
     return max(images, key=lambda n: n.meta["val"].shape[-1] * n.meta["val"].shape[-2])

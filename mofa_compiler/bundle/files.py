@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -19,10 +20,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from ..errors import BundleError
-from ..program import InputSpec
+from ..inputs import CallSpec, InputSpec, tensor_leaves
 from ..report.data import versions
 from ..report.markdown import render as render_markdown
 from .recipe import FILE, read_recipe, recipe
@@ -181,37 +181,35 @@ def _check(folder: Path, result: Result) -> None:
     if theirs.keys() != ours.keys():
         differing = sorted(theirs.keys() ^ ours.keys())[:5]
         raise BundleError(f"the written source has other state_dict keys, {differing}: a bug, please report it")
-    expected, got = _outputs(result.model, saved, result.inputs)
-    leaves = list(zip(pytree.tree_leaves(expected), pytree.tree_leaves(got), strict=True))
-    for one, other in leaves:
-        same = torch.equal(one.nan_to_num(), other.nan_to_num()) if isinstance(one, Tensor) else one == other
-        if not same:
+    expected, got = _outputs(result.model, saved, result.original.program.call)
+    for one, other in zip(tensor_leaves(expected), tensor_leaves(got), strict=True):
+        if not torch.equal(one.nan_to_num(), other.nan_to_num()):
             raise BundleError("the written source computes something else than the model: a bug, please report it")
 
 
-def _outputs(model: nn.Module, saved: nn.Module, inputs: tuple[InputSpec, ...]) -> tuple[Any, Any]:
+def _outputs(model: nn.Module, saved: nn.Module, call: CallSpec) -> tuple[Any, Any]:
     """What both return for one input, a small crop if the network takes it; where and as precise as `model` is now."""
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    device = weight.device
-    saved.to(device)
-    inputs = tuple(replace(s, dtype=weight.dtype) if s.dtype.is_floating_point else s for s in inputs)
+    saved.to(weight.device)
+    call = call.map(lambda spec: replace(spec, dtype=weight.dtype) if spec.dtype.is_floating_point else spec)
     with _evaluating(model):
-        for specs in (tuple(_crop(spec) for spec in inputs), inputs):
-            example = [spec.example(device=device) for spec in specs]
+        for size in (call.map(_crop), call):
+            example = size.example(device=weight.device)
             try:
                 expected = _seeded(model, example)
             except (RuntimeError, ValueError):
-                if specs == inputs:
+                if size == call:
                     raise
                 continue
             return expected, _seeded(saved, example)
     raise AssertionError
 
 
-def _seeded(model: nn.Module, example: list[Tensor]) -> Any:
+def _seeded(model: nn.Module, example: CallSpec) -> Any:
+    args, kwargs = copy.deepcopy((example.args, example.kwargs))
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        return model(*(tensor.clone() for tensor in example))
+        return model(*args, **kwargs)
 
 
 def _crop(spec: InputSpec) -> InputSpec:

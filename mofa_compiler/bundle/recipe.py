@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from ..errors import BundleError, CaptureError
-from ..program import InputSpec, Program
+from ..inputs import CallSpec
+from ..program import Program
 from ..report.data import plain_data, versions
 from ..roadmap import Roadmap
 from ..tracing import capture
@@ -28,8 +29,9 @@ FILE = "recipe.json"
 def recipe(result: Result) -> dict[str, Any]:
     """Plain data, schema `mofa-recipe/1`.
 
-    Keys: `schema`, `mofa` and `torch` (versions), `roadmap`, `architecture` (`class`, `sha256`), `inputs` (`shape`,
-    `dtype`), `decisions`: one object a layer that a pass rewrote, adjusted or left alone (`skipped`, with the reason).
+    Keys: `schema`, `mofa` and `torch` (versions), `roadmap`, `architecture` (`class`, `sha256`), `inputs` (`args` and
+    `kwargs`; a tensor is its `shape` and `dtype`), `decisions`: one object a layer that a pass rewrote, adjusted or
+    left alone (`skipped`, with the reason).
     """
     program = result.original.program
     written_by = versions()
@@ -39,7 +41,7 @@ def recipe(result: Result) -> dict[str, Any]:
         "torch": written_by["torch"],
         "roadmap": result.roadmap.to_dict(),
         "architecture": {"class": class_name(program), "sha256": architecture_hash(program)},
-        "inputs": [{"shape": s.shape, "dtype": str(s.dtype).removeprefix("torch.")} for s in result.inputs],
+        "inputs": program.call.to_data(),
         "decisions": _decisions(result),
     }
     plain: dict[str, Any] = plain_data(document)
@@ -93,9 +95,9 @@ def replay(source: str | Path | Mapping[str, Any], model: nn.Module) -> Result:
         _check_schema(document, "this")
     else:
         document = read_recipe(Path(source))
-    example = [_input(entry) for entry in document["inputs"]]
-    _check_architecture(document["architecture"], model, example)
-    result = apply(model, Roadmap.from_dict(document["roadmap"], origin="recipe"), example)
+    call = CallSpec.from_data(document["inputs"]).example()
+    _check_architecture(document["architecture"], model, call)
+    result = apply(model, Roadmap.from_dict(document["roadmap"], origin="recipe"), call)
     recorded, now = (_comparable(decisions) for decisions in (document["decisions"], _decisions(result)))
     if recorded != now:
         differing = sorted(recorded.symmetric_difference(now))
@@ -106,15 +108,11 @@ def replay(source: str | Path | Mapping[str, Any], model: nn.Module) -> Result:
     return result
 
 
-def _input(entry: Mapping[str, Any]) -> Tensor:
-    return InputSpec(tuple(entry["shape"]), getattr(torch, entry["dtype"])).example()
-
-
-def _check_architecture(recorded: Mapping[str, str], model: nn.Module, example: list[Tensor]) -> None:
+def _check_architecture(recorded: Mapping[str, str], model: nn.Module, call: CallSpec) -> None:
     name = f"{type(model).__module__}.{type(model).__qualname__}"
     advice = "use the class, with the arguments, that the bundle was made from"
     try:
-        program = capture(model, example)
+        program = capture(model, call)
     except CaptureError as error:
         raise BundleError(
             f"the recipe was made from {recorded['class']}, and {name} is another one ({error}): {advice}"

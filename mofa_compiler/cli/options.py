@@ -128,7 +128,7 @@ def example_inputs(model: nn.Module, shapes: list[tuple[int, ...]]) -> tuple[Ten
         return None
     import torch
 
-    from ..program import InputSpec
+    from ..inputs import InputSpec
 
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     return tuple(InputSpec(shape, dtype).example(seed=index) for index, shape in enumerate(shapes))

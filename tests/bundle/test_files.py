@@ -132,7 +132,7 @@ def test_the_documents_say_what_was_done(bundle: Path) -> None:
     assert recipe["schema"] == "mofa-recipe/1"
     assert recipe["architecture"]["class"] == "architectures.nafnet.NAFNet"
     assert len(recipe["architecture"]["sha256"]) == 64
-    assert recipe["inputs"] == [{"shape": [1, 3, 32, 32], "dtype": "float32"}]
+    assert recipe["inputs"] == {"args": [{"shape": [1, 3, 32, 32], "dtype": "float32"}], "kwargs": {}}
     assert Roadmap.from_dict(recipe["roadmap"]) == Roadmap.load("mofa")
     first = recipe["decisions"][0]
     assert first["pass"] == "sepconv-to-pconv"

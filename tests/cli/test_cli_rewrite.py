@@ -184,7 +184,7 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], Any], list[str], str]] = {
     "two inputs": (
         lambda: None,
         ["noisy.py:Net", "--input", "1x4x16x16", "--input", "1x1", "--dry-run"],
-        "2 inputs were given",
+        "2 example inputs were given",
     ),
     "occupied folder": (occupied, [*SMALL, "--out", "bundle"], "bundle exists and is no bundle"),
     "out is a file": (lambda: Path("bundle").touch(), [*SMALL, "--out", "bundle"], "bundle is a file, not a folder"),

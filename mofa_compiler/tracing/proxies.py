@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 from torch import Tensor, fx
 from torch.fx.proxy import TraceError
 
@@ -38,7 +39,13 @@ def check_length(values: Any, traced: int) -> None:
         )
 
 
-GUARDS: frozenset[Callable[..., Any]] = frozenset({check_bool, check_value, check_length})
+def check_argument(value: object, traced: object, name: str) -> None:
+    """Raise where an argument that is neither tensor nor number is another one than while tracing."""
+    if value != traced:
+        raise RuntimeError(f"this network was captured with {name}={traced!r}, not {value!r}: capture it again with it")
+
+
+GUARDS: frozenset[Callable[..., Any]] = frozenset({check_bool, check_value, check_length, check_argument})
 
 
 class ShapedProxy(fx.Proxy):
@@ -87,6 +94,9 @@ class ShapedProxy(fx.Proxy):
     def __format__(self, spec: str) -> str:
         return format(self._decide(_itself, check_value), spec) if _is_number(self.value) else object.__repr__(self)
 
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray[Any, Any]:
+        return np.asarray(self._decide(_itself, check_value))
+
     def __hash__(self) -> int:
         return id(self)
 
@@ -116,6 +126,8 @@ class ShapedProxy(fx.Proxy):
         return iter([self[index] for index in range(len(self))])  # type: ignore[index]
 
     def __contains__(self, item: object) -> bool:
+        if isinstance(self.value, (tuple, list)):
+            return any(bool(each == item) for each in self)
         if not isinstance(self.value, dict):
             raise TraceError("`in` a value that is not known")
         return item in self.value.keys()  # noqa: SIM118 - for the type checker
@@ -150,7 +162,10 @@ def _augmented(operation: Callable[[Any, Any], Any]) -> Callable[[ShapedProxy, A
     return assign
 
 
-for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"):
+_IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor")
+IN_PLACE: frozenset[Callable[..., Any]] = frozenset(getattr(operator, name) for name in (*_IN_PLACE, "setitem"))
+
+for _name in _IN_PLACE:
     # Stock fx turns `x += y` into `x = x + y`, which another name for x would not see.
     setattr(ShapedProxy, f"__{_name}__", _augmented(getattr(operator, _name)))
 

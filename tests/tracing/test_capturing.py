@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 import threading
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ import mofa_compiler
 from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import capture
 from mofa_compiler.errors import CaptureError
-from mofa_compiler.modes import CaptureWarning
+from mofa_compiler.tracing import CaptureWarning
 
 MODELS = [
     lambda: PMRID(),
@@ -164,7 +166,7 @@ def test_rejected_shape_names_the_layer():
 
 
 def test_wrong_number_of_inputs():
-    with pytest.raises(CaptureError, match="2 inputs were given, but forward"):
+    with pytest.raises(CaptureError, match=r"2 example inputs were given, .* PMRID.forward\(image\): too many"):
         capture(PMRID(), (torch.rand(1, 3, 64, 64),) * 2)
 
 
@@ -211,14 +213,32 @@ def test_flags_follow_the_mode_whatever_it_was_traced_in():
             torch.testing.assert_close(copy.deepcopy(module).train(other)(x), expected)
 
 
-def test_deliberate_dropout_stays():
-    class Model(WithMode):
-        def forward(self, x):
-            return F.dropout(self.conv(x), 0.5, training=True)
+class Noisy(nn.Module):
+    def __init__(self, disturb):
+        super().__init__()
+        self.conv, self.disturb = nn.Conv2d(3, 3, 1), disturb
 
-    module = capture(Model().eval(), torch.rand(1, 3, 8, 8)).graph_module.eval()
-    x = torch.rand(1, 3, 8, 8)
-    assert not torch.equal(module(x), module(x))
+    def forward(self, x):
+        return self.disturb(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    ("disturb", "named"),
+    [
+        (lambda x: F.dropout(x, 0.5, training=True), r"dropout\(\)"),
+        (lambda x: x + torch.randn(1), r"randn\(\)"),
+        (lambda x: x + torch.randn_like(x), r"randn_like\(\)"),
+        (lambda x: x * torch.empty_like(x).bernoulli_(0.5), r"bernoulli_\(\)"),
+        (lambda x: x * random.random(), "Python's or numpy's"),
+        (lambda x: x * np.random.rand(), "Python's or numpy's"),
+    ],
+)
+def test_output_that_is_random_in_eval_mode_is_refused(disturb, named):
+    python, numpy = random.getstate(), np.random.get_state()[1].tobytes()
+    with pytest.raises(CaptureError, match=f"(?s){named}.*(switch the noise off)"):
+        capture(Noisy(disturb).eval(), torch.rand(1, 3, 8, 8))
+    capture(Noisy(lambda x: (torch.randn_like(x), x)[1]).eval(), torch.rand(1, 3, 8, 8))
+    assert (random.getstate(), np.random.get_state()[1].tobytes()) == (python, numpy)
 
 
 def test_what_cannot_follow_the_mode_is_warned_of():
@@ -423,8 +443,8 @@ def test_another_size_is_right_or_an_error_that_says_so(body):
     assert torch.equal(capture(model, x).graph_module(x), model(x))
 
 
-def test_random_values_stay_random():
-    module = capture(Sizes(lambda x: x + torch.randn(1)), torch.rand(1, 3, 8, 8)).graph_module
+def test_random_values_of_training_stay_random():
+    module = capture(Noisy(lambda x: x + torch.randn(1)).train(), torch.rand(1, 3, 8, 8)).graph_module
     x = torch.rand(1, 3, 8, 8)
     assert not torch.equal(module(x), module(x))
 

@@ -1,7 +1,8 @@
 """What is patched while a model is traced, beyond what torch.fx patches itself.
 
-`torch.autograd.Function.apply`, torch factories, `torch.is_tensor`, `torch.jit.isinstance`, and `isinstance` in
-the Python modules that define the model. All of it is put back, also after an error.
+`torch.autograd.Function.apply`, torch factories, `torch.is_tensor`, `torch.jit.isinstance`, einops' table of tensor
+types, and `isinstance`, `int` and `float` in the Python modules that define the model. All of it is put back, also
+after an error.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
-from .proxies import ShapedProxy
+from .proxies import ShapedAttribute, ShapedProxy
 
 _FACTORIES = ("zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye", "tensor", "meshgrid")
 _RANDOM = ("rand", "randn", "randint", "randperm", "normal")
@@ -38,7 +39,7 @@ class Recorder(Protocol):
 @contextmanager
 def patched(tracer: Recorder, model: nn.Module) -> Iterator[None]:
     """All patches, for as long as a model is traced."""
-    with _patched_autograd(tracer), _patched_factories(tracer), _patched_checks(model):
+    with _patched_autograd(tracer), _patched_factories(tracer), _patched_checks(model), _patched_einops():
         yield
 
 
@@ -120,6 +121,28 @@ def _patched_checks(model: nn.Module) -> Iterator[None]:
     finally:
         for home, name, was in reversed(undo):
             setattr(home, name, was) if was is not None else delattr(home, name)
+
+
+@contextmanager
+def _patched_einops() -> Iterator[None]:
+    """Let einops take proxies for tensors: what it then does are plain reshapes and permutations, which are recorded.
+
+    Its cache of shapes is passed by, since it would hold on to proxies.
+    """
+    einops: Any = sys.modules.get("einops.einops")
+    backends: Any = sys.modules.get("einops._backends")
+    if einops is None or backends is None:
+        yield
+        return
+    types, cached = backends._type2backend, einops._reconstruct_from_shape
+    backend = backends.get_backend(torch.empty(0))
+    try:
+        types |= {ShapedProxy: backend, ShapedAttribute: backend}
+        einops._reconstruct_from_shape = einops._reconstruct_from_shape_uncached
+        yield
+    finally:
+        einops._reconstruct_from_shape = cached
+        del types[ShapedProxy], types[ShapedAttribute]
 
 
 def _soft(base: type) -> type:

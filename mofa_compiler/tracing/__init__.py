@@ -1,0 +1,7 @@
+"""The front end: from an `nn.Module` to a `Program`."""
+
+from .capturing import capture
+from .modes import CaptureWarning
+from .proxies import GUARDS
+
+__all__ = ["GUARDS", "CaptureWarning", "capture"]

@@ -1,0 +1,152 @@
+"""The state of a model: kept as it was while it is traced, and split into what a `Program` holds."""
+
+from __future__ import annotations
+
+import copy
+import keyword
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import CaptureError
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy; results of earlier calls that the model keeps as attributes lose their history, which has no copy.
+
+    Deep supervision keeps such tensors, and so does the old `torch.nn.utils.weight_norm`, which makes them anew at each
+    call.
+    """
+    kept = (leaf for module in model.modules() for leaf in pytree.tree_leaves(vars(module)) if isinstance(leaf, Tensor))
+    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
+    return copy.deepcopy(model, memo)
+
+
+@contextmanager
+def preserved(model: nn.Module) -> Iterator[None]:
+    """Put back what tracing changes: attributes that forward writes, and the states of random number generators."""
+    saved = [(vars(module), dict(vars(module))) for module in model.modules()]
+    contents = [(value, copy.copy(value)) for value in _containers(model)]
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+            for state, was in saved:
+                if not _same(list(state.items()), list(was.items())):
+                    state.clear()
+                    state.update(was)
+            for value, content in contents:
+                _refill(value, content)
+
+
+def random_states() -> tuple[object, ...]:
+    """The states of Python's and numpy's global generators, in a form that can be compared."""
+    state: Any = np.random.get_state()
+    return random.getstate(), state[1].tobytes(), state[2]
+
+
+def _containers(model: nn.Module) -> list[Any]:
+    """All lists, dicts and sets that the modules hold, at any depth."""
+    found: dict[int, Any] = {}
+    pending: list[Any] = [vars(module) for module in model.modules()]
+    while pending:
+        value = pending.pop()
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, (list, dict, set, tuple)) and id(item) not in found:
+                found[id(item)] = item
+                pending.append(item)
+    return [value for value in found.values() if not isinstance(value, tuple)]
+
+
+def _refill(value: Any, content: Any) -> None:
+    if isinstance(value, list):
+        if not _same(value, content):
+            value[:] = content
+    elif isinstance(value, dict):
+        if not _same(list(value.items()), list(content.items())):
+            value.clear()
+            value.update(content)
+    elif value != content:
+        value.clear()
+        value.update(content)
+
+
+def _same(one: list[Any], other: list[Any]) -> bool:
+    """Whether two lists hold the same objects; pairs are compared by what they hold."""
+    if len(one) != len(other):
+        return False
+    for a, b in zip(one, other, strict=True):
+        paired = isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b) == 2
+        if not (all(x is y for x, y in zip(a, b, strict=True)) if paired else a is b):
+            return False
+    return True
+
+
+def split_state(
+    model: nn.Module, graph: fx.Graph
+) -> tuple[dict[str, nn.Module], dict[str, Tensor], dict[str, type[nn.Module]], set[str]]:
+    """Leaf modules, the tensors that containers hold, the containers' classes, and the non-persistent buffers.
+
+    A module registered under two names appears under both, so that no state_dict key is lost.
+    """
+    called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+    read_from = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
+    named = dict(model.named_modules(remove_duplicate=False))
+    called_modules = {id(named[path]) for path in called}
+    modules: dict[str, nn.Module] = {}
+    tensors: dict[str, Tensor] = {}
+    containers: dict[str, type[nn.Module]] = {}
+    transient: set[str] = set()
+    for path, module in named.items():
+        _refuse_keyword(path)
+        if any(path.startswith(f"{leaf}.") for leaf in _ancestors(path, modules)):
+            continue
+        unused = path and not module._modules and path not in read_from
+        if unused or id(module) in called_modules:
+            modules[path] = module
+            continue
+        containers[path] = type(module)
+        prefix = f"{path}." if path else ""
+        held = {**module._parameters, **module._buffers}
+        tensors |= {prefix + name: tensor for name, tensor in held.items() if tensor is not None}
+        transient |= {
+            prefix + name for name in module._non_persistent_buffers_set if module._buffers.get(name) is not None
+        }
+    for node in graph.nodes:
+        path, (owner, _, name) = str(node.target), str(node.target).rpartition(".")
+        if node.op != "get_attr" or path in tensors or owner not in named or name in named[owner]._parameters:
+            continue
+        if owner in modules and name not in named[owner]._buffers:
+            node.target = f"_{path.replace('.', '_')}"  # no module may gain a buffer by the name of its attribute
+        if isinstance(value := getattr(named[owner], name, None), Tensor) and name not in named[owner]._buffers:
+            tensors[str(node.target)] = value  # a plain attribute, neither parameter nor buffer
+            transient.add(str(node.target))
+    return modules, tensors, containers, transient
+
+
+def _refuse_keyword(path: str) -> None:
+    name = path.rpartition(".")[2]
+    if keyword.iskeyword(name):
+        raise CaptureError(f"module {path!r} is named by a Python keyword, which no source can say: rename {name!r}")
+
+
+def _ancestors(path: str, modules: dict[str, nn.Module]) -> list[str]:
+    parts = path.split(".")
+    return [p for p in (".".join(parts[:i]) for i in range(1, len(parts))) if p in modules]
+
+
+def drop_unread(graph: fx.Graph) -> None:
+    """Erase reads of parameters and attributes that came to nothing, such as that of `x.to(self.weight.dtype)`."""
+    for node in reversed(graph.nodes):
+        pure = node.op == "get_attr" or node.target is getattr
+        if pure and not node.users:
+            graph.erase_node(node)

@@ -1,0 +1,209 @@
+"""The tracer: torch.fx's, with values, the example inputs bound, and the smallest opaque leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import operator
+import threading
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.proxy import TraceError
+from torch.nn.modules.conv import _ConvNd
+
+from ..errors import CaptureError, one_line, source_line
+from ..evaluation import evaluate_anyhow, wants_values
+from ..inputs import InputSpec, map_tree, rebind
+from ..layers import PartialConv2d
+from .naming import describe
+from .proxies import IN_PLACE, ShapedProxy, check_argument, check_length
+
+
+class UnfitError(Exception):
+    """An operation cannot run on the shapes that reach it; the message names it."""
+
+
+class Tracer(fx.Tracer):
+    """fx tracing with values: binds the example inputs, evaluates every node on meta tensors as it is made, and turns
+    what it cannot trace into the smallest opaque leaf.
+
+    Attributes:
+        opaque: causes, by path, of the modules that became leaves though they are no layers of torch's.
+        current: the node that is being evaluated.
+    """
+
+    def __init__(self, model: nn.Module, bound: inspect.BoundArguments):
+        super().__init__()
+        self.bound = bound
+        self.opaque: dict[str, str] = {}
+        self.modules = dict(model.named_modules())
+        held = [*model.named_buffers(), *model.named_parameters()]
+        self.tensor_paths = {id(tensor): path for path, tensor in held}
+        self.tensors: Mapping[str, Any] = ChainMap(dict(held), model.__dict__)  # constants are put on the model
+        self.training = model.training
+        self.current: fx.Node | None = None
+        self.without_gradient: set[fx.Node] = set()
+        self.autocast = _autocast()
+        self.thread = threading.get_ident()
+
+    def tensor(self, path: str) -> Any:
+        """What a get_attr node reads."""
+        return self.tensors[path] if path in self.tensors else operator.attrgetter(path)(self.root)
+
+    @property
+    def aside(self) -> bool:
+        """Whether a patched call comes from evaluating a node, or from another thread, and is none of the trace's."""
+        return self.current is not None or threading.get_ident() != self.thread
+
+    def trace(self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        graph = super().trace(root, concrete_args)
+        _detach(graph, self.without_gradient)
+        return graph
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, (_ConvNd, PartialConv2d)) or super().is_leaf_module(m, module_qualified_name):
+            return True
+        if any((m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)):
+            self.opaque[module_qualified_name] = "has hooks, which run at every call"
+            return True
+        return False
+
+    def proxy(self, node: fx.Node) -> ShapedProxy:
+        return ShapedProxy(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, Tensor) and not self.aside:
+            if path := self.tensor_paths.get(id(a)):
+                return self.create_node("get_attr", path, (), {})
+            if isinstance(a, nn.Parameter):
+                raise CaptureError(_made_anew("a parameter"))
+        if dataclasses.is_dataclass(a) and isinstance(a, dict):  # diffusers' outputs are both
+            return self.create_node("call_function", type(a), (), {k: self.create_arg(v) for k, v in vars(a).items()})
+        return super().create_arg(a)
+
+    def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        if _autocast() != self.autocast:
+            raise TraceError("forward switches autocast on or off, which a graph does not keep")
+        node = super().create_node(kind, target, *args, **kwargs)
+        if kind in ("placeholder", "output"):
+            return node
+        if not torch.is_grad_enabled():
+            self.without_gradient.add(node)
+        outer, self.current = self.current, node
+        try:
+            node.meta["val"] = evaluate_anyhow(node, self, compute=target in self.opaque)
+        except Exception as error:
+            self.graph.erase_node(node)
+            raise UnfitError(f"{describe(node)} fails: {one_line(error)}") from error
+        finally:
+            self.current = outer
+        return node
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if self.aside:
+            return forward(*args, **kwargs)
+        if self.submodule_paths is not None and m not in self.submodule_paths:
+            if any(id(tensor) not in self.tensor_paths for tensor in (*m.parameters(), *m.buffers())):
+                raise CaptureError(_made_anew(f"a {type(m).__name__}"))
+            return m.forward(
+                *args, **kwargs
+            )  # nn.Upsample(...)(x), layers[1:](x): a function like any
+        path = self.path_of_module(m)
+        if not args and len(kwargs) == 1 and isinstance(m, (_ConvNd, PartialConv2d)):
+            args, kwargs = tuple(kwargs.values()), {}  # conv(input=x): passes look for what a layer reads in its args
+        last = next(iter(reversed(self.graph.nodes)))
+        stack = dict(self.module_stack)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except CaptureError:
+            raise
+        except Exception as error:
+            if isinstance(error, UnfitError) and not wants_values(error):
+                raise
+            for node in list(reversed(self.graph.nodes)):
+                if node is last:
+                    break
+                self.graph.erase_node(node)
+            self.module_stack.clear()
+            self.module_stack.update(stack)
+            self.opaque = {p: cause for p, cause in self.opaque.items() if not p.startswith(f"{path}.")}
+            self.opaque[path] = one_line(error) + source_line(error)
+            return self.create_proxy("call_module", path, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        # As fx does, but by a table instead of a walk over all parameters at every access.
+        path = self.tensor_paths.get(id(attr_val)) if isinstance(attr_val, Tensor) else None
+        if path is None or self.aside:
+            return attr_val
+        known = parameter_proxy_cache.get(path)
+        if known is None or known.node._erased:  # an opaque part took its nodes with it
+            parameter_proxy_cache[path] = self.create_proxy("get_attr", path, (), {})
+        return parameter_proxy_cache[path]
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        bound = rebind(self.bound, self._placeholder)
+        # The model's own attribute, which may be another forward than its class's.
+        return lambda root: root.forward(*bound.args, **bound.kwargs), [self.root]
+
+    def _placeholder(self, name: str, tree: Any) -> Any:
+        proxy = self.create_proxy("placeholder", name, (), {})
+        proxy.node.meta["val"] = map_tree(tree, InputSpec, lambda s: torch.empty(s.shape, dtype=s.dtype, device="meta"))
+        return self._unpacked(proxy, tree, name)
+
+    def _unpacked(self, proxy: Any, tree: Any, name: str) -> Any:
+        """An argument as forward sees it: tensors and numbers are proxies, the rest is what it was in the example."""
+        if isinstance(tree, InputSpec) or (isinstance(tree, (int, float)) and not isinstance(tree, bool)):
+            return proxy
+        if isinstance(tree, dict):
+            return {key: self._unpacked(proxy[key], value, f"{name}[{key!r}]") for key, value in tree.items()}
+        if isinstance(tree, (list, tuple)):
+            self.create_node("call_function", check_length, (proxy.node, len(tree)), {})
+            items = [self._unpacked(proxy[index], item, f"{name}[{index}]") for index, item in enumerate(tree)]
+            return items if isinstance(tree, list) else type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
+        self.create_node("call_function", check_argument, (proxy.node, tree, name), {})
+        return tree
+
+
+def _made_anew(what: str) -> str:
+    return (
+        f"forward uses {what} that is registered nowhere: made in forward, it is another one at every call; kept in a "
+        "plain list or tuple, no checkpoint holds it. Register it in __init__ (nn.ModuleList, nn.ParameterList)"
+    )
+
+
+def _autocast() -> tuple[bool, bool]:
+    return torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+
+
+def _detach(graph: fx.Graph, without_gradient: set[fx.Node]) -> None:
+    """Let what forward computes under `torch.no_grad()` have no gradient in the graph either."""
+    inside: set[fx.Node] = set()
+    for node in graph.nodes:
+        piece = node.target is operator.getitem and not isinstance(node.args[0].meta["val"], Tensor)
+        if node in without_gradient or (piece and node.args[0] in inside):
+            inside.add(node)
+    for node in inside:
+        value = node.meta["val"]
+        outside = [user for user in node.users if user not in inside]
+        if not outside or not isinstance(value, Tensor) or not value.is_floating_point() or _keeps_history(node):
+            continue
+        with graph.inserting_after(node):
+            detached = graph.call_method("detach", (node,))
+        detached.meta = {"val": value, "nn_module_stack": node.meta.get("nn_module_stack")}
+        for user in outside:
+            user.replace_input_with(node, detached)
+
+
+def _keeps_history(node: fx.Node) -> bool:
+    """Whether a node, made without gradients, returns a tensor that has some: a parameter, or one written in place."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    return node.op == "get_attr" or in_place or node.target in IN_PLACE
