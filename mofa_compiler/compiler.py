@@ -211,7 +211,8 @@ def _output(network: Network, example: CallSpec) -> Tensor:
     modes = {inner: inner.training for inner in module.modules()}
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)  # what is captured in train mode may draw random numbers
             output = module(*example.args, **example.kwargs)
     finally:
         for inner, mode in modes.items():

@@ -64,7 +64,7 @@ class Program:
         if path in self.tensors:
             return self.tensors[path]
         owner, _, name = path.rpartition(".")
-        while owner not in self.modules:
+        while owner and owner not in self.modules:
             owner, _, inner = owner.rpartition(".")
             name = f"{inner}.{name}"
         return operator.attrgetter(name)(self.modules[owner])

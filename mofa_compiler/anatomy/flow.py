@@ -156,13 +156,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _input_image(nodes: list[fx.Node]) -> fx.Node:
-    arguments: dict[Any, Any] = {}
+    arguments: dict[fx.Node, Any] = {}
     for node in nodes:
-        # An image may also lie in a list or dict that is an input.
-        piece = node.target is operator.getitem and isinstance(arguments.get(node.args[0] if node.args else None), (list, tuple, dict))
-        if node.op == "placeholder" or piece:
-            arguments[node] = node.meta.get("val")
-    images = [node for node, value in arguments.items() if getattr(value, "ndim", 0) == 4]
+        source = node.args[0] if node.target is operator.getitem else None
+        held = arguments.get(source) if isinstance(source, fx.Node) else None
+        if node.op == "placeholder" or isinstance(held, (list, tuple, dict)):
+            arguments[node] = node.meta.get("val")  # an image may also lie in a list or dict
+    images: list[fx.Node] = [node for node, value in arguments.items() if getattr(value, "ndim", 0) == 4]
     if not images:
         raise AnatomyError("no input is an image batch (N, C, H, W), so there is no resolution to infer stages from")
     return max(images, key=lambda n: n.meta["val"].shape[-1] * n.meta["val"].shape[-2])

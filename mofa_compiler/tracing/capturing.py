@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch._dynamo  # meta tensors import it at first use, and it rebinds torch.manual_seed: not while tracing
 from torch import Tensor, fx, nn
 
 from ..errors import CaptureError, one_line, source_line
@@ -18,7 +20,7 @@ from ..inputs import CallSpec, ExampleInputs, bound_call, example_call, specs
 from ..program import Program
 from .modes import CaptureWarning, asks_for_mode, follow_mode
 from .patches import patched
-from .randomness import RandomOperations, check_repeatable
+from .randomness import check_repeatable
 from .state import copied, drop_unread, preserved, random_states, split_state
 from .tracer import Tracer, UnfitError
 
@@ -73,7 +75,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
 def _traced(model: nn.Module, call: CallSpec) -> tuple[fx.Graph, dict[str, Tensor], dict[str, str]]:
     """The graph, the constants that it refers to, and the opaque parts with their causes."""
     tracer = Tracer(model, bound_call(model, call))
-    with preserved(model), patched(tracer, model), torch.enable_grad(), RandomOperations(tracer):
+    with preserved(model), patched(tracer, model), torch.enable_grad():
         before, known = random_states(), set(vars(model))
         try:
             graph = tracer.trace(model)
@@ -98,16 +100,32 @@ def _traced(model: nn.Module, call: CallSpec) -> tuple[fx.Graph, dict[str, Tenso
 
 def _compare_modes(model: nn.Module, graph: fx.Graph, call: CallSpec) -> None:
     """Let what can follow the mode at run time do so, and warn about the rest."""
-    mode = "train" if model.training else "eval"
+    mode, other_mode = ("train", "eval") if model.training else ("eval", "train")
+    other = copied(model).train(not model.training)
     try:
-        other = copied(model).train(not model.training)
-        same = follow_mode(graph, _traced(other, call)[0], model.training)
-    except (CaptureError, RuntimeError):
-        same = False
-    if not same:
-        warnings.warn(
-            f"{type(model).__name__} does not do the same in train and in eval mode; captured is what it does in "
-            f"{mode} mode, and stays so: call .eval() or .train() before, for the mode that it will run in",
-            CaptureWarning,
-            stacklevel=3,
-        )
+        theirs = _traced_somehow(other, call)
+    except CaptureError as error:
+        found = f"cannot be traced in {other_mode} mode ({error})"
+    else:
+        regularizers = {path for path, module in model.named_modules() if next(module.parameters(), None) is None}
+        different = follow_mode(graph, theirs, model.training, regularizers)
+        if not different:
+            return
+        where = ", ".join(repr(path) for path in different[:3] if path) or "its forward"
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        found = f"does something else in {other_mode} than in {mode} mode, in {where}{more}"
+    warnings.warn(
+        f"{type(model).__name__} {found}; captured is what it does in {mode} mode, and stays so: call .eval() or "
+        ".train() before, for the mode that it will run in",
+        CaptureWarning,
+        stacklevel=4,
+    )
+
+
+def _traced_somehow(model: nn.Module, call: CallSpec) -> fx.Graph:
+    """The graph for this call, or for twice the batch: batch normalization in training wants more than one value."""
+    try:
+        return _traced(model, call)[0]
+    except CaptureError:
+        twice = call.map(lambda spec: replace(spec, shape=(2 * spec.shape[0], *spec.shape[1:])) if spec.shape else spec)
+        return _traced(model, twice)[0]

@@ -8,10 +8,14 @@ in both modes, and reads the mode at run time from then on. Any other difference
 from __future__ import annotations
 
 import inspect
+from collections.abc import Container
 from types import CodeType
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
+
+from .proxies import GUARDS
+from .randomness import draws
 
 
 class CaptureWarning(UserWarning):
@@ -34,32 +38,80 @@ def _is_torch(kind: type) -> bool:
     return kind.__module__.split(".")[0] in ("torch", "builtins", "mofa_compiler")
 
 
-def follow_mode(graph: fx.Graph, other: fx.Graph, training: bool) -> bool:
+def follow_mode(graph: fx.Graph, other: fx.Graph, training: bool, regularizers: Container[str]) -> list[str]:
     """Let the flags in which the trace in the other mode differs read the mode at run time.
 
-    Returns False, with the graph as it was, where the traces differ in anything else.
+    Module by module: what differs in one does not keep the flags of another from following.
+
+    Args:
+        graph: the trace in the mode `training`; flags are changed in it.
+        other: the trace in the other mode.
+        training: the mode of `graph`.
+        regularizers: paths of modules without weights. Where one of them draws random numbers in training, as
+            stochastic depth does, that is taken for a kind of dropout, in which modes are meant to differ.
+
+    Returns:
+        The paths of the modules that do something else, beyond dropout, in the other mode.
     """
-    nodes, others = list(graph.nodes), list(other.nodes)
-    if [(node.op, node.target) for node in nodes] != [(node.op, node.target) for node in others]:
-        return False
-    twins = dict(zip(nodes, others, strict=True))
+    ours, theirs = _by_module(graph), _by_module(other)
+    trained = ours if training else theirs
+    different = [path for path in dict.fromkeys([*ours, *theirs]) if _kinds(ours, path) != _kinds(theirs, path)]
+    dropout = {path for path in different if path in regularizers and _draws(trained, path)}
+    pairs = [pair for path in ours if path not in different for pair in zip(ours[path], theirs[path], strict=True)]
+    merge = _Merge(training, pairs, dropout)
     changed: dict[fx.Node, tuple[Any, Any]] = {}
-    for node, twin in twins.items():
+    for node, twin in pairs:
         try:
-            merged = (
-                _merged(node.args, twin.args, twins, training),
-                _merged(node.kwargs, twin.kwargs, twins, training),
-            )
+            args, kwargs = merge(node.args, twin.args), merge(node.kwargs, twin.kwargs)
         except _DifferentError:
-            return False
-        if _contains_mode(merged):
-            changed[node] = merged
+            different.append(_path(node))
+            continue
+        if _contains_mode(args) or _contains_mode(kwargs):
+            changed[node] = (args, kwargs)
     for node, (args, kwargs) in changed.items():
         with graph.inserting_before(node):
             mode = graph.get_attr("training")
         mode.meta["val"] = training
         node.args, node.kwargs = _filled(args, mode), _filled(kwargs, mode)
-    return True
+    return [path for path in dict.fromkeys(different) if path not in dropout]
+
+
+def _by_module(graph: fx.Graph) -> dict[str, list[fx.Node]]:
+    """The nodes of each module, those left out that no value depends on."""
+    idle: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        value = node.meta.get("val")
+        counts = node.op == "call_method" and str(node.target) == "add_" and _is_counter(value)
+        free = node.op == "get_attr" or node.target is getattr or counts
+        if node.target in GUARDS or (free and all(user in idle for user in node.users)):
+            idle.add(node)
+    found: dict[str, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if node not in idle and node.target not in _NEUTRAL:
+            found.setdefault(_path(node), []).append(node)
+    return found
+
+
+_NEUTRAL = {"contiguous"}
+"""Methods that change no value."""
+
+
+def _is_counter(value: Any) -> bool:
+    """Whether a value is such as batch normalization counts batches by."""
+    return isinstance(value, Tensor) and not value.is_floating_point() and value.ndim == 0
+
+
+def _path(node: fx.Node) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def _kinds(nodes: dict[str, list[fx.Node]], path: str) -> list[tuple[str, Any]]:
+    return [(node.op, node.target) for node in nodes.get(path, [])]
+
+
+def _draws(nodes: dict[str, list[fx.Node]], path: str) -> bool:
+    return any(draws(node) for node in nodes.get(path, []))
 
 
 class _DifferentError(Exception):
@@ -69,29 +121,46 @@ class _DifferentError(Exception):
 _MODE = object()
 
 
-def _merged(value: Any, other: Any, twins: dict[fx.Node, fx.Node], training: bool) -> Any:
-    if isinstance(value, fx.Node):
-        if twins[value] is not other:
+class _Merge:
+    """The arguments of two nodes in one, with `_MODE` in place of flags that equal the mode in both traces."""
+
+    def __init__(self, training: bool, pairs: list[tuple[fx.Node, fx.Node]], dropout: set[str]):
+        self.training = training
+        self.twins = dict(pairs)
+        self.others = set(self.twins.values())
+        self.dropout = dropout
+
+    def __call__(self, value: Any, other: Any) -> Any:
+        if isinstance(value, fx.Node) and isinstance(other, fx.Node):
+            mine, theirs = self._source(value), self._source(other)
+            # What has no twin belongs to a module that is known to differ.
+            if mine in self.twins and theirs in self.others and self.twins[mine] is not theirs:
+                raise _DifferentError
+            return value
+        if type(value) is bool and value is self.training and other is (not self.training):
+            return _MODE
+        if type(value) is not type(other):
+            raise _DifferentError
+        if isinstance(value, (tuple, list)):
+            if len(value) != len(other):
+                raise _DifferentError
+            return type(value)(self(a, b) for a, b in zip(value, other, strict=True))
+        if isinstance(value, dict):
+            if value.keys() != other.keys():
+                raise _DifferentError
+            return {key: self(item, other[key]) for key, item in value.items()}
+        if isinstance(value, slice):
+            self((value.start, value.stop, value.step), (other.start, other.stop, other.step))
+            return value
+        if value != other:
             raise _DifferentError
         return value
-    if type(value) is bool and value is training and other is (not training):
-        return _MODE
-    if type(value) is not type(other):
-        raise _DifferentError
-    if isinstance(value, (tuple, list)):
-        if len(value) != len(other):
-            raise _DifferentError
-        return type(value)(_merged(a, b, twins, training) for a, b in zip(value, other, strict=True))
-    if isinstance(value, dict):
-        if value.keys() != other.keys():
-            raise _DifferentError
-        return {key: _merged(item, other[key], twins, training) for key, item in value.items()}
-    if isinstance(value, slice):
-        _merged((value.start, value.stop, value.step), (other.start, other.stop, other.step), twins, training)
-        return value
-    if value != other:
-        raise _DifferentError
-    return value
+
+    def _source(self, node: fx.Node) -> fx.Node:
+        """Where a value comes from, past what changes nothing and past dropout."""
+        while (node.target in _NEUTRAL or _path(node) in self.dropout) and node.all_input_nodes:
+            node = node.all_input_nodes[0]
+        return node
 
 
 def _contains_mode(value: Any) -> bool:

@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from torch import fx
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import CaptureError
 from .naming import describe
 
+# fmt: off
+_DRAWING = {
+    "bernoulli", "bernoulli_", "cauchy_", "exponential_", "geometric_", "gumbel_softmax", "log_normal_", "multinomial",
+    "normal", "normal_", "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "random_",
+    "randperm", "uniform_",
+}
+_DROPOUT = {
+    "alpha_dropout", "alpha_dropout_", "dropout", "dropout1d", "dropout2d", "dropout3d", "dropout_",
+    "feature_alpha_dropout", "feature_dropout",
+}
+# fmt: on
 
-class Evaluating(Protocol):
-    """A tracer that evaluates the nodes it makes."""
 
-    @property
-    def current(self) -> fx.Node | None:
-        """The node that is being evaluated."""
+def draws(node: fx.Node) -> bool:
+    """Whether an operation of torch's draws random numbers; modules do so in training only, and are not asked."""
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if name == "scaled_dot_product_attention":
+        return bool(_argument(node, 4, "dropout_p", 0.0))
+    if name in _DROPOUT:  # on unless told otherwise in torch.nn.functional, never without a flag in torch
+        return bool(_argument(node, 2, "training", _argument(node, 2, "train", True)))
+    if name in ("rrelu", "rrelu_"):
+        return bool(_argument(node, 3, "training", False))
+    return name in _DRAWING
 
 
-class RandomOperations(TorchDispatchMode):
-    """Marks nodes whose evaluation draws random numbers, by torch's own tag for such operators."""
-
-    def __init__(self, tracer: Evaluating):
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.tracer = tracer
-
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if torch.Tag.nondeterministic_seeded in func.tags and self.tracer.current is not None:
-            self.tracer.current.meta["random"] = True
-        operator: Callable[..., Any] = func
-        return operator(*args, **(kwargs or {}))
+def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    value = node.kwargs.get(name, node.args[position] if len(node.args) > position else default)
+    return value.meta.get("val") if isinstance(value, fx.Node) else value
 
 
 def check_repeatable(graph: fx.Graph, name: str, *, drew: bool) -> None:
     """Refuse a network in eval mode whose output depends on random numbers.
 
     Args:
-        graph: the network, with what `RandomOperations` has marked.
+        graph: the network.
         name: what to call it.
         drew: whether forward drew Python's or numpy's random numbers.
 
@@ -58,7 +62,7 @@ def check_repeatable(graph: fx.Graph, name: str, *, drew: bool) -> None:
     seen = set(pending)
     while pending:
         node = pending.pop()
-        if node.meta.get("random"):
+        if draws(node):
             raise CaptureError(
                 f"the output of {name} is random, in eval mode, by {describe(node)}: nothing could be compared with "
                 f"it; {advice}"

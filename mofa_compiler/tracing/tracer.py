@@ -111,9 +111,7 @@ class Tracer(fx.Tracer):
         if self.submodule_paths is not None and m not in self.submodule_paths:
             if any(id(tensor) not in self.tensor_paths for tensor in (*m.parameters(), *m.buffers())):
                 raise CaptureError(_made_anew(f"a {type(m).__name__}"))
-            return m.forward(
-                *args, **kwargs
-            )  # nn.Upsample(...)(x), layers[1:](x): a function like any
+            return m.forward(*args, **kwargs)  # nn.Upsample(...)(x) or layers[1:](x)
         path = self.path_of_module(m)
         if not args and len(kwargs) == 1 and isinstance(m, (_ConvNd, PartialConv2d)):
             args, kwargs = tuple(kwargs.values()), {}  # conv(input=x): passes look for what a layer reads in its args

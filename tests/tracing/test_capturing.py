@@ -247,7 +247,7 @@ def test_what_cannot_follow_the_mode_is_warned_of():
             return self.conv(x).relu() if self.training else self.conv(x)
 
     model = Model()
-    with pytest.warns(CaptureWarning, match="in train and in eval mode; captured is what it does in eval"):
+    with pytest.warns(CaptureWarning, match="does something else in train than in eval mode, in its forward"):
         module = capture(model.eval(), torch.rand(1, 3, 8, 8)).graph_module
     x = torch.rand(1, 3, 8, 8)
     assert torch.equal(module(x), model(x))
@@ -283,6 +283,22 @@ def test_plain_tensor_attributes():
     module = capture(model, x).graph_module
     assert torch.equal(module(x), model(x))
     assert set(copy.deepcopy(module).state_dict()) == set(model.state_dict())
+
+
+def test_plain_tensor_attribute_that_forward_rebinds():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.mean = nn.Conv2d(3, 3, 1), torch.rand(1, 3, 1, 1)
+
+        def forward(self, x):
+            self.mean = self.mean.type_as(x)
+            return self.conv(x - self.mean) + self.mean
+
+    model, x = Model(), torch.rand(1, 3, 8, 8)
+    module = capture(model, x).graph_module
+    assert isinstance(model.mean, torch.Tensor)
+    assert torch.equal(module(x), model(x))
 
 
 def test_keyword_names_are_refused():
