@@ -213,11 +213,12 @@ def _output(network: Network, example: CallSpec) -> Tensor:
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)  # what is captured in train mode may draw random numbers
-            output = module(*example.args, **example.kwargs)
+            args, kwargs = copy.deepcopy((example.args, dict(example.kwargs)))  # some networks write into their input
+            output = module(*args, **kwargs)
     finally:
         for inner, mode in modes.items():
             inner.training = mode
-    leaves = tensor_leaves(output)
+    leaves = list(tensor_leaves(output))
     if not leaves:
         raise MofaError(f"{network.program.name} returns no tensor ({type(output).__name__}): nothing to compare")
     return torch.cat([leaf.detach().flatten().float() for leaf in leaves])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, cast
@@ -22,6 +23,8 @@ class Scope(Protocol):
     def tensor(self, path: str) -> Any: ...
     @property
     def training(self) -> bool: ...
+    @property
+    def device(self) -> torch.device: ...
 
 
 def evaluate(node: fx.Node, scope: Scope) -> Any:
@@ -32,6 +35,8 @@ def evaluate(node: fx.Node, scope: Scope) -> Any:
         if node.op == "call_module":
             return meta_twin(scope.modules[str(node.target)])(*args, **kwargs)
         if node.op == "call_function":
+            if node.target in (operator.eq, operator.ne):  # meta tensors stand for tensors of the network's device
+                args = tuple(scope.device if arg == torch.device("meta") else arg for arg in args)
             return cast(Callable[..., Any], node.target)(*args, **kwargs)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, TypeAlias
 
@@ -165,15 +165,17 @@ def map_tree(tree: Any, kind: type, function: Callable[[Any], Any]) -> Any:
     return [map_tree(item, kind, function) for item in tree] if isinstance(tree, list) else tree
 
 
-def tensor_leaves(value: Any) -> list[Tensor]:
+def tensor_leaves(value: Any) -> Iterator[Tensor]:
     """All tensors in what a network takes or returns: in lists, tuples, mappings and dataclasses, in order."""
     if isinstance(value, Tensor):
-        return [value]
+        yield value
     if isinstance(value, Mapping):
         value = list(value.values())
     elif is_dataclass(value) and not isinstance(value, type):
         value = list(vars(value).values())
-    return [leaf for item in value for leaf in tensor_leaves(item)] if isinstance(value, (list, tuple)) else []
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensor_leaves(item)
 
 
 def _inferred(model: nn.Module) -> InputSpec:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn.modules.padding import _CircularPadNd, _ConstantPadNd, _ReflectionPadNd, _ReplicationPadNd
 
 from ..errors import AnatomyError
+from ..inputs import tensor_leaves
 from ..program import Program
 from .description import Level
 
@@ -134,7 +134,7 @@ def operation(node: fx.Node) -> str:
 
 def has_tensor(node: fx.Node) -> bool:
     """Whether a node's value is or contains a tensor."""
-    return next(_tensors(node.meta.get("val")), None) is not None
+    return next(tensor_leaves(node.meta.get("val")), None) is not None
 
 
 def is_image_convolution(node: fx.Node, program: Program) -> bool:
@@ -143,16 +143,8 @@ def is_image_convolution(node: fx.Node, program: Program) -> bool:
         convolves = any(isinstance(m, CONVOLUTIONS) for m in program.modules[str(node.target)].modules())
     else:
         convolves = node.op == "call_function" and operation(node) in FUNCTIONAL_CONVOLUTIONS
-    shapes = (t.shape for t in _tensors(node.meta.get("val")))
+    shapes = (t.shape for t in tensor_leaves(node.meta.get("val")))
     return convolves and any(len(shape) < 4 or shape[-1] * shape[-2] > 1 for shape in shapes)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _input_image(nodes: list[fx.Node]) -> fx.Node:
@@ -264,7 +256,7 @@ class _Scales:
         return name in ("pad", "narrow")
 
     def _level_in(self, frame: _Frame, node: fx.Node) -> Level:
-        for tensor in _tensors(node.meta.get("val")):
+        for tensor in tensor_leaves(node.meta.get("val")):
             if tensor.ndim < 3 or tensor.shape[0] != self.batch:
                 continue  # windows folded into the batch, attention maps
             if tensor.ndim == 4 and tensor.shape[-1] > 1 and tensor.shape[-2] > 1:
@@ -281,5 +273,5 @@ class _Scales:
 
 
 def _spatial_size(node: fx.Node) -> tuple[int, int] | None:
-    first = next(_tensors(node.meta.get("val")), None)
+    first = next(tensor_leaves(node.meta.get("val")), None)
     return (first.shape[-2], first.shape[-1]) if first is not None and first.ndim == 4 else None

@@ -16,6 +16,7 @@ import torch._dynamo  # meta tensors import it at first use, and it rebinds torc
 from torch import Tensor, fx, nn
 
 from ..errors import CaptureError, one_line, source_line
+from ..evaluation import wants_values
 from ..inputs import CallSpec, ExampleInputs, bound_call, example_call, specs
 from ..program import Program
 from .modes import CaptureWarning, asks_for_mode, follow_mode
@@ -81,12 +82,12 @@ def _traced(model: nn.Module, call: CallSpec) -> tuple[fx.Graph, dict[str, Tenso
             graph = tracer.trace(model)
         except CaptureError:
             raise
-        except UnfitError as error:
-            raise CaptureError(
-                f"{type(model).__name__} does not take an input of shape {call}: {error}. Pass example_inputs "
-                "(--input) of a shape and dtype that it accepts"
-            ) from error
         except Exception as error:
+            if isinstance(error, UnfitError) and not wants_values(error):
+                raise CaptureError(
+                    f"{type(model).__name__} does not take an input of shape {call}: {error}. Pass example_inputs "
+                    "(--input) of a shape and dtype that it accepts"
+                ) from error
             raise CaptureError(
                 f"cannot trace {type(model).__name__}: {one_line(error)}{source_line(error)}. Control flow on the "
                 "values of tensors stops the tracer: move it out of forward, or capture the part without it"

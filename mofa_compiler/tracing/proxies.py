@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, fx
 from torch.fx.proxy import TraceError
 
@@ -48,8 +49,16 @@ def check_argument(value: object, traced: object, name: str) -> None:
 GUARDS: frozenset[Callable[..., Any]] = frozenset({check_bool, check_value, check_length, check_argument})
 
 
+_PLAIN_ATTRIBUTES = {"ndim", "dtype", "layout", "requires_grad", "is_leaf"}
+_PLAIN_ATTRIBUTES |= {"is_complex", "is_cuda", "is_mps", "is_quantized", "is_sparse"}
+_PLAIN_METHODS = {"dim", "ndimension", "is_floating_point", "is_contiguous", "element_size"}
+
+
 class ShapedProxy(fx.Proxy):
     """A proxy with the value that it has at the example size in `node.meta["val"]`."""
+
+    tracer: Any
+    __array_priority__ = 1000  # as of tensors: numpy's numbers leave `number * proxy` to the proxy
 
     @property
     def value(self) -> Any:
@@ -59,15 +68,26 @@ class ShapedProxy(fx.Proxy):
         value = self.value
         if isinstance(value, Tensor):
             # What does not depend on the input's size is no node.
-            if name in ("ndim", "dtype", "layout", "is_cuda", "is_complex", "is_sparse"):
+            if name in _PLAIN_ATTRIBUTES:
                 return getattr(value, name)
-            if name in ("dim", "ndimension", "is_floating_point", "element_size"):
-                return lambda: getattr(value, name)()
+            if name in _PLAIN_METHODS:
+                return getattr(value, name)
+            if name == "type":
+                return self._type
+            if name in ("is_cpu", "is_meta"):
+                return name == f"is_{self.tracer.device.type}"
             if not hasattr(value, name):
                 raise AttributeError(f"a tensor has no attribute {name!r}")
+        elif isinstance(value, torch.device) and name in ("type", "index"):
+            return getattr(self.tracer.device, name)  # not that of the meta tensors which stand for values
         elif name.startswith("__"):
             raise AttributeError(name)
         return ShapedAttribute(self, name)
+
+    def _type(self, *args: Any, **kwargs: Any) -> Any:
+        if args or kwargs:
+            return self.tracer.create_proxy("call_method", "type", (self, *args), kwargs)
+        return torch.empty(0, dtype=self.value.dtype, device=self.tracer.device).type()
 
     def _decide(self, convert: Callable[[Any], Any], check: Callable[..., Any]) -> Any:
         value = self.value

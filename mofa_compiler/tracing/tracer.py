@@ -10,6 +10,7 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
@@ -45,6 +46,7 @@ class Tracer(fx.Tracer):
         self.tensor_paths = {id(tensor): path for path, tensor in held}
         self.tensors: Mapping[str, Any] = ChainMap(dict(held), model.__dict__)  # constants are put on the model
         self.training = model.training
+        self.device = next((tensor.device for _, tensor in reversed(held)), torch.device("cpu"))
         self.current: fx.Node | None = None
         self.without_gradient: set[fx.Node] = set()
         self.autocast = _autocast()
@@ -81,6 +83,8 @@ class Tracer(fx.Tracer):
                 return self.create_node("get_attr", path, (), {})
             if isinstance(a, nn.Parameter):
                 raise CaptureError(_made_anew("a parameter"))
+        if isinstance(a, np.generic):
+            return a.item()  # a graph's code would not know numpy
         if dataclasses.is_dataclass(a) and isinstance(a, dict):  # diffusers' outputs are both
             return self.create_node("call_function", type(a), (), {k: self.create_arg(v) for k, v in vars(a).items()})
         return super().create_arg(a)

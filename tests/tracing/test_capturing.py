@@ -165,6 +165,11 @@ def test_rejected_shape_names_the_layer():
         capture(PMRID(), torch.rand(1, 4, 64, 64))
 
 
+def test_data_dependent_sizes_are_no_matter_of_the_example():
+    with pytest.raises(CaptureError, match=r"cannot trace Sizes: .*Control flow on the values of tensors"):
+        capture(Sizes(lambda x: x[x > 0.5].mean() * x), torch.rand(1, 3, 8, 8))
+
+
 def test_wrong_number_of_inputs():
     with pytest.raises(CaptureError, match=r"2 example inputs were given, .* PMRID.forward\(image\): too many"):
         capture(PMRID(), (torch.rand(1, 3, 64, 64),) * 2)
@@ -283,6 +288,24 @@ def test_plain_tensor_attributes():
     module = capture(model, x).graph_module
     assert torch.equal(module(x), model(x))
     assert set(copy.deepcopy(module).state_dict()) == set(model.state_dict())
+
+
+PLAIN = {
+    "type": lambda x: x.float() if "Half" in x.type() else x * 2,
+    "device type": lambda x: x * 2 if x.device.type == "cpu" else x,
+    "device equality": lambda x: x * 2 if torch.ones(1).device == x.device else x,
+    "device inequality": lambda x: x if x.device != torch.device("cpu") else x * 2,
+    "is_cpu": lambda x: x * 2 if x.is_cpu and not x.is_meta else x,
+    "numpy scalar": lambda x: np.sqrt(4.0) * x * np.float64(1) + np.int64(0),
+}
+
+
+@pytest.mark.parametrize("body", PLAIN.values(), ids=PLAIN)
+def test_what_does_not_depend_on_the_size_is_decided(body):
+    model, x = Sizes(body), torch.rand(1, 3, 6, 10)
+    program = capture(model, torch.rand(1, 3, 8, 8))
+    assert torch.equal(program.graph_module(x), model.conv(x) * 2)
+    assert torch.equal(model(x), model.conv(x) * 2)
 
 
 def test_plain_tensor_attribute_that_forward_rebinds():
