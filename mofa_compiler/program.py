@@ -60,7 +60,9 @@ class Program:
         return self.call.tensors
 
     def tensor(self, path: str) -> Any:
-        """A parameter or buffer by its dotted name, also one of a leaf module's."""
+        """A parameter or buffer by its dotted name, also one of a leaf module's; `training` is the mode."""
+        if path == "training":  # functional dropout reads it at run time
+            return self.training
         if path in self.tensors:
             return self.tensors[path]
         owner, _, name = path.rpartition(".")
@@ -70,8 +72,6 @@ class Program:
         return operator.attrgetter(name)(self.modules[owner])
 
     def _attribute(self, path: str) -> Any:
-        if path == "training":  # functional dropout reads the mode at run time
-            return self.training
         return self.modules[path] if path in self.modules else self.tensor(path)
 
     @cached_property

@@ -157,6 +157,21 @@ def test_a_list_of_passes_is_a_roadmap():
     assert [diff.pass_name for diff in result.diffs] == ["sepconv-to-pconv", "pconv-to-pdwconv"]
 
 
+def test_a_network_that_reads_its_mode():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 3, 3)
+
+        def forward(self, x):
+            return self.c(torch.nn.functional.dropout(self.b(self.a(x)), 0.5, self.training))
+
+    result = mofa_compiler.apply(Model().eval(), "mofa", torch.rand(1, 3, 16, 16))
+    x = torch.rand(1, 3, 16, 16)
+    assert torch.equal(result.model(x), result.model(x))
+    assert not torch.equal(result.model.train()(x), result.model(x))
+
+
 def test_progress_is_told():
     steps: list[tuple[str, int, int]] = []
     mofa_compiler.apply(NAFNet(width=8), "mofa", progress=lambda *step: steps.append(step))

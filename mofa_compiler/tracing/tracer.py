@@ -6,13 +6,14 @@ import dataclasses
 import inspect
 import operator
 import threading
-from collections import ChainMap
+from collections import ChainMap, OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.immutable_collections import immutable_dict
 from torch.fx.proxy import TraceError
 from torch.nn.modules.conv import _ConvNd
 
@@ -22,6 +23,8 @@ from ..inputs import InputSpec, map_tree, rebind
 from ..layers import PartialConv2d
 from .naming import describe
 from .proxies import IN_PLACE, ShapedProxy, check_argument, check_length
+
+_DICTS = (dict, OrderedDict, defaultdict, immutable_dict)
 
 
 class UnfitError(Exception):
@@ -85,8 +88,10 @@ class Tracer(fx.Tracer):
                 raise CaptureError(_made_anew("a parameter"))
         if isinstance(a, np.generic):
             return a.item()  # a graph's code would not know numpy
-        if dataclasses.is_dataclass(a) and isinstance(a, dict):  # diffusers' outputs are both
-            return self.create_node("call_function", type(a), (), {k: self.create_arg(v) for k, v in vars(a).items()})
+        if isinstance(a, dict) and type(a) not in _DICTS and all(isinstance(key, str) for key in a):
+            # Outputs of diffusers and transformers: both dataclasses and dicts.
+            held = vars(a) if dataclasses.is_dataclass(a) else a
+            return self.create_node("call_function", type(a), (), {k: self.create_arg(v) for k, v in held.items()})
         return super().create_arg(a)
 
     def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:

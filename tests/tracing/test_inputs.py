@@ -168,7 +168,15 @@ class DictOutput(OrderedDict):
         self["sample"] = self.sample
 
 
-@pytest.mark.parametrize("kind", [Output, DictOutput])
+class NamedDict(OrderedDict):
+    """A dict with attributes, without dataclasses."""
+
+    def __init__(self, sample):
+        super().__init__(sample=sample)
+        self.sample = sample
+
+
+@pytest.mark.parametrize("kind", [Output, DictOutput, NamedDict])
 def test_dataclass_outputs_keep_their_type(kind):
     class Model(WithConv):
         def __init__(self):
