@@ -108,8 +108,7 @@ def _compare_modes(model: nn.Module, graph: fx.Graph, call: CallSpec) -> None:
     except CaptureError as error:
         found = f"cannot be traced in {other_mode} mode ({error})"
     else:
-        regularizers = {path for path, module in model.named_modules() if next(module.parameters(), None) is None}
-        different = follow_mode(graph, theirs, model.training, regularizers)
+        different = follow_mode(graph, theirs, model.training)
         if not different:
             return
         where = ", ".join(repr(path) for path in different[:3] if path) or "its forward"

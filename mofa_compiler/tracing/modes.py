@@ -8,14 +8,13 @@ in both modes, and reads the mode at run time from then on. Any other difference
 from __future__ import annotations
 
 import inspect
-from collections.abc import Container
 from types import CodeType
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from .proxies import GUARDS
-from .randomness import draws
+from .randomness import makes_noise
 
 
 class CaptureWarning(UserWarning):
@@ -38,27 +37,26 @@ def _is_torch(kind: type) -> bool:
     return kind.__module__.split(".")[0] in ("torch", "builtins", "mofa_compiler")
 
 
-def follow_mode(graph: fx.Graph, other: fx.Graph, training: bool, regularizers: Container[str]) -> list[str]:
+def follow_mode(graph: fx.Graph, other: fx.Graph, training: bool) -> list[str]:
     """Let the flags in which the trace in the other mode differs read the mode at run time.
 
-    Module by module: what differs in one does not keep the flags of another from following.
+    Module by module: what differs in one does not keep the flags of another from following. Dropout, also by whole
+    paths, is what modes are meant to differ in.
 
     Args:
         graph: the trace in the mode `training`; flags are changed in it.
         other: the trace in the other mode.
         training: the mode of `graph`.
-        regularizers: paths of modules without weights. Where one of them draws random numbers in training, as
-            stochastic depth does, that is taken for a kind of dropout, in which modes are meant to differ.
 
     Returns:
         The paths of the modules that do something else, beyond dropout, in the other mode.
     """
-    ours, theirs = _by_module(graph), _by_module(other)
-    trained = ours if training else theirs
-    different = [path for path in dict.fromkeys([*ours, *theirs]) if _kinds(ours, path) != _kinds(theirs, path)]
-    dropout = {path for path in different if path in regularizers and _draws(trained, path)}
-    pairs = [pair for path in ours if path not in different for pair in zip(ours[path], theirs[path], strict=True)]
-    merge = _Merge(training, pairs, dropout)
+    ours, theirs = _Trace(graph), _Trace(other)
+    paths = dict.fromkeys([*ours.modules, *theirs.modules])
+    different = [path for path in paths if ours.kinds(path) != theirs.kinds(path)]
+    same = paths.keys() - different
+    pairs = [pair for path in same for pair in zip(ours.modules[path], theirs.modules[path], strict=True)]
+    merge = _Merge(training, pairs, ours, theirs)
     changed: dict[fx.Node, tuple[Any, Any]] = {}
     for node, twin in pairs:
         try:
@@ -73,27 +71,55 @@ def follow_mode(graph: fx.Graph, other: fx.Graph, training: bool, regularizers: 
             mode = graph.get_attr("training")
         mode.meta["val"] = training
         node.args, node.kwargs = _filled(args, mode), _filled(kwargs, mode)
-    return [path for path in dict.fromkeys(different) if path not in dropout]
+    return list(dict.fromkeys(different))
 
 
-def _by_module(graph: fx.Graph) -> dict[str, list[fx.Node]]:
-    """The nodes of each module, those left out that no value depends on."""
-    idle: set[fx.Node] = set()
-    for node in reversed(graph.nodes):
-        value = node.meta.get("val")
-        counts = node.op == "call_method" and str(node.target) == "add_" and _is_counter(value)
-        free = node.op == "get_attr" or node.target is getattr or counts
-        if node.target in GUARDS or (free and all(user in idle for user in node.users)):
-            idle.add(node)
-    found: dict[str, list[fx.Node]] = {}
-    for node in graph.nodes:
-        if node not in idle and node.target not in _NEUTRAL:
-            found.setdefault(_path(node), []).append(node)
-    return found
+class _Trace:
+    """The nodes of each module that values depend on, in order; masks of stochastic depth, and their use, left out."""
+
+    def __init__(self, graph: fx.Graph):
+        self.noise: set[fx.Node] = set()
+        self.passed: set[fx.Node] = set()
+        for node in graph.nodes:
+            sources = [source for source in node.all_input_nodes if isinstance(source.meta.get("val"), Tensor)]
+            noisy = [source for source in sources if source in self.noise]
+            if makes_noise(node) or (noisy and len(noisy) == len(sources)):
+                self.noise.add(node)
+            elif node.target in _NEUTRAL or (noisy and _scales(node)):
+                self.passed.add(node)
+        for node in graph.nodes:
+            beside = [*node.all_input_nodes, *node.users]
+            if _scales(node) and len(node.all_input_nodes) == 1 and not self.passed.isdisjoint(beside):
+                self.passed.add(node)  # by the probability of being kept
+        idle: set[fx.Node] = set()
+        for node in reversed(graph.nodes):
+            counts = node.target == "add_" and _is_counter(node.meta.get("val"))
+            free = node.op == "get_attr" or node.target is getattr or counts
+            unread = all(user in idle or user in self.noise for user in node.users)
+            if node.target in GUARDS or (unread and (free or node.users)):
+                idle.add(node)
+        self.modules: dict[str, list[fx.Node]] = {}
+        for node in graph.nodes:
+            if not any(node in left_out for left_out in (idle, self.noise, self.passed)):
+                self.modules.setdefault(_path(node), []).append(node)
+
+    def kinds(self, path: str) -> list[tuple[str, Any]]:
+        return [(node.op, node.target) for node in self.modules.get(path, [])]
+
+    def source(self, node: fx.Node) -> fx.Node:
+        """Where a value comes from, past what changes nothing and past the use of masks."""
+        while node in self.passed:
+            node = next(source for source in node.all_input_nodes if source not in self.noise)
+        return node
 
 
 _NEUTRAL = {"contiguous"}
 """Methods that change no value."""
+
+
+def _scales(node: fx.Node) -> bool:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name.strip("_") in ("mul", "imul", "div", "truediv", "itruediv", "multiply", "divide")
 
 
 def _is_counter(value: Any) -> bool:
@@ -106,14 +132,6 @@ def _path(node: fx.Node) -> str:
     return str(stack[-1][0]) if stack else ""
 
 
-def _kinds(nodes: dict[str, list[fx.Node]], path: str) -> list[tuple[str, Any]]:
-    return [(node.op, node.target) for node in nodes.get(path, [])]
-
-
-def _draws(nodes: dict[str, list[fx.Node]], path: str) -> bool:
-    return any(draws(node) for node in nodes.get(path, []))
-
-
 class _DifferentError(Exception):
     """The traces differ in more than a flag."""
 
@@ -124,15 +142,15 @@ _MODE = object()
 class _Merge:
     """The arguments of two nodes in one, with `_MODE` in place of flags that equal the mode in both traces."""
 
-    def __init__(self, training: bool, pairs: list[tuple[fx.Node, fx.Node]], dropout: set[str]):
+    def __init__(self, training: bool, pairs: list[tuple[fx.Node, fx.Node]], ours: _Trace, theirs: _Trace):
         self.training = training
         self.twins = dict(pairs)
         self.others = set(self.twins.values())
-        self.dropout = dropout
+        self.ours, self.theirs = ours, theirs
 
     def __call__(self, value: Any, other: Any) -> Any:
         if isinstance(value, fx.Node) and isinstance(other, fx.Node):
-            mine, theirs = self._source(value), self._source(other)
+            mine, theirs = self.ours.source(value), self.theirs.source(other)
             # What has no twin belongs to a module that is known to differ.
             if mine in self.twins and theirs in self.others and self.twins[mine] is not theirs:
                 raise _DifferentError
@@ -155,12 +173,6 @@ class _Merge:
         if value != other:
             raise _DifferentError
         return value
-
-    def _source(self, node: fx.Node) -> fx.Node:
-        """Where a value comes from, past what changes nothing and past dropout."""
-        while (node.target in _NEUTRAL or _path(node) in self.dropout) and node.all_input_nodes:
-            node = node.all_input_nodes[0]
-        return node
 
 
 def _contains_mode(value: Any) -> bool:

@@ -33,7 +33,13 @@ def draws(node: fx.Node) -> bool:
         return bool(_argument(node, 2, "training", _argument(node, 2, "train", True)))
     if name in ("rrelu", "rrelu_"):
         return bool(_argument(node, 3, "training", False))
-    return name in _DRAWING
+    return makes_noise(node)
+
+
+def makes_noise(node: fx.Node) -> bool:
+    """Whether an operation returns random numbers, not a value with some of it dropped."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return node.op in ("call_function", "call_method") and name in _DRAWING
 
 
 def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:

@@ -37,6 +37,21 @@ class NormAct(nn.BatchNorm2d):
         return self.act(x)
 
 
+class Connect(nn.Module):
+    """Stochastic depth inside of a block that has weights, as EfficientNet's first implementations write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), NormAct(3)
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        if self.training:
+            mask = torch.floor(0.9 + torch.rand([y.shape[0], 1, 1, 1], dtype=y.dtype, device=y.device))
+            y = y / 0.9 * mask
+        return x + y
+
+
 class Block(nn.Module):
     def __init__(self, *, contiguous=False):
         super().__init__()
@@ -72,6 +87,8 @@ SAME = {
     "eval": (Block, False),
     "train": (Block, True),
     "contiguous": (lambda: Block(contiguous=True), False),
+    "in a block": (Connect, False),
+    "in a block, train": (Connect, True),
     "one value in training": (Pooled, False),
 }
 
