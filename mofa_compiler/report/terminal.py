@@ -66,6 +66,7 @@ def print_lines(console: Console, lines: Iterable[str], style: str = "") -> None
 
 def _print_all(console: Console, lines: Iterable[Text]) -> None:
     for line in lines:
+        line.plain = text.printable(line.plain)  # a module's name may hold anything
         console.print(line, no_wrap=True, overflow="ignore", crop=False, highlight=False)
 
 

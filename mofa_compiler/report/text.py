@@ -126,6 +126,11 @@ def grouped(items: Iterable[Mapping[str, Any]], *keys: str) -> dict[tuple[Any, .
     return groups
 
 
+def printable(value: str) -> str:
+    """Text in which control characters are escaped, so that no name can move the cursor or break a line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value)
+
+
 def count(number: int, noun: str) -> str:
     """`1 layer`, `3 layers`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
