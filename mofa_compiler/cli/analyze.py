@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,17 +26,23 @@ def analyze(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the chart to a .png, .svg or .pdf (needs matplotlib).")
     ] = None,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the network as a U to a .png, .svg or .pdf.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show the cost of each stage, and which are cheap.
+    """Draw the network as a U, with the cost of each stage.
 
-    As in the paper's Figure 4, the bars are MACs estimated as if every convolution were a vanilla one; the column MACs
-    holds the true ones.
+    Levels of resolution go downward, and long skip connections across. As in the paper's Figure 4, the bars are MACs
+    estimated as if every convolution were a vanilla one, which decides what is cheap; the column MACs holds the true
+    ones.
 
     \b
     mofa analyze arch.py:Net --input 1x3x512x512
-    mofa analyze models.unet:UNet --roadmap mofa --plot unet.svg
+    mofa analyze models.unet:UNet --draw unet.svg
+    mofa analyze models.unet:UNet --roadmap mofa --plot chart.svg
 
     \b
     Exit codes:
@@ -45,10 +52,12 @@ def analyze(
       130  interrupted
     """
     shapes = [options.parse_shape(shape) for shape in inputs or ()]
-    if plot is not None:
+    if quiet and (as_json or layers):
+        raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--layers")
+    for file in filter(None, (plot, draw)):
         from ..report.plot import check_format
 
-        check_format(plot)
+        check_format(file)
 
     from ..anatomy import infer
     from ..compiler import apply
@@ -58,7 +67,7 @@ def analyze(
     from ..tracing import capture
 
     plan = Roadmap.load(roadmap) if roadmap is not None else None
-    with options.prints_to_stderr(), options.progress_bar() as phase:
+    with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
         model, _ = options.load_model(target, arguments, checkpoint, key, strip_prefix)
         example = options.example_inputs(model, shapes)
         if plan is None:
@@ -68,10 +77,15 @@ def analyze(
             result = apply(model, plan, example, progress=phase("rewriting"))
             data = distribution(result.original, result.rewritten, plan.name)
     if plot is not None:
-        from ..report.plot import plot as draw
+        from ..report.plot import plot as draw_chart
 
-        draw(data, plot)
+        draw_chart(data, plot)
     if as_json:
         print(json.dumps(data, indent=2, ensure_ascii=False))
-    else:
+    elif not quiet:
         print_distribution(data, options.stdout_console(), layers)
+    if draw is not None:  # last: what is no U-Net cannot be drawn, but has its table
+        from ..report.figure import draw_figure
+
+        sys.stdout.flush()
+        draw_figure(data, draw)

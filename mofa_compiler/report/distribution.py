@@ -1,5 +1,7 @@
 """Where a network's cost lies, stage by stage, as in the paper's Figure 4: which stages are cheap, and by what rule.
 
+What the network looks like is in the same data, for the drawings.
+
 The data form, schema `mofa-distribution/1`:
 
 - `schema`, `versions`, `model`, `inputs`, `anatomy`, `opaque`: as in `report.data`
@@ -8,16 +10,27 @@ The data form, schema `mofa-distribution/1`:
 - `middle`: names of the encoder and decoder stages one level above the bottleneck
 - `cheap`: `{"below", "reference", "limit", "rule"}`: a stage whose estimated MACs are below `below` times `reference`
   (the median encoder stage), that is below `limit`, is cheap; `rule` says so in words
-- `stages`: `[{"name", "kind", "level", "cheap", "why", "parameters", "macs", "vanilla", "parameters_share",
-  "macs_share", "vanilla_share", "after", "layers"}]`: `vanilla` are the estimated MACs; `kind` and `level` are null for
-  what belongs to no stage; `after` is null or has the six numbers again; `layers` are the convolutions,
-  `[{"path", "layer", "input", "output", "parameters", "macs", "vanilla"}]`, `vanilla` being 0 for a pointwise
-  convolution that is counted together with the depthwise one before it
+- `stages`: `[{"name", "kind", "level", "pass", "units", "cheap", "why", "parameters", "macs", "vanilla",
+  "parameters_share", "macs_share", "vanilla_share", "after", "layers"}]`: `vanilla` are the estimated MACs; `pass` is
+  the U-Net of a cascade that it belongs to, from 1; `units` are the paths of the modules that form it; `kind`, `level`
+  and `pass` are null for what belongs to no stage; `after` is null or has the six numbers again; `layers` are the
+  convolutions, `[{"path", "layer", "input", "output", "parameters", "macs", "vanilla"}]`, `vanilla` being 0 for a
+  pointwise convolution that is counted together with the depthwise one before it
+
+What the network looks like drawn as a U, all in names of stages (empty for what is no U-Net):
+
+- `passes`: `[{"number", "descending", "bottom", "ascending"}]`, the U-Nets of a cascade: stages on the way down and on
+  the way up, in execution order, and the one where it turns, or null. A bridge between two U-Nets begins the second
+- `skips`: `[{"source", "target", "kind", "level", "source_node", "target_node"}]`, the long skip connections in
+  execution order: the stage that makes what is skipped, the one that reads the merge (null where there is none), the
+  operation that merges, the level where it does (null where it is unknown), and the names of the two graph nodes
+- `aside`: stages that lie on no U-Net: side inputs, auxiliary heads, work on skips, and what has no level
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -28,11 +41,13 @@ from ..network import CHEAP_BELOW
 from ..survey import signature
 from . import text
 from .data import anatomy_data, plain_data, totals_data, versions
+from .drawing import draw
+from .structure import structure
 from .terminal import print_lines, wrap
 
 if TYPE_CHECKING:
     from ..network import Network
-from ..survey import Layer
+    from ..survey import Layer
 
 SCHEMA = "mofa-distribution/1"
 _WIDEST_BAR = 40
@@ -59,6 +74,7 @@ def distribution(network: Network, after: Network | None = None, roadmap: str | 
         "middle": [stage.name for stage in anatomy.middle()],
         "cheap": _rule(network),
         "stages": [_stage(network, share, later.get(share["name"])) for share in totals["stages"]],
+        **asdict(structure(network)),
     }
     plain: dict[str, Any] = plain_data(document)
     return plain
@@ -84,6 +100,8 @@ def _stage(network: Network, share: Mapping[str, Any], after: Mapping[str, Any] 
         "name": share["name"],
         "kind": stage.kind if stage else None,
         "level": stage.level if stage else None,
+        "pass": stage.pass_index + 1 if stage else None,
+        "units": stage.units if stage else (),
         "cheap": cheap,
         "why": why,
         **share,
@@ -105,14 +123,20 @@ def _layer(layer: Layer) -> dict[str, Any]:
 
 
 def print_distribution(data: Mapping[str, Any], console: Console, layers: bool = False) -> None:
-    """Print a table with a bar a stage, the rule for cheap stages, and with `layers` every convolution."""
+    """Print the network drawn as a U, a table with a bar a stage, the rule for cheap stages, and with `layers` every
+    convolution; without a U where it is none, and in ASCII where the console's encoding has no more."""
     width = max(console.width, 40)
     print_lines(console, wrap(f"{data['model']}, input {text.shapes(data)}{_totals(data)}", width), "bold")
     print_lines(console, wrap(text.shape_of_network(data["anatomy"]), width), "dim")
     for part in data["opaque"]:
         print_lines(console, wrap(f"not seen into: {part['path']} ({part['cause']})", width, 0, 4), "yellow")
+    ascii_only = not _can_draw(console)
+    drawing = draw(data, width, ascii_only=ascii_only)
+    if drawing:
+        console.print()
+        print_lines(console, drawing)
     console.print()
-    console.print(_table(data, width))
+    console.print(_table(data, width, ascii_only))
     console.print()
     print_lines(console, wrap(data["cheap"]["rule"], width))
     if data["middle"]:
@@ -120,6 +144,15 @@ def print_distribution(data: Mapping[str, Any], console: Console, layers: bool =
     if layers:
         for stage in data["stages"]:
             _print_layers(stage, console, width)
+
+
+def _can_draw(console: Console) -> bool:
+    """Whether the terminal's encoding has box characters, bars and arrows."""
+    try:
+        "─│┌▶█▏→…".encode(console.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _totals(data: Mapping[str, Any]) -> str:
@@ -133,7 +166,7 @@ def _totals(data: Mapping[str, Any]) -> str:
     return f", roadmap {data['roadmap']}: {', '.join(amounts)}"
 
 
-def _table(data: Mapping[str, Any], width: int) -> Table:
+def _table(data: Mapping[str, Any], width: int, ascii_only: bool) -> Table:
     """Stages with bars of the estimate or, with a roadmap, of the true MACs; fewer columns where narrow."""
     measure, title = ("macs", "true MACs") if data["after"] else ("vanilla", "estimated MACs")
     drawn = [state for stage in data["stages"] for state in (stage, stage["after"]) if state]
@@ -161,14 +194,16 @@ def _table(data: Mapping[str, Any], width: int) -> Table:
                 text.quantity(state["macs"]),
                 text.quantity(state["vanilla"]),
                 f"{100 * state[f'{measure}_share']:.1f} %",
-                Text(bar(state[measure] / largest, room), style),
+                Text(bar(state[measure] / largest, room, ascii_only=ascii_only), style),
                 Text("cheap" if cheap else "", "green"),
             )
     return table
 
 
-def bar(share: float, width: int) -> str:
+def bar(share: float, width: int, *, ascii_only: bool = False) -> str:
     """A bar of `share` of `width` characters, to an eighth of one; what is not nothing shows."""
+    if ascii_only:
+        return "#" * max(round(share * width), 1 if share > 0 else 0)
     eighths = max(round(share * width * 8), 1 if share > 0 else 0)
     full, rest = divmod(eighths, 8)
     return "█" * full + (_EIGHTHS[rest] if rest else "")

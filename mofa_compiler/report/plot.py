@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,16 @@ def plot(data: Mapping[str, Any], path: Path) -> None:
         MofaError: matplotlib is not installed, or the file's ending names no format that we write.
         OSError: the file cannot be written.
     """
+    save(lambda: _figure(data), path)
+
+
+def save(make: Callable[[], Any], path: Path) -> None:
+    """Write the matplotlib figure that `make` returns, all of it or nothing; the same figure gives the same bytes.
+
+    Raises:
+        MofaError: matplotlib is not installed, the file's ending names no format, or there is no such folder.
+        OSError: the file cannot be written.
+    """
     kind = check_format(path)
     from matplotlib import rc_context
 
@@ -32,9 +43,10 @@ def plot(data: Mapping[str, Any], path: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         scratch = Path(file.name)
     try:
-        with rc_context({"svg.hashsalt": "mofa", "svg.fonttype": "none", "font.size": 9}):
+        with rc_context({"svg.hashsalt": "mofa", "svg.fonttype": "none", "font.size": 9}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name may be in any script
             metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-            _figure(data).savefig(scratch, format=kind, dpi=160, metadata=metadata)
+            make().savefig(scratch, format=kind, dpi=160, metadata=metadata)
         scratch.chmod(0o666 & ~_umask())
         os.replace(scratch, path)
     finally:
@@ -72,7 +84,7 @@ def _figure(data: Mapping[str, Any]) -> Any:
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(lambda value, _: text.quantity(value))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(f"{data['model']}: MACs by stage", loc="left")
+    axes.set_title(f"{data['model']}: MACs by stage", loc="left", parse_math=False)
     axes.legend(frameon=False, loc="best")
     return figure
 
