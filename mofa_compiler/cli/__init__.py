@@ -1,4 +1,4 @@
-"""The command line: `mofa rewrite`, `analyze`, `passes` and `roadmaps`.
+"""The command line: `mofa rewrite`, `analyze`, `capture`, `passes` and `roadmaps`.
 
 Commands import what needs torch when they run, so that help and errors in the arguments come at once.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import analyze, passes, rewrite, roadmaps
+from . import analyze, capture, passes, rewrite, roadmaps
 from .errors import Group
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("rewrite", no_args_is_help=True)(rewrite.rewrite)
 app.command("analyze", no_args_is_help=True)(analyze.analyze)
+app.command("capture", no_args_is_help=True)(capture.capture)
 app.command("passes")(passes.passes)
 app.command("roadmaps")(roadmaps.roadmaps)
 
@@ -43,6 +44,7 @@ def root(
     """Rewrite U-Net-like PyTorch networks into faster ones, weights included, by a roadmap of small passes.
 
     \b
+    mofa capture arch.py:Net               what the compiler can see of a network
     mofa analyze arch.py:Net               where the computation lies
     mofa rewrite arch.py:Net --dry-run     what would change, and why not more
     mofa rewrite arch.py:Net --checkpoint net.pth --out net-mofa

@@ -1,8 +1,9 @@
-"""`mofa analyze`, `passes`, `roadmaps`, help and version."""
+"""`mofa analyze`, `capture`, `passes`, `roadmaps`, help and version."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -48,8 +49,8 @@ def test_analyze_shows_every_stage() -> None:
 
 
 def test_analyze_lists_layers() -> None:
-    assert "outc" not in mofa("analyze", UNET, *SMALL).stdout
-    assert "outc" in mofa("analyze", UNET, *SMALL, "--layers").stdout
+    assert "ups.1.up" not in mofa("analyze", UNET, *SMALL).stdout
+    assert "ups.1.up" in mofa("analyze", UNET, *SMALL, "--layers").stdout
 
 
 def test_analyze_as_json() -> None:
@@ -76,6 +77,7 @@ def test_analyze_plots(kind: str) -> None:
     ("arguments", "message"),
     [
         (["--plot", "chart.gif"], "error: cannot plot to chart.gif"),
+        (["--draw", "unet.gif"], "error: cannot plot to unet.gif"),
         (["--plot", "nowhere/chart.png"], "there is no folder"),
         (["--roadmap", "moaf"], "error: there is no roadmap 'moaf'"),
         (["--checkpoint", "no.pth"], "error: there is no file no.pth"),
@@ -85,6 +87,105 @@ def test_analyze_errors(arguments: list[str], message: str) -> None:
     result = mofa("analyze", UNET, *SMALL, *arguments)
     assert result.exit_code == 1
     assert message in result.stderr
+
+
+def test_analyze_draws_a_u() -> None:
+    result = mofa("analyze", UNET, *SMALL)
+    assert "┌ encoder 1 ─" in result.stdout
+    assert "─ cat ─" in result.stdout
+    data = json.loads(mofa("analyze", UNET, *SMALL, "--json").stdout)
+    assert data["passes"][0]["bottom"] == "encoder 2"
+    assert [(skip["source"], skip["target"]) for skip in data["skips"]] == [
+        ("encoder 1", "decoder 1"),
+        ("stem", "decoder 2"),
+    ]
+
+
+def test_analyze_draws_to_a_file() -> None:
+    result = mofa("analyze", UNET, *SMALL, "--draw", "unet.svg", "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+    assert ">encoder 1</text>" in Path("unet.svg").read_text(encoding="utf-8")
+
+
+def test_analyze_of_what_is_no_unet() -> None:
+    Path("plain.py").write_text("from torch import nn\ndef net(): return nn.Sequential(nn.Conv2d(3, 3, 3))\n")
+    result = mofa("analyze", "plain.py:net", "--input", "1x3x16x16", "--draw", "plain.svg")
+    assert result.exit_code == 1
+    assert "Not a U-Net: nothing on the main path changes the resolution." in result.stdout
+    assert "\nbody " in result.stdout
+    assert "┌" not in result.stdout
+    assert result.stderr == (
+        "error: cannot draw plain.svg: Sequential is no U-Net: nothing on the main path changes the resolution\n"
+    )
+    assert mofa("analyze", "plain.py:net", "--input", "1x3x16x16").exit_code == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_analyze_on_a_terminal_without_box_characters(encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mofa_compiler.cli", "analyze", UNET, *SMALL],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    shown = done.stdout.decode(encoding)
+    assert ("┌ encoder 1 ─" in shown) == (encoding == "utf-8")
+    assert ("+ encoder 1 -" in shown and "####" in shown) == (encoding != "utf-8")
+    assert "?" not in shown and "\x1b" not in shown
+
+
+@pytest.mark.parametrize("command", ["analyze", "capture"])
+def test_quiet_is_silent(command: str) -> None:
+    result = mofa(command, UNET, *SMALL, "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+    assert mofa(command, UNET, *SMALL, "-q", "--json").exit_code == 2
+
+
+def test_capture_tells_what_it_saw() -> None:
+    result = mofa("capture", UNET, *SMALL)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert ", eval mode\n" in result.stdout
+    assert "13 of 13 convolutions seen\n" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_capture_as_json() -> None:
+    data = json.loads(mofa("capture", UNET, *SMALL, "--train", "--json").stdout)
+    assert (data["schema"], data["mode"], data["warnings"]) == ("mofa-capture/1", "train", [])
+
+
+TWO_FACED = """
+import warnings
+from torch import nn
+
+
+class TwoFaced(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        warnings.warn("mine", UserWarning)
+        return x * 2 if self.training else self.net(x)
+"""
+
+
+def test_capture_tells_what_the_other_mode_does() -> None:
+    Path("faces.py").write_text(TWO_FACED)
+    with pytest.warns(UserWarning, match="mine"):
+        result = mofa("capture", "faces.py:TwoFaced", "--input", "1x3x16x16", "--json")
+    (warning,) = json.loads(result.stdout)["warnings"]
+    assert "does not do the same in train and in eval mode" in warning
+
+
+def test_capture_of_what_cannot_be_captured() -> None:
+    Path("moody.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n        return x if x.sum() else -x\n"
+    )
+    result = mofa("capture", "moody.py:Net", "--input", "1x3x16x16")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: cannot trace Net")
 
 
 def test_analyze_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +308,7 @@ def test_version() -> None:
     assert mofa("--version").stdout == f"mofa-compiler {version('mofa-compiler')}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["rewrite"], ["analyze"], ["passes"], ["roadmaps"]])
+@pytest.mark.parametrize("command", [[], ["rewrite"], ["analyze"], ["capture"], ["passes"], ["roadmaps"]])
 def test_help_has_examples_and_exit_codes(command: list[str]) -> None:
     result = mofa(*command, "--help")
     assert result.exit_code == 0

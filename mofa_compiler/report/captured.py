@@ -1,0 +1,269 @@
+"""What was captured of a network, schema `mofa-capture/1`: what the compiler sees, and what will stay as it is.
+
+- `schema`, `versions`, `model`: as in `report.data`
+- `mode`: `"eval"` or `"train"`, the mode that the graph is right for
+- `warnings`: what capturing warned of, such as that the other mode does something else
+- `inputs`, `outputs`: `[{"name", "shape", "dtype"}]`: tensors by argument or by place in the result (`"[0]"`,
+  `"['mask']"`, `""` for a single one); `shape` and `dtype` are null for other values
+- `nodes`: number of nodes in the graph
+- `convolutions`: `{"total", "seen", "in_opaque", "never_called"}`: how many convolution modules the network has, how
+  many of them are in the graph, and the paths of those that are hidden in opaque parts and that forward never calls
+- `opaque`: `[{"path", "cause", "convolutions"}]`, submodules that could not be seen into, each with how many
+  convolutions it hides
+- `guards`: `[{"module", "fixes"}]`: what was decided for this input size, and the module whose forward did; at a size
+  where it would come out otherwise, the graph raises an error
+- `functional`: `[{"module", "function", "weight"}]`: convolutions and linear layers that are no modules; `weight` is
+  the shape of the weights, null where it is unknown
+- `shared`: `[{"path", "calls"}]`, modules with parameters that are called at several sites
+- `untouched`: `[{"path", "reason"}]`, convolutions that no pass rewrites as they have hooks or are subclasses
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
+
+from ..cost import function_name
+from ..layers import PartialConv2d
+from ..proxies import GUARDS
+from . import text
+from .data import plain_data, versions
+from .terminal import print_lines, wrap
+
+if TYPE_CHECKING:
+    from ..program import Program
+
+SCHEMA = "mofa-capture/1"
+_FUNCTIONAL = frozenset(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)) | {"linear", "bilinear"}
+_PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_HOOKS = {
+    "_forward_hooks": "forward hooks",
+    "_forward_pre_hooks": "forward pre-hooks",
+    "_backward_hooks": "backward hooks",
+    "_backward_pre_hooks": "backward pre-hooks",
+}
+_INFIX = {
+    **{"add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**"},
+    **{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="},
+}
+_LONGEST_EXPRESSION = 60
+
+
+def captured(program: Program, warnings: Sequence[str] = ()) -> dict[str, Any]:
+    """The data form of a program and of what capturing it warned of."""
+    nodes = list(program.graph.nodes)
+    calls = Counter(str(node.target) for node in nodes if node.op == "call_module")
+    document = {
+        "schema": SCHEMA,
+        "versions": versions(),
+        "model": program.name,
+        "mode": "train" if program.training else "eval",
+        "warnings": list(warnings),
+        "inputs": [
+            {"name": str(node.target), **_tensor(node.meta.get("val"))} for node in nodes if node.op == "placeholder"
+        ],
+        "outputs": list(_outputs(nodes[-1].args[0])),
+        "nodes": len(nodes),
+        "convolutions": _convolutions(program, calls),
+        "opaque": [
+            {"path": path, "cause": cause, "convolutions": len(_held(program.modules[path]))}
+            for path, cause in program.opaque.items()
+        ],
+        "guards": [_guard(node) for node in nodes if node.op == "call_function" and node.target in GUARDS],
+        "functional": [
+            {"module": _module_of(node), "function": function_name(node), "weight": _weight_shape(node)}
+            for node in nodes
+            if node.op == "call_function" and function_name(node) in _FUNCTIONAL
+        ],
+        "shared": [
+            {"path": path, "calls": number}
+            for path, number in calls.items()
+            if number > 1 and any(True for _ in program.modules[path].parameters())
+        ],
+        "untouched": [
+            {"path": path, "reason": reason} for path in calls if (reason := _untouched(program.modules[path]))
+        ],
+    }
+    plain: dict[str, Any] = plain_data(document)
+    return plain
+
+
+def _convolutions(program: Program, calls: Mapping[str, int]) -> dict[str, Any]:
+    """Each convolution once, by the path where it is called, or else by its first one."""
+    own = {path: module for path, module in program.modules.items() if isinstance(module, (_ConvNd, PartialConv2d))}
+    seen = {id(module) for path, module in own.items() if path in calls}
+    hidden: dict[int, str] = {}
+    for path in calls:
+        if path not in own:
+            hidden |= {id(module): inner for inner, module in _held(program.modules[path], path).items()}
+    hidden = {key: path for key, path in hidden.items() if key not in seen}
+    unused: dict[int, str] = {}
+    for path, module in program.modules.items():
+        for inner, convolution in _held(module, path).items():
+            if id(convolution) not in seen and id(convolution) not in hidden:
+                unused.setdefault(id(convolution), inner)
+    return {
+        "total": len(seen) + len(hidden) + len(unused),
+        "seen": len(seen),
+        "in_opaque": list(hidden.values()),
+        "never_called": list(unused.values()),
+    }
+
+
+def _held(module: nn.Module, path: str = "") -> dict[str, nn.Module]:
+    """The convolutions that a module is or holds, by path; a partial convolution counts as one."""
+    if isinstance(module, (_ConvNd, PartialConv2d)):
+        return {path: module}
+    found: dict[str, nn.Module] = {}
+    for name, child in module.named_children():
+        found |= _held(child, f"{path}.{name}" if path else name)
+    return found
+
+
+def _untouched(module: nn.Module) -> str:
+    """Why no pass rewrites a convolution, empty where one may."""
+    if not isinstance(module, _ConvNd):
+        return ""
+    hooks = [words for name, words in _HOOKS.items() if getattr(module, name)]
+    if type(module) not in _PLAIN:
+        base = next(kind.__name__ for kind in _PLAIN if isinstance(module, kind))
+        return f"{type(module).__name__} is a subclass of {base} and may compute something else"
+    return f"has {' and '.join(hooks)}" if hooks else ""
+
+
+def _module_of(node: fx.Node) -> str:
+    """The module whose forward made a node; "" for the network itself."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def _guard(node: fx.Node) -> dict[str, Any]:
+    value, fixed = node.args
+    expression = _expression(value)
+    if function_name(node) == "check_length":
+        return {"module": _module_of(node), "fixes": f"len({expression}) is {fixed}"}
+    return {"module": _module_of(node), "fixes": f"{expression} is {fixed}"}
+
+
+def _expression(value: Any, depth: int = 6) -> str:
+    """A graph value as the Python that made it, cut short where it is long: `x.shape[2] % 8 != 0`."""
+    written = _written(value, depth)
+    return written if len(written) <= _LONGEST_EXPRESSION else f"{written[: _LONGEST_EXPRESSION - 1]}…"
+
+
+def _written(value: Any, depth: int) -> str:
+    if not isinstance(value, fx.Node):
+        return repr(value)
+    if value.op not in ("call_function", "call_method") or depth == 0 or isinstance(value.meta.get("val"), Tensor):
+        return value.name
+    name = function_name(value).strip("_")
+    arguments = [_written(argument, depth - 1) for argument in value.args]
+    if name == "getattr":
+        return f"{arguments[0]}.{value.args[1]}"
+    if name == "getitem":
+        return f"{arguments[0]}[{arguments[1]}]"
+    if name in _INFIX:
+        nested = (f"({words})" if " " in words else words for words in arguments)
+        return f" {_INFIX[name]} ".join(nested)
+    if value.op == "call_method":
+        return f"{arguments[0]}.{name}({', '.join(arguments[1:])})"
+    return f"{name}({', '.join(arguments)})"
+
+
+def _weight_shape(node: fx.Node) -> tuple[int, ...] | None:
+    weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
+    value = weight.meta.get("val") if isinstance(weight, fx.Node) else weight
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _tensor(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Tensor):
+        return {"shape": None, "dtype": None}
+    return {"shape": tuple(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+
+
+def _outputs(value: Any, name: str = "") -> Iterator[dict[str, Any]]:
+    """The tensors of a result, by their place in it."""
+    value = value.meta.get("val") if isinstance(value, fx.Node) else value
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _outputs(item, f"{name}[{key!r}]")
+    elif isinstance(value, (tuple, list)):
+        for index, item in enumerate(value):
+            yield from _outputs(item, f"{name}[{index}]")
+    else:
+        yield {"name": name, **_tensor(value)}
+
+
+def print_captured(data: Mapping[str, Any], console: Console) -> None:
+    """Print what was captured, a section for each kind of thing that a user should know of."""
+    width = max(console.width, 40)
+    nodes = f"{data['nodes']} graph nodes, {data['mode']} mode"
+    print_lines(console, wrap(f"{data['model']}: {nodes}", width), "bold")
+    for title, values in (("input", data["inputs"]), ("output", data["outputs"])):
+        for value in values:
+            print_lines(console, wrap(f"{title} {_described(value)}", width, 0, 4))
+    convolutions = data["convolutions"]
+    print_lines(console, wrap(_summary(convolutions), width, 0, 4))
+    for warning in data["warnings"]:
+        print_lines(console, wrap(f"warning: {warning}", width, 0, 4), "yellow")
+    sections = (
+        ("not seen into", (f"{_place(part['path'])}: {_hidden(part)}" for part in data["opaque"])),
+        ("never called", convolutions["never_called"]),
+        ("left alone", (f"{part['path']}: {part['reason']}" for part in data["untouched"])),
+        ("called at several sites", (f"{part['path']}: {part['calls']} times" for part in data["shared"])),
+        ("no modules, and so not rewritten", _functional_lines(data["functional"])),
+        ("decided for this input size, an error at another", _guard_lines(data["guards"])),
+    )
+    for title, lines in sections:
+        _print_section(console, title, list(lines), width)
+
+
+def _print_section(console: Console, title: str, lines: Sequence[str], width: int) -> None:
+    if not lines:
+        return
+    console.print()
+    print_lines(console, wrap(f"{title} ({len(lines)})", width), "bold")
+    for line in lines:
+        print_lines(console, wrap(line, width, 3, 7))
+
+
+def _described(value: Mapping[str, Any]) -> str:
+    shape = "no tensor" if value["shape"] is None else "x".join(map(str, value["shape"])) or "scalar"
+    return " ".join(filter(None, (value["name"], shape, value["dtype"])))
+
+
+def _summary(convolutions: Mapping[str, Any]) -> str:
+    parts = [f"{convolutions['seen']} of {text.count(convolutions['total'], 'convolution')} seen"]
+    for key, words in (("in_opaque", "in parts not seen into"), ("never_called", "never called")):
+        if convolutions[key]:
+            parts.append(f"{len(convolutions[key])} {words}")
+    return ", ".join(parts)
+
+
+def _hidden(part: Mapping[str, Any]) -> str:
+    holds = f" (holds {text.count(part['convolutions'], 'convolution')})" if part["convolutions"] else ""
+    return f"{part['cause']}{holds}"
+
+
+def _place(path: str) -> str:
+    return path or "the network itself"
+
+
+def _functional_lines(functional: Iterable[Mapping[str, Any]]) -> list[str]:
+    found = Counter((part["module"], part["function"], tuple(part["weight"] or ())) for part in functional)
+    return [
+        f"{_place(module)}: {'' if number == 1 else f'{number} × '}{function}"
+        + (f", weights {'x'.join(map(str, weight))}" if weight else "")
+        for (module, function, weight), number in found.items()
+    ]
+
+
+def _guard_lines(guards: Iterable[Mapping[str, Any]]) -> list[str]:
+    found = Counter((guard["module"], guard["fixes"]) for guard in guards)
+    return [f"{_place(module)}: {fixes}{'' if n == 1 else f' ({n} times)'}" for (module, fixes), n in found.items()]
