@@ -3,8 +3,9 @@
 - `schema`, `versions`, `model`: as in `report.data`
 - `mode`: `"eval"` or `"train"`, the mode that the graph is right for
 - `warnings`: what capturing warned of, such as that the other mode does something else
-- `inputs`, `outputs`: `[{"name", "shape", "dtype"}]`: tensors by argument or by place in the result (`"[0]"`,
-  `"['mask']"`, `""` for a single one); `shape` and `dtype` are null for other values
+- `inputs`, `outputs`: `[{"name", "shape", "dtype", "value"}]`: tensors by argument and place in it (`"x"`,
+  `"batch['mask']"`), or by place in the result (`"[0]"`, `""` for a single one); for other values `shape` and `dtype`
+  are null, and `value` says what they are
 - `nodes`: number of nodes in the graph
 - `convolutions`: `{"total", "seen", "in_opaque", "never_called"}`: how many convolution modules the network has, how
   many of them are in the graph, and the paths of those that are hidden in opaque parts and that forward never calls
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -30,7 +32,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..cost import function_name
 from ..layers import PartialConv2d
-from ..proxies import GUARDS
+from ..tracing import GUARDS
 from . import text
 from .data import plain_data, versions
 from .terminal import print_lines, wrap
@@ -65,9 +67,12 @@ def captured(program: Program, warnings: Sequence[str] = ()) -> dict[str, Any]:
         "mode": "train" if program.training else "eval",
         "warnings": list(warnings),
         "inputs": [
-            {"name": str(node.target), **_tensor(node.meta.get("val"))} for node in nodes if node.op == "placeholder"
+            leaf
+            for node in nodes
+            if node.op == "placeholder"
+            for leaf in _leaves(node.meta.get("val"), str(node.target).lstrip("*"))
         ],
-        "outputs": list(_outputs(nodes[-1].args[0])),
+        "outputs": list(_leaves(nodes[-1].args[0], "")),
         "nodes": len(nodes),
         "convolutions": _convolutions(program, calls),
         "opaque": [
@@ -143,11 +148,10 @@ def _module_of(node: fx.Node) -> str:
 
 
 def _guard(node: fx.Node) -> dict[str, Any]:
-    value, fixed = node.args
+    value, fixed, *_ = node.args
     expression = _expression(value)
-    if function_name(node) == "check_length":
-        return {"module": _module_of(node), "fixes": f"len({expression}) is {fixed}"}
-    return {"module": _module_of(node), "fixes": f"{expression} is {fixed}"}
+    subject = f"len({expression})" if function_name(node) == "check_length" else expression
+    return {"module": _module_of(node), "fixes": f"{subject} is {fixed!r}"}
 
 
 def _expression(value: Any, depth: int = 6) -> str:
@@ -181,23 +185,27 @@ def _weight_shape(node: fx.Node) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
-def _tensor(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Tensor):
-        return {"shape": None, "dtype": None}
-    return {"shape": tuple(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-
-
-def _outputs(value: Any, name: str = "") -> Iterator[dict[str, Any]]:
-    """The tensors of a result, by their place in it."""
+def _leaves(value: Any, name: str) -> Iterator[dict[str, Any]]:
+    """The tensors and plain values in a value, by their place in it."""
     value = value.meta.get("val") if isinstance(value, fx.Node) else value
-    if isinstance(value, Mapping):
+    if isinstance(value, Tensor):
+        yield {
+            "name": name,
+            "shape": tuple(value.shape),
+            "dtype": str(value.dtype).removeprefix("torch."),
+            "value": None,
+        }
+    elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _outputs(item, f"{name}[{key!r}]")
+            yield from _leaves(item, f"{name}[{key!r}]")
+    elif is_dataclass(value) or hasattr(value, "_fields"):
+        for field in [f.name for f in fields(value)] if is_dataclass(value) else value._fields:
+            yield from _leaves(getattr(value, field), f"{name}.{field}")
     elif isinstance(value, (tuple, list)):
         for index, item in enumerate(value):
-            yield from _outputs(item, f"{name}[{index}]")
+            yield from _leaves(item, f"{name}[{index}]")
     else:
-        yield {"name": name, **_tensor(value)}
+        yield {"name": name, "shape": None, "dtype": None, "value": repr(value)}
 
 
 def print_captured(data: Mapping[str, Any], console: Console) -> None:
@@ -234,8 +242,9 @@ def _print_section(console: Console, title: str, lines: Sequence[str], width: in
 
 
 def _described(value: Mapping[str, Any]) -> str:
-    shape = "no tensor" if value["shape"] is None else "x".join(map(str, value["shape"])) or "scalar"
-    return " ".join(filter(None, (value["name"], shape, value["dtype"])))
+    if value["shape"] is None:
+        return f"{value['name']} = {value['value']}"
+    return " ".join(filter(None, (value["name"], "x".join(map(str, value["shape"])) or "scalar", value["dtype"])))
 
 
 def _summary(convolutions: Mapping[str, Any]) -> str:

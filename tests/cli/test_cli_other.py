@@ -176,7 +176,8 @@ def test_capture_tells_what_the_other_mode_does() -> None:
     with pytest.warns(UserWarning, match="mine"):
         result = mofa("capture", "faces.py:TwoFaced", "--input", "1x3x16x16", "--json")
     (warning,) = json.loads(result.stdout)["warnings"]
-    assert "does not do the same in train and in eval mode" in warning
+    assert warning.startswith("TwoFaced ")
+    assert "what it does in eval mode, and stays so" in warning
 
 
 def test_capture_of_what_cannot_be_captured() -> None:

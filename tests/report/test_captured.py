@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -158,7 +159,7 @@ def test_convolutions_left_alone(zoo: dict[str, Any]) -> None:
 
 
 def test_inputs_outputs_and_mode(zoo: dict[str, Any]) -> None:
-    assert zoo["inputs"] == [{"name": "image", "shape": [1, 3, 64, 48], "dtype": "float32"}]
+    assert zoo["inputs"] == [{"name": "image", "shape": [1, 3, 64, 48], "dtype": "float32", "value": None}]
     assert [(value["name"], value["shape"]) for value in zoo["outputs"]] == [
         ("['out']", [1, 4, 62, 46]),
         ("['aux'][0]", [1, 4, 62, 46]),
@@ -166,6 +167,43 @@ def test_inputs_outputs_and_mode(zoo: dict[str, Any]) -> None:
     ]
     assert zoo["mode"] == "eval"
     assert captured(capture(nn.Sequential(nn.Conv2d(3, 3, 1)), torch.rand(1, 3, 8, 8)))["mode"] == "train"
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: Tensor
+
+
+@dataclass
+class Answer:
+    mask: Tensor
+    views: Pair
+
+
+class Structured(nn.Module):
+    """Takes a mapping and plain values, and answers with a dataclass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, batch: dict[str, Tensor], mode: str) -> Answer:
+        x = self.conv(batch["image"])
+        return Answer(x, Pair(x, batch["scale"] if mode == "plain" else x))
+
+
+def test_structured_inputs_and_outputs() -> None:
+    example = ({"image": torch.rand(1, 3, 8, 8), "scale": torch.tensor(2.0)}, "plain")
+    data = captured(capture(Structured(), example))
+    assert [(v["name"], v["shape"], v["value"]) for v in data["inputs"]] == [
+        ("batch['image']", [1, 3, 8, 8], None),
+        ("batch['scale']", [], None),
+        ("mode", None, "'plain'"),
+    ]
+    assert [value["name"] for value in data["outputs"]] == [".mask", ".views.left", ".views.right"]
+    assert data["guards"] == [{"module": "", "fixes": "mode is 'plain'"}]
+    assert "input mode = 'plain'\n" in printed(data, 80)
+    assert "input batch['scale'] scalar float32\n" in printed(data, 80)
 
 
 def printed(data: dict[str, Any], width: int) -> str:
