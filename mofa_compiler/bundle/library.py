@@ -130,20 +130,26 @@ def _without(source: str, cuts: Iterable[tuple[int, int, int, int]]) -> str:
     return b"\n".join(lines).decode()
 
 
+def _is_importable(home: str) -> bool:
+    """Whether a bundle may import this module: torch's, or one that comes with Python."""
+    top = home.partition(".")[0]
+    return top == "torch" or top in sys.stdlib_module_names
+
+
 def _import_of(name: str, value: Any) -> str | None:
-    """The import that binds `name` to `value`, for torch and math; None for anything else."""
+    """The import that binds `name` to `value`, for what is torch's or comes with Python; None for anything else."""
     if isinstance(value, types.ModuleType):
         home = value.__name__
-        if home.partition(".")[0] not in ("torch", "math"):
+        if not _is_importable(home):
             raise BundleError(f"the network's code uses the module {home}: a bundle needs nothing but torch")
         if home == name:
             return f"import {home}"
         parent, _, last = home.rpartition(".")
         return f"from {parent} import {last}" if last == name and parent else f"import {home} as {name}"
     own = getattr(value, "__module__", None) or ""
-    homes = ("torch", "torch.nn", "torch.nn.functional", "torch.autograd", own)
+    homes = ("torch", "torch.nn", "torch.nn.functional", "torch.autograd", own.lstrip("_"), own)
     for home in homes:
-        allowed = home.partition(".")[0] in ("torch", "math") and callable(value)
+        allowed = _is_importable(home) and callable(value)
         if allowed and getattr(sys.modules.get(home), name, None) is value:
             return f"from {home} import {name}"
     return None

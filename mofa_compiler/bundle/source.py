@@ -1,4 +1,4 @@
-"""A program as readable source: nested classes whose state_dict keys are the original's, with torch the only import."""
+"""A program as readable source: nested classes whose state_dict keys are the original's, importing Python and torch."""
 
 from __future__ import annotations
 
@@ -75,6 +75,7 @@ def _assemble(program: Program, module: fx.GraphModule, classes: Classes, librar
     body = "\n\n\n".join(sections)
     imports = dict.fromkeys([*_imports(body), *library.imports.values()])
     kept = [line for line in imports if line not in ("from torch import nn", "from torch import Tensor")]
+    kept.sort(key=lambda line: line.split()[1].partition(".")[0] == "torch")  # Python's own come first
     both = [n for n in ("Tensor", "nn") if re.search(rf"\b{n}\b", body)]
     kept.append(f"from torch import {', '.join(both)}")
     head = [_docstring(name, roadmap, module), "from __future__ import annotations", "\n".join(kept)]

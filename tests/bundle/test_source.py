@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import operator
 import shutil
 import subprocess
 import sys
 import types
+from dataclasses import dataclass
+from operator import mul
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -533,10 +537,16 @@ class Custom(torch.autograd.Function):
         return gradients[0] * CONSTANT
 
 
-class NeedsOperator(torch.autograd.Function):
+class NeedsNumpy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Any:
-        return operator.mul(x, 2)
+        return x * float(np.sqrt(2))
+
+
+class NeedsPython(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Any:
+        return mul(x, operator.add(1, 1))
 
 
 class Calls(nn.Module):
@@ -559,9 +569,56 @@ def test_custom_functions_bring_their_helpers() -> None:
 
 
 def test_a_helper_that_needs_more_than_torch_is_refused() -> None:
-    program = capture(Calls(NeedsOperator), torch.rand(1, 4, 8, 8))
-    with pytest.raises(BundleError, match=r"module _?operator"):
+    program = capture(Calls(NeedsNumpy), torch.rand(1, 4, 8, 8))
+    with pytest.raises(BundleError, match="uses the module numpy"):
         emit(program, program.graph_module)
+
+
+def test_what_comes_with_python_is_imported() -> None:
+    source, _ = round_trip(Calls(NeedsPython))
+    assert "import operator\nfrom operator import mul\nfrom torch import Tensor, nn\n" in source
+
+
+class Pair(NamedTuple):
+    out: Tensor
+    features: Tensor
+
+
+@dataclass
+class Output:
+    out: Tensor
+    features: Tensor | None = None
+
+
+@pytest.mark.parametrize("kind", [Pair, Output])
+def test_the_class_of_an_output_is_taken_along(kind: type, tmp_path: Path) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Any:
+            x = self.conv(x)
+            return kind(x.relu(), features=x)
+
+    model, x = Net().eval(), torch.rand(1, 4, 8, 8)
+    program = capture(model, x)
+    source = emit(program, program.graph_module)
+    (tmp_path / "model.py").write_text(source)
+    spec = importlib.util.spec_from_file_location("model", tmp_path / "model.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["model"] = module
+    try:
+        spec.loader.exec_module(module)
+        built = module.Model()
+    finally:
+        del sys.modules["model"]
+    built.load_state_dict(model.state_dict())
+    got, expected = built(x), model(x)
+    assert type(got).__name__ == kind.__name__
+    assert torch.equal(got.out, expected.out)
+    assert torch.equal(got.features, expected.features)
 
 
 @pytest.mark.parametrize("name", ["Sequential", "Model", "F", "torch", "Tensor"])
