@@ -75,7 +75,7 @@ def _assemble(program: Program, module: fx.GraphModule, classes: Classes, librar
     body = "\n\n\n".join(sections)
     imports = dict.fromkeys([*_imports(body), *library.imports.values()])
     kept = [line for line in imports if line not in ("from torch import nn", "from torch import Tensor")]
-    kept.sort(key=lambda line: line.split()[1].partition(".")[0] == "torch")  # Python's own come first
+    kept.sort(key=_import_order)
     both = [n for n in ("Tensor", "nn") if re.search(rf"\b{n}\b", body)]
     kept.append(f"from torch import {', '.join(both)}")
     head = [_docstring(name, roadmap, module), "from __future__ import annotations", "\n".join(kept)]
@@ -84,6 +84,12 @@ def _assemble(program: Program, module: fx.GraphModule, classes: Classes, librar
 
 def _imports(body: str) -> list[str]:
     return [line for name, line in _HEADER.items() if re.search(rf"(?<![\w.\"'])\b{name}\.", body)]
+
+
+def _import_order(line: str) -> tuple[bool, bool]:
+    """Python's own come first, and `import` before `from`."""
+    first, home, *_ = line.split()
+    return home.partition(".")[0] == "torch", first == "from"
 
 
 def _docstring(name: str, roadmap: str, module: fx.GraphModule) -> str:
