@@ -75,10 +75,11 @@ def _assemble(program: Program, module: fx.GraphModule, classes: Classes, librar
     body = "\n\n\n".join(sections)
     imports = dict.fromkeys([*_imports(body), *library.imports.values()])
     kept = [line for line in imports if line not in ("from torch import nn", "from torch import Tensor")]
-    kept.sort(key=_import_order)
     both = [n for n in ("Tensor", "nn") if re.search(rf"\b{n}\b", body)]
     kept.append(f"from torch import {', '.join(both)}")
-    head = [_docstring(name, roadmap, module), "from __future__ import annotations", "\n".join(kept)]
+    kept.sort(key=lambda line: line.startswith("from"))
+    groups = ["\n".join(line for line in kept if _is_torch(line) is own) for own in (False, True)]
+    head = [_docstring(name, roadmap, module), "from __future__ import annotations", *filter(None, groups)]
     return "\n\n".join(head) + f"\n\n\n{body}\n"
 
 
@@ -86,10 +87,8 @@ def _imports(body: str) -> list[str]:
     return [line for name, line in _HEADER.items() if re.search(rf"(?<![\w.\"'])\b{name}\.", body)]
 
 
-def _import_order(line: str) -> tuple[bool, bool]:
-    """Python's own come first, and `import` before `from`."""
-    first, home, *_ = line.split()
-    return home.partition(".")[0] == "torch", first == "from"
+def _is_torch(line: str) -> bool:
+    return line.split()[1].partition(".")[0] == "torch"
 
 
 def _docstring(name: str, roadmap: str, module: fx.GraphModule) -> str:

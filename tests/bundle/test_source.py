@@ -576,7 +576,7 @@ def test_a_helper_that_needs_more_than_torch_is_refused() -> None:
 
 def test_what_comes_with_python_is_imported() -> None:
     source, _ = round_trip(Calls(NeedsPython))
-    assert "import operator\nfrom operator import mul\nfrom torch import Tensor, nn\n" in source
+    assert "import operator\nfrom operator import mul\n\nimport torch\nfrom torch import Tensor, nn\n" in source
 
 
 class Pair(NamedTuple):
