@@ -338,6 +338,9 @@ def _constant(path: str, tensor: torch.Tensor, dtype: str) -> str:
     values = tensor.detach().cpu()
     if values.numel() and bool((values == values.flatten()[0]).all()):
         return f"torch.full({literal(tuple(values.shape))}, {literal(values.flatten()[0].item())}{dtype})"
+    if values.dim() > 1 and len(values) > 1 and bool((values == values[:1]).all()):  # one filter for every channel, say
+        times = literal((len(values), *[1] * (values.dim() - 1)))
+        return f"{_constant(path, values[:1], dtype)}.repeat{times}"
     if values.numel() > _LARGEST_CONSTANT:
         raise BundleError(
             f"{path} is a buffer of {values.numel()} values that is not saved with the state_dict (persistent=False), "

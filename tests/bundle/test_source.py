@@ -489,6 +489,21 @@ def test_a_large_transient_buffer_is_refused() -> None:
         emit(program, program.graph_module)
 
 
+def test_a_transient_filter_for_every_channel_is_written_once() -> None:
+    class Blur(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, channels, 1)
+            row = torch.tensor([1.0, 2.0, 1.0]) / 4
+            self.register_buffer("kernel", (row[:, None] * row).expand(channels, 1, 3, 3), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(self.conv(x), self.kernel, stride=2, groups=self.kernel.shape[0])
+
+    source, _ = round_trip(Blur(40))
+    assert ".repeat(40, 1, 1, 1)" in source
+
+
 def test_unused_modules_keep_their_keys() -> None:
     class Custom(nn.Module):
         def __init__(self) -> None:
