@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import types
 from typing import Any, cast
 
 import torch
@@ -136,6 +137,8 @@ def _value(module: nn.Module, parameter: inspect.Parameter) -> Any:
     if isinstance(module, PartialConv2d) and not hasattr(module, name):
         module = module.conv
     value = getattr(module, name, inspect.Parameter.empty)
+    if isinstance(value, types.MethodType):  # `modules` of an empty ModuleList
+        return inspect.Parameter.empty
     if isinstance(value, Tensor) or (name == "bias" and value is None):
         # LayerNorm without affine has no bias either way: leave its default
         return bool(parameter.default) if value is None and _no_affine(module) else value is not None

@@ -523,6 +523,7 @@ def test_unused_modules_keep_their_keys() -> None:
             self.auxiliary = Custom()
             self.leaf = Leaf()
             self.loss = nn.L1Loss()
+            self.none, self.nothing = nn.ModuleList(), nn.ModuleDict()
             self.heads = nn.ModuleDict({"a-b": nn.Conv2d(4, 1, 1), "c": nn.Conv2d(4, 2, 1)})
             self.gains = nn.ParameterList([nn.Parameter(torch.rand(1)), nn.Parameter(torch.rand(1))])
 
