@@ -35,6 +35,7 @@ from mofa_compiler.passes import DecoupleDownsampling, DecoupleUpsampling, Resto
 from mofa_compiler.registry import available
 from mofa_compiler.rewriting import rewrite
 from mofa_compiler.roadmap import presets
+from mofa_compiler.tracing.modes import CaptureWarning
 from tests.nets import GeneratedUNet, Plan, plans
 
 NIGHTLY = settings().max_examples >= 500
@@ -42,7 +43,7 @@ BACKEND = "aot_eager" if NIGHTLY else "eager"
 GUARD = "capture it again at this"
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::mofa_compiler.modes.CaptureWarning"),
+    pytest.mark.filterwarnings("ignore::mofa_compiler.tracing.modes.CaptureWarning"),
     pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad"),
 ]
 
@@ -125,7 +126,9 @@ def without_gradient(module: nn.Module, inputs: tuple[Tensor, ...]) -> set[str]:
 def test_capture_equals_eager_at_two_sizes(plan: Plan) -> None:
     model = build(plan)
     first, second = (plan.example(batch, size) for batch, size in zip((2, 1), plan.sizes, strict=True))
-    program = capture(model, first)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", CaptureWarning)
+        program = capture(model, first)
     assert program.opaque == {}
     assert set(program.graph_module.state_dict()) == set(model.state_dict())
     assert_same(run(program.graph_module, first), run(model, first))
@@ -133,6 +136,9 @@ def test_capture_equals_eager_at_two_sizes(plan: Plan) -> None:
     if got is None:
         got = run(capture(model, second).graph_module, second)
     assert_same(got, expected)
+    if not any(issubclass(warning.category, CaptureWarning) for warning in warned):
+        switched = [copy.deepcopy(m).train(not plan.training) for m in (program.graph_module, model)]
+        assert_same(run(switched[0], first), run(switched[1], first))
 
 
 def _world() -> dict[tuple[str, str], int]:

@@ -17,8 +17,7 @@ from .construct import is_known
 class Part:
     """A place in the tree: a container with children, a layer, or a tensor that a container holds.
 
-    `kind` is the class to name the source after. `same` is equal for two places that hold the same object (or, for
-    containers, the same objects under the same names).
+    `kind` is the class to name the source after. `same` is equal for two places that hold the same object.
     """
 
     path: str
@@ -159,18 +158,28 @@ class Tree:
                     names[name] = self.by_path[filler.path] = filler
 
     def _identify(self) -> None:
+        """Tell which containers are one object: the same objects under the same names, and called by one path only."""
+        levels: dict[int, list[Part]] = {}
+
+        def height(part: Part) -> int:
+            found = 1 + max(map(height, part.children.values()), default=0)
+            levels.setdefault(found, []).append(part)
+            return found
+
+        height(self.root)
         known: dict[Any, int] = {}
         self.aliases: dict[int, list[Part]] = {}
-
-        def visit(part: Part) -> None:
-            for child in part.children.values():
-                visit(child)
-            if part.children and part.layer is None:
-                key = tuple(sorted((name, child.same) for name, child in part.children.items()))
-                part.same = -known.setdefault(key, len(known) + 1)
+        number = 0
+        for level in sorted(levels):
+            # An object is called by the first of its paths, so what is called by its own is an object of its own.
+            for part in sorted(levels[level], key=lambda part: part.path not in self._traced):
+                if part.children and part.layer is None:
+                    number -= 1
+                    key = (part.kind, *sorted((name, child.same) for name, child in part.children.items()))
+                    first = known.setdefault(key, number)
+                    part.same = number if part.path in self._traced else first
+        for part in self.root.walk():
             self.aliases.setdefault(part.same or id(part), []).append(part)
-
-        visit(self.root)
 
     def below(self, path: str, container: str) -> str | None:
         """The name under which `container` reaches the object at `path`, or None."""

@@ -178,6 +178,44 @@ def test_a_container_called_in_two_ways_is_written_out() -> None:
     assert "def forward" not in body(source, "Either")
 
 
+class Scaled(nn.Module):
+    def __init__(self, conv: nn.Module, factor: float):
+        super().__init__()
+        self.conv, self.factor = conv, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * self.factor
+
+
+def test_two_containers_of_one_layer_are_not_one() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            conv = nn.Conv2d(4, 4, 1)
+            self.once, self.more, self.alias = Scaled(conv, 1.0), Scaled(conv, 3.0), Scaled(conv, 3.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.more(self.once(x))
+
+    _, built = round_trip(Net())
+    assert built.once.conv is built.more.conv is built.alias.conv
+    assert built.once is not built.more
+
+
+def test_a_list_is_not_the_sequential_with_the_same_children() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            shared = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+            self.left, self.right = nn.ModuleList([nn.Sequential(nn.Sequential(shared))]), nn.ModuleList([shared])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.right[0](self.left[0](x))
+
+    _, built = round_trip(Net())
+    assert built.left[0][0][0] is built.right[0]
+
+
 def test_tied_parameters_stay_tied_after_loading() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
