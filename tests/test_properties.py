@@ -1,6 +1,7 @@
 """What holds for any U-Net-like network, on generated ones. HYPOTHESIS_PROFILE=nightly draws 500 for each property.
 
-A failing example prints its `Plan`; it belongs into `test_regressions.py`, under the name of what was wrong.
+A failing example prints its `Plan`, at night the shortest that fails; it belongs into `test_regressions.py`, under the
+name of what was wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -76,8 +77,10 @@ roadmaps = st.sampled_from(sorted(ROADMAPS))
 
 
 def drawn(examples: int) -> Callable[[Any], Any]:
-    """As many examples as this property has time for in CI; all of them at night."""
-    return settings(max_examples=settings().max_examples if NIGHTLY else examples)
+    """As many examples as this property has time for in CI, none of them shrunk; at night all of the profile's."""
+    if NIGHTLY:
+        return settings()
+    return settings(max_examples=examples, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
 
 def build(plan: Plan, dtype: torch.dtype = torch.float32) -> GeneratedUNet:
