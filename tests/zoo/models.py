@@ -14,7 +14,7 @@ import torch
 from diffusers import UNet2DModel
 from monai.networks.nets import BasicUNet, DynUNet
 from monai.networks.nets import UNet as MonaiUNet
-from torch import Tensor, nn
+from torch import nn
 
 from architectures import PMRID, NAFNet, UNet
 
@@ -52,7 +52,7 @@ class ZooModel:
 
 
 class Denoiser(ZooModel):
-    """A diffusion model: an image and a time step."""
+    """A diffusion model: an image and a time step; it returns a dataclass."""
 
     def inputs(self, height: int, width: int, batch: int = 1) -> tuple[Any, ...]:
         return (*super().inputs(height, width, batch), torch.tensor([7]))
@@ -61,17 +61,6 @@ class Denoiser(ZooModel):
 def unet2d() -> UNet2DModel:
     widths = (8, 16, 16, 32)
     return UNet2DModel(layers_per_block=1, block_out_channels=widths, norm_num_groups=4, attention_head_dim=4)
-
-
-class Noise(nn.Module):
-    """What a diffusion model predicts, as a plain tensor."""
-
-    def __init__(self, unet: UNet2DModel):
-        super().__init__()
-        self.unet = unet
-
-    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        return self.unet(sample, timestep, return_dict=False)[0]
 
 
 def units(prefix: str, first: int, last: int) -> tuple[str, ...]:
@@ -203,18 +192,18 @@ ZOO: Mapping[str, ZooModel] = {
         lambda: dynunet(True), DYNUNET, skips=cat(2, 1, 0), channels=1, follows_mode=False
     ),
     "diffusers-unet2d": Denoiser(
-        lambda: Noise(unet2d()).eval(),
+        lambda: unet2d().eval(),
         {
-            "conditioning": (None, ("unet.time_embedding",)),
-            "stem": (0, ("unet.conv_in",)),
-            "encoder 1": (0, ("unet.down_blocks.0",)),
-            "encoder 2": (1, ("unet.down_blocks.1",)),
-            "encoder 3": (2, ("unet.down_blocks.2",)),
-            "bottleneck": (3, ("unet.down_blocks.3", "unet.mid_block")),
-            "decoder 1": (3, ("unet.up_blocks.0",)),
-            "decoder 2": (2, ("unet.up_blocks.1",)),
-            "decoder 3": (1, ("unet.up_blocks.2", "unet.up_blocks.3")),
-            "head": (0, ("unet.conv_out",)),
+            "conditioning": (None, ("time_embedding",)),
+            "stem": (0, ("conv_in",)),
+            "encoder 1": (0, ("down_blocks.0",)),
+            "encoder 2": (1, ("down_blocks.1",)),
+            "encoder 3": (2, ("down_blocks.2",)),
+            "bottleneck": (3, ("down_blocks.3", "mid_block")),
+            "decoder 1": (3, ("up_blocks.0",)),
+            "decoder 2": (2, ("up_blocks.1",)),
+            "decoder 3": (1, ("up_blocks.2", "up_blocks.3")),
+            "head": (0, ("conv_out",)),
         },
         skips=cat(2, 2, 1, 1, 0, 0),
         follows_mode=False,

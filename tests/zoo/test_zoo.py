@@ -16,9 +16,9 @@ from torch.utils import _pytree as pytree
 from mofa_compiler import Program, apply, capture
 from mofa_compiler.anatomy import Anatomy, infer
 from mofa_compiler.errors import CaptureError
-from mofa_compiler.modes import CaptureWarning
+from mofa_compiler.tracing import CaptureWarning
 
-from .checks import LargestAllocation, assert_captured, assert_rewritten, attributes
+from .checks import LargestAllocation, assert_captured, assert_rewritten, assert_same, attributes
 from .local_pooling import LocalAvgPool2d
 from .models import ZOO, build
 
@@ -42,6 +42,16 @@ def test_capture_equals_eager(name: str) -> None:
     program = captured(name, model)
     assert attributes(model) == held, "tracing left something behind"
     assert_captured(program, model, ZOO[name].inputs(*SMALL), ZOO[name].inputs(*WIDE, batch=2))
+
+
+def test_capture_by_keyword_with_a_number() -> None:
+    model = build("diffusers-unet2d")
+    with mode_warning("diffusers-unet2d"):
+        program = capture(model, {"sample": torch.rand(1, 3, *SMALL), "timestep": 7})
+    with torch.no_grad():
+        for timestep in (7, 12):
+            inputs = {"sample": torch.rand(2, 3, *WIDE), "timestep": timestep}
+            assert_same(program.graph_module(**inputs), model(**inputs))
 
 
 def table(found: Anatomy) -> dict[str, tuple[int | None, tuple[str, ...]]]:
@@ -106,9 +116,9 @@ def test_a_size_that_forward_refuses_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", ZOO)
 def test_capture_allocates_no_activation(name: str) -> None:
-    """One feature map of an image as large as this takes 128 GiB: nothing but shapes can have been computed."""
+    """A feature map of an image as large as this takes gigabytes; nothing larger than a weight may be made."""
     channels = ZOO[name].channels
-    image = torch.empty(1, channels, 65536, 65536, device="meta")
+    image = torch.empty(1, channels, 16384, 16384, device="meta")
     model = build(name)
     with mode_warning(name), LargestAllocation() as allocated:
         program = capture(model, (image, *ZOO[name].inputs(1, 1)[1:]))
