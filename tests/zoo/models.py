@@ -142,7 +142,6 @@ ZOO: Mapping[str, ZooModel] = {
             **SEGMENTATION_HEAD,
         },
         skips=cat(4, 3, 2, 1),
-        follows_mode=False,
     ),
     "smp-linknet-resnet18": ZooModel(
         lambda: segmentation_models.linknet(segmentation_models.ResNetEncoder(8), 8).eval(),
@@ -206,12 +205,10 @@ ZOO: Mapping[str, ZooModel] = {
             "head": (0, ("conv_out",)),
         },
         skips=cat(2, 2, 1, 1, 0, 0),
-        follows_mode=False,
     ),
     "timm-mobilenetv2": ZooModel(
         lambda: timm.mobilenet_v2(0.25, 64, 10).eval(),
         reason="the resolution goes down 5 times and never up again",
-        follows_mode=False,
     ),
     "unet": ZooModel(
         lambda: UNet(width=8).eval(),

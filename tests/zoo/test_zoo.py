@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,6 +22,7 @@ from mofa_compiler.tracing import CaptureWarning
 from .checks import LargestAllocation, assert_captured, assert_rewritten, assert_same, attributes
 from .local_pooling import LocalAvgPool2d
 from .models import ZOO, build
+from .timm import DropPath
 
 SMALL, WIDE, LARGE = (64, 64), (64, 96), (256, 384)
 
@@ -42,6 +44,20 @@ def test_capture_equals_eager(name: str) -> None:
     program = captured(name, model)
     assert attributes(model) == held, "tracing left something behind"
     assert_captured(program, model, ZOO[name].inputs(*SMALL), ZOO[name].inputs(*WIDE, batch=2))
+
+
+@pytest.mark.parametrize("name", [name for name, model in ZOO.items() if model.follows_mode])
+def test_what_was_captured_in_eval_mode_trains_as_eager(name: str) -> None:
+    model, inputs = build(name), ZOO[name].inputs(*SMALL, batch=2)
+    program = captured(name, model)
+    eager, graph = copy.deepcopy(model).train(), copy.deepcopy(program.graph_module).train()
+    for module in eager.modules():
+        if isinstance(module, DropPath):
+            module.drop_prob = 0.0  # stochastic depth is left out of what is captured in eval mode
+    assert_same(graph(*inputs), eager(*inputs))
+    after = graph.state_dict()
+    for key, tensor in eager.state_dict().items():
+        assert torch.equal(after[key], tensor) or key.endswith("num_batches_tracked"), key
 
 
 def test_capture_by_keyword_with_a_number() -> None:
