@@ -11,7 +11,7 @@ from torch import nn
 from .anatomy import Anatomy, Stage
 from .cost import node_macs
 from .program import Program
-from .survey import Layer, survey
+from .survey import Layer, functional_convolutions, survey
 
 CHEAP_BELOW = 0.5
 """Share of the median encoder stage below which a stage counts as cheap"""
@@ -47,6 +47,11 @@ class Network:
     def layers(self) -> dict[str, Layer]:
         """Convolutions by path, in execution order."""
         return survey(self.program, self.anatomy)
+
+    @cached_property
+    def functional(self) -> list[Layer]:
+        """Calls of functional convolutions, which no pass can rewrite, in execution order."""
+        return functional_convolutions(self.program, self.anatomy)
 
     @cached_property
     def totals(self) -> Totals:

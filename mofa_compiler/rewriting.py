@@ -8,23 +8,16 @@ writes the diff.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-import torch
-from torch import fx, nn
+from torch import nn
 
-from .cost import node_macs
-from .diff import Diff, Edit, Refusal
-from .errors import RewriteError
-from .evaluation import evaluate
-from .layers import PartialConv2d
+from .diff import Diff, Refusal
 from .network import Network
-from .program import Program
+from .surgery import Surgery
 from .survey import Layer, signature
-from .verify import EXACT_TOLERANCE, module_error
 
 
 @dataclass(frozen=True)
@@ -42,6 +35,19 @@ class Skip:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """A functional interpolation, to a size that the network computes, which goes from before a layer to behind it.
+
+    Attributes:
+        node: its name.
+        like: an interpolation with the mode that it is to have there; the exactness of a move is checked with it.
+    """
+
+    node: str
+    like: nn.Upsample
+
+
+@dataclass(frozen=True)
 class Replacement:
     """What stands where a matched layer stood.
 
@@ -52,6 +58,7 @@ class Replacement:
         reference: what it is checked against, where that is more than the old module alone.
         compensated: neighbours, by path, whose weights were adjusted so that the whole changes less.
         bypassed: nodes (resizes, pixel shuffles) that go, by name.
+        moved: a call from before the layer that is repeated behind `module`.
         stands_for: for a partial convolution, the depthwise one over all channels that it approximates in this place.
         note: what a reader of the diff should know.
     """
@@ -62,6 +69,7 @@ class Replacement:
     reference: nn.Module | None = None
     compensated: Mapping[str, nn.Module] = field(default_factory=dict)
     bypassed: tuple[str, ...] = ()
+    moved: Moved | None = None
     stands_for: nn.Conv2d | None = None
     note: str = ""
 
@@ -100,7 +108,7 @@ def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
     """
     pass_.prepare(network)
     matches, skips = match(network, pass_)
-    surgery = _Surgery(network, pass_)
+    surgery = Surgery(network, pass_)
     for layer, found in matches:
         surgery.replace(layer, found)
     after = surgery.finish()
@@ -111,19 +119,21 @@ def match(network: Network, pass_: Pass) -> tuple[list[tuple[Layer, Match]], lis
     """The layers that a pass would rewrite, and those of its kind that it would not."""
     matches: list[tuple[Layer, Match]] = []
     skips: list[Refusal] = []
-    for layer in network.layers.values():
+    for layer in (*network.layers.values(), *network.functional):
         found = pass_.match(layer, network)
-        if isinstance(found, Match):
+        if isinstance(found, Match) or (found and layer.function):
             found = _forbidden(layer) or found
         if isinstance(found, Match):
             matches.append((layer, found))
         elif found is not None:
             stage = layer.stage.name if layer.stage else None
-            skips.append(Refusal(layer.path, stage, signature(layer.module), found.reason))
+            skips.append(Refusal(layer.path, stage, signature(layer.module, layer.function), found.reason))
     return matches, skips
 
 
 def _forbidden(layer: Layer) -> Skip | None:
+    if layer.function:
+        return Skip(f"is a functional convolution ({layer.function} in forward), whose weight belongs to no layer")
     if layer.is_input:
         return Skip("is the input convolution")
     if layer.is_output:
@@ -132,180 +142,8 @@ def _forbidden(layer: Layer) -> Skip | None:
         return Skip("shares a parameter with another module, which a new module would not")
     if layer.hooked:
         return Skip("has hooks, which a new module would lose")
+    if not layer.is_batched:
+        return Skip("reads (C, H, W) without a batch dimension, where a new module would split the rows")
+    if any(parameter.is_complex() for parameter in layer.module.parameters()):
+        return Skip("has complex weights")
     return None
-
-
-class _Surgery:
-    """One pass's changes to a copy of the graph; modules that it leaves alone stay shared."""
-
-    def __init__(self, network: Network, pass_: Pass):
-        self.network, self.pass_ = network, pass_
-        program = network.program
-        self.modules = dict(program.modules)
-        self.ideals = dict(program.ideals)
-        self.containers = dict(program.containers)
-        self.graph = fx.Graph()
-        self.node_of: dict[fx.Node, fx.Node] = {}
-        output = self.graph.graph_copy(program.graph, self.node_of)
-        self.graph.output(output)
-        self.by_name = {node.name: new for node, new in self.node_of.items()}
-        names: dict[int, list[str]] = {}
-        for path, module in program.modules.items():
-            names.setdefault(id(module), []).append(path)
-        self.aliases = {path: names[id(module)] for path, module in program.modules.items()}
-        self.compensated: dict[str, tuple[int, nn.Module]] = {}
-        self.edits: list[Edit] = []
-        self.calls = Counter(str(node.target) for node in program.graph.nodes if node.op == "call_module")
-
-    def replace(self, layer: Layer, found: Match) -> None:
-        old = self.modules[layer.path]
-        replacement = self.pass_.build(layer, self.modules)
-        new = replacement.module
-        new.train(old.training)
-        if not any(parameter.requires_grad for parameter in old.parameters()):
-            new.requires_grad_(False)
-        edit = replace(
-            self._edit(layer.path, old, new, replacement.fate),
-            exact=replacement.exact,
-            note="; ".join(filter(None, (found.note, replacement.note))),
-            error=self._checked_error(layer, replacement.reference or old, new) if replacement.exact else None,
-        )
-        index = len(self.edits)
-        behind = {step.node for step in layer.behind} & set(replacement.bypassed)
-        shapes = [self.by_name[name].meta["val"].shape for name in behind or [node.name for node in layer.nodes]]
-        readers = {name: self._bypass(name) for name in replacement.bypassed}
-        for path, neighbour in replacement.compensated.items():
-            self._compensate(path, neighbour)
-        for name in set(replacement.bypassed) - behind:
-            self._refresh(readers[name], layer)
-        self.edits.insert(index, replace(edit, macs=self._put(layer, new, shapes) - layer.macs))
-        self._account(replacement.compensated)
-        self.ideals.pop(layer.path, None)
-        if replacement.stands_for is not None:
-            path = next(p for p, child in _spread(layer.path, new) if isinstance(child, PartialConv2d))
-            self.ideals[path] = replacement.stands_for
-
-    def finish(self) -> Network:
-        program = self.network.program
-        changed = replace(
-            program, graph=self.graph, modules=self.modules, ideals=self.ideals, containers=self.containers
-        )
-        return Network(changed, self.network.anatomy)
-
-    def _checked_error(self, layer: Layer, old: nn.Module, new: nn.Module) -> float:
-        error = module_error(old, new, layer.channels)
-        if not error <= EXACT_TOLERANCE:
-            raise RewriteError(
-                f"{self.pass_.name}: {layer.path} was declared exact, but its output is off by {error:.2g} (relative, "
-                f"float64; at most {EXACT_TOLERANCE:g}): a bug in this pass"
-            )
-        return error
-
-    @property
-    def _scope(self) -> Program:
-        return replace(self.network.program, modules=self.modules)
-
-    def _put(self, layer: Layer, new: nn.Module, shapes: list[torch.Size]) -> int:
-        """Put `new` where the layer stood, at every call; returns its MACs."""
-        children = list(_spread(layer.path, new))
-        for alias in self.aliases[layer.path]:
-            del self.modules[alias]
-            self.modules.update(_spread(alias, new))
-            if isinstance(new, nn.Sequential):
-                self.containers[alias] = nn.Sequential
-        self.aliases.update({path: [path] for path, _ in children})
-        scope, macs = self._scope, 0
-        for original, shape in zip(layer.nodes, shapes, strict=True):
-            node = self.node_of[original]
-            stack = dict(original.meta.get("nn_module_stack") or {})
-            source: Any = node.args[0]
-            with self.graph.inserting_before(node):
-                for path, child in children:
-                    source = self.graph.call_module(path, (source,))
-                    inner = {path: (path, type(child))} if path != layer.path else {}
-                    source.meta = {"nn_module_stack": {**stack, **inner}}
-                    try:
-                        source.meta["val"] = evaluate(source, scope)
-                    except RuntimeError as error:
-                        raise RewriteError(f"{self.pass_.name}: {path} does not fit: {error}") from error
-                    macs += node_macs(source, scope)
-            if source.meta["val"].shape != shape:
-                raise RewriteError(
-                    f"{self.pass_.name}: {layer.path} gave {tuple(shape)}, what was built for it gives "
-                    f"{tuple(source.meta['val'].shape)}: a bug in this pass"
-                )
-            node.replace_all_uses_with(source)
-            self.node_of[original] = self.by_name[original.name] = source
-            self.graph.erase_node(node)
-        return macs
-
-    def _compensate(self, path: str, neighbour: nn.Module) -> None:
-        old = self.modules[path]
-        neighbour.train(old.training)
-        for alias in self.aliases[path]:
-            self.modules[alias] = neighbour
-        self.ideals.pop(path, None)  # what it stood for, it stood for with its old weights
-        if path not in self.compensated:
-            self.compensated[path] = (len(self.edits), old)
-            self.edits.append(self._edit(path, old, neighbour, "compensated"))
-
-    def _account(self, paths: Iterable[str]) -> None:
-        """Bring the edits of adjusted neighbours up to date: adjusted twice, or moved to another size."""
-        for path in paths:
-            index, old = self.compensated[path]
-            index = next(i for i in range(index, len(self.edits)) if self.edits[i].path == path)
-            layer = self.network.layers.get(path)
-            macs = sum(node_macs(self.node_of[n], self._scope) for n in layer.nodes) - layer.macs if layer else 0
-            self.edits[index] = replace(self._edit(path, old, self.modules[path], "compensated"), macs=macs)
-
-    def _edit(self, path: str, old: nn.Module, new: nn.Module | None, fate: str) -> Edit:
-        stage = self.network.anatomy.stage_of(path)
-        return Edit(
-            path=path,
-            stage=stage.name if stage else None,
-            before=signature(old),
-            after=signature(new) if new else "",
-            parameters=(_parameters(new) if new else 0) - _parameters(old),
-            macs=0,
-            fate=fate,
-            exact=False,
-        )
-
-    def _bypass(self, name: str) -> list[fx.Node]:
-        """Take a node out. Returns what read it, which now reads its first argument."""
-        node = self.by_name[name]
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
-        readers = list(node.users)
-        node.replace_all_uses_with(source)
-        self.graph.erase_node(node)
-        if node.op == "call_module":
-            self._release(str(node.target))
-        return readers
-
-    def _release(self, path: str) -> None:
-        """Count a module's call as gone, and the module with its last one."""
-        self.calls[path] -= 1
-        if not self.calls[path]:
-            self.edits.append(self._edit(path, self.modules[path], None, "removed"))
-            for alias in self.aliases[path]:
-                del self.modules[alias]
-
-    def _refresh(self, readers: list[fx.Node], layer: Layer) -> None:
-        """Bring the values between a bypassed node and the layer up to date; nothing else reads there."""
-        ends = {self.node_of[node] for node in layer.nodes}
-        for reader in readers:
-            node = reader
-            while node not in ends:
-                node.meta["val"] = evaluate(node, self._scope)
-                node = next(iter(node.users))
-
-
-def _spread(path: str, module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    if not isinstance(module, nn.Sequential):
-        return [(path, module)]
-    return [(f"{path}.{name}", child) for name, child in module.named_children()]
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())

@@ -44,8 +44,10 @@ class PConvToPDWConv(Pass):
     threshold: Annotated[int, Field(ge=0)] = 32
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
-        if type(layer.module) is not PConv2d:
+        if not isinstance(layer.module, PConv2d):
             return None
+        if type(layer.module) is not PConv2d:
+            return Skip(f"is a {type(layer.module).__name__}, a subclass of PConv2d whose behaviour is not known")
         if layer.module.convolved < self.threshold:
             return Skip(f"convolves {layer.module.convolved} channels, below threshold={self.threshold}")
         return Match()
@@ -59,7 +61,7 @@ class PConvToPDWConv(Pass):
             exact = restored == 0
             note = "" if exact else f"{restored} channels got their original kernels back"
             return Replacement(new, fate="exact" if exact else "inherited", exact=exact, note=note)
-        behind = next((step for step in layer.behind if step.kind != "identity"), None)
+        behind = layer.follower
         path = str(behind.path) if behind and behind.is_pointwise and behind.free else None
         pointwise = modules[path] if path else None
         assert pointwise is None or isinstance(pointwise, nn.Conv2d)

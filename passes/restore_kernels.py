@@ -31,8 +31,10 @@ class RestoreKernels(Pass):
     after: ClassVar[tuple[str, ...]] = ("sepconv-to-pconv", "widen-portion")
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
-        if type(layer.module) is not PConv2d:
+        if not isinstance(layer.module, PConv2d):
             return None
+        if type(layer.module) is not PConv2d:
+            return Skip(f"is a {type(layer.module).__name__}, a subclass of PConv2d whose behaviour is not known")
         if layer.ideal is None:
             return Skip("does not stand for a depthwise convolution of the original network")
         _, restored = inherit.restored_kernels(layer.module, layer.ideal)

@@ -54,8 +54,10 @@ class WidenPortion(Pass):
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         old = layer.module
-        if type(old) is not PConv2d:
+        if not isinstance(old, PConv2d):
             return None
+        if type(old) is not PConv2d:
+            return Skip(f"is a {type(old).__name__}, a subclass of PConv2d whose behaviour is not known")
         chosen = self._chosen(layer, network)
         if chosen is not None:
             return chosen
@@ -69,11 +71,14 @@ class WidenPortion(Pass):
         if any(fnmatchcase(layer.path, entry) for entry in as_tuple(self.where)):
             return None
         stage = layer.stage
+        no_unet = "" if network.anatomy.is_unet else f"the network is no U-Net ({network.anatomy.reason})"
         if stage is None:
-            return Skip("belongs to no stage")
+            return Skip(no_unet or "belongs to no stage")
         reasons = []
         for entry in as_tuple(self.where):
-            if entry == "middle":
+            if no_unet and entry in ("middle", "cheap"):
+                chosen, reason = False, no_unet
+            elif entry == "middle":
                 middle = network.anatomy.middle()
                 chosen, names = stage in middle, " and ".join(s.name for s in middle)
                 reason = f"{stage.name} is not in the middle" + (f" ({names})" if names else "")

@@ -71,7 +71,7 @@ def compensate(layer: Layer, owed: Affine, convolved: int, modules: Mapping[str,
 
 def _producer(layer: Layer, modules: Mapping[str, nn.Module]) -> str | None:
     """Path of the convolution that this layer reads directly and alone, if its weights may be adjusted."""
-    step = next((step for step in layer.before if step.kind != "identity"), None)
+    step = layer.feeder
     if step is None or step.kind != "conv" or not step.free:
         return None
     # This pass may have rewritten it a moment ago: then its pointwise part has the last word.

@@ -1,0 +1,229 @@
+"""The graph work of a pass: new modules where layers stood, calls taken out or moved, and what the diff says of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from .cost import node_macs
+from .diff import Edit
+from .errors import RewriteError
+from .evaluation import evaluate
+from .layers import PartialConv2d
+from .network import Network
+from .program import Program
+from .survey import Layer, resize_options, signature
+from .verify import EXACT_TOLERANCE, module_error
+
+if TYPE_CHECKING:
+    from .rewriting import Match, Pass
+
+
+class Surgery:
+    """One pass's changes to a copy of the graph; modules that it leaves alone stay shared."""
+
+    def __init__(self, network: Network, pass_: Pass):
+        self.network, self.pass_ = network, pass_
+        program = network.program
+        self.modules = dict(program.modules)
+        self.ideals = dict(program.ideals)
+        self.containers = dict(program.containers)
+        self.graph = fx.Graph()
+        self.node_of: dict[fx.Node, fx.Node] = {}
+        output = self.graph.graph_copy(program.graph, self.node_of)
+        self.graph.output(output)
+        self.by_name = {node.name: new for node, new in self.node_of.items()}
+        names: dict[int, list[str]] = {}
+        for path, module in program.modules.items():
+            names.setdefault(id(module), []).append(path)
+        self.aliases = {path: names[id(module)] for path, module in program.modules.items()}
+        self.compensated: dict[str, tuple[int, nn.Module]] = {}
+        self.edits: list[Edit] = []
+        self.calls = Counter(str(node.target) for node in program.graph.nodes if node.op == "call_module")
+
+    def replace(self, layer: Layer, found: Match) -> None:
+        old = self.modules[layer.path]
+        replacement = self.pass_.build(layer, self.modules)
+        new = replacement.module
+        new.train(old.training)
+        if not any(parameter.requires_grad for parameter in old.parameters()):
+            new.requires_grad_(False)
+        moved = replacement.moved
+        whole = nn.Sequential(new, moved.like) if moved else new
+        edit = self._edit(layer.path, old, new, replacement.fate)
+        edit = replace(
+            edit,
+            after=f"{edit.after} + interpolate(to a size, {moved.like.mode})" if moved else edit.after,
+            exact=replacement.exact,
+            note="; ".join(filter(None, (found.note, replacement.note))),
+            error=self._checked_error(layer, replacement.reference or old, whole) if replacement.exact else None,
+        )
+        index = len(self.edits)
+        gone = (*replacement.bypassed, *((moved.node,) if moved else ()))
+        behind = {step.node for step in layer.behind} & set(gone)
+        shapes = [self.by_name[name].meta["val"].shape for name in behind or [node.name for node in layer.nodes]]
+        call = _Call.like(self.by_name[moved.node], moved.like) if moved else None
+        readers = {name: self._bypass(name) for name in gone}
+        for path, neighbour in replacement.compensated.items():
+            self._compensate(path, neighbour)
+        for name in set(gone) - behind:
+            self._refresh(readers[name], layer)
+        macs = self._put(layer, new, shapes, call) - layer.macs
+        for step in layer.behind:  # identities up to the one that is gone
+            if not behind or step.node in behind:
+                break
+            self.by_name[step.node].meta["val"] = evaluate(self.by_name[step.node], self._scope)
+        self.edits.insert(index, replace(edit, macs=macs))
+        self._account(replacement.compensated)
+        self.ideals.pop(layer.path, None)
+        if replacement.stands_for is not None:
+            path = next(p for p, child in _spread(layer.path, new) if isinstance(child, PartialConv2d))
+            self.ideals[path] = replacement.stands_for
+
+    def finish(self) -> Network:
+        program = self.network.program
+        changed = replace(
+            program, graph=self.graph, modules=self.modules, ideals=self.ideals, containers=self.containers
+        )
+        return Network(changed, self.network.anatomy)
+
+    def _checked_error(self, layer: Layer, old: nn.Module, new: nn.Module) -> float:
+        error = module_error(old, new, layer.channels)
+        if not error <= EXACT_TOLERANCE:
+            raise RewriteError(
+                f"{self.pass_.name}: {layer.path} was declared exact, but its output is off by {error:.2g} (relative, "
+                f"float64; at most {EXACT_TOLERANCE:g}): a bug in this pass"
+            )
+        return error
+
+    @property
+    def _scope(self) -> Program:
+        return replace(self.network.program, modules=self.modules)
+
+    def _put(self, layer: Layer, new: nn.Module, shapes: list[torch.Size], last: _Call | None) -> int:
+        """Put `new`, and the call that is moved behind it, where the layer stood, at every call; returns its MACs."""
+        children = list(_spread(layer.path, new))
+        for alias in self.aliases[layer.path]:
+            del self.modules[alias]
+            self.modules.update(_spread(alias, new))
+            if isinstance(new, nn.Sequential):
+                self.containers[alias] = nn.Sequential
+        self.aliases.update({path: [path] for path, _ in children})
+        scope, macs = self._scope, 0
+        for original, shape in zip(layer.nodes, shapes, strict=True):
+            node = self.node_of[original]
+            stack = dict(original.meta.get("nn_module_stack") or {})
+            source: Any = node.args[0]
+            with self.graph.inserting_before(node):
+                for path, child in children:
+                    source = self.graph.call_module(path, (source,))
+                    inner = {path: (path, type(child))} if path != layer.path else {}
+                    source.meta = {"nn_module_stack": {**stack, **inner}}
+                    try:
+                        source.meta["val"] = evaluate(source, scope)
+                    except RuntimeError as error:
+                        raise RewriteError(f"{self.pass_.name}: {path} does not fit: {error}") from error
+                    macs += node_macs(source, scope)
+                if last:
+                    source = self.graph.call_function(last.function, (source,), last.options)
+                    source.meta = {**last.meta, "val": evaluate(source, scope)}
+            if source.meta["val"].shape != shape:
+                raise RewriteError(
+                    f"{self.pass_.name}: {layer.path} gave {tuple(shape)}, what was built for it gives "
+                    f"{tuple(source.meta['val'].shape)}: a bug in this pass"
+                )
+            node.replace_all_uses_with(source)
+            self.node_of[original] = self.by_name[original.name] = source
+            self.graph.erase_node(node)
+        return macs
+
+    def _compensate(self, path: str, neighbour: nn.Module) -> None:
+        old = self.modules[path]
+        neighbour.train(old.training)
+        for alias in self.aliases[path]:
+            self.modules[alias] = neighbour
+        self.ideals.pop(path, None)  # what it stood for, it stood for with its old weights
+        if path not in self.compensated:
+            self.compensated[path] = (len(self.edits), old)
+            self.edits.append(self._edit(path, old, neighbour, "compensated"))
+
+    def _account(self, paths: Iterable[str]) -> None:
+        """Bring the edits of adjusted neighbours up to date: adjusted twice, or moved to another size."""
+        for path in paths:
+            index, old = self.compensated[path]
+            index = next(i for i in range(index, len(self.edits)) if self.edits[i].path == path)
+            layer = self.network.layers.get(path)
+            macs = sum(node_macs(self.node_of[n], self._scope) for n in layer.nodes) - layer.macs if layer else 0
+            self.edits[index] = replace(self._edit(path, old, self.modules[path], "compensated"), macs=macs)
+
+    def _edit(self, path: str, old: nn.Module, new: nn.Module | None, fate: str) -> Edit:
+        stage = self.network.anatomy.stage_of(path)
+        return Edit(
+            path=path,
+            stage=stage.name if stage else None,
+            before=signature(old),
+            after=signature(new) if new else "",
+            parameters=(_parameters(new) if new else 0) - _parameters(old),
+            macs=0,
+            fate=fate,
+            exact=False,
+        )
+
+    def _bypass(self, name: str) -> list[fx.Node]:
+        """Take a node out. Returns what read it, which now reads its first argument."""
+        node = self.by_name[name]
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        readers = list(node.users)
+        node.replace_all_uses_with(source)
+        self.graph.erase_node(node)
+        if node.op == "call_module":
+            self._release(str(node.target))
+        return readers
+
+    def _release(self, path: str) -> None:
+        """Count a module's call as gone, and the module with its last one."""
+        self.calls[path] -= 1
+        if not self.calls[path]:
+            self.edits.append(self._edit(path, self.modules[path], None, "removed"))
+            for alias in self.aliases[path]:
+                del self.modules[alias]
+
+    def _refresh(self, readers: list[fx.Node], layer: Layer) -> None:
+        """Bring the values between a bypassed node and the layer up to date; nothing else reads there."""
+        ends = {self.node_of[node] for node in layer.nodes}
+        for reader in readers:
+            node = reader
+            while node not in ends:
+                node.meta["val"] = evaluate(node, self._scope)
+                node = next(iter(node.users))
+
+
+class _Call(NamedTuple):
+    """A call of a function that is to stand in another place."""
+
+    function: Callable[..., Any]
+    options: dict[str, Any]
+    meta: dict[str, Any]
+
+    @classmethod
+    def like(cls, node: fx.Node, module: nn.Upsample) -> _Call:
+        """The call of a functional interpolation, in the mode of a module."""
+        options = {**resize_options(node), "mode": module.mode, "align_corners": module.align_corners}
+        return cls(F.interpolate, {k: v for k, v in options.items() if v is not None}, dict(node.meta))
+
+
+def _spread(path: str, module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    if not isinstance(module, nn.Sequential):
+        return [(path, module)]
+    return [(f"{path}.{name}", child) for name, child in module.named_children()]
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,20 @@
+"""The convolutions of a network in their places: what passes look at, and all that they need to know."""
+
+from .convolutions import survey
+from .functional import functional_convolutions
+from .layer import Layer, Site, Step, is_pointwise, keeps_size, nearest
+from .neighbours import resize_options
+from .signature import signature
+
+__all__ = [
+    "Layer",
+    "Site",
+    "Step",
+    "functional_convolutions",
+    "is_pointwise",
+    "keeps_size",
+    "nearest",
+    "resize_options",
+    "signature",
+    "survey",
+]
