@@ -56,6 +56,8 @@ class DecoupleDownsampling(Pass):
                 f"its output size (kernel {conv.kernel_size}, stride {conv.stride}, padding {conv.padding}) is not "
                 "that of a pooling by its stride"
             )
+        if not inherit.wraps_around(conv, layer.output_shape[-2:]):
+            return Skip("its circular padding is wider than what a pooling leaves")
         _, note = convolved_channels(conv.in_channels, self.portion)
         return Match(note if self.convolution == "pconv" else "")
 
@@ -77,7 +79,7 @@ class DecoupleDownsampling(Pass):
                 portion=self.portion,
                 bias=old.bias if keep else None,
                 like=weight,
-                padding_mode=old.padding_mode,
+                padding_mode=inherit.border(old),
             )
             return Replacement(nn.Sequential(OrderedDict(pool=pool, **body)))
         many = many.to(weight)
@@ -86,7 +88,7 @@ class DecoupleDownsampling(Pass):
             return Replacement(nn.Sequential(OrderedDict(pool=pool, depthwise=depthwise)))
         c, _ = convolved_channels(old.in_channels, self.portion)
         spatial = PConv2d(
-            old.in_channels, c, kernel, padding_mode=old.padding_mode, bias=keep and old.bias is not None
+            old.in_channels, c, kernel, padding_mode=inherit.border(old), bias=keep and old.bias is not None
         ).to(weight)
         folding, ideal = inherit.separable_from_depthwise(
             layer, many, old.bias, spatial, modules, drop_bias=not keep, untouched_gains=one[:, 0, 0]

@@ -7,11 +7,26 @@ input, 1, everything else.)
 """
 
 from .factors import cheap_convolution, depthwise_from_partial, factor_dense
-from .kernels import depthwise_like, fill, is_diagonal, like, without_bias
+from .kernels import border, depthwise_like, fill, is_diagonal, like, without_bias, wraps_around
 from .partial import restore_kernels, restored_kernels, separable_from_depthwise, widen
 from .prior import convolve_taps, period, projection, single_taps
+from .upsampling import (
+    Enlarged,
+    Respond,
+    Shuffled,
+    Transposed,
+    resize,
+    resize_like,
+    shuffled_taps,
+    upsampling_projection,
+)
 
 __all__ = [
+    "Enlarged",
+    "Respond",
+    "Shuffled",
+    "Transposed",
+    "border",
     "cheap_convolution",
     "convolve_taps",
     "depthwise_from_partial",
@@ -22,10 +37,15 @@ __all__ = [
     "like",
     "period",
     "projection",
+    "resize",
+    "resize_like",
     "restore_kernels",
     "restored_kernels",
     "separable_from_depthwise",
+    "shuffled_taps",
     "single_taps",
+    "upsampling_projection",
     "widen",
     "without_bias",
+    "wraps_around",
 ]

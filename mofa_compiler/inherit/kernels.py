@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..layers import PartialConv2d
+from ..layers import PaddingMode, PartialConv2d
 
 Kind = TypeVar("Kind", bound=PartialConv2d)
 
@@ -42,8 +42,21 @@ def is_diagonal(kernel: Tensor) -> bool:
     return int(kernel.count_nonzero()) == int(kernel[index, index].count_nonzero())
 
 
-def depthwise_like(kernels: Tensor, old: nn.Conv2d) -> nn.Conv2d:
-    """A stride-1 depthwise convolution with these kernels (C, 1, k, k) and the bias and padding mode of `old`."""
+def border(old: nn.Conv2d | nn.ConvTranspose2d) -> PaddingMode:
+    """The padding mode for a convolution that takes the place of `old` at a lower resolution.
+
+    Reflected pixels lie half as far away there, and padding may not be as wide as a small input: the edge comes closer.
+    """
+    return "replicate" if old.padding_mode == "reflect" else old.padding_mode
+
+
+def wraps_around(conv: nn.Conv2d, size: tuple[int, ...]) -> bool:
+    """Whether an image of a size (H, W) is wide enough for what the circular padding of a kernel takes from it."""
+    return conv.padding_mode != "circular" or min(size) >= max(conv.kernel_size) // 2
+
+
+def depthwise_like(kernels: Tensor, old: nn.Conv2d | nn.ConvTranspose2d) -> nn.Conv2d:
+    """A stride-1 depthwise convolution with these kernels (C, 1, k, k) and the bias of `old`, at a lower resolution."""
     channels, _, height, width = kernels.shape
     new = nn.Conv2d(
         channels,
@@ -52,7 +65,7 @@ def depthwise_like(kernels: Tensor, old: nn.Conv2d) -> nn.Conv2d:
         padding="same",
         groups=channels,
         bias=old.bias is not None,
-        padding_mode=old.padding_mode,
+        padding_mode=border(old),
         device=old.weight.device,
         dtype=old.weight.dtype,
     )
