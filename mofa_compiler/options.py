@@ -28,7 +28,14 @@ def as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def convolved_channels(channels: int, portion: Fraction) -> tuple[int, str]:
-    """How many of `channels` a portion is, at least one, and a note where that had to be rounded."""
+    """How many of `channels` a portion is, and a note where that is no whole number and had to be rounded.
+
+    Rounded is to the nearest of 1, 2, 4 and the multiples of 4, which is what engines compute at once; upwards from the
+    middle between two of them.
+    """
     exact = channels * portion
-    convolved = max(1, round(exact))
-    return convolved, "" if convolved == exact else f"{portion} of {channels} channels rounded to {convolved}"
+    if exact.denominator == 1:
+        return int(exact), ""
+    choices = [n for n in (1, 2, *range(4, channels + 1, 4)) if n <= channels]
+    convolved = min(choices, key=lambda n: (abs(n - exact), -n))
+    return convolved, f"{portion} of {channels} channels rounded to {convolved}"
