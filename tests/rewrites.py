@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from mofa_compiler import Result, Roadmap, apply, load
 from mofa_compiler.anatomy import infer
 from mofa_compiler.diff import Diff
 from mofa_compiler.network import Network
 from mofa_compiler.rewriting import Pass, rewrite
 from mofa_compiler.survey import signature
-from mofa_compiler.tracing import capture
+from mofa_compiler.tracing import capture, copied
 
 
 def network(model: nn.Module, *shape: int) -> Network:
@@ -49,6 +52,37 @@ def assert_rewrites(
     if skips is not None:
         assert {skip.path: skip.reason for skip in diff.skips} == dict(skips)
     return rewritten, diff
+
+
+def assert_sound(model: nn.Module, roadmap: str | Roadmap, *inputs: torch.Tensor, folder: Path | None = None) -> Result:
+    """Carry out a roadmap and check what has to hold whatever it did; the first input is the example.
+
+    With a folder, the rewritten network also comes back from a bundle and from torch.compile as it was.
+    """
+    result = apply(model, roadmap, inputs[0])
+    original, rewritten = copied(model).eval(), copy.deepcopy(result.model).eval()
+    others = []
+    if folder is not None:
+        result.save(folder)
+        others = [torch.compile(copy.deepcopy(rewritten), backend="eager"), load(folder).eval()]
+    for x in inputs:
+        with torch.no_grad():
+            expected, got = original(x), rewritten(x)
+            assert got.shape == expected.shape
+            assert got.isfinite().all()
+            assert all(torch.equal(module(x), got) for module in others)
+    for diff, verdict in zip(result.diffs, result.verdicts, strict=True):
+        assert verdict.holds
+        assert diff.after.parameters - diff.before.parameters == sum(edit.parameters for edit in diff.edits)
+        assert diff.after.macs - diff.before.macs == sum(edit.macs for edit in diff.edits)
+    without = [_without_gradient(module, inputs[0]) for module in (original, rewritten)]
+    assert without[1] <= without[0]
+    return result
+
+
+def _without_gradient(module: nn.Module, x: torch.Tensor) -> set[str]:
+    module.train()(x).square().mean().backward()
+    return {name for name, parameter in module.named_parameters() if parameter.grad is None}
 
 
 def output(network: Network, x: torch.Tensor) -> torch.Tensor:

@@ -65,6 +65,23 @@ def test_refusals(conv: nn.Conv2d, reason: str):
     assert diff.skips[0].reason.startswith(reason)
 
 
+@pytest.mark.parametrize("groups", [1, 8])
+def test_reflected_border_fits_small_inputs(groups: int):
+    """Behind the pooling a reflection of three pixels would need four."""
+    conv = nn.Conv2d(8, 8, 7, 2, 3, groups=groups, padding_mode="reflect")
+    before = network(chain(conv), 1, 8, 4, 4)
+    after, _ = rewrite(before, DecoupleDownsampling())
+    assert after.program.modules["1.pconv"].conv.padding_mode == "replicate"
+    x = torch.rand(1, 8, 5, 4)
+    assert output(after, x).shape == output(before, x).shape
+
+
+def test_circular_border_that_does_not_fit_is_refused():
+    conv = nn.Conv2d(8, 8, 7, 2, 3, padding_mode="circular")
+    reason = "its circular padding is wider than what a pooling leaves"
+    assert_rewrites(DecoupleDownsampling(), chain(conv), after={}, skips={"1": reason}, shape=(1, 8, 4, 4))
+
+
 def test_fit_recovers_what_the_new_form_can_express():
     """A strided convolution that averages comes back as the pooling, exactly."""
     conv = nn.Conv2d(8, 8, 2, 2).double()

@@ -109,23 +109,173 @@ def test_partial_convolution_of_an_enlarged_tensor():
 
 
 def test_refusals():
-    class ToSize(nn.Module):
+    class Resized(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return F.interpolate(x, size=(64, 64))
+            return F.interpolate(x, scale_factor=0.5)
 
-    model = chain(nn.ConvTranspose2d(8, 8, 3, 2), nn.ConvTranspose2d(8, 8, 2, 2, groups=2))
+    model = chain(
+        nn.ConvTranspose2d(8, 8, 3, 2), nn.ConvTranspose2d(8, 8, 2, 2, groups=2), nn.ConvTranspose2d(8, 8, 3, 1, 1)
+    )
     assert_rewrites(
         DecoupleUpsampling(),
         model,
         after={},
-        skips={"1": "does not enlarge by a whole factor", "2": "is grouped (groups=2)"},
+        skips={
+            "1": "does not enlarge by a whole factor",
+            "2": "is grouped (groups=2)",
+            "3": "does not enlarge by a whole factor",
+        },
     )
+    model = chain(nn.Upsample(scale_factor=1.5), nn.Conv2d(8, 8, 3, padding=1), Resized(), nn.Conv2d(8, 8, 1))
     assert_rewrites(
         DecoupleUpsampling(),
-        chain(ToSize(), nn.Conv2d(8, 8, 3, padding=1)),
+        model,
         after={},
-        skips={"2": "is enlarged to a size or by a fraction, not by a whole factor"},
+        skips={
+            "2": "is enlarged by a fraction, not by a whole factor",
+            "4": "reads a tensor that is resized, but not enlarged",
+        },
     )
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "padding", "output_padding"),
+    [(5, 2, 2, 1), (6, 2, 2, 0), (4, 4, 0, 0), (8, 4, 2, 0), (6, 4, 1, 0), (7, 4, 2, 1), (3, 3, 0, 0)],
+)
+def test_every_transposed_convolution_by_a_whole_factor(
+    kernel_size: int, stride: int, padding: int, output_padding: int
+):
+    model = chain(nn.ConvTranspose2d(8, 4, kernel_size, stride, padding, output_padding))
+    before = network(model)
+    after, diff = rewrite(before, DecoupleUpsampling())
+    assert diff.edits[0].after.endswith(f"Upsample(x{stride}, bilinear)")
+    x = torch.rand(1, 8, 11, 14)
+    assert output(after, x).shape == output(before, x).shape
+
+
+@pytest.mark.parametrize(
+    ("convolution", "after"),
+    [
+        ("pconv", {"2.pconv": "PConv2d(8, k3, bias, portion=1/4)"}),
+        ("separable", {"2.depthwise": "Conv2d(8, k3, bias, depthwise)"}),
+    ],
+)
+def test_depthwise_transposed_convolution(convolution: str, after: dict[str, str]):
+    model = chain(nn.Conv2d(8, 8, 1), nn.ConvTranspose2d(8, 8, 4, 2, 1, groups=8), nn.Conv2d(8, 8, 1))
+    assert_rewrites(
+        DecoupleUpsampling(convolution=convolution),  # type: ignore[arg-type]
+        model,
+        after={"2": None, **after, "2.upsample": "Upsample(x2, bilinear)"},
+        skips={},
+    )
+
+
+def test_depthwise_bilinear_enlargement_comes_back_as_such():
+    transposed = nn.ConvTranspose2d(8, 8, 4, 2, 1, groups=8).double()
+    row = torch.tensor([0.25, 0.75, 0.75, 0.25], dtype=torch.float64)
+    with torch.no_grad():
+        transposed.weight.copy_(torch.randn(8, 1, 1, 1).double() * row[:, None] * row)
+    before = network(chain(nn.Conv2d(8, 8, 1), transposed, nn.Conv2d(8, 8, 1)).double())
+    after, _ = rewrite(before, DecoupleUpsampling())
+    x = torch.randn(1, 8, 12, 14, dtype=torch.float64)
+    inner = (..., slice(6, -6), slice(6, -6))
+    torch.testing.assert_close(output(after, x)[inner], output(before, x)[inner], rtol=1e-5, atol=1e-5)
+
+
+class ToSkip(nn.Module):
+    """Enlarged to the size of a skip connection."""
+
+    def __init__(self, conv: nn.Module, mode: str = "bilinear", align_corners: bool | None = None) -> None:
+        super().__init__()
+        self.first, self.conv, self.last = nn.Conv2d(8, 8, 1), conv, nn.Conv2d(8, 8, 1)
+        self.options = {"mode": mode, "align_corners": align_corners}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        y = F.interpolate(F.max_pool2d(x, 2, ceil_mode=True), size=x.shape[2:], **self.options)
+        return self.last(x + self.conv(y))
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_pointwise_commutes_with_an_enlargement_to_a_size(align_corners: bool):
+    before = network(ToSkip(nn.Conv2d(8, 8, 1), align_corners=align_corners).double(), 1, 8, 31, 16)
+    after, diff = rewrite(before, DecoupleUpsampling())
+    (edit,) = diff.edits
+    assert (edit.path, edit.exact) == ("conv", True)
+    assert edit.after == "Conv2d(8→8, k1, bias) + interpolate(to a size, bilinear)"
+    for size in [(31, 16), (24, 21)]:
+        x = torch.randn(1, 8, *size, dtype=torch.float64)
+        torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 24), (31, 23)])
+def test_convolution_of_what_is_enlarged_to_a_size(height: int, width: int):
+    model = ToSkip(nn.Conv2d(8, 8, 3, padding=1), mode="nearest")
+    after, diff = assert_rewrites(
+        DecoupleUpsampling(),
+        model,
+        shape=(1, 8, height, width),
+        after={
+            "conv": None,
+            "conv.pconv": "PConv2d(8, k3, portion=1/4)",
+            "conv.pointwise": "Conv2d(8→8, k1, bias)",
+        },
+        skips={},
+    )
+    assert diff.edits[0].note == "fitted to an enlargement by 2, which it is at the example size"
+    assert diff.edits[0].after.endswith("interpolate(to a size, bilinear)")
+    (enlarging,) = [node for node in after.program.graph.nodes if node.target is F.interpolate]
+    assert enlarging.kwargs["mode"] == "bilinear"
+    assert after.layers["conv.pconv"].input_shape[2:] == (16, 12)
+    assert output(after, torch.rand(1, 8, 21, 40)).shape == (1, 8, 21, 40)
+
+
+def test_upsample_to_a_fixed_size():
+    class Pooled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.max_pool2d(x, 2)
+
+    _, diff = assert_rewrites(
+        DecoupleUpsampling(convolution="dense"),
+        chain(
+            Pooled(),
+            nn.Upsample(size=(32, 32)),
+            nn.Conv2d(8, 8, 1),
+            Pooled(),
+            nn.Upsample(size=32),
+            nn.Conv2d(8, 8, 3, padding=1),
+        ),
+        after={
+            **{"2": None, "3": None, "5": None, "6": None},
+            "3.pointwise": "Conv2d(8→8, k1, bias)",
+            "3.upsample": "Upsample(to 32x32, nearest)",
+            "6.conv": "Conv2d(8→8, k3, bias)",
+            "6.upsample": "Upsample(to 32x32, bilinear)",
+        },
+    )
+    assert [edit.exact for edit in diff.edits if edit.fate != "removed"] == [True, False]
+
+
+def test_identities_between_do_not_hide_an_upsampling():
+    layers = [nn.Upsample(scale_factor=2), nn.Identity(), nn.Conv2d(8, 32, 1), nn.Dropout(), nn.PixelShuffle(2)]
+    after, diff = rewrite(network(chain(*layers, nn.Conv2d(8, 8, 1))), DecoupleUpsampling())
+    assert {edit.path for edit in diff.edits if edit.fate != "removed"} == {"3"}
+    assert output(after, torch.rand(1, 8, 12, 10)).shape == (1, 8, 48, 40)
+
+
+def test_a_size_that_is_asked_for_stays():
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.conv, self.last = (nn.Conv2d(8, 8, 1) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = F.interpolate(self.first(x), scale_factor=2)
+            height = x.shape[2]
+            return self.last(self.conv(x))[:, :, : height - 2]
+
+    reason = "the network asks for the size between it and the upsampling, which would be another one"
+    assert_rewrites(DecoupleUpsampling(), Asks(), after={}, skips={"conv": reason})
 
 
 def test_near_misses_are_said():
@@ -138,6 +288,31 @@ def test_near_misses_are_said():
             x = F.interpolate(x, scale_factor=2)
             return self.a(x) * self.b(x)
 
+    class Shared(nn.Module):
+        """A convolution with pixel shuffle behind it at two sizes."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.conv, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 32, 1), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            y = F.pixel_shuffle(self.conv(F.max_pool2d(x, 2)), 2)
+            return self.last(y + F.max_pool2d(F.pixel_shuffle(self.conv(x), 2), 2))
+
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.conv, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(16, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            return self.last(self.conv(torch.cat([F.interpolate(F.max_pool2d(x, 2), scale_factor=2), x], dim=1)))
+
+    twice = "is called 2 times, and the upsampling next to it may differ"
+    assert_rewrites(DecoupleUpsampling(), Shared(), after={}, skips={"conv": twice})
+    joined = "the upsampling that it reads is joined with other channels first"
+    assert_rewrites(DecoupleUpsampling(), Joined(), after={}, skips={"conv": joined})
     both = "the upsampling that it reads is read by others too"
     model = nn.Sequential(nn.Conv2d(8, 8, 1), TwoReaders(), nn.Conv2d(8, 8, 1))
     assert_rewrites(DecoupleUpsampling(), model, after={}, skips={"1.a": both, "1.b": both})

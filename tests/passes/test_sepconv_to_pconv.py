@@ -5,9 +5,10 @@ from fractions import Fraction
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from mofa_compiler.passes import SepConvToPConv
+from mofa_compiler.passes import DecoupleDownsampling, SepConvToPConv
 from mofa_compiler.rewriting import rewrite
 from tests.rewrites import assert_rewrites, chain, network, output
 
@@ -82,6 +83,68 @@ def test_subclass_is_refused():
     assert any("Standardized" in skip.reason for skip in diff.skips)
 
 
+def test_functional_convolutions_are_named():
+    class Functional(nn.Module):
+        def __init__(self, groups: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(8, 8 // groups, 3, 3))
+            self.groups = groups
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.conv2d(x, self.weight, None, 1, padding=[1, 1], groups=self.groups)
+
+    _, diff = assert_rewrites(SepConvToPConv(), chain(Functional(1), Functional(8)), after={})
+    reason = "is a functional convolution (conv2d in forward), whose weight belongs to no layer"
+    skips = {skip.path: (skip.layer, skip.reason) for skip in diff.skips}
+    assert skips["1"] == ("conv2d(8→8, k3)", reason)
+    assert skips["2"] == ("conv2d(8, k3, depthwise)", reason)
+    before = network(chain(Functional(1), Functional(8)))
+    for pass_, named in [(SepConvToPConv(kinds=("depthwise",)), {"2"}), (DecoupleDownsampling(), set())]:
+        assert {skip.path for skip in rewrite(before, pass_)[1].skips} == named
+
+
+def test_unbatched_input_is_refused():
+    class Unbatched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.conv, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.conv(self.first(x)[0]).unsqueeze(0))
+
+    reason = "reads (C, H, W) without a batch dimension, where a new module would split the rows"
+    assert_rewrites(SepConvToPConv(), Unbatched(), after={}, skips={"conv": reason})
+
+
+def test_complex_weights_are_refused():
+    class Complex(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+            self.conv = nn.Conv2d(8, 8, 3, padding=1, dtype=torch.complex64)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.conv(torch.fft.fft2(self.first(x))).real)
+
+    assert_rewrites(SepConvToPConv(), Complex(), after={}, skips={"conv": "has complex weights"})
+
+
+def test_a_size_that_is_asked_for_hides_no_neighbour():
+    class Checked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.spatial, self.last = nn.Conv2d(8, 8, 1), depthwise(), nn.Conv2d(8, 8, 1)
+            self.pointwise = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.spatial(self.first(x))
+            assert x.shape[1] == 8
+            return self.last(self.pointwise(x))
+
+    _, diff = assert_rewrites(SepConvToPConv(), Checked(), after={"spatial": "PConv2d(8, k3, bias, portion=1/4)"})
+    assert [(edit.path, edit.fate) for edit in diff.edits] == [("spatial", "inherited"), ("pointwise", "compensated")]
+
+
 def test_hooked_layer_is_refused():
     conv = depthwise()
     conv.register_forward_hook(lambda *_: None)
@@ -94,12 +157,16 @@ def test_kinds():
     assert_rewrites(SepConvToPConv(kinds=("depthwise",)), model, after={"1": "PConv2d(8, k3, bias, portion=1/4)"})
 
 
-def test_portion_that_does_not_divide_is_rounded_and_said():
-    _, diff = assert_rewrites(
-        SepConvToPConv(), chain(depthwise(10), nn.Conv2d(10, 10, 1), channels=10), shape=(1, 10, 32, 32),
-        after={"1": "PConv2d(10, k3, bias, portion=1/5)"},
-    )  # fmt: skip
-    assert diff.edits[0].note == "1/4 of 10 channels rounded to 2"
+@pytest.mark.parametrize(
+    ("channels", "convolved"), [(2, 1), (3, 1), (5, 1), (6, 2), (10, 2), (11, 2), (18, 4), (27, 8), (24, 6)]
+)
+def test_portion_that_does_not_divide_is_rounded_and_said(channels: int, convolved: int):
+    """To 1, 2, 4 or a multiple of 4, which engines compute at once; what divides is left as it is."""
+    model = chain(depthwise(channels), nn.Conv2d(channels, channels, 1), channels=channels)
+    after, diff = rewrite(network(model, 1, channels, 32, 32), SepConvToPConv())
+    assert after.program.modules["1"].convolved == convolved
+    expected = "" if channels == 24 else f"1/4 of {channels} channels rounded to {convolved}"
+    assert diff.edits[0].note == expected
 
 
 def test_shared_module_is_rewritten_at_every_call():

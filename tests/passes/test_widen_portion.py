@@ -7,8 +7,8 @@ from torch import nn
 from architectures import NAFNet
 from mofa_compiler.errors import RoadmapError
 from mofa_compiler.layers import PConv2d
-from mofa_compiler.passes import SepConvToPConv, WidenPortion
-from mofa_compiler.rewriting import rewrite
+from mofa_compiler.passes import PConvToPDWConv, RestoreKernels, SepConvToPConv, WidenPortion
+from mofa_compiler.rewriting import Pass, rewrite
 from tests.rewrites import assert_rewrites, chain, network, output
 
 
@@ -47,8 +47,19 @@ def test_unknown_stage_names_the_nearest():
         rewrite(network(NAFNet(width=8), 1, 3, 64, 64), WidenPortion(where=("encodr 3",)))
 
 
-def test_no_unet_has_no_cheap_or_middle_stage():
+@pytest.mark.parametrize("where", ["middle", "cheap", ("middle", "cheap")])
+def test_no_unet_has_no_cheap_or_middle_stage(where: str | tuple[str, ...]):
     model = chain(PConv2d(8, 2), nn.Conv2d(8, 8, 1))
-    _, diff = rewrite(network(model), WidenPortion())
+    before = network(model)
+    _, diff = rewrite(before, WidenPortion(where=where))
     assert not diff.edits
-    assert "no U-Net" in diff.skips[0].reason
+    assert [skip.reason for skip in diff.skips] == [f"the network is no U-Net ({before.anatomy.reason})"]
+
+
+@pytest.mark.parametrize("pass_", [WidenPortion(where=("1",)), RestoreKernels(), PConvToPDWConv(threshold=0)])
+def test_subclass_is_refused(pass_: Pass):
+    class Own(PConv2d):
+        pass
+
+    reason = "is a Own, a subclass of PConv2d whose behaviour is not known"
+    assert_rewrites(pass_, chain(Own(8, 2)), after={}, skips={"1": reason})
