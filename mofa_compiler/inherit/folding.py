@@ -54,11 +54,10 @@ def compensate(layer: Layer, owed: Affine, convolved: int, modules: Mapping[str,
         path = str(behind[0].path)
         return Folding({path: scale_inputs(modules[path], owed)}, owed, "behind")
     untouched = owed.only(slice(convolved, None))
+    lost = "bias of the convolved channels dropped" if bool(owed.shift[:convolved].any()) else ""
     producer = _producer(layer, modules)
     if producer is not None:
-        lost = bool(owed.shift[:convolved].any())
-        note = "bias of the convolved channels dropped" if lost else ""
-        return Folding({producer: scale_outputs(modules[producer], untouched)}, untouched, "before", note)
+        return Folding({producer: scale_outputs(modules[producer], untouched)}, untouched, "before", lost)
     while behind and behind[0].operation in _HOMOGENEOUS:
         behind = behind[1:]
     if behind and _takes_input_scale(behind[0], modules) and not isinstance(behind[0].module, _BatchNorm):
@@ -66,7 +65,8 @@ def compensate(layer: Layer, owed: Affine, convolved: int, modules: Mapping[str,
         positive = Affine(owed.scale.clamp_min(0), torch.zeros_like(owed.shift))
         note = "bias dropped" if bool(owed.shift.any()) else ""
         return Folding({path: scale_inputs(modules[path], positive)}, positive, "behind", note)
-    return Folding({}, note="untouched channels not compensated: no linear layer next to it that only it uses")
+    alone = "untouched channels not compensated: no linear layer next to it that only it uses"
+    return Folding({}, note="; ".join(filter(None, (alone, lost))))
 
 
 def _producer(layer: Layer, modules: Mapping[str, nn.Module]) -> str | None:

@@ -348,7 +348,31 @@ def test_positive_gains_commute_with_relu(activation: nn.Module):
 
 def test_what_cannot_be_compensated_is_said():
     _, diff = assert_rewrites(SepConvToPConv(), Forked(nn.GELU()), after={"conv": "PConv2d(8, k3, portion=1/4)"})
-    assert "not compensated" in diff.edits[0].note
+    alone = "untouched channels not compensated: no linear layer next to it that only it uses"
+    assert diff.edits[0].note == alone
+    biased = Forked(nn.GELU())
+    biased.conv = depthwise()
+    _, diff = rewrite(network(biased), SepConvToPConv(pointwise_bias="drop"))
+    assert diff.edits[0].note == f"{alone}; bias of the convolved channels dropped"
+
+
+class Channelwise(nn.Module):
+    """ConvNeXt's layout: what mixes the channels behind the depthwise convolution is a Linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.conv, self.last = nn.Conv2d(8, 8, 1), depthwise(), nn.Conv2d(8, 8, 1)
+        self.norm, self.linear = nn.LayerNorm(8), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return self.last(x + self.linear(self.norm(self.conv(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2))
+
+
+def test_layouts_that_take_up_nothing_are_said():
+    for model in (Channelwise(), Forked(nn.GroupNorm(2, 8)), Forked(nn.InstanceNorm2d(8))):
+        _, diff = rewrite(network(model), SepConvToPConv())
+        assert [(edit.path, "not compensated" in edit.note) for edit in diff.edits] == [("conv", True)]
 
 
 def _assert_same_function(model: nn.Module) -> None:
