@@ -15,7 +15,8 @@ from mofa_compiler.diff import Diff
 from mofa_compiler.network import Network
 from mofa_compiler.rewriting import Pass, rewrite
 from mofa_compiler.survey import signature
-from mofa_compiler.tracing import capture, copied
+from mofa_compiler.tracing import capture
+from mofa_compiler.tracing.state import copied
 
 
 def network(model: nn.Module, *shape: int) -> Network:

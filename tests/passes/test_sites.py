@@ -20,7 +20,7 @@ from mofa_compiler.passes import (
     SepConvToPConv,
     WidenPortion,
 )
-from tests.nets import Gate, Residual
+from tests.nets.blocks import Residual, SimpleGate
 from tests.rewrites import assert_sound
 
 WIDTH = 8
@@ -202,7 +202,7 @@ SITES: dict[str, Callable[[], list[nn.Module]]] = {
     "norm-activation": lambda: [depthwise(bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU6(), pointwise()],
     "fused norm-act": lambda: [pointwise(bias=False), NormAct(WIDTH), depthwise(), NormAct(WIDTH), pointwise()],
     "group norm": lambda: [depthwise(), nn.GroupNorm(2, WIDTH), pointwise()],
-    "gate": lambda: [pointwise(WIDTH, 16), depthwise(16), Gate(), pointwise()],
+    "gate": lambda: [pointwise(WIDTH, 16), depthwise(16), SimpleGate(), pointwise()],
     "residual": lambda: [Residual(depthwise()), pointwise()],
     "cat": lambda: [Cat(depthwise()), pointwise(16, WIDTH)],
     "convolution": lambda: [depthwise(), conv(), depthwise(), depthwise(kernel_size=5)],
