@@ -124,7 +124,7 @@ def without_gradient(module: nn.Module, inputs: tuple[Tensor, ...]) -> set[str]:
     return {name for name, p in trained.named_parameters() if p.requires_grad and p.grad is None}
 
 
-@drawn(40)
+@drawn(30)
 @given(plans)
 def test_capture_equals_eager_at_two_sizes(plan: Plan) -> None:
     model = build(plan)
