@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import activation, depthwise, finish
+from .layers import activation, depthwise, finish, norm
 from .plan import Plan
 
 
@@ -135,9 +135,8 @@ def _enlarging(plan: Plan, inputs: int, outputs: int) -> nn.Module:
         case "nearest3":
             return nn.Sequential(nn.Upsample(scale_factor=r), depthwise(plan, inputs), nn.Conv2d(inputs, outputs, 1))
         case "bare":
-            return nn.Sequential(
-                *finish(plan, inputs), nn.Upsample(scale_factor=r), nn.Conv2d(inputs, outputs, 3, 1, 1)
-            )
+            three = nn.Conv2d(inputs, outputs, 3, padding=1)
+            return nn.Sequential(*norm(plan, inputs), nn.SiLU(), nn.Upsample(scale_factor=r), three)
     return three
 
 
