@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from torch import fx
 
 from ..program import Program
+from .aside import roles_aside
 from .description import Anatomy, Level, SkipConnection, Stage
-from .flow import SAME, Flow, is_image_convolution
-from .roles import LongSkip, RangeMaximum, Role, find_roles, long_skips, u_shapes
+from .flow import SAME, Flow
+from .roles import Role, find_roles, u_shapes
+from .skips import Bypasses, LongSkip, connections, long_merges
 from .transitions import transition_paths
 from .units import Route, Visit, find_route
 
@@ -28,10 +30,12 @@ def infer(program: Program) -> Anatomy:
     """
     flow = Flow(program)
     route = find_route(flow, flow.weighted_in_calls())
-    deepest = RangeMaximum(route.levels)
-    skips = long_skips(route, deepest)
     shapes = u_shapes(route.visits)
-    roles = find_roles(route, skips, shapes, deepest)
+    bypasses = Bypasses(route)
+    merges = long_merges(bypasses, shapes)
+    skips = connections(bypasses, merges)
+    roles = find_roles(route, merges, shapes)
+    roles |= dict(roles_aside(bypasses, merges, roles))
     membership = _Membership(route, roles)
     stages = _describe_stages(route, roles, membership)
     inputs, outputs = _outer_convolutions(flow)
@@ -102,7 +106,7 @@ class _Membership:
 
     def _own_stage(self, visit: Visit) -> str | None:
         role = self.roles.get(visit.path or "")
-        return None if role is None or role.is_transition else _stage_name(role)
+        return None if role is None or role.is_transition or role.kind == "branch" else _stage_name(role)
 
     def _first_change(self, visit: Visit) -> int:
         if visit.path is not None:
@@ -191,21 +195,21 @@ def _stage_levels(route: Route, roles: Mapping[str, Role], membership: _Membersh
 
 def _outer_convolutions(flow: Flow) -> tuple[frozenset[str], frozenset[str]]:
     """The convolutions without another one between them and the input, and those without one before the output."""
-    convolutions = [node for node in flow.nodes if is_image_convolution(node, flow.program)]
+    convolutions = [node for node in flow.nodes if flow.is_image_convolution(node)]
     convolves = set(convolutions)
     reads_input: set[fx.Node] = set()
     follows: set[fx.Node] = set()
     for node in flow.nodes:
-        if node.op == "placeholder" or any(source in reads_input for source in node.all_input_nodes):
+        if node.op == "placeholder" or any(source in reads_input for source in flow.sources[node]):
             reads_input.add(node)
-        if any(source in follows or source in convolves for source in node.all_input_nodes):
+        if any(source in follows or source in convolves for source in flow.sources[node]):
             follows.add(node)
     precedes: set[fx.Node] = set()
     reaches_output: set[fx.Node] = set()
     for node in reversed(flow.nodes):
-        if node.op == "output" or any(user in reaches_output for user in node.users):
+        if node.op == "output" or any(user in reaches_output for user in flow.users[node]):
             reaches_output.add(node)
-        if any(user in precedes or user in convolves for user in node.users):
+        if any(user in precedes or user in convolves for user in flow.users[node]):
             precedes.add(node)
     called = [node for node in convolutions if node.op == "call_module"]
     first = frozenset(str(node.target) for node in called if node in reads_input and node not in follows)

@@ -6,11 +6,13 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
-from .description import Level
-from .flow import CONCATENATIONS, NOWHERE, SAME, Flow, has_tensor, is_deeper, operation
+from .flow import SAME, Flow
+from .levels import CONCATENATIONS
+from .skips import LongSkip
 from .units import Route, Visit
+from .values import operation
 
 
 @dataclass(frozen=True)
@@ -28,57 +30,6 @@ class Role:
     @property
     def is_transition(self) -> bool:
         return self.kind in ("down transition", "up transition")
-
-
-@dataclass(frozen=True)
-class LongSkip:
-    """A merge on the main path whose other operand left the path at `source`, with something deeper in between."""
-
-    source: int
-    target: int
-    level: Level
-    kind: str
-
-
-class RangeMaximum:
-    """The largest known level of any stretch of a sequence, in constant time after linearithmic preparation."""
-
-    def __init__(self, levels: Sequence[Level]):
-        row = [float("-inf") if level is None else level for level in levels]
-        self._rows = [row]
-        width = 1
-        while 2 * width <= len(row):
-            above = self._rows[-1]
-            self._rows.append([max(pair) for pair in zip(above, above[width:], strict=False)])
-            width *= 2
-
-    def __call__(self, start: int, stop: int) -> float:
-        """The maximum over start <= i < stop; minus infinity where nothing is known."""
-        if start >= stop:
-            return float("-inf")
-        row = (stop - start).bit_length() - 1
-        return max(self._rows[row][start], self._rows[row][stop - (1 << row)])
-
-
-def long_skips(route: Route, deepest: RangeMaximum) -> list[LongSkip]:
-    """The long skip connections. The raw input is excluded: adding it to the output is a global residual."""
-    flow = route.flow
-    convolved = [total > 0 for total in accumulate(flow.weighted[node] for node in flow.main)]
-    found = []
-    for target, node in enumerate(flow.main):
-        level = flow.level[node]
-        if level is None or target == 0:
-            continue
-        for operand in node.all_input_nodes:
-            source = flow.left[operand]
-            other = flow.level[operand]
-            if operand is flow.main[target - 1] or not has_tensor(operand) or source <= 0 or not convolved[source]:
-                continue
-            inside_one_unit = route.visit_at[source].path == route.visit_at[target].path is not None
-            past_something = deepest(source, target) > level + SAME or is_deeper(other, level)
-            if other is not None and past_something and not inside_one_unit:
-                found.append(LongSkip(source, target, level, operation(node)))
-    return found
 
 
 def u_shapes(visits: list[Visit]) -> list[list[Visit]]:
@@ -107,10 +58,8 @@ def _hand_over_opening(earlier: list[Visit], later: list[Visit]) -> None:
         del earlier[large[-1] :]
 
 
-def find_roles(
-    route: Route, skips: list[LongSkip], shapes: list[list[Visit]], deepest: RangeMaximum
-) -> dict[str, Role]:
-    """The role of every unit that convolves, by path, in execution order; those off the main path come last."""
+def find_roles(route: Route, skips: Sequence[LongSkip], shapes: list[list[Visit]]) -> dict[str, Role]:
+    """The role of every unit that convolves on the main path, by path, in execution order."""
     roles: dict[str, list[Role]] = {}
     labeller = _ShapeLabeller(route, skips, shapes)
     for index in range(len(shapes)):
@@ -118,8 +67,7 @@ def find_roles(
             if visit.path is not None:
                 roles.setdefault(visit.path, []).append(role)
     _number_densely(roles)
-    decided = {path: _most_frequent(candidates) for path, candidates in roles.items()}
-    return decided | dict(_off_path_roles(route, skips, decided, deepest))
+    return {path: _most_frequent(candidates) for path, candidates in roles.items()}
 
 
 def _number_densely(roles: dict[str, list[Role]]) -> None:
@@ -143,17 +91,10 @@ def _most_frequent(candidates: list[Role]) -> Role:
     return max(candidates, key=lambda role: (count[role.label], not role.is_transition))
 
 
-def _carry_forward(levels: Sequence[Level]) -> list[Level]:
-    carried: list[Level] = []
-    for level in levels:
-        carried.append(carried[-1] if level is None and carried else level)
-    return carried
-
-
 class _ShapeLabeller:
     """Labels the visits of one U-Net after the other."""
 
-    def __init__(self, route: Route, skips: list[LongSkip], shapes: list[list[Visit]]):
+    def __init__(self, route: Route, skips: Sequence[LongSkip], shapes: list[list[Visit]]):
         self.route = route
         self.flow = route.flow
         self.shapes = shapes
@@ -189,7 +130,7 @@ def _joins_between_units(route: Route) -> list[tuple[int, int]]:
     found = []
     for position, node in enumerate(flow.main):
         if position and route.visit_at[position].path is None and operation(node) in CONCATENATIONS:
-            others = [flow.left[operand] for operand in node.all_input_nodes if operand is not flow.main[position - 1]]
+            others = [flow.left[operand] for operand in flow.sources[node] if operand is not flow.main[position - 1]]
             if others:
                 found.append((position, max(others)))
     return found
@@ -346,31 +287,3 @@ class _Expanding:
     def _last_merge_concatenates(self) -> bool:
         count = bisect_right(self.merges, self.end)
         return count > 0 and operation(self.flow.main[self.merges[count - 1]]) in CONCATENATIONS
-
-
-def _off_path_roles(
-    route: Route, skips: list[LongSkip], roles: dict[str, Role], deepest: RangeMaximum
-) -> Iterator[tuple[str, Role]]:
-    """Roles of the units that convolve but never lie on the main path, by where they leave it and come back."""
-    flow = route.flow
-    known = _carry_forward(route.levels)
-    last_up = max((visit.start for visit in route.visits if visit.goes_up), default=-1)
-    last_skip = max((skip.target for skip in skips), default=-1)
-    for path, nodes in sorted(route.members.items()):
-        if path in roles or not any(flow.weighted[node] for node in nodes):
-            continue
-        leaves = max(flow.left[node] for node in nodes)
-        joins = min(flow.feeds[node] for node in nodes)
-        if all(flow.level[node] is None for node in nodes):
-            yield path, Role("conditioning")
-        elif joins == NOWHERE:
-            yield path, Role("aux head")
-        elif leaves <= 0:
-            yield path, Role("side input")
-        elif max(deepest(leaves, joins + 1), 0) > (known[leaves] or 0) + SAME:
-            yield path, Role("skip")
-        else:
-            joined = route.visit_at[joins].path
-            in_head = joined is None or (joined in roles and "head" in roles[joined].kind)
-            past_decoders = joins >= last_up and joins > last_skip
-            yield path, Role("aux head" if in_head and past_decoders else "branch")

@@ -89,7 +89,7 @@ def _find_entrances(flow: Flow, runs: list[_Run]) -> None:
         before, run = runs[index - 1], runs[index]
         if run.level < before.level or abs(level - run.level) > SAME:
             continue
-        for source in node.all_input_nodes:
+        for source in flow.sources[node]:
             known = flow.level[source]
             from_raw_input = flow.left[source] < convolved < run.start
             steps_down = known is not None and abs(known - before.level) <= SAME
@@ -104,7 +104,7 @@ def _merge_of(flow: Flow, run: _Run, order: Mapping[fx.Node, int]) -> fx.Node:
     last = order[flow.main[run.stop - 1]]
     backwards = nx.DiGraph()
     for i in range(first, last + 1):
-        backwards.add_edges_from((order[user], i) for user in flow.nodes[i].users if order[user] <= last)
+        backwards.add_edges_from((order[user], i) for user in flow.users[flow.nodes[i]] if order[user] <= last)
     source = -1
     backwards.add_edges_from((order[entrance], source) for entrance in run.entrances)
     merge: int = nx.immediate_dominators(backwards, last)[source]
@@ -123,7 +123,7 @@ def _called_between(flow: Flow, begin: int, entrances: Sequence[fx.Node], merge:
             paths.add(str(node.target))
         if node in stop_at:
             continue
-        for source in node.all_input_nodes:
+        for source in flow.sources[node]:
             if source not in seen and flow.left[source] >= before and flow.position.get(source) != before:
                 seen.add(source)
                 waiting.append(source)

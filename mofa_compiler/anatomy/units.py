@@ -188,9 +188,35 @@ def _too_large(visits: list[Visit], inside: dict[str, Counter[float]]) -> set[st
 
 
 def _hiding_networks(route: Route, openable: list[Visit]) -> set[str]:
-    """Units that hold whole U-Nets, where the network goes deeper inside its units than between them (cascades)."""
+    """Units that hold whole U-Nets, where the network goes deeper inside its units than between them (cascades).
+
+    In a network that is U-shaped as it stands, a unit that goes deeper is a block (pooled context, a nested U), unless
+    it stands at the bottom and does most of its work further down (hourglasses, defined by recursion).
+    """
     floor = max(visit.floor for visit in route.visits)
-    if floor <= max(visit.deepest for visit in route.visits) + SAME:
+    bottom = max(visit.deepest for visit in route.visits)
+    hiding = [visit for visit in openable if visit.floor > max(visit.deepest + SAME, floor - SAME)]
+    if floor <= bottom + SAME:
         return set()
-    hiding = [visit for visit in openable if visit.floor > visit.deepest + SAME]
-    return {visit.path for visit in hiding if visit.path is not None and visit.floor > floor - SAME}
+    if _goes_down_and_up(route):
+        hiding = [visit for visit in hiding if visit.deepest > bottom - SAME and _works_deeper(visit, route.flow)]
+    return {visit.path for visit in hiding if visit.path is not None}
+
+
+def _works_deeper(visit: Visit, flow: Flow) -> bool:
+    """Whether the call that a visit belongs to convolves more below its ends than not."""
+    balance = 0
+    for node in flow.nodes:
+        if flow.weighted[node] and any(call.key == visit.key for call in flow.calls[node]):
+            deeper = (flow.level[node] or 0) > visit.deepest + SAME
+            balance += flow.weighted[node] if deeper else -flow.weighted[node]
+    return balance > 0
+
+
+def _goes_down_and_up(route: Route) -> bool:
+    descended = False
+    for visit in route.visits:
+        descended |= visit.goes_down
+        if descended and visit.goes_up:
+            return True
+    return False
