@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from torch import fx
@@ -12,7 +11,7 @@ from .aside import roles_aside
 from .description import Anatomy, Level, SkipConnection, Stage
 from .flow import SAME, Flow
 from .roles import Role, find_roles, u_shapes
-from .skips import Bypasses, LongSkip, connections, long_merges
+from .skips import Bypasses, LongSkip, connections, long_merges, settling
 from .transitions import transition_paths
 from .units import Route, Visit, find_route
 
@@ -34,7 +33,7 @@ def infer(program: Program) -> Anatomy:
     bypasses = Bypasses(route)
     merges = long_merges(bypasses, shapes)
     skips = connections(bypasses, merges)
-    roles = find_roles(route, merges, shapes)
+    roles = find_roles(route, settling(bypasses, merges), shapes)
     roles |= dict(roles_aside(bypasses, merges, roles))
     membership = _Membership(route, roles)
     stages = _describe_stages(route, roles, membership)
@@ -167,12 +166,12 @@ def _stage_levels(route: Route, roles: Mapping[str, Role], membership: _Membersh
     """The level at which most convolutions of each stage run, where that is a whole one.
 
     Convolutions on the main path that keep the level come first; where a stage has none, those that change it, and
-    where it lies off the main path, all of its convolutions.
+    where it lies off the main path, all of its convolutions. Of two levels with as many, the stage leads to the last.
     """
     flow = route.flow
-    keeping: dict[str, Counter[float]] = {}
-    changing: dict[str, Counter[float]] = {}
-    aside: dict[str, Counter[float]] = {}
+    keeping: dict[str, dict[float, int]] = {}
+    changing: dict[str, dict[float, int]] = {}
+    aside: dict[str, dict[float, int]] = {}
     before: Level = None
     for position, node in enumerate(flow.main):
         level = route.levels[position]
@@ -182,15 +181,22 @@ def _stage_levels(route: Route, roles: Mapping[str, Role], membership: _Membersh
             role = roles.get(route.visit_at[position].path or "")
             changes = before is not None and abs(level - before) > SAME
             counts = changing if changes or (role is not None and role.is_transition) else keeping
-            counts.setdefault(membership.at[position], Counter())[level] += flow.weighted[node]
+            _count(counts, membership.at[position], level, flow.weighted[node])
         before = level
     for path, name in membership.stage_of_unit.items():
         for node in route.members[path]:
             level = flow.level[node]
             if flow.weighted[node] and level is not None:
-                aside.setdefault(name, Counter())[level] += flow.weighted[node]
-    most_common = {name: counts.most_common(1)[0][0] for name, counts in (aside | changing | keeping).items()}
-    return {name: int(level) for name, level in most_common.items() if level == int(level)}
+                _count(aside, name, level, flow.weighted[node])
+    most = {
+        name: max(reversed(counts), key=counts.__getitem__) for name, counts in (aside | changing | keeping).items()
+    }
+    return {name: int(level) for name, level in most.items() if level == int(level)}
+
+
+def _count(counts: dict[str, dict[float, int]], name: str, level: float, weighted: int) -> None:
+    levels = counts.setdefault(name, {})
+    levels[level] = levels.pop(level, 0) + weighted  # to the end: levels stand in the order of their last occurrence
 
 
 def _outer_convolutions(flow: Flow) -> tuple[frozenset[str], frozenset[str]]:

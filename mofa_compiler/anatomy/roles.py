@@ -48,14 +48,25 @@ def u_shapes(visits: list[Visit]) -> list[list[Visit]]:
 
 
 def _hand_over_opening(earlier: list[Visit], later: list[Visit]) -> None:
-    """Where a U-Net starts with a bare change of resolution, the full-resolution unit before it is its first."""
+    """Where a U-Net starts with a bare change of resolution, the full-resolution unit before it is its first.
+
+    Where no unit is that large (layers in a row), those before it in the same container are.
+    """
     if later[0].path is not None and later[0].convolutions > 1:
         return
-    large = [i for i, visit in enumerate(earlier) if visit.path is not None and visit.convolutions >= 2]
     last_up = max(i for i, visit in enumerate(earlier) if visit.goes_up)
-    if sum(i >= last_up for i in large) > 1:
-        later[:0] = earlier[large[-1] :]
-        del earlier[large[-1] :]
+    candidates = [i for i, visit in enumerate(earlier) if i >= last_up and visit.path is not None]
+    large = [i for i in candidates if earlier[i].convolutions >= 2]
+    container = (later[0].path or "").rpartition(".")[0]
+    together = [i for i in candidates if container and (earlier[i].path or "").startswith(f"{container}.")]
+    if len(large) > 1:
+        opening = large[-1]
+    elif not large and together and together[0] > last_up:
+        opening = together[0]
+    else:
+        return
+    later[:0] = earlier[opening:]
+    del earlier[opening:]
 
 
 def find_roles(route: Route, skips: Sequence[LongSkip], shapes: list[list[Visit]]) -> dict[str, Role]:
@@ -145,6 +156,7 @@ class _Contracting:
         self.working = [visit for visit in visits if visit.works]
         self.deepest = deepest
         self.comes_up_again = comes_up_again
+        self.goes_down = any(visit.goes_down for visit in visits)
         self.index = index
         self.stem = self._find_stem()
         self.transitions = self._find_transitions()
@@ -161,7 +173,9 @@ class _Contracting:
             elif visit.works:
                 at_bottom = not visit.goes_down and visit.entry >= self.deepest - SAME
                 number = downs + (visit.goes_down or not works_after_down)
-                if at_bottom and (self.comes_up_again or downs):
+                if not self.goes_down:
+                    yield visit, Role("body", shape=self.index)
+                elif at_bottom and (self.comes_up_again or downs):
                     yield visit, Role("bottleneck", shape=self.index)
                 elif number:
                     yield visit, Role("encoder", number, self.index)
@@ -196,21 +210,18 @@ class _Contracting:
         balance = 0
         for visit in self.working:
             if visit.changes_level and visit not in self.transitions and visit is not self.stem:
-                before = self._convolutions_at(visit, visit.entry)
-                after = self._convolutions_at(visit, visit.exit)
+                before = _convolutions_at(self.flow, visit, visit.entry)
+                after = _convolutions_at(self.flow, visit, visit.exit)
                 balance += 1 if after >= before else -1
         return balance > 0
-
-    def _convolutions_at(self, visit: Visit, level: float) -> int:
-        levels = ((self.flow.level[node], self.flow.weighted[node]) for node in visit.nodes)
-        return sum(weighted for known, weighted in levels if known is not None and abs(known - level) < SAME)
 
 
 class _Expanding:
     """The side that goes up: decoder stages with their transitions, and what follows them.
 
     A decoder stage runs from the change of resolution to the first unit with two or more convolutions after that
-    level's last merge. After the last stage comes the head, or the bridge to the next U-Net.
+    level's last merge. A unit that holds the change begins a stage; one that works before it goes up ends the stage
+    that a bare change has begun. After the last stage comes the head, or the bridge to the next U-Net.
     """
 
     def __init__(self, labeller: _ShapeLabeller, visits: list[Visit], turn: int, index: int, *, has_transitions: bool):
@@ -230,19 +241,35 @@ class _Expanding:
         self.numbers: set[int] = set()
         self.closed = True
         self.unmerged = False
+        self.begun_bare = False
+        self.before = -1
 
     def label(self) -> Iterator[tuple[Visit, Role]]:
         remaining = len(self.working)
         for i, visit in enumerate(self.visits):
-            if self._starts_stage(visit):
-                self.number += 1
-                self.closed = self.unmerged = False
+            starts = self._starts_stage(visit)
+            ends = starts and self.begun_bare and visit.works and self._works_before(visit)
+            if starts and not ends:
+                self._begin(bare=not visit.works or visit in self.transitions)
             if visit.works:
                 remaining -= 1
-                role = self._role(visit, more_ups=i < self.last_up, is_last=not remaining)
+                role = self._role(visit, more_ups=ends or i < self.last_up, is_last=not remaining)
                 if role.kind == "decoder":
                     self.numbers.add(self.number)
+                    self.begun_bare &= self.spatial[visit.key or ""] < 2
+                self.before = visit.end
                 yield visit, role
+            if ends:
+                self._begin(bare=True)
+
+    def _begin(self, *, bare: bool) -> None:
+        self.number += 1
+        self.closed = self.unmerged = False
+        self.begun_bare = bare
+
+    def _works_before(self, visit: Visit) -> bool:
+        """Whether a unit that goes up does most of its work before."""
+        return _convolutions_at(self.flow, visit, visit.entry) > _convolutions_at(self.flow, visit, visit.exit)
 
     def _role(self, visit: Visit, *, more_ups: bool, is_last: bool) -> Role:
         decoder = Role("decoder", self.number, self.index)
@@ -261,6 +288,8 @@ class _Expanding:
         if not self.closed and self._merges_between(visit.end + 1, self.end):
             self.unmerged |= not merges_inside and not self._last_merge_concatenates()
             self.closed = starts and large
+            return decoder
+        if self.closed and large and not is_last and self._concatenates_between(self.before, visit.start):
             return decoder
         if merges_inside and not starts:
             self.closed = large
@@ -284,6 +313,15 @@ class _Expanding:
     def _merges_between(self, first: int, last: int) -> bool:
         return bisect_left(self.merges, first) < bisect_right(self.merges, last)
 
+    def _concatenates_between(self, first: int, last: int) -> bool:
+        between = self.merges[bisect_left(self.merges, first) : bisect_right(self.merges, last)]
+        return any(operation(self.flow.main[merge]) in CONCATENATIONS for merge in between)
+
     def _last_merge_concatenates(self) -> bool:
         count = bisect_right(self.merges, self.end)
         return count > 0 and operation(self.flow.main[self.merges[count - 1]]) in CONCATENATIONS
+
+
+def _convolutions_at(flow: Flow, visit: Visit, level: float) -> int:
+    levels = ((flow.level[node], flow.weighted[node]) for node in visit.nodes)
+    return sum(weighted for known, weighted in levels if known is not None and abs(known - level) < SAME)

@@ -151,6 +151,20 @@ def connections(bypasses: Bypasses, merges: Sequence[LongSkip]) -> list[LongSkip
     return sorted(found.values(), key=lambda merge: merge.target)
 
 
+def settling(bypasses: Bypasses, merges: Sequence[LongSkip]) -> list[LongSkip]:
+    """The merges that a decoder stage waits for: the first with each source, on its own level where there is one.
+
+    Later ones with the same source feed what the decoder made into something further on (a third stage of MPRNet).
+    """
+    stretches = _stretches(bypasses.known)
+    found: dict[tuple[int, int], LongSkip] = {}
+    for merge in merges:
+        found.setdefault((merge.source, stretches[merge.target]), merge)
+    own = {key for key, merge in found.items() if bypasses.known[merge.source] == bypasses.known[merge.target]}
+    with_own = {stretch for _, stretch in own}
+    return [merge for key, merge in found.items() if key in own or key[1] not in with_own]
+
+
 def _stretches(levels: Sequence[Level]) -> list[int]:
     """For each main-path position the number of changes of level before it."""
     changes = [0]
