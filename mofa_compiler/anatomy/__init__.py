@@ -1,6 +1,6 @@
 """What a network is made of: resolution levels, stages in order, roles and long skip connections."""
 
-from .description import Anatomy, Level, SkipConnection, Stage
+from .description import Anatomy, Level, SkipConnection, Stage, Transition, Unit, UShape
 from .inference import infer
 
-__all__ = ["Anatomy", "Level", "SkipConnection", "Stage", "infer"]
+__all__ = ["Anatomy", "Level", "SkipConnection", "Stage", "Transition", "UShape", "Unit", "infer"]

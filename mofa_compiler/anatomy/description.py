@@ -19,7 +19,8 @@ class Stage:
         name: "stem", "encoder 1", "bottleneck", "decoder 1", "head", ...; in a cascade of U-Nets those after the first
             carry a prefix ("pass 2 encoder 1"). A network without resampling is one "body".
         kind: "stem", "encoder", "bottleneck", "decoder", "head", "body", "bridge" (between two U-Nets of a cascade),
-            "skip" (works on long skip connections), "side" (works on another input, or conditions), "aux head".
+            "skip" (works on long skip connections), "side" (reads the image again: "side input"; or another input or a
+            pooled vector: "conditioning"), "aux head" (makes another output).
         level: level at which most of its convolutions on the main path run, those that resample left out.
         units: paths of the modules that form it, in execution order. A transition counts to the stage it leads into.
         pass_index: which U-Net of a cascade it belongs to, from 0.
@@ -33,13 +34,88 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Unit:
+    """A module that the network is put together from: small enough to lie on one level, or one level and the next.
+
+    Attributes:
+        path: its module path.
+        role: "encoder 1", ..., "down transition", "up transition", and off the main path "skip", "side input",
+            "conditioning", "aux head" and "branch" (belongs to the stage that it comes back to).
+        stage: name of its stage.
+        entry, exit: level before and after it on the main path; off it, of the first and the last image inside.
+        convolutions: how many convolutions and linear layers its first call runs, on all branches.
+        on_main_path: whether any of them lies on the main path.
+    """
+
+    path: str
+    role: str
+    stage: str
+    entry: Level
+    exit: Level
+    convolutions: int
+    on_main_path: bool
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A change of resolution on the main path.
+
+    Attributes:
+        node: the graph's node that changes the level.
+        unit: path of the unit that it lies in, None for a function between units.
+        entry, exit: level before and after.
+        stage: name of the stage that it belongs to.
+    """
+
+    node: str
+    unit: str | None
+    entry: float
+    exit: float
+    stage: str
+
+    @property
+    def goes_down(self) -> bool:
+        return self.exit > self.entry
+
+
+@dataclass(frozen=True)
+class UShape:
+    """One pass of the main path down and up again; a cascade of U-Nets has several.
+
+    Attributes:
+        index: from 0, the `pass_index` of its stages.
+        stages: names of its stages, in execution order.
+        top, bottom: the shallowest and the deepest level.
+        downs, ups: how often the resolution goes down and up.
+    """
+
+    index: int
+    stages: tuple[str, ...]
+    top: float
+    bottom: float
+    downs: int
+    ups: int
+
+
+@dataclass(frozen=True)
 class SkipConnection:
-    """A connection past a deeper part of the network: from node `source` into the merge `target`."""
+    """A connection past a deeper part of the network, drawn once for each level that it is taken in at.
+
+    Attributes:
+        source: the node on the main path whose features it takes.
+        target: the node on the main path that merges it. Where a gate weighs the features before a concatenation takes
+            them in, the concatenation.
+        level: level of the merge.
+        kind: "cat", "add", "mul", ...; for a module that merges inside, its class.
+        source_stage, target_stage: names of the stages that it comes from and leads into.
+    """
 
     source: str
     target: str
     level: Level
     kind: str
+    source_stage: str
+    target_stage: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +133,10 @@ class Anatomy:
         transition_paths: leaf modules inside the change of resolution at the start of an encoder stage or bottleneck.
         input_paths: convolutions that no other one precedes.
         output_paths: convolutions that no other one follows.
+        main_path: names of the nodes on the longest way from the image to the output, counted in convolutions.
+        units: every unit that convolves, in execution order.
+        transitions: the changes of resolution on the main path, in execution order.
+        passes: the U-Nets that the main path runs through; a network that is none has one, too.
     """
 
     is_unet: bool
@@ -69,6 +149,19 @@ class Anatomy:
     transition_paths: frozenset[str]
     input_paths: frozenset[str]
     output_paths: frozenset[str]
+    main_path: tuple[str, ...]
+    units: tuple[Unit, ...]
+    transitions: tuple[Transition, ...]
+    passes: tuple[UShape, ...]
+
+    def of_kind(self, kind: str) -> tuple[Stage, ...]:
+        """The stages of one kind ("encoder", "bridge", ...; see `Stage.kind`), in execution order."""
+        return tuple(stage for stage in self.stages if stage.kind == kind)
+
+    @property
+    def depth(self) -> float:
+        """The deepest level of the main path."""
+        return max(shape.bottom for shape in self.passes)
 
     @cached_property
     def _stages_by_name(self) -> dict[str, Stage]:
