@@ -13,7 +13,7 @@ from .description import Anatomy, UShape
 from .flow import Flow
 from .membership import Membership
 from .roles import find_roles, u_shapes
-from .skips import Bypasses, LongSkip, connections, long_merges, settling
+from .skips import Bypasses, LongSkip, awaited, connections, long_merges
 from .transitions import transition_paths
 from .units import find_route
 
@@ -32,7 +32,7 @@ def infer(program: Program) -> Anatomy:
     bypasses = Bypasses(route)
     merges = long_merges(bypasses, shapes)
     skips = connections(bypasses, merges)
-    roles = find_roles(route, settling(bypasses, merges), shapes)
+    roles = find_roles(route, merges, awaited(bypasses, merges, shapes), shapes)
     roles |= dict(roles_aside(bypasses, merges, roles))
     membership = Membership(route, roles)
     stages = describe_stages(route, roles, membership)

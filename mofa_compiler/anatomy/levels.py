@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -94,11 +94,12 @@ class _Levels:
         known = [place for place in sources if place.level is not None]
         if known:
             step = self._log2_step(node, known[0])
-            after = self._image_size(node, known[0])
+            before = replace(known[0], channels_last=False) if step else known[0]  # what resamples takes (N, C, H, W)
+            after = self._image_size(node, before)
             if after is not None and step is not None:
-                return _moved(known[0], step, after)
-            if after is not None and after != known[0].grid and after == known[0].grid[::-1]:
-                return _moved(known[0], 0, after)  # turned by a quarter
+                return _moved(before, step, after)
+            if after is not None and after != before.grid and after == before.grid[::-1]:
+                return _moved(before, 0, after)  # turned by a quarter
         return self._by_size(node, max(known, key=lambda place: -(place.level or 0)) if known else sources[0])
 
     def _image_size(self, node: fx.Node, before: _Place) -> _Size | None:
@@ -144,14 +145,9 @@ def _fitting(tensor: Tensor, before: _Place) -> _Place | None:
     """The place of a tensor if it reads as an image or as tokens in the frame of the one before."""
     shape = tensor.shape
     if tensor.ndim == 4:
-        last, first = (shape[1], shape[2]), (shape[2], shape[3])
-        if last == before.grid and before.channels_last:
-            candidates = [(last, True)]
-        else:
-            candidates = [(first, False)]
-            if last == before.grid or before.channels_last:
-                candidates.append((last, True))
-        for grid, channels_last in candidates:
+        last, first = ((shape[1], shape[2]), True), ((shape[2], shape[3]), False)
+        also = [last] if last[0] == before.grid else []
+        for grid, channels_last in [last, first] if before.channels_last else [first, *also]:
             level = _level_of(grid, before.frame)
             if level is not None:
                 return _Place(level, grid, before.frame, channels_last)

@@ -69,10 +69,15 @@ def _hand_over_opening(earlier: list[Visit], later: list[Visit]) -> None:
     del earlier[opening:]
 
 
-def find_roles(route: Route, skips: Sequence[LongSkip], shapes: list[list[Visit]]) -> dict[str, Role]:
-    """The role of every unit that convolves on the main path, by path, in execution order."""
+def find_roles(
+    route: Route, merges: Sequence[LongSkip], awaited: Sequence[LongSkip], shapes: list[list[Visit]]
+) -> dict[str, Role]:
+    """The role of every unit that convolves on the main path, by path, in execution order.
+
+    `awaited` are those merges that decoder stages wait for.
+    """
     roles: dict[str, list[Role]] = {}
-    labeller = _ShapeLabeller(route, skips, shapes)
+    labeller = _ShapeLabeller(route, merges, awaited, shapes)
     for index in range(len(shapes)):
         for visit, role in labeller.label(index):
             if visit.path is not None:
@@ -105,11 +110,14 @@ def _most_frequent(candidates: list[Role]) -> Role:
 class _ShapeLabeller:
     """Labels the visits of one U-Net after the other."""
 
-    def __init__(self, route: Route, skips: Sequence[LongSkip], shapes: list[list[Visit]]):
+    def __init__(
+        self, route: Route, merges: Sequence[LongSkip], awaited: Sequence[LongSkip], shapes: list[list[Visit]]
+    ):
         self.route = route
+        self.all_merges = [merge.target for merge in merges]
         self.flow = route.flow
         self.shapes = shapes
-        self.skip_targets = [skip.target for skip in skips]
+        self.awaited = [merge.target for merge in awaited]
         self.joins = _joins_between_units(route)
         self.spatial = self.flow.weighted_in_calls(spatial=True)
 
@@ -132,7 +140,7 @@ class _ShapeLabeller:
         """Sorted main-path positions where the expanding side of these visits takes in something from before."""
         last_up = max((visit.start for visit in visits if visit.goes_up), default=-1)
         joins = (position for position, source in self.joins if source >= last_up >= 0)
-        return sorted({*self.skip_targets, *joins})
+        return sorted({*self.awaited, *joins})
 
 
 def _joins_between_units(route: Route) -> list[tuple[int, int]]:
@@ -220,8 +228,9 @@ class _Expanding:
     """The side that goes up: decoder stages with their transitions, and what follows them.
 
     A decoder stage runs from the change of resolution to the first unit with two or more convolutions after that
-    level's last merge. A unit that holds the change begins a stage; one that works before it goes up ends the stage
-    that a bare change has begun. After the last stage comes the head, or the bridge to the next U-Net.
+    level's last merge, or to as many of them as the stage before has. A unit that holds the change begins a stage; one
+    that works before it goes up ends the stage that a bare change has begun. After the last stage comes the head, or
+    the bridge to the next U-Net.
     """
 
     def __init__(self, labeller: _ShapeLabeller, visits: list[Visit], turn: int, index: int, *, has_transitions: bool):
@@ -231,11 +240,13 @@ class _Expanding:
         self.index = index
         self.spatial = labeller.spatial
         self.merges = labeller.merges_into(visits)
+        self.all_merges = labeller.all_merges
         self.end = visits[-1].end
         self.surface = min(visit.entry for visit in visits[: turn + 1])
         self.transitions = self._find_transitions()
         self.has_transitions = has_transitions or bool(self.transitions)
-        self.last_up = max((i for i, visit in enumerate(self.visits) if self._starts_stage(visit)), default=-1)
+        works_until = max((i for i, visit in enumerate(self.visits) if visit.works), default=-1)
+        self.last_up = max((i for i in range(works_until + 1) if self._starts_stage(self.visits[i])), default=-1)
         self.rest = Role("head" if index == len(labeller.shapes) - 1 else "bridge", shape=index)
         self.number = 0
         self.numbers: set[int] = set()
@@ -243,12 +254,13 @@ class _Expanding:
         self.unmerged = False
         self.begun_bare = False
         self.before = -1
+        self.large = self.large_before = 0
 
     def label(self) -> Iterator[tuple[Visit, Role]]:
         remaining = len(self.working)
         for i, visit in enumerate(self.visits):
             starts = self._starts_stage(visit)
-            ends = starts and self.begun_bare and visit.works and self._works_before(visit)
+            ends = starts and self.begun_bare and self._works_before(visit)
             if starts and not ends:
                 self._begin(bare=not visit.works or visit in self.transitions)
             if visit.works:
@@ -256,7 +268,10 @@ class _Expanding:
                 role = self._role(visit, more_ups=ends or i < self.last_up, is_last=not remaining)
                 if role.kind == "decoder":
                     self.numbers.add(self.number)
-                    self.begun_bare &= self.spatial[visit.key or ""] < 2
+                    self.begun_bare &= not self._is_large(visit)
+                    if self._merges_between(self.before + 1, visit.end, of=self.all_merges):
+                        self.large = 0
+                    self.large += self._is_large(visit)
                 self.before = visit.end
                 yield visit, role
             if ends:
@@ -266,14 +281,18 @@ class _Expanding:
         self.number += 1
         self.closed = self.unmerged = False
         self.begun_bare = bare
+        self.large, self.large_before = 0, self.large
 
     def _works_before(self, visit: Visit) -> bool:
         """Whether a unit that goes up does most of its work before."""
+        if not visit.works or visit in self.transitions:
+            return False
         return _convolutions_at(self.flow, visit, visit.entry) > _convolutions_at(self.flow, visit, visit.exit)
 
     def _role(self, visit: Visit, *, more_ups: bool, is_last: bool) -> Role:
         decoder = Role("decoder", self.number, self.index)
-        large = self.spatial[visit.key or ""] >= 2
+        counted = 0 if self._merges_between(self.before + 1, visit.end, of=self.all_merges) else self.large
+        large = self._is_large(visit) and (is_last or counted + 1 >= self.large_before)
         starts = self._starts_stage(visit)
         merges_inside = self._merges_between(visit.start, visit.end)
         if visit in self.transitions:
@@ -302,6 +321,9 @@ class _Expanding:
         self.closed |= large
         return decoder
 
+    def _is_large(self, visit: Visit) -> bool:
+        return self.spatial[visit.key or ""] >= 2
+
     def _starts_stage(self, visit: Visit) -> bool:
         return visit.goes_up and visit.exit > self.surface - SAME
 
@@ -310,8 +332,9 @@ class _Expanding:
         exits = {visit.exit for visit in self.working if not visit.resamples_only}
         return {visit for visit in self.working if visit.resamples_only and visit.exit in exits}
 
-    def _merges_between(self, first: int, last: int) -> bool:
-        return bisect_left(self.merges, first) < bisect_right(self.merges, last)
+    def _merges_between(self, first: int, last: int, *, of: Sequence[int] | None = None) -> bool:
+        merges = self.merges if of is None else of
+        return bisect_left(merges, first) < bisect_right(merges, last)
 
     def _concatenates_between(self, first: int, last: int) -> bool:
         between = self.merges[bisect_left(self.merges, first) : bisect_right(self.merges, last)]

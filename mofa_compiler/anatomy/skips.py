@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -63,8 +63,9 @@ class Bypasses:
         self.convolved = [total > 0 for total in accumulate(flow.weighted[node] for node in flow.main)]
         self.departures = self._find_departures(flow)
         self._deepest = RangeMaximum(route.levels)
-        working = (level if flow.weighted[node] else None for node, level in zip(flow.main, route.levels, strict=True))
-        self._deepest_work = RangeMaximum(list(working))
+        self._convolutions = [0, *accumulate(flow.weighted[node] for node in flow.main)]
+        stretches = _stretches(self.known)
+        self._changes = [i for i in range(1, len(stretches)) if stretches[i] != stretches[i - 1]]
 
     def are_long(self, source: int, target: int) -> bool:
         """Whether what leaves at `source` and comes back at `target` passes something deeper by.
@@ -81,8 +82,16 @@ class Bypasses:
         leaves, joins = self.known[source] or 0, self.known[target] or 0
         if self._deepest(source + 1, target) > max(leaves, joins) + SAME:
             return True
-        passed = self._deepest_work(before.end + 1, after.start)
-        return leaves > joins + SAME and passed > leaves - SAME
+        return leaves > joins + SAME and self._work_below(before.end + 1, after.start, leaves) >= 2
+
+    def _work_below(self, start: int, stop: int, level: float) -> int:
+        """How many convolutions run at a level or deeper within start <= i < stop."""
+        inside = self._changes[bisect_right(self._changes, start) : bisect_left(self._changes, stop)]
+        return sum(
+            self._convolutions[last] - self._convolutions[first]
+            for first, last in pairwise((start, *inside, stop))
+            if first < last and (self.known[first] or 0) > level - SAME
+        )
 
     def long_source(self, node: fx.Node, target: int) -> int | None:
         """Where a value that comes back at `target` left the main path for a long skip, if it did.
@@ -151,18 +160,24 @@ def connections(bypasses: Bypasses, merges: Sequence[LongSkip]) -> list[LongSkip
     return sorted(found.values(), key=lambda merge: merge.target)
 
 
-def settling(bypasses: Bypasses, merges: Sequence[LongSkip]) -> list[LongSkip]:
-    """The merges that a decoder stage waits for: the first with each source, on its own level where there is one.
+def awaited(bypasses: Bypasses, merges: Sequence[LongSkip], shapes: Sequence[Sequence[Visit]]) -> list[LongSkip]:
+    """The merges that a decoder stage waits for: the first with each source.
 
-    Later ones with the same source feed what the decoder made into something further on (a third stage of MPRNet).
+    Where some of them come from its own level, or from its own U-Net of a cascade, the others do not count: they feed
+    what earlier stages made into something further on (as in the third stage of MPRNet).
     """
     stretches = _stretches(bypasses.known)
-    found: dict[tuple[int, int], LongSkip] = {}
+    starts = [shape[0].start for shape in shapes]
+    groups: dict[int, dict[int, LongSkip]] = {}
     for merge in merges:
-        found.setdefault((merge.source, stretches[merge.target]), merge)
-    own = {key for key, merge in found.items() if bypasses.known[merge.source] == bypasses.known[merge.target]}
-    with_own = {stretch for _, stretch in own}
-    return [merge for key, merge in found.items() if key in own or key[1] not in with_own]
+        groups.setdefault(stretches[merge.target], {}).setdefault(merge.source, merge)
+    found: list[LongSkip] = []
+    for group in groups.values():
+        waited = list(group.values())
+        waited = [m for m in waited if bypasses.known[m.source] == bypasses.known[m.target]] or waited
+        own = [m for m in waited if bisect_right(starts, m.source) == bisect_right(starts, m.target)]
+        found += own or waited
+    return found
 
 
 def _stretches(levels: Sequence[Level]) -> list[int]:

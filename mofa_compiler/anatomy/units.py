@@ -173,7 +173,10 @@ class _ModuleTree:
 
 
 def _too_large(visits: list[Visit], inside: dict[str, Counter[float]]) -> set[str]:
-    """Units whose entry and exit are two levels apart, and units that hold all that is deeper than they are."""
+    """Units whose entry and exit are two levels apart, and units that hold all that is deeper than they are.
+
+    What only goes up, with a single convolution, stays whole however far it goes: the change lies behind its children.
+    """
 
     def deeper(path: str, level: float) -> int:
         return sum(count for other, count in inside[path].items() if other > level + SAME)
@@ -182,7 +185,8 @@ def _too_large(visits: list[Visit], inside: dict[str, Counter[float]]) -> set[st
     for visit in visits:
         path = visit.path or ""
         holds_the_rest = 0 < deeper(path, visit.deepest) == deeper("", visit.deepest)
-        if abs(visit.entry - visit.exit) > 1 + SAME or holds_the_rest:
+        spans_levels = abs(visit.entry - visit.exit) > 1 + SAME and not (visit.goes_up and visit.resamples_only)
+        if spans_levels or holds_the_rest:
             found.add(path)
     return found
 
