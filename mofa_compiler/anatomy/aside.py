@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from .flow import NOWHERE
+from torch import fx
+
+from .flow import NOWHERE, is_deeper
 from .roles import Role
 from .skips import Bypasses, LongSkip
 
@@ -31,13 +33,21 @@ def roles_aside(bypasses: Bypasses, skips: Sequence[LongSkip], roles: Mapping[st
             yield path, Role("aux head")
         elif not bypasses.convolved[leaves]:
             yield path, Role("branch" if _in_first_stage(bypasses, joins, roles) else "side input")
-        elif any(bypasses.long_source(node, joins) is not None for node in nodes):
+        elif not _decodes(bypasses, nodes) and any(bypasses.long_source(node, joins) is not None for node in nodes):
             yield path, Role("skip")
         else:
             joined = route.visit_at[joins].path
             in_head = joined is None or (joined in roles and "head" in roles[joined].kind)
             past_decoders = joins >= last_up and joins > last_skip
             yield path, Role("aux head" if in_head and past_decoders else "branch")
+
+
+def _decodes(bypasses: Bypasses, nodes: Sequence[fx.Node]) -> bool:
+    """Whether a unit goes up itself and draws on the bottom and other levels: a decoder beside the main path."""
+    levels = [level for node in nodes if (level := bypasses.route.flow.level[node]) is not None]
+    drawn_on = {level for node in nodes for level in bypasses.departures[node]}
+    bottom = max(level for level in bypasses.known if level is not None)
+    return len(drawn_on) > 1 and bottom in drawn_on and is_deeper(levels[0], levels[-1])
 
 
 def _in_first_stage(bypasses: Bypasses, position: int, roles: Mapping[str, Role]) -> bool:

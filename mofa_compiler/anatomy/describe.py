@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
@@ -37,12 +38,13 @@ def _stage_levels(route: Route, roles: Mapping[str, Role], membership: Membershi
     """The level at which most convolutions of each stage run, where that is a whole one.
 
     Convolutions on the main path that keep the level come first; where a stage has none, those that change it, and
-    where it lies off the main path, all of its convolutions. Of two levels with as many, the stage leads to the last.
+    where it lies off the main path, all of its convolutions. Of two levels with as many, it is the one that more of
+    those that change it lead to, else the shallower one.
     """
     flow = route.flow
-    keeping: dict[str, dict[float, int]] = {}
-    changing: dict[str, dict[float, int]] = {}
-    aside: dict[str, dict[float, int]] = {}
+    keeping: dict[str, Counter[float]] = {}
+    changing: dict[str, Counter[float]] = {}
+    aside: dict[str, Counter[float]] = {}
     before: Level = None
     for position, node in enumerate(flow.main):
         level = route.levels[position]
@@ -51,23 +53,20 @@ def _stage_levels(route: Route, roles: Mapping[str, Role], membership: Membershi
         if flow.weighted[node]:
             role = roles.get(route.visit_at[position].path or "")
             changes = before is not None and abs(level - before) > SAME
-            counts = changing if changes or (role is not None and role.is_transition) else keeping
-            _count(counts, membership.at[position], level, flow.weighted[node])
+            convolutions = changing if changes or (role is not None and role.is_transition) else keeping
+            convolutions.setdefault(membership.at[position], Counter())[level] += flow.weighted[node]
         before = level
     for path, name in membership.stage_of_unit.items():
         for node in route.members[path]:
             level = flow.level[node]
             if flow.weighted[node] and level is not None:
-                _count(aside, name, level, flow.weighted[node])
-    most = {
-        name: max(reversed(counts), key=counts.__getitem__) for name, counts in (aside | changing | keeping).items()
-    }
-    return {name: int(level) for name, level in most.items() if level == int(level)}
-
-
-def _count(counts: dict[str, dict[float, int]], name: str, level: float, weighted: int) -> None:
-    levels = counts.setdefault(name, {})
-    levels[level] = levels.pop(level, 0) + weighted  # to the end: levels stand in the order of their last occurrence
+                aside.setdefault(name, Counter())[level] += flow.weighted[node]
+    levels: dict[str, int] = {}
+    for name, counts in (aside | changing | keeping).items():
+        most = max(counts, key=lambda level: (counts[level], changing.get(name, Counter())[level], -level))
+        if most == int(most):
+            levels[name] = int(most)
+    return levels
 
 
 def describe_units(route: Route, roles: Mapping[str, Role], membership: Membership) -> tuple[Unit, ...]:

@@ -121,6 +121,10 @@ class Flow:
         """Whether a node computes real numbers, not indices or masks."""
         return any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors(self._data.value[node]))
 
+    def holds_several(self, node: fx.Node) -> bool:
+        """Whether a node's value is a list of several tensors."""
+        return len(list(tensors(self._data.value[node]))) > 1
+
     def channels(self, node: fx.Node) -> int | None:
         """Channels of the image that a node computes, None where it computes none."""
         first = next(tensors(self._data.value[node]), None)

@@ -243,6 +243,7 @@ class _Expanding:
         self.all_merges = labeller.all_merges
         self.end = visits[-1].end
         self.surface = min(visit.entry for visit in visits[: turn + 1])
+        self.output = self._find_output()
         self.transitions = self._find_transitions()
         self.has_transitions = has_transitions or bool(self.transitions)
         works_until = max((i for i, visit in enumerate(self.visits) if visit.works), default=-1)
@@ -295,6 +296,8 @@ class _Expanding:
         large = self._is_large(visit) and (is_last or counted + 1 >= self.large_before)
         starts = self._starts_stage(visit)
         merges_inside = self._merges_between(visit.start, visit.end)
+        if visit is self.output:
+            return self.rest
         if visit in self.transitions:
             if visit.exit <= self.surface - SAME:  # beyond the size that it came from: super-resolution
                 return Role("head", shape=self.index)
@@ -325,12 +328,21 @@ class _Expanding:
         return self.spatial[visit.key or ""] >= 2
 
     def _starts_stage(self, visit: Visit) -> bool:
-        return visit.goes_up and visit.exit > self.surface - SAME
+        return visit is not self.output and visit.goes_up and visit.exit > self.surface - SAME
+
+    def _find_output(self) -> Visit | None:
+        """The last unit, if it convolves once and then only enlarges the result."""
+        last = self.working[-1] if self.working else None
+        enlarges = last is not None and last.goes_up and last.resamples_only
+        if last is None or not enlarges or self._merges_between(last.start, self.end):
+            return None
+        return last if _convolutions_at(self.flow, last, last.entry) else None
 
     def _find_transitions(self) -> set[Visit]:
         """Units that only resample, those left out that are alone in working at the level that they lead to."""
         exits = {visit.exit for visit in self.working if not visit.resamples_only}
-        return {visit for visit in self.working if visit.resamples_only and visit.exit in exits}
+        transitions = {visit for visit in self.working if visit.resamples_only and visit.exit in exits}
+        return transitions - {self.output}
 
     def _merges_between(self, first: int, last: int, *, of: Sequence[int] | None = None) -> bool:
         merges = self.merges if of is None else of

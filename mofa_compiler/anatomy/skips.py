@@ -67,8 +67,8 @@ class Bypasses:
         stretches = _stretches(self.known)
         self._changes = [i for i in range(1, len(stretches)) if stretches[i] != stretches[i - 1]]
 
-    def are_long(self, source: int, target: int) -> bool:
-        """Whether what leaves at `source` and comes back at `target` passes something deeper by.
+    def are_long(self, source: int, leaves: float, target: int) -> bool:
+        """Whether what leaves at `source`, on level `leaves`, and comes back at `target` passes something deeper by.
 
         That is a stretch deeper than both ends; or, where it leaves deeper than it comes back, other units that work
         down there (a transformer's encoder stays on one level). The raw input makes no long skip: adding it to the
@@ -79,7 +79,7 @@ class Bypasses:
         before, after = self.route.visit_at[source], self.route.visit_at[target]
         if before.path is not None and before.path == after.path:
             return False  # inside one unit
-        leaves, joins = self.known[source] or 0, self.known[target] or 0
+        joins = self.known[target] or 0
         if self._deepest(source + 1, target) > max(leaves, joins) + SAME:
             return True
         return leaves > joins + SAME and self._work_below(before.end + 1, after.start, leaves) >= 2
@@ -98,9 +98,12 @@ class Bypasses:
 
         Where it draws on several places, the one on the target's own level, else the last one.
         """
-        long = [source for source in self.departures[node].values() if self.are_long(source, target)]
-        own_level = self.known[target]
-        return max(long, key=lambda source: (self.known[source] == own_level, source), default=None)
+        long = [
+            (level == self.known[target], source)
+            for level, source in self.departures[node].items()
+            if self.are_long(source, level, target)
+        ]
+        return max(long, default=(False, None))[1]
 
     def _find_departures(self, flow: Flow) -> Mapping[fx.Node, Mapping[float, int]]:
         departures: dict[fx.Node, dict[float, int]] = {}
@@ -111,8 +114,12 @@ class Bypasses:
                 continue
             departures[node] = {}
             for source in flow.sources[node] if flow.carries_features(node) else ():
-                for level, left in departures[source].items():
-                    departures[node][level] = max(left, departures[node].get(level, -1))
+                own, start = flow.level[node], flow.position.get(source)
+                left = departures[source]
+                if own is not None and start is not None and flow.holds_several(source):
+                    left = {own: start}  # out of a list of features on several levels
+                for level, start in left.items():
+                    departures[node][level] = max(start, departures[node].get(level, -1))
         return departures
 
 
@@ -154,7 +161,7 @@ def connections(bypasses: Bypasses, merges: Sequence[LongSkip]) -> list[LongSkip
         after = bisect_right(gated, (merge.target, len(stretches)))
         if merge.kind != "cat" and after < len(gated):
             target, begins = gated[after]
-            if begins < merge.target and stretches[target] == stretch:
+            if begins < merge.target and stretches[begins] == stretches[target] == stretch:
                 merge = replace(merge, target=target, kind="cat")
         found.setdefault((merge.source, stretch), merge)
     return sorted(found.values(), key=lambda merge: merge.target)
@@ -197,7 +204,7 @@ def _gated_concatenations(bypasses: Bypasses) -> list[tuple[int, int]]:
         if target and merge_kind(node, flow) == "cat":
             others = [operand for operand in flow.sources[node] if operand is not flow.main[target - 1]]
             left = [flow.left[operand] for operand in others if bypasses.long_source(operand, target) is None]
-            if left and min(left) > 0:
+            if left and bypasses.convolved[max(min(left), 0)]:
                 found.append((target, min(left)))
     return found
 
