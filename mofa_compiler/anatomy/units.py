@@ -103,11 +103,17 @@ class Route:
 
     def _divide(self) -> list[Visit]:
         visits: list[Visit] = []
+        current, went = 0.0, 0.0
         for position, node in enumerate(self.flow.main):
             path, key = self.unit_call(node)
-            if not visits or (visits[-1].path, visits[-1].key) != (path, key):
+            level = self.flow.level[node]
+            step = 0.0 if level is None or abs(level - current) <= SAME else level - current
+            turns = path is None and step * went < 0  # down and up again between units
+            if not visits or (visits[-1].path, visits[-1].key) != (path, key) or turns:
                 visits.append(Visit(path, key, position))
+                went = 0.0
             visits[-1].nodes.append(node)
+            current, went = current + step, step or went
         return visits
 
     def _measure(self, in_call: Counter[str]) -> None:
