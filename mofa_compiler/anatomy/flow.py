@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from torch import fx, nn
 
+from ..inputs import tensor_leaves
 from ..program import Program
 from .description import Level
 from .levels import find_levels, input_image
-from .values import DataFlow, operation, tensors
+from .values import DataFlow, operation
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 FUNCTIONAL_CONVOLUTIONS = frozenset(
@@ -114,20 +115,21 @@ class Flow:
             convolves = any(isinstance(m, CONVOLUTIONS) for m in self.program.modules[str(node.target)].modules())
         else:
             convolves = node.op == "call_function" and operation(node) in FUNCTIONAL_CONVOLUTIONS
-        shapes = (tensor.shape for tensor in tensors(self._data.value[node]))
+        shapes = (tensor.shape for tensor in tensor_leaves(self._data.value[node]))
         return convolves and any(len(shape) < 4 or shape[-1] * shape[-2] > 1 for shape in shapes)
 
     def carries_features(self, node: fx.Node) -> bool:
         """Whether a node computes real numbers, not indices or masks."""
-        return any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors(self._data.value[node]))
+        values = tensor_leaves(self._data.value[node])
+        return any(tensor.is_floating_point() or tensor.is_complex() for tensor in values)
 
     def holds_several(self, node: fx.Node) -> bool:
         """Whether a node's value is a list of several tensors."""
-        return len(list(tensors(self._data.value[node]))) > 1
+        return len(list(tensor_leaves(self._data.value[node]))) > 1
 
     def channels(self, node: fx.Node) -> int | None:
         """Channels of the image that a node computes, None where it computes none."""
-        first = next(tensors(self._data.value[node]), None)
+        first = next(tensor_leaves(self._data.value[node]), None)
         return first.shape[1] if first is not None and first.ndim == 4 else None
 
     def levels_in_paths(self) -> dict[str, Counter[float]]:

@@ -8,6 +8,7 @@ that the value lives in: the size that it would have at full resolution.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,9 +17,10 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.padding import _CircularPadNd, _ConstantPadNd, _ReflectionPadNd, _ReplicationPadNd
 
 from ..errors import AnatomyError
+from ..inputs import tensor_leaves
 from ..program import Program
 from .description import Level
-from .values import DataFlow, operation, tensors
+from .values import DataFlow, operation
 
 CONCATENATIONS = frozenset({"cat", "concat", "concatenate"})
 
@@ -34,9 +36,16 @@ def input_image(flow: DataFlow) -> fx.Node:
     Raises:
         AnatomyError: no input is an image batch.
     """
-    images = [n for n in flow.nodes if n.op == "placeholder" and getattr(flow.value[n], "ndim", 0) == 4]
+    inputs: list[fx.Node] = []
+    for node in flow.nodes:
+        source = node.args[0] if node.target is operator.getitem else None
+        held = flow.value[source] if isinstance(source, fx.Node) and source in inputs else None
+        if node.op == "placeholder" or isinstance(held, (list, tuple, dict)):
+            inputs.append(node)  # an image may also lie in a list or dict
+    images = [node for node in inputs if getattr(flow.value[node], "ndim", 0) == 4]
     if not images:
-        shapes = [str(tuple(t.shape)) for n in flow.nodes if n.op == "placeholder" for t in tensors(flow.value[n])]
+        given = [tensor for node in inputs if node.op == "placeholder" for tensor in tensor_leaves(flow.value[node])]
+        shapes = [str(tuple(tensor.shape)) for tensor in given]
         raise AnatomyError(
             "no input is an image batch (N, C, H, W), so there is no resolution to infer stages from: the inputs are "
             f"{', '.join(shapes) or 'no tensors'}. Capture the part of the model that works on images, with an "
@@ -104,14 +113,14 @@ class _Levels:
 
     def _image_size(self, node: fx.Node, before: _Place) -> _Size | None:
         """Height and width of a value in the layout of the image before it; None where it is no image or one pixel."""
-        first = next(tensors(self.flow.value[node]), None)
+        first = next(tensor_leaves(self.flow.value[node]), None)
         if first is None or first.ndim != 4 or first.shape[0] != self.batch:
             return None
         height, width = first.shape[1:3] if before.channels_last else first.shape[-2:]
         return (height, width) if height > 1 and width > 1 else None
 
     def _by_size(self, node: fx.Node, before: _Place) -> _Place:
-        for tensor in tensors(self.flow.value[node]):
+        for tensor in tensor_leaves(self.flow.value[node]):
             if tensor.ndim >= 3 and tensor.shape[0] == self.batch:  # else windows folded into the batch
                 place = _fitting(tensor, before)
                 if place is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, fx
+from torch import fx
+
+from ..inputs import tensor_leaves
 
 
 class DataFlow:
@@ -28,33 +30,25 @@ class DataFlow:
         sources: dict[fx.Node, list[fx.Node]] = {}
         users: dict[fx.Node, list[fx.Node]] = {node: [] for node in self.nodes}
         written: dict[fx.Node, fx.Node] = {}
+        sizes: set[fx.Node] = set()
         for node in self.nodes:
-            self.value[node] = node.meta.get("val")
+            read_off = operation(node) == "size" or (node.target is getattr and node.args[1] == "shape")
+            if read_off or (node.all_input_nodes and sizes.issuperset(node.all_input_nodes)):
+                sizes.add(node)  # what is computed from sizes alone is none of the image, also as a tensor
+            self.value[node] = None if node in sizes else node.meta.get("val")
             read = [written.get(source, source) for source in node.all_input_nodes]
             sources[node] = [source for source in read if self.has_tensor(source)]
             for source in sources[node]:
                 users[source].append(node)
             if node.target is operator.setitem and isinstance(node.args[0], fx.Node):
-                self.value[node] = self.value[node.args[0]]
+                self.value[node] = None if node in sizes else node.args[0].meta.get("val")
                 written[node.args[0]] = node
         self.sources: Mapping[fx.Node, Sequence[fx.Node]] = sources
         self.users: Mapping[fx.Node, Sequence[fx.Node]] = users
 
     def has_tensor(self, node: fx.Node) -> bool:
         """Whether a node's value is or contains a tensor."""
-        return next(tensors(self.value[node]), None) is not None
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in a value, those in nested lists, tuples and mappings included."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors(item)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors(item)
+        return next(tensor_leaves(self.value[node]), None) is not None
 
 
 def operation(node: fx.Node) -> str:
