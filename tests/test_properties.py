@@ -139,7 +139,8 @@ def test_capture_equals_eager_at_two_sizes(plan: Plan) -> None:
     if got is None:
         got = run(capture(model, second).graph_module, second)
     assert_same(got, expected)
-    if not any(issubclass(warning.category, CaptureWarning) for warning in warned):
+    left_out = plan.stochastic and not plan.training  # in training it then keeps all, as without dropout
+    if not left_out and not any(issubclass(warning.category, CaptureWarning) for warning in warned):
         switched = [copy.deepcopy(m).train(not plan.training) for m in (program.graph_module, model)]
         assert_same(run(switched[0], first), run(switched[1], first))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,12 @@ def test_a_list_and_a_sequential_around_one_block_are_saved(tmp_path: Path) -> N
     result = apply(GeneratedUNet(plan).eval(), "mofa", example)
     loaded = mofa_compiler.load(result.save(tmp_path / "bundle"))
     assert torch.equal(loaded(*example), result.model(*example))
+
+
+def test_stochastic_depth_does_not_stay_random_in_silence() -> None:
+    plan = Plan(stochastic=True, training=True)
+    model, x = GeneratedUNet(plan), plan.example(1, plan.sizes[0])
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        module = capture(model, x).graph_module.eval()
+    assert warned or torch.equal(module(*x), model.eval()(*x))

@@ -32,11 +32,11 @@ class DataFlow:
         written: dict[fx.Node, fx.Node] = {}
         sizes: set[fx.Node] = set()
         for node in self.nodes:
+            read = [written.get(source, source) for source in node.all_input_nodes]
             read_off = operation(node) == "size" or (node.target is getattr and node.args[1] == "shape")
-            if read_off or (node.all_input_nodes and sizes.issuperset(node.all_input_nodes)):
+            if read_off or (read and sizes.issuperset(read)):
                 sizes.add(node)  # what is computed from sizes alone is none of the image, also as a tensor
             self.value[node] = None if node in sizes else node.meta.get("val")
-            read = [written.get(source, source) for source in node.all_input_nodes]
             sources[node] = [source for source in read if self.has_tensor(source)]
             for source in sources[node]:
                 users[source].append(node)

@@ -68,18 +68,50 @@ def follow_mode(graph: fx.Graph, other: fx.Graph, training: bool) -> list[str]:
             changed[node] = (args, kwargs)
     for node, (args, kwargs) in changed.items():
         with graph.inserting_before(node):
-            mode = graph.get_attr("training")
-        mode.meta["val"] = training
+            mode = _read_mode(graph, training)
         node.args, node.kwargs = _filled(args, mode), _filled(kwargs, mode)
+    for node in ours.masked if training else ():
+        _mask_in_training_only(graph, node, ours)
     return list(dict.fromkeys(different))
 
 
+def by_mode(training: bool, trained: Any, evaluated: Any) -> Any:
+    """One of two values, by the mode."""
+    return trained if training else evaluated
+
+
+def _mask_in_training_only(graph: fx.Graph, node: fx.Node, trace: _Trace) -> None:
+    """Let what reads a masked value read the value itself in eval mode."""
+    users = [user for user in node.users if user not in trace.passed]
+    with graph.inserting_after(node):
+        mode = _read_mode(graph, True)
+    with graph.inserting_after(mode):
+        chosen = graph.call_function(by_mode, (mode, node, trace.source(node)))
+    chosen.meta = {"val": node.meta["val"], "nn_module_stack": node.meta.get("nn_module_stack")}
+    for user in users:
+        user.replace_input_with(node, chosen)
+
+
+def _read_mode(graph: fx.Graph, training: bool) -> fx.Node:
+    mode = graph.get_attr("training")
+    mode.meta["val"] = training
+    return mode
+
+
 class _Trace:
-    """The nodes of each module that values depend on, in order; masks of stochastic depth, and their use, left out."""
+    """The nodes of each module that values depend on, in order; masks of stochastic depth, and their use, left out.
+
+    Attributes:
+        modules: the nodes by the path of their module.
+        noise: random numbers and what is computed from them alone.
+        passed: what changes no value, and products with noise.
+        masked: products with noise that something else reads.
+    """
 
     def __init__(self, graph: fx.Graph):
         self.noise: set[fx.Node] = set()
         self.passed: set[fx.Node] = set()
+        self.masked: list[fx.Node] = []
         for node in graph.nodes:
             sources = [source for source in node.all_input_nodes if isinstance(source.meta.get("val"), Tensor)]
             noisy = [source for source in sources if source in self.noise]
@@ -102,6 +134,18 @@ class _Trace:
         for node in graph.nodes:
             if not any(node in left_out for left_out in (idle, self.noise, self.passed)):
                 self.modules.setdefault(_path(node), []).append(node)
+
+        for node in graph.nodes:
+            read = any(user not in self.passed and user not in self.noise for user in node.users)
+            if node in self.passed and read and self._is_masked(node):
+                self.masked.append(node)
+
+    def _is_masked(self, node: fx.Node) -> bool:
+        while node in self.passed:
+            if not self.noise.isdisjoint(node.all_input_nodes):
+                return True
+            node = node.all_input_nodes[0]
+        return False
 
     def kinds(self, path: str) -> list[tuple[str, Any]]:
         return [(node.op, node.target) for node in self.modules.get(path, [])]

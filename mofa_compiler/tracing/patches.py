@@ -21,7 +21,20 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from .proxies import ShapedAttribute, ShapedProxy
 
-_FACTORIES = ("zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye", "tensor", "meshgrid")
+_FACTORIES = (
+    "as_tensor",
+    "asarray",
+    "zeros",
+    "ones",
+    "empty",
+    "full",
+    "arange",
+    "linspace",
+    "logspace",
+    "eye",
+    "tensor",
+    "meshgrid",
+)
 _RANDOM = ("rand", "randn", "randint", "randperm", "normal")
 
 

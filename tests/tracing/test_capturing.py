@@ -290,6 +290,11 @@ def test_plain_tensor_attributes():
     assert set(copy.deepcopy(module).state_dict()) == set(model.state_dict())
 
 
+def test_tensors_that_are_made_tensors():
+    model, x = Sizes(lambda x: torch.as_tensor(x) + torch.asarray(x, dtype=torch.float32)), torch.rand(1, 3, 8, 8)
+    assert torch.equal(capture(model, x).graph_module(x), model(x))
+
+
 PLAIN = {
     "type": lambda x: x.float() if "Half" in x.type() else x * 2,
     "device type": lambda x: x * 2 if x.device.type == "cpu" else x,

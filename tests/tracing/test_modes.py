@@ -108,10 +108,21 @@ def test_flags_follow_beside_stochastic_depth(training):
     for block in model:
         block.drop = nn.Identity()
     before = copy.deepcopy(model)
-    assert torch.allclose(module.eval()(x), model.eval()(x)) or training
+    torch.testing.assert_close(module.eval()(x), model.eval()(x))
     module.train()(x)
     before.train()(x)
     torch.testing.assert_close(module.state_dict()["0.norm.running_mean"], before[0].norm.running_mean)
+
+
+@pytest.mark.parametrize("build", [Block, Connect])
+def test_stochastic_depth_is_for_training_alone_whatever_it_was_captured_in(build):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(*[build() for _ in range(8)]).train(), torch.rand(4, 3, 8, 8)
+    module = copy.deepcopy(capture(model, x).graph_module)
+    assert not torch.equal(module(x), module(x))
+    states = model.state_dict()
+    module.load_state_dict(states)
+    assert torch.equal(module.eval()(x), model.eval()(x))
 
 
 def test_the_warning_names_the_module():
