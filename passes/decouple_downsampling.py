@@ -56,6 +56,8 @@ class DecoupleDownsampling(Pass):
                 f"its output size (kernel {conv.kernel_size}, stride {conv.stride}, padding {conv.padding}) is not "
                 "that of a pooling by its stride"
             )
+        if conv.stride[0] > 4:
+            return Skip(f"shrinks by {conv.stride[0]} at once, of which an average would leave too little")
         if not inherit.wraps_around(conv, layer.output_shape[-2:]):
             return Skip("its circular padding is wider than what a pooling leaves")
         _, note = convolved_channels(conv.in_channels, self.portion)

@@ -177,7 +177,10 @@ def _refuse_transposed(layer: Layer) -> str | None:
         return f"is grouped (groups={conv.groups})"
     if not layer.function and any(len(node.args) > 1 or node.kwargs for node in layer.nodes):
         return "is called with an output_size"
-    return None if enlargement(conv) else "does not enlarge by a whole factor"
+    factor = enlargement(conv)
+    if factor is None:
+        return "does not enlarge by a whole factor"
+    return None if factor <= 4 else f"enlarges by {factor} at once, more than a 3x3 kernel in front can stand for"
 
 
 def _refuse(layer: Layer, step: Step) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -33,13 +34,18 @@ def _pair(values: tuple[int, ...] | str) -> tuple[int, int]:
     return int(values[0]), int(values[1])
 
 
+def _span(kernel_size: tuple[int, int], dilation: tuple[int, int]) -> int:
+    return max(d * k for d, k in zip(dilation, kernel_size, strict=True))
+
+
 class Respond(Protocol):
     """A coupled upsampling's geometry: unit impulses (n, 1, h, w) to the responses (n, taps, pixels) of its taps."""
 
     @property
-    def kernel_size(self) -> tuple[int, int]: ...
-    @property
-    def dilation(self) -> tuple[int, int]: ...
+    def reach(self) -> int:
+        """Side of what its kernel spans, in pixels of the low resolution."""
+        ...
+
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
@@ -53,6 +59,10 @@ class Transposed(NamedTuple):
     @classmethod
     def of(cls, conv: nn.ConvTranspose2d) -> Transposed:
         return cls(*map(_pair, (conv.kernel_size, conv.stride, conv.padding, conv.output_padding, conv.dilation)))
+
+    @property
+    def reach(self) -> int:
+        return math.ceil(_span(self.kernel_size, self.dilation) / self.stride[0])
 
     def __call__(self, x: Tensor) -> Tensor:
         taps = single_taps(*self.kernel_size).transpose(0, 1)
@@ -68,6 +78,10 @@ class Shuffled(NamedTuple):
     @classmethod
     def of(cls, conv: nn.Conv2d, factor: int) -> Shuffled:
         return cls(_pair(conv.kernel_size), _pair(conv.dilation), factor)
+
+    @property
+    def reach(self) -> int:
+        return _span(self.kernel_size, self.dilation)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Every output pixel of a period has taps of its own: (n, phases * taps, phases)."""
@@ -86,6 +100,10 @@ class Enlarged(NamedTuple):
     def of(cls, conv: nn.Conv2d, factor: int, mode: str) -> Enlarged:
         return cls(_pair(conv.kernel_size), _pair(conv.dilation), factor, mode)
 
+    @property
+    def reach(self) -> int:
+        return math.ceil(_span(self.kernel_size, self.dilation) / self.factor)
+
     def __call__(self, x: Tensor) -> Tensor:
         enlarged = resize(self.mode, self.factor)(x)
         y = F.conv2d(enlarged, single_taps(*self.kernel_size), None, 1, "same", self.dilation)
@@ -99,8 +117,7 @@ def upsampling_projection(old: Respond, factor: int, mode: str, size: int) -> Te
     def decoupled(x: Tensor) -> Tensor:
         return period(resize(mode, factor)(convolve_taps(x, size)), factor)
 
-    reach = max(size, *(d * k for d, k in zip(old.dilation, old.kernel_size, strict=True)))
-    return projection(old, decoupled, window=2 * reach + 5)
+    return projection(old, decoupled, window=2 * max(size, old.reach) + 5)
 
 
 def shuffled_taps(weight: Tensor, factor: int) -> Tensor:

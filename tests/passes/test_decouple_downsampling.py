@@ -56,6 +56,7 @@ def test_stays_separable_on_request():
     [
         (nn.Conv2d(8, 8, 1, 2), "has a 1x1 kernel"),
         (nn.Conv2d(8, 8, 3, 2), "its output size"),
+        (nn.Conv2d(8, 8, 16, 16), "shrinks by 16 at once"),
         (nn.Conv2d(8, 8, 3, (2, 1), 1), "its output size"),
         (nn.Conv2d(8, 8, 3, 2, 1, groups=4), "is a grouped convolution (groups=4)"),
     ],

@@ -114,7 +114,10 @@ def test_refusals():
             return F.interpolate(x, scale_factor=0.5)
 
     model = chain(
-        nn.ConvTranspose2d(8, 8, 3, 2), nn.ConvTranspose2d(8, 8, 2, 2, groups=2), nn.ConvTranspose2d(8, 8, 3, 1, 1)
+        nn.ConvTranspose2d(8, 8, 3, 2),
+        nn.ConvTranspose2d(8, 8, 2, 2, groups=2),
+        nn.ConvTranspose2d(8, 8, 3, 1, 1),
+        nn.ConvTranspose2d(8, 8, 16, 8, 4),
     )
     assert_rewrites(
         DecoupleUpsampling(),
@@ -124,6 +127,7 @@ def test_refusals():
             "1": "does not enlarge by a whole factor",
             "2": "is grouped (groups=2)",
             "3": "does not enlarge by a whole factor",
+            "4": "enlarges by 8 at once, more than a 3x3 kernel in front can stand for",
         },
     )
     model = chain(nn.Upsample(scale_factor=1.5), nn.Conv2d(8, 8, 3, padding=1), Resized(), nn.Conv2d(8, 8, 1))
