@@ -320,7 +320,7 @@ class _Expanding:
             return self.rest
         has_company = self.number in self.numbers or self.has_transitions
         if visit.convolutions <= 1 and is_last and not starts and has_company:
-            return Role("head", shape=self.index)
+            return self.rest
         self.closed |= large
         return decoder
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 from torch import fx, nn
 
@@ -147,7 +148,7 @@ def find_route(flow: Flow, in_call: Counter[str]) -> Route:
         if not lists:
             route = Route(flow, units, in_call)
             openable = [visit for visit in route.visits if visit.path is not None and tree.children(visit.path)]
-        opened = lists or _too_large(openable, inside) or _hiding_networks(route, openable)
+        opened = lists or _too_large(route, openable, inside) or _hiding_networks(route, openable)
         if not opened:
             return route
         units = (units - opened) | {child for path in opened for child in tree.children(path)}
@@ -178,7 +179,7 @@ class _ModuleTree:
         return issubclass(self._containers.get(path, nn.Module), _LISTS)
 
 
-def _too_large(visits: list[Visit], inside: dict[str, Counter[float]]) -> set[str]:
+def _too_large(route: Route, visits: list[Visit], inside: dict[str, Counter[float]]) -> set[str]:
     """Units whose entry and exit are two levels apart, and units that hold all that is deeper than they are.
 
     What only goes up, with a single convolution, stays whole however far it goes: the change lies behind its children.
@@ -187,12 +188,13 @@ def _too_large(visits: list[Visit], inside: dict[str, Counter[float]]) -> set[st
     def deeper(path: str, level: float) -> int:
         return sum(count for other, count in inside[path].items() if other > level + SAME)
 
+    blocks = _Blocks(route)
     found = set()
     for visit in visits:
         path = visit.path or ""
         holds_the_rest = 0 < deeper(path, visit.deepest) == deeper("", visit.deepest)
         spans_levels = abs(visit.entry - visit.exit) > 1 + SAME and not (visit.goes_up and visit.resamples_only)
-        if spans_levels or holds_the_rest:
+        if spans_levels or (holds_the_rest and not blocks.is_one(visit)):
             found.add(path)
     return found
 
@@ -200,33 +202,36 @@ def _too_large(visits: list[Visit], inside: dict[str, Counter[float]]) -> set[st
 def _hiding_networks(route: Route, openable: list[Visit]) -> set[str]:
     """Units that hold whole U-Nets, where the network goes deeper inside its units than between them (cascades).
 
-    In a network that is U-shaped as it stands, a unit that goes deeper is a block (pooled context, a nested U), unless
-    it stands at the bottom and does most of its work further down (hourglasses, defined by recursion).
+    In a network that is U-shaped as it stands, those are at its bottom only (hourglasses, defined by recursion).
     """
     floor = max(visit.floor for visit in route.visits)
     bottom = max(visit.deepest for visit in route.visits)
-    hiding = [visit for visit in openable if visit.floor > max(visit.deepest + SAME, floor - SAME)]
     if floor <= bottom + SAME:
         return set()
-    if _goes_down_and_up(route):
-        hiding = [visit for visit in hiding if visit.deepest > bottom - SAME and _works_deeper(visit, route.flow)]
+    hiding = [visit for visit in openable if visit.floor > max(visit.deepest + SAME, floor - SAME)]
+    blocks = _Blocks(route)
+    if blocks.u_shaped:
+        hiding = [visit for visit in hiding if visit.deepest > bottom - SAME and not blocks.is_one(visit)]
     return {visit.path for visit in hiding if visit.path is not None}
 
 
-def _works_deeper(visit: Visit, flow: Flow) -> bool:
-    """Whether the call that a visit belongs to convolves more below its ends than not."""
-    balance = 0
-    for node in flow.nodes:
-        if flow.weighted[node] and any(call.key == visit.key for call in flow.calls[node]):
-            deeper = (flow.level[node] or 0) > visit.deepest + SAME
-            balance += flow.weighted[node] if deeper else -flow.weighted[node]
-    return balance > 0
+class _Blocks:
+    """Tells blocks that look at a far smaller copy of their features (pooled context) from nested networks.
 
+    Attributes:
+        u_shaped: whether the network goes down and up again between or inside its units as they stand.
+        step: the furthest that it goes down there at once.
+    """
 
-def _goes_down_and_up(route: Route) -> bool:
-    descended = False
-    for visit in route.visits:
-        descended |= visit.goes_down
-        if descended and visit.goes_up:
-            return True
-    return False
+    def __init__(self, route: Route):
+        self.flow = route.flow
+        downs = [i for i, visit in enumerate(route.visits) if visit.goes_down]
+        ups = [i for i, visit in enumerate(route.visits) if visit.goes_up]
+        self.u_shaped = bool(downs and ups) and downs[0] < ups[-1]
+        self.step = max((visit.exit - visit.entry for visit in route.visits), default=0)
+
+    def is_one(self, visit: Visit) -> bool:
+        """Whether a unit of a U-shaped network goes further down at once than the network does anywhere."""
+        known = [level for node in visit.nodes if (level := self.flow.level[node]) is not None]
+        furthest = max((after - before for before, after in pairwise([visit.entry, *known])), default=0)
+        return self.u_shaped and not visit.changes_level and furthest > self.step + SAME
