@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import fx
 
 from .flow import NOWHERE, is_deeper
-from .roles import Role
+from .role import Role
 from .skips import Bypasses, LongSkip
 
 

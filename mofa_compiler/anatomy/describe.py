@@ -9,7 +9,7 @@ from itertools import pairwise
 from .description import Level, SkipConnection, Stage, Transition, Unit, UShape
 from .flow import SAME
 from .membership import Membership, stage_name
-from .roles import Role
+from .role import Role
 from .skips import LongSkip
 from .units import Route, Visit
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from torch import fx
 
 from .flow import SAME
-from .roles import Role
+from .role import Role
 from .units import Route, Visit
 
 _PER_PASS = ("encoder", "bottleneck", "decoder", "bridge")

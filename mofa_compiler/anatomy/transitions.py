@@ -12,7 +12,7 @@ from torch import fx
 
 from .description import Stage
 from .flow import NOWHERE, SAME, Flow
-from .roles import Role
+from .role import Role
 from .units import Route
 
 

@@ -235,3 +235,9 @@ class _Blocks:
         known = [level for node in visit.nodes if (level := self.flow.level[node]) is not None]
         furthest = max((after - before for before, after in pairwise([visit.entry, *known])), default=0)
         return self.u_shaped and not visit.changes_level and furthest > self.step + SAME
+
+
+def convolutions_at(flow: Flow, visit: Visit, level: float) -> int:
+    """How many convolutions of a visit run at a level."""
+    levels = ((flow.level[node], flow.weighted[node]) for node in visit.nodes)
+    return sum(weighted for known, weighted in levels if known is not None and abs(known - level) < SAME)
