@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dataclasses
 import inspect
 import re
 import sys
@@ -39,7 +40,29 @@ class Library:
             BundleError: its source is not to be had, or needs something beyond torch.
         """
         autograd = getattr(function, "autograd_function", None)
-        return f"{self.copy(autograd)}.apply" if autograd is not None else self.copy(function)
+        if autograd is not None:
+            return f"{self.copy(autograd)}.apply"
+        if not dataclasses.is_dataclass(function):
+            return self.copy(function)
+        before = dict(self.sections), dict(self.imports), dict(self._objects)
+        try:
+            return self.copy(function)
+        except BundleError:
+            self.sections, self.imports, self._objects = before
+            return self._plain_dataclass(function)
+
+    def _plain_dataclass(self, kind: Any) -> str:
+        """A dataclass of the same name and fields, for one whose methods need more than a bundle can carry."""
+        name = str(kind.__name__)
+        if self._objects.setdefault(name, kind) is not kind:
+            raise BundleError(f"the network uses two different things called {name!r}: rename one of them")
+        lines = ["@dataclass", f"class {name}:"]
+        for field in dataclasses.fields(kind):
+            default = f" = {literal(field.default)}" if isinstance(field.default, _SIMPLE) else ""
+            lines.append(f"    {field.name}: Any{default}")
+        self.imports |= {"dataclass": "from dataclasses import dataclass", "Any": "from typing import Any"}
+        self.sections[name] = "\n".join(lines)
+        return name
 
     def copy(self, thing: Any) -> str:
         """Take a function or class along, with what it uses; returns its name."""

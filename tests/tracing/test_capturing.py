@@ -291,7 +291,7 @@ def test_plain_tensor_attributes():
 
 
 def test_tensors_that_are_made_tensors():
-    model, x = Sizes(lambda x: torch.as_tensor(x) + torch.asarray(x, dtype=torch.float32)), torch.rand(1, 3, 8, 8)
+    model, x = Sizes(lambda x: torch.as_tensor(x) + torch.asarray(x, requires_grad=True)), torch.rand(1, 3, 8, 8)
     assert torch.equal(capture(model, x).graph_module(x), model(x))
 
 
