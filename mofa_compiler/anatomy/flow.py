@@ -6,7 +6,7 @@ package is said in terms of it: what lies on it, where something leaves it and w
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any, NamedTuple
 
 from torch import fx, nn
@@ -134,12 +134,12 @@ class Flow:
 
     def levels_in_paths(self) -> dict[str, Counter[float]]:
         """How many main-path nodes lie on each level inside each module path; "" is the whole network."""
-        inside: dict[str, Counter[float]] = {"": Counter()}
+        inside: defaultdict[str, Counter[float]] = defaultdict(Counter)
         for node in self.main:
             level = self.level[node] or 0
             inside[""][level] += 1
             for path in {call.path for call in self.calls[node]}:
-                inside.setdefault(path, Counter())[level] += 1
+                inside[path][level] += 1
         return inside
 
 
