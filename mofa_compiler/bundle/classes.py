@@ -63,7 +63,7 @@ class Classes:
         paper = {"PartialConv2d", "PConv2d", "PDWConv2d"}
         self._taken = {root_name, "Model", "Chain", *paper, *library.sections, *naming.RESERVED}
         containers = [part for part in tree.root.walk() if part.layer is None and part.tensor is None]
-        self._shapes = {part.path: self._form(part) for part in containers}
+        self._shapes = {part.path: self._form(self._first(part)) for part in containers}
         for part in containers:
             self._shapes[part.path].body = self._body(part)
 

@@ -84,6 +84,8 @@ def _print_headline(report: Mapping[str, Any], console: Console, width: int) -> 
     console.print(table)
     console.print()
     print_lines(console, wrap(text.accuracy(report), width))
+    if costs := text.costs(report):
+        print_lines(console, wrap(costs, width), "yellow")
     print_lines(console, wrap(text.shape_of_network(report["anatomy"]), width), "dim")
     for part in report["opaque"]:
         print_lines(console, wrap(f"not seen into: {part['path']} ({part['cause']})", width, 0, 4), "yellow")

@@ -86,6 +86,14 @@ def stage_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def costs(report: Mapping[str, Any]) -> str:
+    """A sentence where the roadmap makes the network cost more than before; else empty."""
+    before, after = report["before"]["macs"], report["after"]["macs"]
+    if after <= before:
+        return ""
+    return f"More MACs than before ({change(before, after)}): measure whether it is faster where it will run."
+
+
 def shape_of_network(anatomy: Mapping[str, Any]) -> str:
     """One sentence: a U-Net or not, and why."""
     return f"{'A U-Net' if anatomy['is_unet'] else 'Not a U-Net'}: {anatomy['reason']}."

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures import PMRID, NAFNet, UNet
-from mofa_compiler import apply, capture
+from mofa_compiler import apply, capture, load
 from mofa_compiler.bundle import emit
 from mofa_compiler.errors import BundleError
 
@@ -707,3 +707,25 @@ def test_wrapped_functions_and_constants() -> None:
 
     source, _ = round_trip(Net())
     assert "def doubled(x: Tensor) -> Tensor:" in source
+
+
+class Registered(nn.Module):
+    """A layer under two names, the second of which is called, as in nnU-Net."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()
+        self.all_modules = nn.Sequential(self.conv, self.act)
+
+    def forward(self, x):
+        return self.all_modules(x)
+
+
+def test_what_stands_for_a_layer_with_two_names_has_both(tmp_path):
+    body = [nn.Sequential(Registered(3, 8), Registered(8, 8)), nn.MaxPool2d(2), Registered(8, 16), Registered(16, 16)]
+    model = nn.Sequential(*body, nn.ConvTranspose2d(16, 8, 2, 2), Registered(8, 8), nn.Conv2d(8, 3, 3, padding=1))
+    result = apply(model.eval(), "mofa", torch.rand(1, 3, 16, 16))
+    loaded = load(result.save(tmp_path / "bundle"))
+    x = torch.rand(1, 3, 16, 24)
+    assert torch.equal(loaded(x), result.model(x))
+    assert loaded[3].conv is loaded[3].all_modules[0]

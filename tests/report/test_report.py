@@ -18,6 +18,7 @@ from torch import nn
 
 from architectures import NAFNet
 from mofa_compiler import Roadmap, apply
+from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.report import data, markdown, terminal, text
 
 
@@ -283,3 +284,11 @@ def test_colours_only_where_wanted(report: dict[str, Any], monkeypatch: pytest.M
     monkeypatch.setenv("NO_COLOR", "1")
     assert not re.search(r"\x1b\[[\d;]*3\dm", printed(report, 80, colour=True))
     assert "\x1b" not in printed(report, 80)
+
+
+def test_a_network_that_costs_more_than_before_is_told():
+    report = apply(NAFNet(width=8), [SepConvToPConv(portion=1)], torch.rand(1, 3, 32, 32)).report
+    assert report["after"]["macs"] > report["before"]["macs"]
+    assert "More MACs than before (+" in markdown.render(report)
+    cheaper = apply(NAFNet(width=8), "paper-nafnet", torch.rand(1, 3, 32, 32)).report
+    assert "More MACs" not in markdown.render(cheaper)
