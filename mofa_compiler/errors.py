@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -10,7 +11,6 @@ from pathlib import Path
 
 _PATHS = sysconfig.get_paths()
 _SITES = tuple(f"{_PATHS[kind]}/" for kind in ("purelib", "platlib"))
-_TORCH = tuple(f"{site}torch/" for site in _SITES)
 _OURS = f"{Path(__file__).resolve().parent}/"
 
 
@@ -71,6 +71,7 @@ def source_line(error: BaseException) -> str:
 
 
 def _is_machinery(filename: str) -> bool:
-    if filename.startswith((_OURS, *_TORCH, "<")):
+    torch = getattr(sys.modules.get("torch"), "__file__", None)
+    if filename.startswith((_OURS, "<")) or (torch and filename.startswith(f"{Path(torch).parent}/")):
         return True
     return filename.startswith(f"{_PATHS['stdlib']}/") and not filename.startswith(_SITES)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx, nn
 
-from ..errors import BundleError
 from ..layers import PartialConv2d
 from . import naming
 from .construct import Slot, constructor
@@ -18,9 +17,6 @@ from .lifting import lift, skeleton
 from .regions import Region, Regions, other_functions
 from .tree import Part, Tree
 from .values import literal
-
-_LARGEST_CONSTANT = 256
-"""Elements of a non-persistent buffer that are written into the source"""
 
 CHAIN = '''class Chain(nn.Sequential):
     """Modules that run one after another, by name."""
@@ -326,7 +322,7 @@ def _tensor(part: Part) -> str:
     assert tensor is not None
     dtype = "" if tensor.is_floating_point() and part.persistent else f", dtype={tensor.dtype}"
     if not part.persistent:
-        return _constant(part.path, tensor, dtype)
+        return _constant(tensor, dtype)
     dimensions = ", ".join(Slot.mark(f"{part.name}:channels", n) if n > 1 else str(n) for n in tensor.shape)
     value = f"torch.empty({dimensions or '()'}{dtype})"
     if not isinstance(tensor, nn.Parameter):
@@ -334,16 +330,11 @@ def _tensor(part: Part) -> str:
     return f"nn.Parameter({value})" if tensor.requires_grad else f"nn.Parameter({value}, requires_grad=False)"
 
 
-def _constant(path: str, tensor: torch.Tensor, dtype: str) -> str:
+def _constant(tensor: torch.Tensor, dtype: str) -> str:
     values = tensor.detach().cpu()
     if values.numel() and bool((values == values.flatten()[0]).all()):
         return f"torch.full({literal(tuple(values.shape))}, {literal(values.flatten()[0].item())}{dtype})"
     if values.dim() > 1 and len(values) > 1 and bool((values == values[:1]).all()):  # one filter for every channel, say
         times = literal((len(values), *[1] * (values.dim() - 1)))
-        return f"{_constant(path, values[:1], dtype)}.repeat{times}"
-    if values.numel() > _LARGEST_CONSTANT:
-        raise BundleError(
-            f"{path} is a buffer of {values.numel()} values that is not saved with the state_dict (persistent=False), "
-            "too many to write into source: register it with persistent=True"
-        )
+        return f"{_constant(values[:1], dtype)}.repeat{times}"
     return f"torch.tensor({literal(values.tolist())}{dtype})"

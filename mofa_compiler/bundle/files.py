@@ -27,6 +27,7 @@ from ..report.data import versions
 from ..report.markdown import render as render_markdown
 from .recipe import FILE, read_recipe, recipe
 from .source import emit
+from .tree import carried
 
 if TYPE_CHECKING:
     from ..compiler import Progress, Result
@@ -75,7 +76,7 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
             (scratch / name).write_text(text + "\n", encoding="utf-8")
         tell("writing weights", 2, 4)
         metadata = {"format": "pt", "mofa": versions()["mofa-compiler"]}
-        save_file(_weights(result.model), scratch / WEIGHTS, metadata)
+        save_file(_weights(result), scratch / WEIGHTS, metadata)
         (scratch / WEIGHTS).chmod(0o666 & ~_umask())  # safetensors keeps what it writes to the owner
         tell("checking", 3, 4)
         _check(scratch, result)
@@ -129,11 +130,17 @@ def _keymap(result: Result) -> dict[str, Any]:
     return {"schema": "mofa-keymap/1", "keys": keys}
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """The state_dict as safetensors takes it: on the CPU, contiguous, no two sharing memory."""
+def _state(result: Result) -> dict[str, Tensor]:
+    """The state_dict of the saved model: that of `result.model`, and constants too large for source."""
+    constants = {path: result.model.get_buffer(path) for path in sorted(carried(result.rewritten.program))}
+    return {**result.model.state_dict(), **constants}
+
+
+def _weights(result: Result) -> dict[str, Tensor]:
+    """The state as safetensors takes it: on the CPU, contiguous, no two sharing memory."""
     weights: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for key, value in model.state_dict().items():
+    for key, value in _state(result).items():
         tensor = value.detach().cpu().contiguous()
         place = tensor.untyped_storage().data_ptr()
         weights[key] = tensor.clone() if place in seen else tensor
@@ -177,7 +184,7 @@ def _check(folder: Path, result: Result) -> None:
     """Refuse a bundle that does not compute what `result.model` computes."""
     saved = _load(folder)
     sys.modules.pop(type(saved).__module__, None)
-    theirs, ours = saved.state_dict(), result.model.state_dict()
+    theirs, ours = saved.state_dict(), _state(result)
     if theirs.keys() != ours.keys():
         differing = sorted(theirs.keys() ^ ours.keys())[:5]
         raise BundleError(f"the written source has other state_dict keys, {differing}: a bug, please report it")

@@ -58,6 +58,24 @@ class Part:
             yield from child.walk()
 
 
+_LARGEST_CONSTANT = 256
+"""Elements of a non-persistent buffer that are written into the source"""
+
+
+def carried(program: Program) -> frozenset[str]:
+    """Paths of constants that are in no state_dict and too large for source: they go into a bundle's weights."""
+    read = {str(node.target) for node in program.graph.nodes if node.op == "get_attr"}
+    return frozenset(path for path in read & program.transient if not _is_short(program.tensor(path)))
+
+
+def _is_short(tensor: Tensor) -> bool:
+    """Whether a constant is written in few elements: one for all, one slice for all, or not many."""
+    alike = tensor.numel() > 0 and bool((tensor == tensor.flatten()[0]).all())
+    if tensor.dim() > 1 and len(tensor) > 1 and bool((tensor == tensor[:1]).all()):
+        return _is_short(tensor[:1])
+    return alike or tensor.numel() <= _LARGEST_CONSTANT
+
+
 class Tree:
     """All parts by path; layers and tensors are those of `module`, which the user may have trained since."""
 
@@ -68,6 +86,7 @@ class Tree:
         self._called = {str(node.target) for node in program.graph.nodes if node.op == "call_module"}
         self._read = {str(node.target) for node in program.graph.nodes if node.op == "get_attr"}
         self._called_ids = {id(program.modules[path]) for path in self._called}
+        self.carried = carried(program)
         for path in sorted((*program.containers, *program.modules, *program.tensors), key=self._order()):
             self._add(path, module)
         self._drop(self.root)
@@ -99,7 +118,8 @@ class Tree:
         if path in program.tensors:
             owner, _, name = path.rpartition(".")
             tensor = getattr(module.get_submodule(owner), name)
-            part = Part(path, nn.Module, tensor=tensor, persistent=path not in program.transient)
+            persistent = path not in program.transient or path in self.carried
+            part = Part(path, nn.Module, tensor=tensor, persistent=persistent)
             part.same = id(tensor)
         elif path in program.containers and path not in self._called:
             part = Part(path, program.containers[path])

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from architectures import PMRID, NAFNet, UNet
@@ -513,18 +514,22 @@ def test_buffers() -> None:
     assert set(built.state_dict()) == {"mean", "index"}
 
 
-def test_a_large_transient_buffer_is_refused() -> None:
+def test_constants_too_large_for_source_are_in_the_weights(tmp_path: Path) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.register_buffer("grid", torch.rand(32, 32), persistent=False)
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+            self.register_buffer("index", torch.randperm(1024), persistent=False)
+            self.table = nn.Parameter(torch.rand(1024))
 
         def forward(self, x: Tensor) -> Tensor:
-            return x + self.grid
+            return self.conv(x) + self.table[self.index].view(32, 32) * torch.tensor([[0.5] * 31 + [1.0]] * 32)
 
-    program = capture(Net(), torch.rand(1, 4, 32, 32))
-    with pytest.raises(BundleError, match="grid is a buffer of 1024 values"):
-        emit(program, program.graph_module)
+    result = apply(Net().eval(), "mofa", torch.rand(1, 4, 32, 32))
+    folder = result.save(tmp_path / "bundle")
+    assert set(load_file(folder / "model.safetensors")) == {*result.model.state_dict(), "index"}
+    x = torch.rand(1, 4, 32, 32)
+    assert torch.equal(load(folder)(x), result.model(x))
 
 
 def test_a_transient_filter_for_every_channel_is_written_once() -> None:
