@@ -105,7 +105,8 @@ def example_call(model: nn.Module, example_inputs: ExampleInputs) -> CallSpec:
         by_name = all(isinstance(key, str) and (key in known or takes_any) for key in example_inputs)
         call = CallSpec((), dict(example_inputs)) if by_name else CallSpec((dict(example_inputs),))
     else:
-        call = CallSpec((example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs))
+        several = isinstance(example_inputs, Sequence) and not isinstance(example_inputs, str)
+        call = CallSpec(tuple(example_inputs) if several else (example_inputs,))
     bound_call(model, call)
     for index, value in enumerate(call.args):
         _check(value, f"example input {index}")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from torch import fx
 
 if TYPE_CHECKING:
     from ..anatomy import Anatomy, Stage
@@ -32,18 +29,18 @@ class UShape:
 
 @dataclass(frozen=True)
 class StageSkip:
-    """A long skip connection by the stages that it joins; None where a node is in no stage.
+    """A long skip connection by the stages that it joins.
 
     Attributes:
-        source: the stage that makes what is skipped.
-        target: the stage that reads the merge.
+        source: the stage that it comes from.
+        target: the stage that it leads into.
         kind: name of the merging operation: "cat", "add", ...
         level: level of the merge, None where it is no image.
         source_node, target_node: names of the graph nodes.
     """
 
-    source: str | None
-    target: str | None
+    source: str
+    target: str
     kind: str
     level: float | None
     source_node: str
@@ -74,7 +71,11 @@ def structure(network: Network) -> Structure:
     passes = tuple(shape for shape in passes if shape.descending or shape.bottom or shape.ascending)
     placed = {name for shape in passes for name in (*shape.descending, shape.bottom, *shape.ascending)}
     aside = tuple(stage.name for stage in anatomy.stages if stage.name not in placed)
-    return Structure(passes, tuple(_skips(network)), aside)
+    skips = (
+        StageSkip(skip.source_stage, skip.target_stage, skip.kind, skip.level, skip.source, skip.target)
+        for skip in anatomy.skips
+    )
+    return Structure(passes, tuple(skips), aside)
 
 
 def _u_shape(index: int, anatomy: Anatomy) -> UShape:
@@ -98,31 +99,3 @@ def _u_shape(index: int, anatomy: Anatomy) -> UShape:
 def _level(stage: Stage) -> int:
     assert stage.level is not None
     return stage.level
-
-
-def _skips(network: Network) -> Iterable[StageSkip]:
-    nodes = {node.name: node for node in network.program.graph.nodes}
-    for skip in network.anatomy.skips:
-        yield StageSkip(
-            source=_stage_near(nodes[skip.source], network.anatomy, lambda node: node.all_input_nodes),
-            target=_stage_near(nodes[skip.target], network.anatomy, lambda node: node.users),
-            kind=skip.kind,
-            level=skip.level,
-            source_node=skip.source,
-            target_node=skip.target,
-        )
-
-
-def _stage_near(start: fx.Node, anatomy: Anatomy, following: Callable[[fx.Node], Iterable[fx.Node]]) -> str | None:
-    """The stage of a node, or of the nearest one in a direction that is in one: a merge often lies in no module."""
-    reached, seen = [start], {start}
-    for node in reached:
-        stack = list((node.meta.get("nn_module_stack") or {"": ("", None)}).values())
-        path = str(node.target) if node.op == "call_module" else stack[-1][0]
-        stage = anatomy.stage_of(path)
-        if stage is not None:
-            return stage.name
-        fresh = [other for other in following(node) if other not in seen]
-        seen.update(fresh)
-        reached += fresh
-    return None

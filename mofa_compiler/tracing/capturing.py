@@ -25,7 +25,24 @@ from .randomness import check_repeatable
 from .state import copied, drop_unread, preserved, random_states, split_state
 from .tracer import Tracer, UnfitError
 
-_TRACING = threading.Lock()
+
+class _Lock:
+    """One trace at a time, by whom."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.owner: int | None = None
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self.owner = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self.owner = None
+        self._lock.release()
+
+
+_TRACING = _Lock()
 
 
 def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
@@ -47,6 +64,10 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
     """
     if type(model).__name__ == "OptimizedModule" and isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
         model = inner  # torch.compile's wrapper
+    if not isinstance(model, nn.Module):
+        raise CaptureError(f"expected an nn.Module, got a {type(model).__name__}")
+    if _TRACING.owner == threading.get_ident():
+        raise CaptureError("capture() is called by a forward that is being captured: capture one of the two alone")
     call = specs(example_call(model, example_inputs))
     if model._forward_hooks or model._forward_pre_hooks:
         raise CaptureError(
@@ -102,10 +123,9 @@ def _traced(model: nn.Module, call: CallSpec) -> tuple[fx.Graph, dict[str, Tenso
 def _compare_modes(model: nn.Module, graph: fx.Graph, call: CallSpec) -> None:
     """Let what can follow the mode at run time do so, and warn about the rest."""
     mode, other_mode = ("train", "eval") if model.training else ("eval", "train")
-    other = copied(model).train(not model.training)
     try:
-        theirs = _traced_somehow(other, call)
-    except CaptureError as error:
+        theirs = _traced_somehow(copied(model).train(not model.training), call)
+    except Exception as error:  # also what cannot be copied
         found = f"cannot be traced in {other_mode} mode ({error})"
     else:
         different = follow_mode(graph, theirs, model.training)

@@ -24,13 +24,15 @@ class CaptureWarning(UserWarning):
 def asks_for_mode(model: nn.Module) -> bool:
     """Whether code of the model's own classes, not torch's, mentions `training`."""
     own = {kind for module in model.modules() for kind in type(module).__mro__ if not _is_torch(kind)}
-    functions = (inspect.unwrap(value) for kind in own for value in vars(kind).values() if callable(value))
+    held = (value for kind in own for value in vars(kind).values())
+    plain = (getattr(value, "fget", None) or getattr(value, "__func__", value) for value in held)
+    functions = (inspect.unwrap(value) for value in plain if callable(value))
     return any(_mentions_training(function.__code__) for function in functions if inspect.isfunction(function))
 
 
 def _mentions_training(code: CodeType) -> bool:
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return "training" in code.co_names or any(map(_mentions_training, inner))
+    return "training" in (*code.co_names, *code.co_consts) or any(map(_mentions_training, inner))
 
 
 def _is_torch(kind: type) -> bool:
@@ -112,16 +114,20 @@ class _Trace:
         self.noise: set[fx.Node] = set()
         self.passed: set[fx.Node] = set()
         self.masked: list[fx.Node] = []
+        products: set[fx.Node] = set()
         for node in graph.nodes:
             sources = [source for source in node.all_input_nodes if isinstance(source.meta.get("val"), Tensor)]
             noisy = [source for source in sources if source in self.noise]
             if makes_noise(node) or (noisy and len(noisy) == len(sources)):
                 self.noise.add(node)
-            elif node.target in _NEUTRAL or (noisy and _scales(node)):
+            elif noisy and _scales(node):
+                products.add(node)
+            elif node.target in _NEUTRAL:
                 self.passed.add(node)
+        self.passed |= products
         for node in graph.nodes:
             beside = [*node.all_input_nodes, *node.users]
-            if _scales(node) and len(node.all_input_nodes) == 1 and not self.passed.isdisjoint(beside):
+            if _scales(node) and len(node.all_input_nodes) == 1 and not products.isdisjoint(beside):
                 self.passed.add(node)  # by the probability of being kept
         idle: set[fx.Node] = set()
         for node in reversed(graph.nodes):

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
-from torch.fx.proxy import TraceError
 
 
 def check_bool(value: object, traced: bool) -> None:
@@ -82,7 +81,10 @@ class ShapedProxy(fx.Proxy):
             return getattr(self.tracer.device, name)  # not that of the meta tensors which stand for values
         elif name.startswith("__"):
             raise AttributeError(name)
-        return ShapedAttribute(self, name)
+        attribute = ShapedAttribute(self, name)
+        if name == "shape":
+            _ = attribute.node  # read now: an operation in place may change it
+        return attribute
 
     def _type(self, *args: Any, **kwargs: Any) -> Any:
         if args or kwargs:
@@ -92,7 +94,7 @@ class ShapedProxy(fx.Proxy):
     def _decide(self, convert: Callable[[Any], Any], check: Callable[..., Any]) -> Any:
         value = self.value
         if value is None or isinstance(value, Tensor):
-            raise TraceError(f"{convert.__name__}() of the values of a tensor")
+            raise self.tracer.failure(f"{convert.__name__}() of the values of a tensor")
         decided = convert(value)
         self.tracer.create_proxy("call_function", check, (self, decided if check is check_bool else value), {})
         return decided
@@ -112,13 +114,29 @@ class ShapedProxy(fx.Proxy):
         return float(self._decide(float, check_value))
 
     def __format__(self, spec: str) -> str:
-        return format(self._decide(_itself, check_value), spec) if _is_number(self.value) else object.__repr__(self)
+        return format(self._decide(_itself, check_value), spec) if _is_number(self.value) else format(str(self), spec)
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray[Any, Any]:
         return np.asarray(self._decide(_itself, check_value))
 
     def __hash__(self) -> int:
-        return id(self)
+        return hash(self._decide(_itself, check_value)) if _is_plain(self.value) else id(self)
+
+    def __str__(self) -> str:
+        return self._text(str)
+
+    def __repr__(self) -> str:
+        return self._text(repr)
+
+    def _text(self, write: Callable[[Any], str]) -> str:
+        if isinstance(self.value, torch.device):
+            return write(self.tracer.device)
+        return write(self._decide(_itself, check_value)) if _is_plain(self.value) else f"Proxy({self.node.name})"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in ("node", "tracer", "root", "attr", "_node"):
+            raise self.tracer.failure(f"forward assigns {name!r} of a tensor, which a graph does not keep")
+        object.__setattr__(self, name, value)
 
     def __ceil__(self) -> Any:
         return self.tracer.create_proxy("call_function", math.ceil, (self,), {})
@@ -135,7 +153,7 @@ class ShapedProxy(fx.Proxy):
     def __len__(self) -> int:
         value = self.value
         if value is None:
-            raise TraceError("len() of an unknown value")
+            raise self.tracer.failure("len() of an unknown value")
         if _length_may_change(self):
             self.tracer.create_proxy("call_function", check_length, (self, len(value)), {})
         return len(value)
@@ -149,7 +167,7 @@ class ShapedProxy(fx.Proxy):
         if isinstance(self.value, (tuple, list)):
             return any(bool(each == item) for each in self)
         if not isinstance(self.value, dict):
-            raise TraceError("`in` a value that is not known")
+            raise self.tracer.failure("`in` a value that is not known")
         return item in self.value.keys()  # noqa: SIM118 - for the type checker
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -176,13 +194,28 @@ class ShapedAttribute(ShapedProxy):
 
 def _augmented(operation: Callable[[Any, Any], Any]) -> Callable[[ShapedProxy, Any], Any]:
     def assign(self: ShapedProxy, other: Any) -> Any:
-        target = operation if isinstance(self.value, Tensor) else getattr(operator, operation.__name__[1:])
+        name = operation.__name__[1:]
+        plain = getattr(operator, name, None) or getattr(operator, f"{name}_")  # and_, or_
+        target = operation if isinstance(self.value, Tensor) else plain
         return self.tracer.create_proxy("call_function", target, (self, other), {})
 
     return assign
 
 
-_IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor")
+_IN_PLACE = (
+    "iadd",
+    "isub",
+    "imul",
+    "itruediv",
+    "ifloordiv",
+    "imod",
+    "ipow",
+    "iand",
+    "ior",
+    "ixor",
+    "ilshift",
+    "irshift",
+)
 IN_PLACE: frozenset[Callable[..., Any]] = frozenset(getattr(operator, name) for name in (*_IN_PLACE, "setitem"))
 
 for _name in _IN_PLACE:
@@ -194,20 +227,30 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _is_plain(value: object) -> bool:
+    """Whether a value is one that code may look up or write out: numbers, text, and tuples of them."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, (int, float, str))
+
+
 def _itself(value: Any) -> Any:
     return value
 
 
 def _length_may_change(proxy: ShapedProxy) -> bool:
-    """Whether a value's length depends on the input's size: a tensor's does, and that of a tensor cut into pieces."""
+    """Whether a value's length may depend on the input's size, as that of a tensor cut into pieces does."""
     node, value = proxy.node, proxy.value
     if isinstance(value, Tensor):
         return True
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if name not in ("chunk", "split", "unbind", "tensor_split", "split_with_sizes"):
+    if isinstance(value, (torch.Size, dict)) or hasattr(value, "_fields"):
         return False
+    if node.op == "call_module":
+        return str(node.target) in proxy.tracer.opaque  # torch's own layers return as many values always
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     dim: object = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
-    return not (isinstance(dim, int) and dim == 1)  # channels are the network's own
+    cut = name in ("chunk", "split", "unbind", "tensor_split", "split_with_sizes") and dim == 1
+    return not (cut and all(piece.ndim == 4 for piece in value))  # an image's channels are the network's own
 
 
 del _name

@@ -53,7 +53,7 @@ def check_repeatable(graph: fx.Graph, name: str, *, drew: bool) -> None:
     Args:
         graph: the network.
         name: what to call it.
-        drew: whether forward drew Python's or numpy's random numbers.
+        drew: whether forward drew random numbers of Python's, numpy's or torch's that the graph does not draw.
 
     Raises:
         CaptureError: it does; the message names the operation.
@@ -61,7 +61,8 @@ def check_repeatable(graph: fx.Graph, name: str, *, drew: bool) -> None:
     advice = "pass what is drawn as an input, or switch the noise off"
     if drew:
         raise CaptureError(
-            f"{name} draws Python's or numpy's random numbers in forward, in eval mode: its output is another one at "
+            f"{name} draws random numbers in forward (Python's, numpy's, or torch's as a constant), in eval mode: its "
+            "output is another one at "
             f"every call, and nothing could be compared with it; {advice}"
         )
     pending = [node for node in graph.nodes if node.op == "output"]

@@ -49,9 +49,9 @@ def preserved(model: nn.Module) -> Iterator[None]:
 
 
 def random_states() -> tuple[object, ...]:
-    """The states of Python's and numpy's global generators, in a form that can be compared."""
+    """The states of Python's, numpy's and torch's global generators, in a form that can be compared."""
     state: Any = np.random.get_state()
-    return random.getstate(), state[1].tobytes(), state[2]
+    return random.getstate(), state[1].tobytes(), state[2], torch.get_rng_state().numpy().tobytes()
 
 
 def _containers(model: nn.Module) -> list[Any]:

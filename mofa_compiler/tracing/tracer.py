@@ -8,6 +8,7 @@ import operator
 import threading
 from collections import ChainMap, OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,13 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..errors import CaptureError, one_line, source_line
 from ..evaluation import evaluate_anyhow, wants_values
-from ..inputs import InputSpec, map_tree, rebind
+from ..inputs import InputSpec, map_tree, rebind, tensor_leaves
 from ..layers import PartialConv2d
 from .naming import describe
 from .proxies import IN_PLACE, ShapedProxy, check_argument, check_length
+from .randomness import makes_noise
 
+_FROM_HOOK = "forward uses a tensor that a hook has kept from another call"
 _DICTS = (dict, OrderedDict, defaultdict, immutable_dict)
 
 
@@ -52,6 +55,8 @@ class Tracer(fx.Tracer):
         self.device = next((tensor.device for _, tensor in reversed(held)), torch.device("cpu"))
         self.current: fx.Node | None = None
         self.without_gradient: set[fx.Node] = set()
+        self.failures: list[Exception] = []
+        self.layers = {id(module): _attributes(module) for module in self.modules.values()}
         self.autocast = _autocast()
         self.thread = threading.get_ident()
 
@@ -66,8 +71,25 @@ class Tracer(fx.Tracer):
 
     def trace(self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         graph = super().trace(root, concrete_args)
+        self._check_failures()
+        lost = next((s for node in graph.nodes for s in node.all_input_nodes if s._erased), None)
+        if lost is not None:
+            raise TraceError(
+                f"a value of a part that could not be traced ({', '.join(self.opaque)}) is used outside of it"
+            )
         _detach(graph, self.without_gradient)
         return graph
+
+    def failure(self, message: str) -> TraceError:
+        """An error to raise; kept, so that forward cannot swallow it and go another way than it would without us."""
+        error = TraceError(message)
+        self.failures.append(error)
+        return error
+
+    def _check_failures(self) -> None:
+        if self.failures:
+            error = self.failures[-1]
+            raise TraceError(f"forward catches the error that stops the tracer ({one_line(error)})") from error
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, (_ConvNd, PartialConv2d)) or super().is_leaf_module(m, module_qualified_name):
@@ -86,6 +108,14 @@ class Tracer(fx.Tracer):
                 return self.create_node("get_attr", path, (), {})
             if isinstance(a, nn.Parameter):
                 raise CaptureError(_made_anew("a parameter"))
+            if a.is_meta:
+                raise TraceError(_FROM_HOOK)
+            if a.grad_fn is not None:
+                raise TraceError(
+                    "forward computes with weights that it does not read as attributes (self.parameters())"
+                )
+        if isinstance(a, fx.Proxy) and a.tracer is not self:
+            raise TraceError("forward uses a value that is cached outside of the model from another trace")
         if isinstance(a, np.generic):
             return a.item()  # a graph's code would not know numpy
         if isinstance(a, dict) and type(a) not in _DICTS and all(isinstance(key, str) for key in a):
@@ -101,13 +131,18 @@ class Tracer(fx.Tracer):
         if kind in ("placeholder", "output"):
             return node
         if not torch.is_grad_enabled():
+            self._check_write(node)
             self.without_gradient.add(node)
         outer, self.current = self.current, node
+        drawing = torch.random.fork_rng(devices=[]) if makes_noise(node) else nullcontext()
         try:
-            node.meta["val"] = evaluate_anyhow(node, self, compute=target in self.opaque)
+            with drawing:
+                node.meta["val"] = evaluate_anyhow(node, self, compute=target in self.opaque)
         except Exception as error:
             self.graph.erase_node(node)
-            raise UnfitError(f"{describe(node)} fails: {one_line(error)}") from error
+            unfit = UnfitError(f"{describe(node)} fails: {one_line(error)}")
+            self.failures.append(unfit)
+            raise unfit from error
         finally:
             self.current = outer
         return node
@@ -126,8 +161,13 @@ class Tracer(fx.Tracer):
             args, kwargs = tuple(kwargs.values()), {}  # conv(input=x): passes look for what a layer reads in its args
         last = next(iter(reversed(self.graph.nodes)))
         stack = dict(self.module_stack)
+        self._check_attributes(m, path)
         try:
-            return super().call_module(m, forward, args, kwargs)
+            result = super().call_module(m, forward, args, kwargs)
+            self._check_failures()
+            if any(tensor.is_meta for tensor in tensor_leaves(result)):
+                raise TraceError(_FROM_HOOK)
+            return result
         except CaptureError:
             raise
         except Exception as error:
@@ -141,7 +181,21 @@ class Tracer(fx.Tracer):
             self.module_stack.update(stack)
             self.opaque = {p: cause for p, cause in self.opaque.items() if not p.startswith(f"{path}.")}
             self.opaque[path] = one_line(error) + source_line(error)
+            self.failures.clear()
             return self.create_proxy("call_module", path, args, kwargs)
+
+    def _check_attributes(self, m: nn.Module, path: str) -> None:
+        """A leaf runs as the user built it: what forward sets on it before a call would be lost."""
+        if self.is_leaf_module(m, path) and (changed := _changed(self.layers[id(m)], _attributes(m))):
+            raise TraceError(f"forward sets {changed!r} of {path!r} before it calls it, which a graph does not keep")
+
+    def _check_write(self, node: fx.Node) -> None:
+        if not _keeps_history(node) or node.op == "get_attr" or not isinstance(node.args[0], fx.Node):
+            return
+        written = node.args[0]
+        value = written.meta.get("val")
+        if written not in self.without_gradient and isinstance(value, Tensor) and value.is_floating_point():
+            raise TraceError("forward writes into a tensor under torch.no_grad(), which a graph does not keep")
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         # As fx does, but by a table instead of a walk over all parameters at every access.
@@ -170,6 +224,8 @@ class Tracer(fx.Tracer):
         if isinstance(tree, InputSpec) or (isinstance(tree, (int, float)) and not isinstance(tree, bool)):
             return proxy
         if isinstance(tree, dict):
+            keys = self.create_node("call_function", list, (proxy.node,), {})
+            self.create_node("call_function", check_argument, (keys, list(tree), f"the keys of {name}"), {})
             return {key: self._unpacked(proxy[key], value, f"{name}[{key!r}]") for key, value in tree.items()}
         if isinstance(tree, (list, tuple)):
             self.create_node("call_function", check_length, (proxy.node, len(tree)), {})
@@ -177,6 +233,21 @@ class Tracer(fx.Tracer):
             return items if isinstance(tree, list) else type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
         self.create_node("call_function", check_argument, (proxy.node, tree, name), {})
         return tree
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """What a module is set to: its attributes, and the tensors that it holds."""
+    return {**vars(module), **module._parameters, **module._buffers}
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """The first name under which there is another object, or another number or text, than before."""
+    plain = (bool, int, float, str, tuple, type(None))
+    for name in {**before, **now}:
+        one, other = before.get(name), now.get(name)
+        if one is not other and not (isinstance(other, plain) and one == other):
+            return name
+    return None
 
 
 def _made_anew(what: str) -> str:
