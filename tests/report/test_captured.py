@@ -201,7 +201,8 @@ def test_structured_inputs_and_outputs() -> None:
         ("mode", None, "'plain'"),
     ]
     assert [value["name"] for value in data["outputs"]] == [".mask", ".views.left", ".views.right"]
-    assert data["guards"] == [{"module": "", "fixes": "mode is 'plain'"}]
+    fixed = ["list(batch) is ['image', 'scale']", "mode is 'plain'"]
+    assert data["guards"] == [{"module": "", "fixes": text} for text in fixed]
     assert "input mode = 'plain'\n" in printed(data, 80)
     assert "input batch['scale'] scalar float32\n" in printed(data, 80)
 

@@ -186,5 +186,5 @@ def test_two_threads_capture_at_once():
 
 @pytest.mark.parametrize("model", [lambda x: x, 5])
 def test_what_is_no_module_is_named(model):
-    with pytest.raises(CaptureError, match="expected an nn.Module, got a"):
+    with pytest.raises(CaptureError, match=r"expected an nn\.Module, got a"):
         capture(model, torch.rand(1, 3, 8, 8))
