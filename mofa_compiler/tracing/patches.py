@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import functools
 import sys
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -127,6 +128,10 @@ def _patched_checks(model: nn.Module) -> Iterator[None]:
             undo.append((home, name, home.__dict__.get(name)))
             setattr(home, name, stands_for(home.__dict__.get(name, isinstance)))
         for home in homes:
+            for name, value in list(vars(home).items()):
+                if _is_bound_apply(value):  # `ste = StraightThrough.apply`, taken before `apply` was patched
+                    undo.append((home, name, value))
+                    setattr(home, name, value.__self__.apply)
             for name in soft.keys() - home.__dict__.keys() if home is not builtins else ():
                 undo.append((home, name, None))
                 setattr(home, name, soft[name])
@@ -134,6 +139,12 @@ def _patched_checks(model: nn.Module) -> Iterator[None]:
     finally:
         for home, name, was in reversed(undo):
             setattr(home, name, was) if was is not None else delattr(home, name)
+
+
+def _is_bound_apply(value: Any) -> bool:
+    if not isinstance(value, (types.MethodType, types.BuiltinMethodType)) or value.__name__ != "apply":
+        return False
+    return isinstance(value.__self__, type) and issubclass(value.__self__, torch.autograd.Function)
 
 
 @contextmanager

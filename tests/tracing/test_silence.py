@@ -169,6 +169,28 @@ def test_another_set_of_keys_is_an_error():
         module({"b": b, "a": a})
 
 
+class StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, levels):
+        return (x * levels).round() / levels
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+straight_through = StraightThrough.apply
+
+
+def test_a_function_bound_at_the_top_of_a_module_keeps_its_backward():
+    model, x = Block(lambda model, x: straight_through(model.conv(x), 4)), torch.rand(1, 3, 8, 8)
+    module = capture(model, x).graph_module
+    module(x).sum().backward()
+    assert torch.equal(module(x), model(x))
+    assert model.conv.weight.grad.abs().sum() > 0
+    assert straight_through.__self__ is StraightThrough
+
+
 def test_two_threads_capture_at_once():
     models = [Block(lambda model, x: model.conv(x) * x.shape[2]).eval() for _ in range(2)]
     x, found = torch.rand(1, 3, 8, 8), {}
