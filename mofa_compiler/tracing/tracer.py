@@ -71,7 +71,7 @@ class Tracer(fx.Tracer):
 
     def trace(self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         graph = super().trace(root, concrete_args)
-        self._check_failures()
+        self._check_failures(0)
         lost = next((s for node in graph.nodes for s in node.all_input_nodes if s._erased), None)
         if lost is not None:
             raise TraceError(
@@ -86,8 +86,9 @@ class Tracer(fx.Tracer):
         self.failures.append(error)
         return error
 
-    def _check_failures(self) -> None:
-        if self.failures:
+    def _check_failures(self, known: int) -> None:
+        """Raise where there are more failures than the `known` ones, which belong to a forward further out."""
+        if len(self.failures) > known:
             error = self.failures[-1]
             raise TraceError(f"forward catches the error that stops the tracer ({one_line(error)})") from error
 
@@ -162,9 +163,10 @@ class Tracer(fx.Tracer):
         last = next(iter(reversed(self.graph.nodes)))
         stack = dict(self.module_stack)
         self._check_attributes(m, path)
+        known = len(self.failures)
         try:
             result = super().call_module(m, forward, args, kwargs)
-            self._check_failures()
+            self._check_failures(known)
             if any(tensor.is_meta for tensor in tensor_leaves(result)):
                 raise TraceError(_FROM_HOOK)
             return result
@@ -181,7 +183,7 @@ class Tracer(fx.Tracer):
             self.module_stack.update(stack)
             self.opaque = {p: cause for p, cause in self.opaque.items() if not p.startswith(f"{path}.")}
             self.opaque[path] = one_line(error) + source_line(error)
-            self.failures.clear()
+            del self.failures[known:]
             return self.create_proxy("call_module", path, args, kwargs)
 
     def _check_attributes(self, m: nn.Module, path: str) -> None:

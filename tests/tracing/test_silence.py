@@ -109,6 +109,24 @@ def test_what_a_graph_cannot_keep_is_one_opaque_part_or_an_error(function):
     torch.testing.assert_close(program.graph_module(x), model(x))
 
 
+def test_a_swallowed_error_is_not_forgotten_over_an_opaque_part():
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.before, self.inner = nn.Conv2d(3, 3, 1), Block(swallowed)
+
+        def forward(self, x):
+            factor = 1.0
+            try:
+                factor = float(self.before(x).detach().mean())
+            except Exception:
+                factor = 7.0
+            return self.inner(x) * factor
+
+    with pytest.raises(CaptureError, match="catches the error that stops the tracer"):
+        capture(Outer(), torch.rand(1, 3, 8, 8))
+
+
 def test_capture_inside_of_capture_is_an_error():
     with pytest.raises(CaptureError, match="by a forward that is being captured"):
         capture(Block(nested_capture), torch.rand(2, 3, 16, 16))
