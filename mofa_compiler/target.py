@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import nn
 
-from .errors import TargetError, nearest
+from .errors import TargetError, nearest, one_line
 
 _LIBRARIES = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib"))
 _FORM = "a target is package.module:Class or path/to/file.py:Class"
@@ -202,10 +202,9 @@ def _call(args: Mapping[str, Any]) -> str:
 
 def _failed(what: str, error: BaseException) -> TargetError:
     """An exception of the user's code in one line that says where it came from."""
-    message = " ".join(str(error).split())[:300] or "no message"
     if isinstance(error, SyntaxError) and error.filename:
         return TargetError(f"{what} failed: {type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})")
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     own = [f for f in frames if not f.filename.startswith((*_LIBRARIES, "<"))] or frames
     where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-    return TargetError(f"{what} failed: {type(error).__name__}: {message}{where}")
+    return TargetError(f"{what} failed: {one_line(error)}{where}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from .naming import path_of
 from .proxies import GUARDS
 from .randomness import makes_noise
 
@@ -64,7 +65,7 @@ def follow_mode(graph: fx.Graph, other: fx.Graph, training: bool) -> list[str]:
         try:
             args, kwargs = merge(node.args, twin.args), merge(node.kwargs, twin.kwargs)
         except _DifferentError:
-            different.append(_path(node))
+            different.append(path_of(node))
             continue
         if _contains_mode(args) or _contains_mode(kwargs):
             changed[node] = (args, kwargs)
@@ -139,7 +140,7 @@ class _Trace:
         self.modules: dict[str, list[fx.Node]] = {}
         for node in graph.nodes:
             if not any(node in left_out for left_out in (idle, self.noise, self.passed)):
-                self.modules.setdefault(_path(node), []).append(node)
+                self.modules.setdefault(path_of(node), []).append(node)
 
         for node in graph.nodes:
             read = any(user not in self.passed and user not in self.noise for user in node.users)
@@ -175,11 +176,6 @@ def _scales(node: fx.Node) -> bool:
 def _is_counter(value: Any) -> bool:
     """Whether a value is such as batch normalization counts batches by."""
     return isinstance(value, Tensor) and not value.is_floating_point() and value.ndim == 0
-
-
-def _path(node: fx.Node) -> str:
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(stack[-1][0]) if stack else ""
 
 
 class _DifferentError(Exception):
