@@ -15,6 +15,7 @@ from mofa_compiler.anatomy import Anatomy, Stage, infer
 from mofa_compiler.errors import AnatomyError
 from mofa_compiler.program import Program
 from mofa_compiler.tracing import capture
+from tests.anatomy.small import UNetPair
 
 
 def anatomy(model: nn.Module, height: int = 64, width: int = 96, channels: int = 3) -> Anatomy:
@@ -469,18 +470,6 @@ def test_flat_unet() -> None:
     assert found.stage_by_path["pool"] == "encoder 2"  # where it is called first
     assert found.stage_by_path["up"] == "decoder 1"
     assert found.transition_paths == {"pool"}
-
-
-class UNetPair(nn.Module):
-    """Two U-Nets in a row, the second refining what the first one made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.coarse = UNet(width=2, depth=2)
-        self.fine = UNet(width=2, depth=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fine(self.coarse(x) + x)
 
 
 def test_cascade() -> None:

@@ -9,8 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from architectures import UNet
 from mofa_compiler.anatomy import Anatomy, infer
 from mofa_compiler.tracing import capture
+
+
+class UNetPair(nn.Module):
+    """Two U-Nets in a row, the second refining what the first one made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coarse = UNet(width=2, depth=2)
+        self.fine = UNet(width=2, depth=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fine(self.coarse(x) + x)
 
 
 class Net(nn.Module):

@@ -23,6 +23,7 @@ from mofa_compiler.report.distribution import distribution
 from mofa_compiler.report.drawing import draw
 from mofa_compiler.report.figure import draw_figure
 from mofa_compiler.report.structure import StageSkip, Structure, UShape, structure
+from tests.anatomy.small import UNetPair
 
 WIDTHS = (40, 60, 80, 120, 200)
 
@@ -30,18 +31,6 @@ WIDTHS = (40, 60, 80, 120, 200)
 def network(model: nn.Module, *inputs: Tensor) -> Network:
     program = capture(model.eval(), inputs or torch.rand(1, 3, 64, 64))
     return Network(program, infer(program))
-
-
-class UNetPair(nn.Module):
-    """Two U-Nets in a row."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.coarse = UNet(width=2, depth=2)
-        self.fine = UNet(width=2, depth=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fine(self.coarse(x) + x)
 
 
 class WithSides(nn.Module):
