@@ -39,6 +39,8 @@ class Surgery:
         output = self.graph.graph_copy(program.graph, self.node_of)
         self.graph.output(output)
         self.by_name = {node.name: new for node, new in self.node_of.items()}
+        for node, new in self.node_of.items():
+            new.meta["origin"] = origin(node)
         names: dict[int, list[str]] = {}
         for path, module in program.modules.items():
             names.setdefault(id(module), []).append(path)
@@ -67,18 +69,19 @@ class Surgery:
         index = len(self.edits)
         gone = (*replacement.bypassed, *((moved.node,) if moved else ()))
         behind = {step.node for step in layer.behind} & set(gone)
-        shapes = [self.by_name[name].meta["val"].shape for name in behind or [node.name for node in layer.nodes]]
+        ends = [self.by_name[name] for name in behind or [node.name for node in layer.nodes]]
+        ends_as = [(end.meta["val"].shape, origin(end)) for end in ends]
         call = _Call.like(self.by_name[moved.node], moved.like) if moved else None
         readers = {name: self._bypass(name) for name in gone}
         for path, neighbour in replacement.compensated.items():
             self._compensate(path, neighbour)
         for name in set(gone) - behind:
             self._refresh(readers[name], layer)
-        macs = self._put(layer, new, shapes, call) - layer.macs
+        macs = self._put(layer, new, ends_as, call) - layer.macs
         for step in layer.behind:  # identities up to the one that is gone
             if not behind or step.node in behind:
                 break
-            self.by_name[step.node].meta["val"] = evaluate(self.by_name[step.node], self._scope)
+            self._revalue(self.by_name[step.node])
         self.edits.insert(index, replace(edit, macs=macs))
         self._account(replacement.compensated)
         self.ideals.pop(layer.path, None)
@@ -106,8 +109,11 @@ class Surgery:
     def _scope(self) -> Program:
         return replace(self.network.program, modules=self.modules)
 
-    def _put(self, layer: Layer, new: nn.Module, shapes: list[torch.Size], last: _Call | None) -> int:
-        """Put `new`, and the call that is moved behind it, where the layer stood, at every call; returns its MACs."""
+    def _put(self, layer: Layer, new: nn.Module, ends: list[tuple[torch.Size, str | None]], last: _Call | None) -> int:
+        """Put `new`, and the call that is moved behind it, where the layer stood, at every call; returns its MACs.
+
+        `ends` are the shape and the origin, at every call, of what comes out there.
+        """
         children = list(_spread(layer.path, new))
         for alias in self.aliases[layer.path]:
             del self.modules[alias]
@@ -116,7 +122,7 @@ class Surgery:
                 self.containers[alias] = nn.Sequential
         self.aliases.update({path: [path] for path, _ in children})
         scope, macs = self._scope, 0
-        for original, shape in zip(layer.nodes, shapes, strict=True):
+        for original, (shape, stands_for) in zip(layer.nodes, ends, strict=True):
             node = self.node_of[original]
             stack = dict(original.meta.get("nn_module_stack") or {})
             source: Any = node.args[0]
@@ -124,7 +130,7 @@ class Surgery:
                 for path, child in children:
                     source = self.graph.call_module(path, (source,))
                     inner = {path: (path, type(child))} if path != layer.path else {}
-                    source.meta = {"nn_module_stack": {**stack, **inner}}
+                    source.meta = {"nn_module_stack": {**stack, **inner}, "origin": None}
                     try:
                         source.meta["val"] = evaluate(source, scope)
                     except RuntimeError as error:
@@ -138,6 +144,7 @@ class Surgery:
                     f"{self.pass_.name}: {layer.path} gave {tuple(shape)}, what was built for it gives "
                     f"{tuple(source.meta['val'].shape)}: a bug in this pass"
                 )
+            source.meta["origin"] = stands_for
             node.replace_all_uses_with(source)
             self.node_of[original] = self.by_name[original.name] = source
             self.graph.erase_node(node)
@@ -201,8 +208,18 @@ class Surgery:
         for reader in readers:
             node = reader
             while node not in ends:
-                node.meta["val"] = evaluate(node, self._scope)
+                self._revalue(node)
                 node = next(iter(node.users))
+
+    def _revalue(self, node: fx.Node) -> None:
+        """Bring a node at another resolution than before up to date; nothing in the original computes its value."""
+        node.meta.update(val=evaluate(node, self._scope), origin=None)
+
+
+def origin(node: fx.Node) -> str | None:
+    """Name of the node in the captured graph whose value this one computes, or approximates; None where none does."""
+    name: str | None = node.meta.get("origin", node.name)
+    return name
 
 
 class _Call(NamedTuple):
