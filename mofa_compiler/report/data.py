@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from ..diff import Diff
     from ..network import Totals
     from ..rewriting import Pass
-    from ..verify import Verdict
+    from ..verification.verdict import Verdict
 
 SCHEMA = "mofa-report/1"
 
