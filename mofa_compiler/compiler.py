@@ -94,7 +94,7 @@ class Result:
         """
         from .verification.judging import judge
 
-        self._verdicts = judge(self, inputs, name, progress)
+        self._verdicts = judge(self, inputs, name, progress, self._verdicts)
         return self._verdicts
 
     @cached_property

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import BundleError
+from ..errors import BundleError, VerificationError
 from . import options
 
 
@@ -44,7 +44,7 @@ def rewrite(
     \b
     Exit codes:
       0    done, also where there was nothing to rewrite
-      1    an error in the input, in one line on stderr
+      1    an error in the input, or a pass that is not as exact as it says, in one line on stderr
       2    wrong usage
       130  interrupted
     """
@@ -75,6 +75,9 @@ def rewrite(
 
         print_report(report, options.stdout_console(), verbose)
     sys.stdout.flush()
+    for verdict in result.verdicts:
+        if verdict.problem:
+            raise VerificationError(f"{verdict.problem}; nothing was saved")
     if destination is None:
         return
     with options.progress_bar(quiet) as phase:

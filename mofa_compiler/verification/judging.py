@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ..errors import VerificationError, one_line
-from ..inputs import CallSpec, map_tree, specs
+from ..inputs import CallSpec, InputSpec, map_tree, specs, tensor_leaves
 from .figures import Figures
 from .running import Basis, rounding, run, values
-from .verdict import Verdict
+from .verdict import Verdict, WholeCheck
+from .whole import check_whole, claims_exact
 
 if TYPE_CHECKING:
     from ..compiler import Progress, Result
 
 
 def judge(
-    result: Result, inputs: Iterable[Any] | None = None, name: str = "given input", progress: Progress | None = None
+    result: Result,
+    inputs: Iterable[Any] | None = None,
+    name: str = "given input",
+    progress: Progress | None = None,
+    known: Sequence[Verdict] | None = None,
 ) -> tuple[Verdict, ...]:
     """A verdict on every pass.
 
@@ -28,24 +34,22 @@ def judge(
             evaluation inputs, without them its example input.
         name: what a reader calls them, in the singular.
         progress: told about every network that is run.
+        known: an earlier answer, whose checks of exactness are not repeated: they depend on no inputs.
 
     Raises:
         VerificationError: there are no inputs, or a network does not take them.
     """
     tell = progress or (lambda *_: None)
     diffs = result.diffs
-    calls: Iterable[CallSpec]
-    if inputs is not None:
-        calls = (as_call(batch) for batch in inputs)
-    elif result.evaluation is not None:
-        calls, name = result.evaluation, "evaluation input"
-    else:
-        calls, name = [result.example], "example input"
+    if inputs is None:
+        inputs, name = result.evaluation, "evaluation input"
+    if inputs is None:
+        inputs, name = [result.example], f"{'generated ' if _is_generated(result.example) else ''}example input"
     steps = [Figures() for _ in diffs]
     totals = [Figures() for _ in diffs]
     basis = Basis(name)
-    for given in calls:
-        call = _fitting(given, result)
+    for batch in inputs:
+        call = _fitting(as_call(batch), result)
         outputs = _outputs(result, call, tell)
         first = previous = next(outputs)
         for step, total, output in zip(steps, totals, outputs, strict=True):
@@ -55,6 +59,7 @@ def judge(
         basis.add(call)
     if not basis.calls:
         raise VerificationError(f"there is no {name} to compare outputs on")
+    checks = [verdict.whole for verdict in known] if known else list(_whole_checks(result, tell))
     tell("done", len(result.networks), len(result.networks))
     tolerance = rounding(result.original.program)
     return tuple(
@@ -67,8 +72,10 @@ def judge(
             psnr=total.psnr(total.peak),
             step_psnr=step.psnr(total.peak),
             measured_on=str(basis),
+            layers=max((edit.error for edit in diff.edits if edit.error is not None), default=None),
+            whole=whole,
         )
-        for diff, step, total in zip(diffs, steps, totals, strict=True)
+        for diff, step, total, whole in zip(diffs, steps, totals, checks, strict=True)
     )
 
 
@@ -79,6 +86,25 @@ def as_call(inputs: Any) -> CallSpec:
     if isinstance(inputs, Mapping):
         return CallSpec((), dict(inputs))
     return CallSpec(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,))
+
+
+def _is_generated(call: CallSpec) -> bool:
+    """Whether the example inputs are those that we make for want of others, which say little."""
+    tensors = list(tensor_leaves([*call.args, *call.kwargs.values()]))
+    return bool(tensors) and all(
+        any(torch.equal(t.cpu(), InputSpec(tuple(t.shape), t.dtype).example(seed=seed)) for seed in {0, index})
+        for index, t in enumerate(tensors)
+    )
+
+
+def _whole_checks(result: Result, tell: Progress) -> Iterator[WholeCheck | None]:
+    """The whole network in float64, for each pass that claims to be exact and did something."""
+    for index, diff in enumerate(result.diffs):
+        if not claims_exact(diff):
+            yield None
+            continue
+        tell(f"checking {diff.pass_name} in float64", index + 1, len(result.networks))
+        yield check_whole(result.networks[index], result.networks[index + 1], diff, result.example)
 
 
 def _fitting(call: CallSpec, result: Result) -> CallSpec:

@@ -17,9 +17,14 @@ from ..program import Program
 
 
 def rounding(program: Program) -> float:
-    """Relative error that rounding may come to in a network of this precision: 200 epsilons, at most 0.1."""
+    """Relative error that rounding may come to in a network of this precision."""
     dtypes = [tensor.dtype for tensor in program.state().values() if tensor.is_floating_point()]
-    return min(0.1, 200 * max((torch.finfo(dtype).eps for dtype in dtypes), default=torch.finfo(torch.float32).eps))
+    return max(map(rounding_of, dtypes), default=rounding_of(torch.float32))
+
+
+def rounding_of(dtype: torch.dtype) -> float:
+    """Relative error that rounding may come to in a network that computes in `dtype`: 200 epsilons, at most 0.1."""
+    return min(0.1, 200 * torch.finfo(dtype).eps)
 
 
 def run(module: nn.Module, call: CallSpec) -> Any:
@@ -61,17 +66,23 @@ class Basis:
     name: str
     calls: int = 0
     samples: int = 0
-    shapes: dict[str, None] = field(default_factory=dict)
+    whole: str = ""
+    shapes: set[str] = field(default_factory=set)
 
     def add(self, call: CallSpec) -> None:
         """Count one call's inputs."""
-        shapes = [leaf.shape for leaf in tensor_leaves([*call.args, *call.kwargs.values()])]
+        shapes = [tuple(leaf.shape) for leaf in tensor_leaves([*call.args, *call.kwargs.values()])]
         self.calls += 1
         self.samples += shapes[0][0] if shapes and shapes[0] else 1
-        self.shapes[", ".join("x".join(map(str, shape)) or "scalar" for shape in shapes)] = None
+        self.whole = _joined(shapes)
+        self.shapes.add(_joined([shape[1:] for shape in shapes]))
 
     def __str__(self) -> str:
-        shape = next(iter(self.shapes)) if len(self.shapes) == 1 else f"{len(self.shapes)} sizes"
         if self.calls == 1:
-            return f"{self.name} {shape}"
-        return f"{self.samples} {self.name}s ({self.calls} batches of {shape})"
+            return f"{self.name} {self.whole}"
+        sizes = next(iter(self.shapes)) if len(self.shapes) == 1 else f"{len(self.shapes)} sizes"
+        return f"{self.samples} {self.name}s of {sizes}, {self.calls} batches"
+
+
+def _joined(shapes: list[tuple[int, ...]]) -> str:
+    return ", ".join("x".join(map(str, shape)) or "scalar" for shape in shapes)
