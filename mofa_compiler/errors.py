@@ -42,6 +42,10 @@ class CheckpointError(MofaError):
     """The checkpoint cannot be read, or does not fit the architecture."""
 
 
+class DataError(MofaError):
+    """Example images cannot be read, or do not fit the network."""
+
+
 class BundleError(MofaError):
     """A bundle cannot be written, read or replayed."""
 

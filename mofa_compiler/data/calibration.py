@@ -1,0 +1,187 @@
+"""Batches of network inputs that rewritten layers are fitted on."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from .degradations import Degradation, parse_degradation
+from .files import SUFFIXES, check_sides, image_files, read_image, to_channels
+from .leaves import dead_leaves
+from .seeding import generator, integer
+
+SYNTHETIC = "synthetic"
+
+
+class CalibrationImages:
+    """Batches (`batch`, `channels`, `size`, `size`) of network inputs, float32; the last one may be smaller.
+
+    `source` is a folder of images (random crops, as many from each image as from the others), a `.npy` or `.npz` file
+    of network inputs (N, C, H, W), used as they are in batches, or the word `synthetic` (dead leaves).
+
+    It can be gone through any number of times, gives the same batches every time, and depends on `seed` alone. Images
+    are read one at a time, when a batch first needs them; the crops (not the images) are kept in memory from then on.
+
+    Args:
+        source: as above.
+        channels: of the network's input.
+        size: side of the network's input in pixels, rounded down to a multiple of `multiple`.
+        degradation: what turns clean images into network inputs, as text or object; None: clean images are inputs.
+        crops: how many, over all batches; a file of inputs is used whole.
+        batch: how many crops at once.
+        seed: of places and noise, >= 0.
+        multiple: of which the network needs the sides of its input to be.
+
+    Raises:
+        DataError: on construction where the source, or what it holds as far as names and shapes tell, does not fit the
+            network; on iteration where an image is damaged.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        channels: int,
+        size: int = 128,
+        degradation: str | Degradation | None = None,
+        crops: int = 64,
+        batch: int = 4,
+        seed: int = 0,
+        multiple: int = 1,
+    ) -> None:
+        if min(crops, batch, channels, multiple) < 1 or size < multiple:
+            raise DataError(
+                f"crops, batch, channels and size must be at least 1 (size at least {multiple}), not {crops}, {batch}, "
+                f"{channels} and {size}"
+            )
+        generator(seed)
+        self.source, self.channels, self.batch, self.seed = str(source), channels, batch, seed
+        self.size = size // multiple * multiple
+        self.degradation = None if degradation is None else parse_degradation(degradation)
+        self.crops = crops
+        self._files: list[Path] = []
+        self._inputs: np.ndarray[Any, Any] | None = None
+        self._kept: dict[int, Tensor] = {}
+        path = Path(source)
+        if self.source == SYNTHETIC:
+            self._clean_channels()
+        elif path.suffix.lower() in (".npy", ".npz"):
+            if self.degradation is not None:
+                raise DataError(f"{path} holds network inputs, used as they are: leave the degradation out")
+            self._inputs = _network_inputs(path, channels)
+            self.crops = len(self._inputs)
+        elif path.suffix.lower() in SUFFIXES and path.is_file():
+            raise DataError(f"{path} is one image: name the folder that it is in")
+        elif not path.exists():
+            raise DataError(f"no folder or file {path} (or the word {SYNTHETIC})")
+        else:
+            self._clean_channels()
+            self._files = image_files(path)
+            check_sides((self._files[index] for index in {*map(self._file, range(crops))}), self._clean_size())
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Where the images come from, as plain data: source, degradation, crops, size, seed."""
+        made = self._inputs is None
+        return {
+            "source": self.source,
+            "degradation": None if self.degradation is None else str(self.degradation),
+            "crops": self.crops,
+            "size": self.size if made else None,
+            "seed": self.seed if made else None,
+        }
+
+    def __str__(self) -> str:
+        """The description in a line."""
+        if self._inputs is not None:
+            return f"{self.crops} inputs of {self.source}"
+        made = f", {self.degradation}" if self.degradation else ""
+        return f"{self.crops} crops of {self.size}x{self.size}, {self.source}{made}, seed {self.seed}"
+
+    def __len__(self) -> int:
+        """How many batches there are."""
+        return -(-self.crops // self.batch)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for start in range(0, self.crops, self.batch):
+            stop = min(start + self.batch, self.crops)
+            if self._inputs is not None:
+                yield _finite(torch.from_numpy(self._inputs[start:stop].astype(np.float32)), self.source)
+            else:
+                yield torch.stack([self._crop(index) for index in range(start, stop)])
+
+    def _clean_channels(self) -> int:
+        return self.degradation.clean_channels(self.channels) if self.degradation else self.channels
+
+    def _crop(self, index: int) -> Tensor:
+        if index not in self._kept:
+            if self._files:
+                self._cut(self._file(index))
+            else:
+                source = generator(self.seed, index)
+                clean = dead_leaves(self._clean_size(), self._clean_channels(), source)
+                self._kept[index] = self._degraded(clean, source)
+        return self._kept[index]
+
+    def _file(self, index: int) -> int:
+        """Which image a crop is from: neighbours are from different images, and the counts differ by one at most."""
+        count = len(self._files)
+        return index % count if count <= self.crops else index * count // self.crops
+
+    def _cut(self, file: int) -> None:
+        """Keep all crops of an image, so that it is read but once."""
+        path, side = self._files[file], self._clean_size()
+        image = to_channels(read_image(path), self._clean_channels(), path)
+        height, width = image.shape[1:]
+        for index in range(self.crops):
+            if self._file(index) == file:
+                source = generator(self.seed, index)
+                top, left = integer(height - side + 1, source), integer(width - side + 1, source)
+                self._kept[index] = self._degraded(image[:, top : top + side, left : left + side].clone(), source)
+
+    def _clean_size(self) -> int:
+        return self.size * (self.degradation.scale if self.degradation else 1)
+
+    def _degraded(self, clean: Tensor, source: torch.Generator) -> Tensor:
+        return self.degradation(clean, source).input if self.degradation else clean
+
+
+def calibration_batches(source: str | Path, **options: Any) -> CalibrationImages:
+    """`CalibrationImages` with the same arguments."""
+    return CalibrationImages(source, **options)
+
+
+def _network_inputs(path: Path, channels: int) -> np.ndarray[Any, Any]:
+    """(N, C, H, W) of a file, not yet read where it is a `.npy`."""
+    if not path.is_file():
+        raise DataError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
+    try:
+        loaded = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded as archive:
+                if len(archive.files) != 1:
+                    raise DataError(f"{path} holds {len(archive.files)} arrays, where one of network inputs is needed")
+                loaded = archive[archive.files[0]]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read, it is damaged or no NumPy file ({error})") from error
+    shape = "x".join(map(str, loaded.shape))
+    if loaded.ndim != 4 or not len(loaded):
+        raise DataError(f"{path} has the shape {shape}, where network inputs (N, C, H, W) are needed")
+    if loaded.shape[1] != channels:
+        raise DataError(f"{path} has the shape {shape}, {loaded.shape[1]} channels, the network takes {channels}")
+    if loaded.dtype.kind != "f":
+        raise DataError(f"{path} holds {loaded.dtype}, where network inputs as floating-point values are needed")
+    return np.asarray(loaded) if not isinstance(loaded, np.memmap) else loaded
+
+
+def _finite(images: Tensor, source: str) -> Tensor:
+    if not bool(torch.isfinite(images).all()):
+        raise DataError(f"{source} holds NaN or infinite values")
+    return images
