@@ -87,7 +87,7 @@ class Result:
             progress: told about every network that is run.
             inputs: batches to run the networks on, tensors or tuples of arguments; by default `evaluation`, without
                 that the example input.
-            name: what the report calls them, in the singular.
+            name: what the report calls one of them, perhaps with where they come from in parentheses.
 
         Raises:
             VerificationError: there are no inputs, or the network does not take them.

@@ -68,7 +68,7 @@ def rewrite(
     \b
     Exit codes:
       0    done, also where there was nothing to rewrite
-      1    an error in the input, or a pass that is not as exact as it says, in one line on stderr
+      1    an error in the input, or a pass less exact than it says, in one line
       2    wrong usage
       130  interrupted
     """

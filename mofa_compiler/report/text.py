@@ -69,6 +69,11 @@ def accuracy(report: Mapping[str, Any]) -> str:
     return f"Output error on the {verdict['measured_on']}, against the original: {figures}."
 
 
+def off(error: float) -> str:
+    """An error of something exact: `2e-16`, `0`."""
+    return f"{error:.0e}" if error else "0"
+
+
 def checked(step: Mapping[str, Any]) -> str:
     """A sentence on how a claim of exactness was checked, and what came out; empty where none was made."""
     verdict = step["verdict"]
@@ -77,7 +82,7 @@ def checked(step: Mapping[str, Any]) -> str:
     whole = verdict["whole"]
     if whole is None:
         return ""
-    sizes = " and ".join(f"{size['shape']} (off by {size['error']:.0e})" for size in whole["sizes"])
+    sizes = " and ".join(f"{size['shape']} (off by {off(size['error'])})" for size in whole["sizes"])
     note = f"; {whole['note']}" if whole["note"] else ""
     return f"Exact in {whole['precision']} for the whole network at {sizes}{note}."
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import VerificationError, one_line
 from ..inputs import CallSpec, InputSpec, map_tree, specs, tensor_leaves
@@ -19,6 +20,23 @@ if TYPE_CHECKING:
     from ..compiler import Progress, Result
 
 
+@dataclass(frozen=True)
+class Measured:
+    """How far networks' outputs are apart on the same inputs.
+
+    Attributes:
+        steps: of each pass, against the network before it.
+        totals: of each pass, against the original.
+        shipped: of one more network, against the original.
+        measured_on: the inputs, as a reader calls them.
+    """
+
+    steps: tuple[Figures, ...]
+    totals: tuple[Figures, ...]
+    shipped: Figures
+    measured_on: str
+
+
 def judge(
     result: Result,
     inputs: Iterable[Any] | None = None,
@@ -26,27 +44,38 @@ def judge(
     progress: Progress | None = None,
     known: Sequence[Verdict] | None = None,
 ) -> tuple[Verdict, ...]:
-    """A verdict on every pass.
+    """A verdict on every pass; arguments as for `measure` and `verdicts`."""
+    return verdicts(result, measure(result, inputs, name, progress), progress, known)
+
+
+def measure(
+    result: Result,
+    inputs: Iterable[Any] | None = None,
+    name: str = "given input",
+    progress: Progress | None = None,
+    shipped: nn.Module | None = None,
+) -> Measured:
+    """Run the original, the network after each pass, and one more if there is one, on the same inputs.
 
     Args:
         result: what `apply` returned.
         inputs: batches, tensors or tuples of arguments, of which one is held at a time; by default the result's
             evaluation inputs, without them its example input.
-        name: what a reader calls them, in the singular.
+        name: what a reader calls one of them, perhaps with where they come from in parentheses.
         progress: told about every network that is run.
-        known: an earlier answer, whose checks of exactness are not repeated: they depend on no inputs.
+        shipped: takes what the original takes.
 
     Raises:
         VerificationError: there are no inputs, or a network does not take them.
     """
     tell = progress or (lambda *_: None)
-    diffs = result.diffs
     if inputs is None:
         inputs, name = result.evaluation, "evaluation input"
     if inputs is None:
         inputs, name = [result.example], f"{'generated ' if _is_generated(result.example) else ''}example input"
-    steps = [Figures() for _ in diffs]
-    totals = [Figures() for _ in diffs]
+    steps = tuple(Figures() for _ in result.diffs)
+    totals = tuple(Figures() for _ in result.diffs)
+    beside = Figures()
     basis = Basis(name)
     for batch in inputs:
         call = _fitting(as_call(batch), result)
@@ -56,11 +85,28 @@ def judge(
             step.add(previous, output)
             total.add(first, output)
             previous = output
+        if shipped is not None:
+            beside.add(first, _taken(shipped, call, "the saved network"))
         basis.add(call)
     if not basis.calls:
         raise VerificationError(f"there is no {name} to compare outputs on")
-    checks = [verdict.whole for verdict in known] if known else list(_whole_checks(result, tell))
     tell("done", len(result.networks), len(result.networks))
+    return Measured(steps, totals, beside, str(basis))
+
+
+def verdicts(
+    result: Result, measured: Measured, progress: Progress | None = None, known: Sequence[Verdict] | None = None
+) -> tuple[Verdict, ...]:
+    """Figures and checks of exactness put together.
+
+    Args:
+        result: what `apply` returned.
+        measured: how far each pass moved the output.
+        progress: told about every check in float64.
+        known: an earlier answer, whose checks of exactness are not repeated: they depend on no inputs.
+    """
+    tell = progress or (lambda *_: None)
+    checks = [verdict.whole for verdict in known] if known else list(_whole_checks(result, tell))
     tolerance = rounding(result.original.program)
     return tuple(
         Verdict(
@@ -71,11 +117,11 @@ def judge(
             accumulated=total.relative_error,
             psnr=total.psnr(total.peak),
             step_psnr=step.psnr(total.peak),
-            measured_on=str(basis),
+            measured_on=measured.measured_on,
             layers=max((edit.error for edit in diff.edits if edit.error is not None), default=None),
             whole=whole,
         )
-        for diff, step, total, whole in zip(diffs, steps, totals, checks, strict=True)
+        for diff, step, total, whole in zip(result.diffs, measured.steps, measured.totals, checks, strict=True)
     )
 
 
@@ -92,8 +138,7 @@ def _is_generated(call: CallSpec) -> bool:
     """Whether the example inputs are those that we make for want of others, which say little."""
     tensors = list(tensor_leaves([*call.args, *call.kwargs.values()]))
     return bool(tensors) and all(
-        any(torch.equal(t.cpu(), InputSpec(tuple(t.shape), t.dtype).example(seed=seed)) for seed in {0, index})
-        for index, t in enumerate(tensors)
+        torch.equal(t.cpu(), InputSpec(tuple(t.shape), t.dtype).example(seed=index)) for index, t in enumerate(tensors)
     )
 
 
@@ -128,11 +173,13 @@ def _outputs(result: Result, call: CallSpec, tell: Progress) -> Iterator[Tensor]
         step = result.diffs[index - 1].pass_name if index else "original"
         tell(f"running {step}", index, number)
         if output is None or result.diffs[index - 1].edits:
-            name = network.program.name
-            try:
-                output = values(name, run(network.program.graph_module, call))
-            except (RuntimeError, ValueError, TypeError) as error:
-                raise VerificationError(
-                    f"{name} ({step}) does not take an input of shape {specs(call)}: {one_line(error)}"
-                ) from error
+            output = _taken(network.program.graph_module, call, f"{network.program.name} ({step})")
         yield output
+
+
+def _taken(module: nn.Module, call: CallSpec, name: str) -> Tensor:
+    """What a network returns, flattened; what it raises, as an error that names it."""
+    try:
+        return values(name, run(module, call))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise VerificationError(f"{name} does not take an input of shape {specs(call)}: {one_line(error)}") from error

@@ -61,7 +61,10 @@ def values(name: str, output: Any) -> Tensor:
 
 @dataclass
 class Basis:
-    """The inputs that figures were measured on, as they come in; as text, what to call them."""
+    """The inputs that figures were measured on, as they come in; as text, what to call them.
+
+    `name` is what to call one of them, and in parentheses where they come from.
+    """
 
     name: str
     calls: int = 0
@@ -81,7 +84,8 @@ class Basis:
         if self.calls == 1:
             return f"{self.name} {self.whole}"
         sizes = next(iter(self.shapes)) if len(self.shapes) == 1 else f"{len(self.shapes)} sizes"
-        return f"{self.samples} {self.name}s of {sizes}, {self.calls} batches"
+        noun, source = self.name.split(" (", 1) if " (" in self.name else (self.name, "")
+        return f"{self.samples} {noun}s of {sizes} in {self.calls} batches{f' ({source}' if source else ''}"
 
 
 def _joined(shapes: list[tuple[int, ...]]) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from ..anatomy import Anatomy
+from ..errors import one_line
 from ..inputs import CallSpec, map_tree, tensor_leaves
+from ..network import Network
+from .running import run, values
 
 
 def total_stride(anatomy: Anatomy) -> int:
@@ -44,6 +47,24 @@ def other_sizes(call: CallSpec, stride: int) -> Iterator[CallSpec]:
 
         args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, resized)
         yield CallSpec(args, kwargs)
+
+
+def another_size(
+    network: Network, call: CallSpec, outputs: Callable[[CallSpec], Tensor] | None = None
+) -> tuple[CallSpec | None, Tensor | None, str]:
+    """The first other size that a network takes, with what it returns there; or None, and why it takes none.
+
+    `outputs` runs it otherwise than it is.
+    """
+    reason = "no input is an image"
+    for other in other_sizes(call, total_stride(network.anatomy)):
+        try:
+            if outputs is not None:
+                return other, outputs(other), ""
+            return other, values(network.program.name, run(network.program.graph_module, other)), ""
+        except Exception as error:  # whatever a network raises at a size that it does not take
+            reason = one_line(error)
+    return None, None, reason
 
 
 def _candidates(height: int, width: int, stride: int) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from ..tracing.naming import describe, path_of
 from .interpreting import Interpreted
 from .layers import EXACT_TOLERANCE
 from .running import rounding, rounding_of
-from .sizes import other_sizes, total_stride
+from .sizes import another_size
 from .verdict import AtSize, WholeCheck
 
 _SAMPLES = 65536
@@ -92,13 +92,9 @@ class _Reference:
             note = f"cannot run in float64 ({one_line(error)})"
             twin = Interpreted(network, double=False)
             outputs = [(example, twin.outputs(example))]
-        reason = "no input is an image"
-        for call in other_sizes(example, total_stride(network.anatomy)):
-            try:
-                outputs.append((call, twin.outputs(call)))
-                break
-            except Exception as error:  # whatever a network raises at a size that it does not take
-                reason = one_line(error)
+        other, output, reason = another_size(network, example, twin.outputs)
+        if other is not None and output is not None:
+            outputs.append((other, output))
         else:
             note = "; ".join(filter(None, (note, f"checked at one size only, as it takes no other ({reason})")))
         return cls(tuple(outputs), twin.double, twin.lowest, twin.lowered, note)
