@@ -57,12 +57,12 @@ def verify(
     out, and the error of the saved network's output is measured. This runs the bundle's model.py.
 
     \b
-    mofa verify net-mofa --original arch.py:Net --arg width=16 --checkpoint net.pth
-    mofa verify net-mofa --original arch.py:Net --checkpoint net.pth --inputs photos --degrade gaussian:25
+    mofa verify net-mofa --original arch.py:Net --checkpoint net.pth
+    mofa verify net-mofa --original arch.py:Net --inputs photos --degrade jpeg:30
 
     \b
     Exit codes:
-      0    everything is as it should be
+      0    done, and everything is as it should be
       1    something is not, or an error in the input, in one line on stderr
       2    wrong usage
       130  interrupted
