@@ -101,7 +101,10 @@ def to_channels(image: Tensor, channels: int, path: str | Path) -> Tensor:
         return torch.einsum("chw,c->hw", image, image.new_tensor([0.299, 0.587, 0.114]))[None]
     if (len(image), channels) == (1, 3):
         return image.expand(3, -1, -1)
-    raise DataError(f"{path} has {_count(len(image))}, where {channels} {'is' if channels == 1 else 'are'} needed")
+    raise DataError(
+        f"{path} has {_count(len(image))}, where {channels} {'is' if channels == 1 else 'are'} needed: use .npy images "
+        "of that many, or a degradation that makes them; to calibrate, an .npy of network inputs or synthetic images"
+    )
 
 
 def _read(path: Path) -> np.ndarray[Any, Any]:
