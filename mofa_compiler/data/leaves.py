@@ -90,5 +90,5 @@ def _pink_noise(side: int, generator: torch.Generator) -> Tensor:
     spectrum = torch.fft.rfft2(torch.randn((side, side), generator=generator))
     frequency = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None])
     frequency[0, 0] = math.inf
-    noise = torch.fft.irfft2(spectrum / frequency, (side, side))
+    noise: Tensor = torch.fft.irfft2(spectrum / frequency, (side, side))
     return noise / noise.std()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -31,11 +32,12 @@ def png(pixels: np.ndarray) -> Callable[[Path], Path]:
     return write
 
 
-def deep_png(folder: Path) -> Path:
-    import imagecodecs
+def deep_png(pixels: np.ndarray) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        (folder / "a.PNG").write_bytes(imagecodecs.png_encode(pixels))
+        return folder / "a.PNG"
 
-    (folder / "a.PNG").write_bytes(imagecodecs.png_encode(DEEP))
-    return folder / "a.PNG"
+    return write
 
 
 def tiff(pixels: np.ndarray, **options: Any) -> Callable[[Path], Path]:
@@ -58,6 +60,17 @@ def opaque(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([pixels, np.full_like(pixels[..., :1], np.iinfo(pixels.dtype).max)], axis=-1)
 
 
+def cmyk(folder: Path) -> Path:
+    Image.new("CMYK", (9, 6), (0, 0, 0, 127)).save(folder / "a.jpg")
+    return folder / "a.jpg"
+
+
+def transparent_colour(folder: Path) -> Path:
+    """One colour of all is declared transparent; no pixel has it."""
+    Image.fromarray(COLOUR // 2).save(folder / "a.png", transparency=(255, 255, 255))
+    return folder / "a.png"
+
+
 def palette(folder: Path) -> Path:
     few = Image.fromarray(COLOUR // 64 * 85).quantize(64)
     few.save(folder / "a.png")
@@ -68,9 +81,14 @@ READ: dict[str, tuple[Callable[[Path], Path], np.ndarray]] = {
     "png": (png(COLOUR), COLOUR / 255),
     "grey png": (png(COLOUR[..., 0]), COLOUR[..., :1] / 255),
     "opaque alpha": (png(opaque(COLOUR)), COLOUR / 255),
+    "grey and alpha": (png(opaque(COLOUR[..., :1])), COLOUR[..., :1] / 255),
+    "16-bit alpha png": (deep_png(opaque(DEEP)), DEEP / 65535),
     "16-bit grey png": (png(DEEP[..., 0]), DEEP[..., :1] / 65535),
-    "16-bit png": (deep_png, DEEP / 65535),
+    "16-bit png": (deep_png(DEEP), DEEP / 65535),
     "palette": (palette, COLOUR // 64 * 85 / 255),
+    "black and white": (png(COLOUR[..., 0] > 99), COLOUR[..., :1] > 99),
+    "unused transparent colour": (transparent_colour, COLOUR // 2 / 255),
+    "cmyk": (cmyk, np.full((6, 9, 3), 128 / 255)),
     "tiff": (tiff(COLOUR), COLOUR / 255),
     "grey tiff": (tiff(COLOUR[..., 0]), COLOUR[..., :1] / 255),
     "16-bit tiff": (tiff(DEEP), DEEP / 65535),
@@ -168,7 +186,7 @@ def test_refused(tmp_path: Path, write: Callable[[Path], Path], message: str):
         (png(COLOUR), "PIL.Image", "pillow"),
         (tiff(COLOUR), "tifffile", "tifffile"),
         (tiff(COLOUR, compression="lzw"), "imagecodecs", "imagecodecs"),
-        (deep_png, "imagecodecs", "imagecodecs"),
+        (deep_png(DEEP), "imagecodecs", "imagecodecs"),
     ],
     ids=["pillow", "tifffile", "tiff codec", "png codec"],
 )
