@@ -63,7 +63,7 @@ def rewrite(
     \b
     mofa rewrite arch.py:Net --arg width=16 --checkpoint net.pth --out net-mofa
     mofa rewrite models.unet:UNet --roadmap my.toml --input 1x4x512x512 --dry-run
-    mofa rewrite arch.py:Denoiser --checkpoint net.pth --calibrate photos --degrade gaussian:25 --out net-mofa
+    mofa rewrite arch.py:Net --calibrate photos/ --degrade gaussian:25 --out out
 
     \b
     Exit codes:
