@@ -141,8 +141,12 @@ def test_refused_before_any_work(mofa: Callable[..., Result], calls: list[Any], 
 def test_a_size_that_the_network_does_not_take(mofa: Callable[..., Result], calls: list[Any]):
     result = mofa("nets.py:Halves", "--input", "1x3x32x32", "--calibrate", "synthetic", "--crop-size", "24")
     assert result.exit_code == 1
-    assert "error: the network does not take an input of 1x3x24x24 from synthetic (RuntimeError: " in result.stderr
-    assert result.stderr.endswith("choose another --crop-size\n")
+    assert "error: the network does not take 1x3x24x24 from synthetic (RuntimeError: " in result.stderr
+    assert result.stderr.endswith("choose another --crop-size, a multiple of 32 say\n")
+    np.save("inputs.npy", np.zeros((1, 3, 24, 24), np.float32))
+    result = mofa("nets.py:Halves", "--input", "1x3x32x32", "--calibrate", "inputs.npy")
+    assert result.exit_code == 1
+    assert result.stderr.endswith(": crop the inputs\n")
     assert not calls
 
 
@@ -158,3 +162,6 @@ def test_options_that_need_calibrate(mofa: Callable[..., Result], option: str):
     result = mofa("nets.py:Net", option)
     assert result.exit_code == 2
     assert f"Invalid value for {option.partition('=')[0]}: needs --calibrate" in result.stderr
+    result = mofa("nets.py:Net", option, "--calibrate", "inputs.npy")
+    assert result.exit_code == 2
+    assert f"Invalid value for {option.partition('=')[0]}: inputs.npy holds network inputs" in result.stderr
