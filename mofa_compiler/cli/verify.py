@@ -71,9 +71,10 @@ def verify(
         raise typer.BadParameter("contradicts --quiet", param_hint="--json")
     settings: dict[str, Any] = {"degradation": degrade, "crops": crops, "size": crop_size}
     given = {name: value for name, value in settings.items() if value is not None}
-    if given and inputs is None:
+    if given and (inputs is None or inputs.endswith((".npy", ".npz"))):
         option = {"degradation": "--degrade", "size": "--crop-size"}.get(next(iter(given)), f"--{next(iter(given))}")
-        raise typer.BadParameter("needs --inputs", param_hint=option)
+        why = "needs --inputs" if inputs is None else f"{inputs} holds network inputs, used as they are"
+        raise typer.BadParameter(why, param_hint=option)
 
     from ..verification.checking import verify as check
 

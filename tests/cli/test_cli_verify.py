@@ -112,6 +112,7 @@ def test_no_bundle(mofa: Callable[..., Result]) -> None:
     assert result.stderr.splitlines()[-1].startswith("error: there is no ")
     assert mofa("verify", "nowhere").exit_code == 2
     assert mofa("verify", "nowhere", *ORIGINAL, "--degrade", "gaussian:25").exit_code == 2
+    assert mofa("verify", "nowhere", *ORIGINAL, "--inputs", "a.npy", "--crops", "2").exit_code == 2
 
 
 def test_a_rewrite_by_a_broken_pass_is_not_saved(mofa: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
