@@ -14,17 +14,20 @@ if TYPE_CHECKING:
     from .program import Program
     from .roadmap import Roadmap
     from .tracing import capture
+    from .verification.checking import Verification, verify
 
-__all__ = ["Program", "Result", "Roadmap", "apply", "capture", "load", "replay"]
+__all__ = ["Program", "Result", "Roadmap", "Verification", "apply", "capture", "load", "replay", "verify"]
 
 _HOMES = {
     "Program": "program",
     "Result": "compiler",
     "Roadmap": "roadmap",
+    "Verification": "verification.checking",
     "apply": "compiler",
     "capture": "tracing",
     "load": "bundle",
     "replay": "bundle",
+    "verify": "verification.checking",
 }
 
 

@@ -15,13 +15,13 @@ from torch import Tensor, fx, nn
 from .anatomy import infer
 from .diff import Diff
 from .errors import MofaError, RewriteError
-from .inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, tensor_leaves
+from .inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree
 from .network import Network, Totals
 from .rewriting import Pass, rewrite
 from .roadmap import Roadmap
 from .tracing.capturing import capture
 from .tracing.state import copied
-from .verify import Verdict, exactness, psnr, relative_error
+from .verification.verdict import Verdict
 
 Progress = Callable[[str, int, int], None]
 """Called before each step with what it is, how many are done, and how many there are."""
@@ -43,13 +43,19 @@ class Result:
         roadmap: the passes that were carried out.
         diffs: one report a pass, in order.
         original, rewritten: the networks before the first and after the last pass, as they were when `apply` ran.
+        networks: all of them: before the first pass and after each one.
+        example: the example inputs.
+        evaluation: inputs that verification measures on, if there are better ones than the example.
     """
+
+    evaluation: Sequence[CallSpec] | None = None
 
     def __init__(self, roadmap: Roadmap, networks: Sequence[Network], diffs: Sequence[Diff], example: CallSpec):
         self.roadmap = roadmap
         self.diffs = tuple(diffs)
         self.original, self.rewritten = networks[0], networks[-1]
-        self._networks, self._example = tuple(networks), example
+        self.networks, self.example = tuple(networks), example
+        self._verdicts: tuple[Verdict, ...] | None = None
         self.model: fx.GraphModule = copy.deepcopy(self.rewritten.program.graph_module)
 
     @property
@@ -69,40 +75,27 @@ class Result:
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """How far each pass moved the output on the example input; runs the networks once, on first use."""
-        return self.verify()
+        """What was promised exact, checked, and how far each pass moved the output; runs the networks on first use."""
+        return self._verdicts if self._verdicts is not None else self.verify()
 
-    def verify(self, progress: Progress | None = None) -> tuple[Verdict, ...]:
-        """`verdicts`, telling `progress` about every network that is run."""
-        if "_verdicts" not in self.__dict__:
-            self._verdicts = self._run(progress or (lambda *_: None))
+    def verify(
+        self, progress: Progress | None = None, inputs: Iterable[Any] | None = None, name: str = "given input"
+    ) -> tuple[Verdict, ...]:
+        """Measure anew; `verdicts` and `report` say from then on what came out.
+
+        Args:
+            progress: told about every network that is run.
+            inputs: batches to run the networks on, tensors or tuples of arguments; by default `evaluation`, without
+                that the example input.
+            name: what the report calls one of them, perhaps with where they come from in parentheses.
+
+        Raises:
+            VerificationError: there are no inputs, or the network does not take them.
+        """
+        from .verification.judging import judge
+
+        self._verdicts = judge(self, inputs, name, progress, self._verdicts)
         return self._verdicts
-
-    def _run(self, progress: Progress) -> tuple[Verdict, ...]:
-        verdicts: list[Verdict] = []
-        first = previous = None
-        steps = ["original", *(diff.pass_name for diff in self.diffs)]
-        for index, (step, network) in enumerate(zip(steps, self._networks, strict=True)):
-            progress(f"running {step}", index, len(steps))
-            unchanged = index and not self.diffs[index - 1].edits
-            output = previous if unchanged and previous is not None else _output(network, self._example)
-            if first is None or previous is None:
-                first = previous = output
-                continue
-            diff = self.diffs[index - 1]
-            verdicts.append(
-                Verdict(
-                    diff.pass_name,
-                    diff.exact,
-                    exactness(self.original.program),
-                    relative_error(previous, output),
-                    relative_error(first, output),
-                    psnr(first, output),
-                )
-            )
-            previous = output
-        progress("done", len(steps), len(steps))
-        return tuple(verdicts)
 
     @cached_property
     def keymap(self) -> Mapping[str, KeyFate]:
@@ -203,22 +196,3 @@ def _check_weights(model: nn.Module) -> None:
             raise RewriteError(
                 f"{name} holds NaN or infinite values, which a rewrite would spread: repair or reload the weights"
             )
-
-
-def _output(network: Network, example: CallSpec) -> Tensor:
-    """All tensors that a network returns, flattened into one."""
-    module = network.program.graph_module
-    modes = {inner: inner.training for inner in module.modules()}
-    module.eval()
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)  # what is captured in train mode may draw random numbers
-            args, kwargs = copy.deepcopy((example.args, dict(example.kwargs)))  # some networks write into their input
-            output = module(*args, **kwargs)
-    finally:
-        for inner, mode in modes.items():
-            inner.training = mode
-    leaves = list(tensor_leaves(output))
-    if not leaves:
-        raise MofaError(f"{network.program.name} returns no tensor ({type(output).__name__}): nothing to compare")
-    return torch.cat([leaf.detach().flatten().float() for leaf in leaves])

@@ -50,6 +50,10 @@ class BundleError(MofaError):
     """A bundle cannot be written, read or replayed."""
 
 
+class VerificationError(MofaError):
+    """A network does not compute what was promised, or there is nothing to compare it on."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the closest of `known`, or the whole list where nothing comes close."""
     known = sorted(known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, TypeAlias
@@ -62,8 +63,9 @@ class CallSpec:
         return CallSpec(args, kwargs)
 
     def example(self, *, device: torch.device | str = "cpu") -> CallSpec:
-        """The same call with example tensors, as `InputSpec.example` makes them."""
-        return self.map(lambda spec: spec.example(device=device))
+        """The same call with example tensors, as `InputSpec.example` makes them, each of another seed: 0, 1, ..."""
+        seeds = itertools.count()
+        return self.map(lambda spec: spec.example(device=device, seed=next(seeds)))
 
     def to_data(self) -> dict[str, Any]:
         """The call as plain data, which `from_data` reads."""

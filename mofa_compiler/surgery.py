@@ -19,7 +19,7 @@ from .layers import PartialConv2d
 from .network import Network
 from .program import Program
 from .survey import Layer, resize_options, signature
-from .verify import EXACT_TOLERANCE, module_error
+from .verification.layers import EXACT_TOLERANCE, module_error
 
 if TYPE_CHECKING:
     from .rewriting import Match, Pass

@@ -25,6 +25,7 @@ from ..errors import BundleError
 from ..inputs import CallSpec, InputSpec, tensor_leaves
 from ..report.data import versions
 from ..report.markdown import render as render_markdown
+from .marks import marks
 from .recipe import FILE, read_recipe, recipe
 from .source import emit
 from .tree import carried
@@ -75,8 +76,9 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
             text = json.dumps(document, indent=2, ensure_ascii=False)
             (scratch / name).write_text(text + "\n", encoding="utf-8")
         tell("writing weights", 2, 4)
-        metadata = {"format": "pt", "mofa": versions()["mofa-compiler"]}
-        save_file(_weights(result), scratch / WEIGHTS, metadata)
+        weights = _weights(result)
+        metadata = {"format": "pt", "mofa": versions()["mofa-compiler"], **marks(result, weights)}
+        save_file(weights, scratch / WEIGHTS, metadata)
         (scratch / WEIGHTS).chmod(0o666 & ~_umask())  # safetensors keeps what it writes to the owner
         tell("checking", 3, 4)
         _check(scratch, result)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import BundleError, DataError, one_line
+from ..errors import BundleError, DataError, VerificationError, one_line
 from . import options
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def rewrite(
     \b
     Exit codes:
       0    done, also where there was nothing to rewrite
-      1    an error in the input, in one line on stderr
+      1    an error in the input, or a pass less exact than it says, in one line
       2    wrong usage
       130  interrupted
     """
@@ -112,6 +112,9 @@ def rewrite(
 
         print_report(report, options.stdout_console(), verbose)
     sys.stdout.flush()
+    for verdict in result.verdicts:
+        if verdict.problem:
+            raise VerificationError(f"{verdict.problem}; nothing was saved")
     if destination is None:
         return
     with options.progress_bar(quiet) as phase:

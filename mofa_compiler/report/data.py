@@ -19,9 +19,14 @@ Keys, in order:
       of an exact edit, relative to the largest output, in float64
     - `skips`: `[{"path", "stage", "layer", "reason"}]`, layers of the right kind that were left alone
     - `before`, `after`: totals of the network before and after this pass
-    - `verdict`: `{"relative_error", "accumulated", "psnr", "holds"}`: how far the pass moved the output on the example
-      input, how far all passes so far did, the PSNR in dB against the original (null where the outputs agree), and
-      whether what was declared exact is
+    - `verdict`: `{"relative_error", "step_psnr", "accumulated", "psnr", "measured_on", "holds", "problem", "layers",
+      "whole"}`: how far the pass moved the output, how far all passes so far did, against the original, with PSNR in dB
+      (null where the outputs agree), and on what inputs; whether what was declared exact is, and a sentence on it where
+      it is not; the largest `error` of its edits or null; and null or, for a pass that claims to be exact, the check of
+      the whole network:
+        - `sizes`: `[{"shape", "error"}]`, the largest difference relative to the largest output, at each input size
+        - `tolerance`, `precision`: what rounding may come to, in what was computed (`"float64"` where the network can)
+        - `note`: why one size only, or another precision; `departs`: the layer from which on values differ; or `""`
 
 Totals are `{"parameters", "macs", "stages"}`; a stage is `{"name", "parameters", "macs", "vanilla", "parameters_share",
 "macs_share", "vanilla_share"}`: `vanilla` is the MACs by the paper's estimate, as if every convolution were a vanilla
@@ -47,7 +52,7 @@ if TYPE_CHECKING:
     from ..diff import Diff
     from ..network import Totals
     from ..rewriting import Pass
-    from ..verify import Verdict
+    from ..verification.verdict import Verdict
 
 SCHEMA = "mofa-report/1"
 
@@ -118,10 +123,20 @@ def _pass(pass_: Pass, diff: Diff, verdict: Verdict) -> dict[str, Any]:
         "skips": [asdict(skip) for skip in diff.skips],
         "before": totals_data(diff.before),
         "after": totals_data(diff.after),
-        "verdict": {
-            "relative_error": verdict.relative_error,
-            "accumulated": verdict.accumulated,
-            "psnr": verdict.psnr,
-            "holds": verdict.holds,
-        },
+        "verdict": verdict_data(verdict),
+    }
+
+
+def verdict_data(verdict: Verdict) -> dict[str, Any]:
+    """How far a pass moved the output, and whether it kept its promise."""
+    return {
+        "relative_error": verdict.relative_error,
+        "step_psnr": verdict.step_psnr,
+        "accumulated": verdict.accumulated,
+        "psnr": verdict.psnr,
+        "measured_on": verdict.measured_on,
+        "holds": verdict.holds,
+        "problem": verdict.problem,
+        "layers": verdict.layers,
+        "whole": None if verdict.whole is None else asdict(verdict.whole),
     }

@@ -93,6 +93,8 @@ def _details(index: int, step: Mapping[str, Any]) -> str:
     if neighbours:
         stages = ", ".join(dict.fromkeys(edit["stage"] or "no stage" for edit in neighbours))
         blocks.append(f"Weights adjusted in {text.count(len(neighbours), 'neighbour')} ({escape(stages)}).")
+    if sentence := text.checked(step):
+        blocks.append(escape(sentence))
     if step["skips"]:
         blocks.append(_refusals(step["skips"]))
     if not step["edits"] and not step["skips"]:

@@ -136,6 +136,8 @@ def _pass_lines(index: int, step: Mapping[str, Any], width: int, verbose: bool) 
         yield Text(f"   weights adjusted in {text.count(len(neighbours), 'neighbour')}", "green")
         if verbose:
             yield from _paths(neighbours, width, verbose)
+    if sentence := text.checked(step):
+        yield from _styled(wrap(sentence, width, 3), "" if step["verdict"]["holds"] else "red")
     if step["skips"]:
         yield Text(f"   {len(step['skips'])} refused", "yellow")
         yield from _refusal_groups(step["skips"], width, verbose)

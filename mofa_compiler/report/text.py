@@ -43,26 +43,48 @@ def error_text(value: float | None) -> str:
     return f"{value:.1e}" if value < 1e-5 else f"{100 * value:.3g} %"
 
 
+def psnr_text(value: float | None) -> str:
+    """`38.1 dB`, or nothing where outputs agree."""
+    return "" if value is None else f"{value:.1f} dB"
+
+
 def outcome(step: Mapping[str, Any]) -> str:
     """What a pass did to the output: `exact`, `2.64 %`, `unchanged`, or a broken promise."""
     if not step["edits"]:
         return "unchanged"
     verdict = step["verdict"]
-    error = error_text(verdict["relative_error"])
-    if step["exact"]:
-        return "exact" if verdict["holds"] else f"NOT exact: {error}"
-    return error
+    if not verdict["holds"]:
+        return f"NOT exact: {error_text(verdict['relative_error'])}"
+    return "exact" if step["exact"] else error_text(verdict["relative_error"])
 
 
 def accuracy(report: Mapping[str, Any]) -> str:
-    """One sentence on how far the rewritten network is from the original on the example input."""
+    """One sentence on how far the rewritten network is from the original, and on what inputs that was measured."""
     if not any(step["edits"] for step in report["passes"]):
         return "Nothing to rewrite: the network is unchanged."
     verdict = report["passes"][-1]["verdict"]
     if verdict["accumulated"] == 0:
-        return "On the example input the output is the same as the original's."
-    psnr = f", PSNR {verdict['psnr']:.1f} dB" if verdict["psnr"] is not None else ""
-    return f"Output error on the example input, against the original: {error_text(verdict['accumulated'])}{psnr}."
+        return f"On the {verdict['measured_on']} the output is the same as the original's."
+    figures = ", PSNR ".join(filter(None, (error_text(verdict["accumulated"]), psnr_text(verdict["psnr"]))))
+    return f"Output error on the {verdict['measured_on']}, against the original: {figures}."
+
+
+def off(error: float) -> str:
+    """An error of something exact: `2e-16`, `0`."""
+    return f"{error:.0e}" if error else "0"
+
+
+def checked(step: Mapping[str, Any]) -> str:
+    """A sentence on how a claim of exactness was checked, and what came out; empty where none was made."""
+    verdict = step["verdict"]
+    if verdict["problem"]:
+        return f"{verdict['problem']}."
+    whole = verdict["whole"]
+    if whole is None:
+        return ""
+    sizes = " and ".join(f"{size['shape']} (off by {off(size['error'])})" for size in whole["sizes"])
+    note = f"; {whole['note']}" if whole["note"] else ""
+    return f"Exact in {whole['precision']} for the whole network at {sizes}{note}."
 
 
 STAGE_HEADER = ("stage", "parameters", "MACs", "share of MACs")

@@ -55,7 +55,9 @@ KEYS: dict[str, set[str]] = {
     },
     "passes.skips": {"path", "stage", "layer", "reason"},
     "passes.after": TOTALS,
-    "passes.verdict": {"relative_error", "accumulated", "psnr", "holds"},
+    "passes.verdict": {
+        *("relative_error", "step_psnr", "accumulated", "psnr", "measured_on", "holds", "problem", "layers", "whole"),
+    },
 }
 
 
@@ -105,7 +107,8 @@ def test_totals_add_up(report: dict[str, Any]) -> None:
 
 
 def test_numbers_that_json_lacks_become_null(unchanged: dict[str, Any]) -> None:
-    assert unchanged["passes"][0]["verdict"] == {"relative_error": 0, "accumulated": 0, "psnr": None, "holds": True}
+    verdict = unchanged["passes"][0]["verdict"]
+    assert (verdict["relative_error"], verdict["psnr"], verdict["step_psnr"], verdict["holds"]) == (0, None, None, True)
     assert data.plain_data({"a": [math.nan, -math.inf, Fraction(1, 4)], 2: (True, None)}) == {
         "a": [None, None, "1/4"],
         "2": [True, None],
@@ -214,6 +217,18 @@ def test_a_broken_promise_is_shown(report: dict[str, Any]) -> None:
     step["verdict"] |= {"holds": False, "relative_error": 0.5}
     assert "NOT exact: 50 %" in markdown.render(broken)
     assert "NOT exact: 50 %" in printed(broken, 80)
+
+
+def test_how_exactness_was_checked_is_told(report: dict[str, Any]) -> None:
+    checked = next(step for step in report["passes"] if step["verdict"]["whole"])
+    lines = "Exact in float64 for the whole network at 1x3x32x32 (off by "
+    assert lines in markdown.render(report)
+    assert lines in printed(report, 120)
+    broken = copy.deepcopy(report)
+    step = next(step for step in broken["passes"] if step["name"] == checked["name"])
+    step["verdict"] |= {"holds": False, "problem": "widen-portion was declared exact, but is not"}
+    for rendered in (markdown.render(broken), printed(broken, 80)):
+        assert "widen-portion was declared exact, but is not." in rendered
 
 
 def test_nothing_to_rewrite(unchanged: dict[str, Any]) -> None:

@@ -1,0 +1,161 @@
+"""A bundle against its own recipe, carried out anew: files, weights, source and report."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..bundle.files import KEYMAP, REPORT, REPORT_TEXT, WEIGHTS
+from ..bundle.marks import CHECKSUM, MADE_BY, REWRITE, checksum, read_marks
+from ..errors import one_line
+from ..inputs import specs
+from ..report.text import error_text
+from .figures import Figures
+from .running import rounding, run, values
+from .sizes import another_size
+from .verdict import Verdict
+
+if TYPE_CHECKING:
+    from ..compiler import Result
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at, whether it is as it should be, and what was compared, in a sentence."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def check_bundle(
+    folder: Path, result: Result, shipped: nn.Module, found: Sequence[Verdict], *, trained: bool
+) -> list[Check]:
+    """Look at a bundle's files, weights, source and report.
+
+    Args:
+        folder: the bundle.
+        result: its recipe, carried out anew.
+        shipped: the network that it holds.
+        found: verdicts on the passes of `result`.
+        trained: the weights were trained by another program since.
+    """
+    missing = [file for file in (KEYMAP, REPORT, REPORT_TEXT) if not (folder / file).is_file()]
+    files = Check("files", not missing, f"there is no {', '.join(missing)}" if missing else "all there")
+    return [
+        files,
+        _weights(folder, result, shipped, trained),
+        _source(folder, result, shipped),
+        _report(folder / REPORT, result, found),
+    ]
+
+
+def _weights(folder: Path, result: Result, shipped: nn.Module, trained: bool) -> Check:
+    """The saved weights against their checksum and against those that the recipe makes of this original."""
+    state, made = shipped.state_dict(), result.rewritten.program.state()
+    marks = read_marks(folder / WEIGHTS)
+    infinite = [key for key, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
+    differing = [key for key, tensor in made.items() if not _same(tensor, state.get(key))]
+    share = f"{len(made) - len(differing)} of {len(made)} tensors are those that the recipe makes of this original"
+    ok, detail = False, ""
+    if infinite:
+        detail = f"{infinite[0]} in {WEIGHTS} holds NaN or infinite values"
+    elif CHECKSUM in marks and not trained and marks[CHECKSUM] != checksum(state):
+        first = f"; the first that differs from what the recipe makes is {differing[0]}" if differing else ""
+        detail = f"{WEIGHTS} was changed since it was saved: its checksum does not fit{first}"
+    elif not differing:
+        ok, detail = True, f"all {len(made)} tensors are those that the recipe makes of this original"
+    elif trained or marks.get(MADE_BY, REWRITE) != REWRITE:
+        by = marks.get(MADE_BY, "training") if not trained else "training"
+        ok, detail = True, f"{share}, the others come from {by}: not compared"
+    elif MADE_BY in marks:
+        detail = f"{differing[0]} is not what the recipe makes of this original: another checkpoint? ({share})"
+    else:
+        detail = (
+            f"{WEIGHTS} was not written by mofa-compiler, and {differing[0]} is not what the recipe makes of this "
+            f"original ({share}): if it was trained since, say so (--trained)"
+        )
+    return Check("weights", ok, detail)
+
+
+def _same(made: Tensor, saved: Tensor | None) -> bool:
+    """Whether two tensors are equal up to the rounding of another machine."""
+    if saved is None or made.shape != saved.shape or made.dtype != saved.dtype:
+        return False
+    if not made.is_floating_point():
+        return torch.equal(made, saved.to(made.device))
+    expected = made.detach().double()
+    error = float((saved.to(made.device).detach().double() - expected).norm())
+    return error <= 100 * torch.finfo(made.dtype).eps * float(expected.norm())
+
+
+def _source(folder: Path, result: Result, shipped: nn.Module) -> Check:
+    """`model.py` against the graph that the recipe makes, both with the saved weights, at two sizes."""
+    problem = "model.py is not what the recipe makes: "
+    state = shipped.state_dict()
+    twin = copy.deepcopy(result.rewritten.program.graph_module)
+    try:
+        twin.load_state_dict({key: tensor for key, tensor in state.items() if key in twin.state_dict()})
+    except RuntimeError as error:
+        return Check("source", False, f"{problem}{one_line(error)}")
+    tolerance = rounding(result.original.program)
+    other, _, _ = another_size(result.rewritten, result.example)
+    calls = [result.example, *([other] if other else ())]
+    for call in calls:
+        figures = Figures()
+        try:
+            figures.add(values("the recipe", run(twin, call)), values("model.py", run(shipped, call)))
+        except Exception as error:  # whatever somebody else's source raises
+            return Check("source", False, f"{problem}{one_line(error)}")
+        if figures.error and not figures.relative_error <= tolerance:
+            off = f"with the same weights the output at {specs(call)} is off by {error_text(figures.relative_error)}"
+            return Check("source", False, problem + off)
+    sizes = " and ".join(str(specs(call)) for call in calls)
+    return Check("source", True, f"model.py computes what the recipe makes, with the saved weights, at {sizes}")
+
+
+def _report(file: Path, result: Result, found: Sequence[Verdict]) -> Check:
+    """What the report says against what comes out now: costs always, figures where the inputs are the same."""
+    if not file.is_file():
+        return Check("report", False, f"there is no {file.name}")
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+        differences = list(_differences(report, result, found))
+        measured = {step["verdict"].get("measured_on") for step in report["passes"]}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return Check("report", False, f"{file.name} cannot be read: {one_line(error)}")
+    if differences:
+        return Check("report", False, f"{file.name} says {differences[0]}: made from another checkpoint, or changed")
+    if not found:
+        return Check("report", True, "parameters and MACs repeat; there are no passes")
+    if measured == {found[0].measured_on}:
+        return Check("report", True, f"parameters, MACs and output errors repeat, on the {found[0].measured_on}")
+    where = next(filter(None, measured), "another input")
+    return Check("report", True, f"parameters and MACs repeat; its output errors are on the {where}: not compared")
+
+
+def _differences(report: Mapping[str, Any], result: Result, found: Sequence[Verdict]) -> Iterator[str]:
+    """What a report says otherwise than what comes out now."""
+    for key, totals in (("before", result.before), ("after", result.after)):
+        for amount in ("parameters", "macs"):
+            now = getattr(totals, amount)
+            if report[key][amount] != now:
+                yield f"{report[key][amount]:,} {amount} {key} the rewrite, and it is {now:,}"
+    tolerance = rounding(result.original.program)
+    for step, verdict in zip(report["passes"], found, strict=False):  # a calibration comes after the recipe's passes
+        if step["name"] != verdict.pass_name:
+            yield f"{step['name']} where the recipe has {verdict.pass_name}"
+        if step["verdict"].get("measured_on") != verdict.measured_on:
+            continue
+        for key in ("relative_error", "accumulated"):
+            said, now = step["verdict"][key], getattr(verdict, key)
+            if said is not None and not abs(said - now) <= tolerance + 0.01 * now:
+                what = "moved the output by" if key == "relative_error" else "left the output off the original's by"
+                yield f"{verdict.pass_name} {what} {error_text(said)}, and it is {error_text(now)}"
