@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from .bundle import load, replay
     from .compiler import Result, apply
     from .program import Program
+    from .recovery import recover
     from .roadmap import Roadmap
     from .tracing import capture
 
-__all__ = ["Program", "Result", "Roadmap", "apply", "capture", "load", "replay"]
+__all__ = ["Program", "Result", "Roadmap", "apply", "capture", "load", "recover", "replay"]
 
 _HOMES = {
     "Program": "program",
@@ -24,6 +25,7 @@ _HOMES = {
     "apply": "compiler",
     "capture": "tracing",
     "load": "bundle",
+    "recover": "recovery",
     "replay": "bundle",
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,6 +22,9 @@ from .roadmap import Roadmap
 from .tracing.capturing import capture
 from .tracing.state import copied
 from .verify import Verdict, exactness, psnr, relative_error
+
+if TYPE_CHECKING:
+    from .recovery import Recovery
 
 Progress = Callable[[str, int, int], None]
 """Called before each step with what it is, how many are done, and how many there are."""
@@ -43,6 +46,7 @@ class Result:
         roadmap: the passes that were carried out.
         diffs: one report a pass, in order.
         original, rewritten: the networks before the first and after the last pass, as they were when `apply` ran.
+        recoveries: how `model` was trained by `recover` since, one entry a call.
     """
 
     def __init__(self, roadmap: Roadmap, networks: Sequence[Network], diffs: Sequence[Diff], example: CallSpec):
@@ -51,6 +55,7 @@ class Result:
         self.original, self.rewritten = networks[0], networks[-1]
         self._networks, self._example = tuple(networks), example
         self.model: fx.GraphModule = copy.deepcopy(self.rewritten.program.graph_module)
+        self.recoveries: tuple[Recovery, ...] = ()
 
     @property
     def before(self) -> Totals:

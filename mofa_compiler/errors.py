@@ -50,6 +50,10 @@ class BundleError(MofaError):
     """A bundle cannot be written, read or replayed."""
 
 
+class RecoveryError(MofaError):
+    """A rewritten network cannot be trained with these options or data, or an interrupted run cannot go on so."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the closest of `known`, or the whole list where nothing comes close."""
     known = sorted(known)
