@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 import mofa_compiler
 from architectures import NAFNet
-from images import add_noise, photograph, psnr
+from images import photograph, psnr
+from mofa_compiler.data import add_noise
 
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "nafnet_denoiser.safetensors"
 PHOTOGRAPHS = ("astronaut", "coffee")

@@ -1,4 +1,4 @@
-"""Photographs that ship inside scikit-image and scikit-learn, dead leaves images, noise, and PSNR.
+"""Photographs that ship inside scikit-image and scikit-learn, and PSNR.
 
 Nothing is downloaded. Every image is a float32 tensor (3, H, W), sRGB, in [0, 1].
 """
@@ -35,46 +35,6 @@ def _pixels(name: str) -> np.ndarray:
 def photograph(name: str) -> Tensor:
     """The photograph (3, H, W), float32 sRGB in [0, 1]; a fresh tensor at each call."""
     return torch.from_numpy(_pixels(name).copy()).permute(2, 0, 1).contiguous().float() / 255
-
-
-def dead_leaves(size: int, generator: torch.Generator, smallest: float = 2.0, largest: float = 0.5) -> Tensor:
-    """A dead leaves image (Lee, Mumford and Huang, 2001): opaque random disks that occlude each other.
-
-    Radii follow the scale-invariant density 1/r^3 between `smallest` (pixels) and `largest` (a fraction of `size`);
-    colours are uniform, centres too. Leaves fall in front to back order until every pixel is covered, at twice the
-    resolution, and are then averaged 2x2: that antialiases their edges.
-
-    Returns (3, `size`, `size`), float32 in [0, 1], determined by the state of `generator`.
-    """
-    side = 2 * size
-    low, high = 2 * smallest, max(largest * side, 2 * smallest + 1)
-    image = torch.zeros(3, side, side)
-    uncovered = torch.ones(side, side, dtype=torch.bool)
-    coordinates = torch.arange(side, dtype=torch.float32)
-    while uncovered.any():
-        for u, x, y, *colour in torch.rand(256, 6, generator=generator).tolist():
-            radius = (low**-2 - u * (low**-2 - high**-2)) ** -0.5  # the inverse of the distribution function
-            x, y = (t * (side + 2 * high) - high for t in (x, y))
-            left, top = (max(0, math.floor(t - radius)) for t in (x, y))
-            right, bottom = (min(side, math.ceil(t + radius) + 1) for t in (x, y))
-            if left >= right or top >= bottom:
-                continue
-            box = (slice(top, bottom), slice(left, right))
-            squares = (coordinates[box[0], None] - y) ** 2 + (coordinates[box[1]] - x) ** 2
-            leaf = uncovered[box] & (squares <= radius**2)
-            image[:, *box][:, leaf] = torch.tensor(colour)[:, None]
-            uncovered[box] &= ~leaf
-    return image.view(3, size, 2, size, 2).mean((2, 4))
-
-
-def add_noise(image: Tensor, gaussian: float, poisson: float, generator: torch.Generator) -> Tensor:
-    """Poisson-Gaussian noise, not clipped: x becomes a sample of mean x and variance `gaussian`² + `poisson`·x.
-
-    `gaussian` is the standard deviation of the read noise and `poisson` the gain of the shot noise (the value of one
-    photon), both in units of the image, any shape, whose values must be >= 0 where `poisson` is not 0.
-    """
-    shots = poisson * torch.poisson(image / poisson, generator) if poisson else image
-    return shots + gaussian * torch.randn(image.shape, generator=generator)
 
 
 def psnr(a: Tensor, b: Tensor, peak: float = 1.0) -> float:

@@ -13,50 +13,16 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
-from images import HELD_OUT, add_noise, photograph, psnr
+from images import HELD_OUT, photograph, psnr
+from mofa_compiler.data.raw import SCALE, add_raw_noise, inverse_k_sigma, k_sigma, pack_raw
 
-V = 959.0  # digital numbers from black to white
-ANCHOR_ISO = 1600.0
-SCALE = 256.0  # of the network's input
 MULTIPLE = 32  # packed images are cropped to multiples of this
-WHITE_BALANCE = (2.0, 1.0, 1.7)
-EXPOSURE = 0.6
 
 
-def noise_parameters(iso: float) -> tuple[float, float]:
-    """(K, S) at an ISO: the digital number V·x has variance K·(V·x) + S."""
-    return 0.0005995267 * iso + 0.00868861, 7.11772e-7 * iso**2 + 6.514934e-4 * iso + 0.11492713
-
-
-def _k_sigma_line(iso: float) -> tuple[float, float]:
-    """(slope, offset) of the k-sigma transform x -> slope·x + offset, from `iso` to the anchor ISO."""
-    k, s = noise_parameters(iso)
-    anchor_k, anchor_s = noise_parameters(ANCHOR_ISO)
-    return anchor_k / k, (s / k**2 - anchor_s / anchor_k**2) * anchor_k / V
-
-
-def k_sigma(raw: Tensor, iso: float) -> Tensor:
-    """The k-sigma transform: raw values (any shape) at `iso`, whose noise then depends on the value alone."""
-    slope, offset = _k_sigma_line(iso)
-    return raw * slope + offset
-
-
-def inverse_k_sigma(raw: Tensor, iso: float) -> Tensor:
-    slope, offset = _k_sigma_line(iso)
-    return (raw - offset) / slope
-
-
-def pack_raw(image: Tensor) -> Tensor:
-    """A photograph (3, H, W), sRGB in [0, 1], as the packed RGGB raw image (4, ~H/2, ~W/2), linear in [0, 1].
-
-    sRGB is linearized with the power 2.2, exposure and white balance are undone, and of each 2x2 pixels the Bayer
-    pattern keeps R, G, G and B. The bottom and right are cropped to make the result's sides multiples of
-    `MULTIPLE`.
-    """
+def cropped(image: Tensor) -> Tensor:
+    """A photograph (3, H, W) cropped at its right and bottom: packed, its sides are multiples of `MULTIPLE`."""
     height, width = (side // (2 * MULTIPLE) * 2 * MULTIPLE for side in image.shape[1:])
-    linear = image[:, :height, :width].pow(2.2) * EXPOSURE / torch.tensor(WHITE_BALANCE).view(3, 1, 1)
-    red, green, blue = linear
-    return torch.stack([red[::2, ::2], green[::2, 1::2], green[1::2, ::2], blue[1::2, 1::2]])
+    return image[:, :height, :width]
 
 
 @dataclass(frozen=True)
@@ -79,10 +45,9 @@ def raw_cases(names: Sequence[str] = HELD_OUT, isos: Sequence[float] = (3200, 64
     generator = torch.Generator().manual_seed(seed)
     cases = []
     for name in names:
-        clean = pack_raw(photograph(name))[None]
+        clean = pack_raw(cropped(photograph(name)))[None]
         for iso in isos:
-            k, s = noise_parameters(iso)
-            noisy = add_noise(clean, s**0.5 / V, k / V, generator).clamp(0, 1)
+            noisy = add_raw_noise(clean, iso, generator)
             cases.append(RawCase(name, iso, clean, noisy, k_sigma(noisy, iso) * SCALE))
     return cases
 

@@ -28,7 +28,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from architectures import NAFNet
-from images import HELD_OUT, TRAINING, add_noise, dead_leaves, photograph, psnr
+from images import HELD_OUT, TRAINING, photograph, psnr
+from mofa_compiler.data import add_noise, dead_leaves
 
 ARCHITECTURE: dict[str, Any] = {
     "img_channel": 3,
@@ -53,7 +54,7 @@ class Crops:
     def __init__(self, batch: int, crop: int, generator: torch.Generator) -> None:
         self.batch, self.crop, self.generator = batch, crop, generator
         self.photographs = [photograph(name) for name in TRAINING]
-        self.leaves = [dead_leaves(LEAVES_SIZE, generator) for _ in range(LEAVES)]
+        self.leaves = [dead_leaves(LEAVES_SIZE, 3, generator) for _ in range(LEAVES)]
 
     def _uniform(self, low: float, high: float) -> float:
         return low + (high - low) * torch.rand((), generator=self.generator).item()

@@ -55,6 +55,15 @@ Inputs = Annotated[
         "--input", metavar="SHAPE", help="Shape of an input, such as 1x3x256x256 (the default); one for each input."
     ),
 ]
+Degrade = Annotated[
+    str | None,
+    typer.Option(
+        "--degrade",
+        metavar="SPEC",
+        help="What makes the network's inputs of clean images: gaussian:25, poisson-gaussian:0.01,0.02, jpeg:30, "
+        "blur:1.6 or raw:3200,6400; ranges such as gaussian:5-50 are drawn from.",
+    ),
+]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_set_debug, expose_value=True)
 ]

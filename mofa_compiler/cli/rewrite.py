@@ -6,12 +6,17 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import BundleError
+from ..errors import BundleError, DataError, one_line
 from . import options
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..data import CalibrationImages
 
 
 def rewrite(
@@ -24,6 +29,24 @@ def rewrite(
         str, typer.Option(metavar="NAME|FILE", help="A roadmap's name (see `mofa roadmaps`) or a TOML file.")
     ] = "mofa",
     inputs: options.Inputs = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|FILE.npy|synthetic",
+            help="Fit the rewritten layers on images: a folder, network inputs (N, C, H, W), or generated ones.",
+        ),
+    ] = None,
+    degrade: options.Degrade = None,
+    crops: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Crops to calibrate on.", show_default="64")
+    ] = None,
+    crop_size: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Their side in pixels.", show_default="128, less for a smaller --input"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Of their places and noise.", show_default="0")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to save the rewritten network.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; report what would change.")] = False,
@@ -40,6 +63,7 @@ def rewrite(
     \b
     mofa rewrite arch.py:Net --arg width=16 --checkpoint net.pth --out net-mofa
     mofa rewrite models.unet:UNet --roadmap my.toml --input 1x4x512x512 --dry-run
+    mofa rewrite arch.py:Denoiser --checkpoint net.pth --calibrate photos --degrade gaussian:25 --out net-mofa
 
     \b
     Exit codes:
@@ -52,20 +76,32 @@ def rewrite(
         raise typer.BadParameter("a folder is needed, unless with --dry-run", param_hint="--out")
     if quiet and (as_json or verbose):
         raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--verbose")
+    settings: dict[str, Any] = {"degradation": degrade, "crops": crops, "size": crop_size, "seed": seed}
+    given = {name: value for name, value in settings.items() if value is not None}
+    if given and calibrate is None:
+        option = {"degradation": "--degrade", "size": "--crop-size"}.get(next(iter(given)), f"--{next(iter(given))}")
+        raise typer.BadParameter("needs --calibrate", param_hint=option)
     shapes = [options.parse_shape(shape) for shape in inputs or ()]
     destination = None if dry_run or out is None else out.expanduser()
     if destination is not None:
         _check_destination(destination, overwrite)
 
     from ..compiler import apply
+    from ..data import parse_degradation
     from ..roadmap import Roadmap
 
     plan = Roadmap.load(roadmap)
+    if degrade is not None:
+        given["degradation"] = parse_degradation(degrade)
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
         model, description = options.load_model(target, arguments, checkpoint, key, strip_prefix)
         if not quiet:
             _tell(f"weights: {description}" if description else _no_checkpoint(target))
-        result = apply(model, plan, options.example_inputs(model, shapes), progress=phase("rewriting"))
+        example = options.example_inputs(model, shapes)
+        calibration = None if calibrate is None else _calibration(model, example, calibrate, given)
+        if calibration is not None and not quiet:
+            _tell(f"calibration: {calibration}")
+        result = apply(model, plan, example, calibration, progress=phase("rewriting"))
         result.verify(progress=phase("comparing outputs"))
         report = result.report
     if as_json:
@@ -81,6 +117,38 @@ def rewrite(
         saved = result.save(destination, overwrite=overwrite, progress=phase("saving"))
     if not quiet:
         _tell(f"saved to {saved}")
+
+
+def _calibration(
+    model: nn.Module, example: tuple[Tensor, ...] | None, source: str, settings: dict[str, Any]
+) -> CalibrationImages:
+    """The images to calibrate on, of which the network took the first.
+
+    Raises:
+        DataError: they cannot be read, or the network does not take them.
+    """
+    import torch
+
+    from ..data import CalibrationImages
+    from ..inputs import example_call
+
+    taken = example_call(model, example).tensors if example is None else tuple(example)
+    if len(taken) != 1 or len(taken[0].shape) != 4:
+        shapes = ", ".join("x".join(map(str, one.shape)) for one in taken)
+        raise DataError(f"--calibrate is for networks of one image, this takes {shapes}: call apply(calibration=...)")
+    _, channels, height, width = taken[0].shape
+    images = CalibrationImages(source, **{"channels": channels, "size": min(128, height, width), **settings})
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    first = next(iter(images))[:1]
+    try:
+        with torch.no_grad():
+            model(first.to(like))
+    except Exception as error:
+        raise DataError(
+            f"the network does not take an input of {'x'.join(map(str, first.shape))} from {source} "
+            f"({one_line(error)}): choose another --crop-size"
+        ) from error
+    return images
 
 
 def _check_destination(folder: Path, overwrite: bool) -> None:

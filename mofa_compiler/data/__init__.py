@@ -8,7 +8,7 @@ from .degradations import Degradation, Pair, parse_degradation, restore
 from .files import image_files, read_image
 from .leaves import dead_leaves
 from .noise import add_noise
-from .pairs import Pairs, pairs, split
+from .pairing import Pairs, pairs, split
 
 __all__ = [
     "SYNTHETIC",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .degradations import Degradation, parse_degradation
-from .files import SUFFIXES, image_files, read_image, to_channels
+from .files import SUFFIXES, check_sides, image_files, read_image, to_channels
 from .leaves import dead_leaves
 from .seeding import generator, integer
 
@@ -84,6 +84,7 @@ class CalibrationImages:
         else:
             self._clean_channels()
             self._files = image_files(path)
+            check_sides((self._files[index] for index in {*map(self._file, range(crops))}), self._clean_size())
 
     @property
     def description(self) -> dict[str, Any]:
@@ -96,6 +97,13 @@ class CalibrationImages:
             "size": self.size if made else None,
             "seed": self.seed if made else None,
         }
+
+    def __str__(self) -> str:
+        """The description in a line."""
+        if self._inputs is not None:
+            return f"{self.crops} inputs of {self.source}"
+        made = f", {self.degradation}" if self.degradation else ""
+        return f"{self.crops} crops of {self.size}x{self.size}, {self.source}{made}, seed {self.seed}"
 
     def __len__(self) -> int:
         """How many batches there are."""
@@ -132,8 +140,6 @@ class CalibrationImages:
         path, side = self._files[file], self._clean_size()
         image = to_channels(read_image(path), self._clean_channels(), path)
         height, width = image.shape[1:]
-        if min(height, width) < side:
-            raise DataError(f"{path} is {height}x{width}, too small for crops of {side}x{side}")
         for index in range(self.crops):
             if self._file(index) == file:
                 source = generator(self.seed, index)

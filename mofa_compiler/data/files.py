@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..errors import DataError, one_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
+_ORIENTATION = 0x0112  # EXIF tag; above 4 the sides change places
 _ALPHA = {"LA": "L", "PA": "RGB", "La": "L", "RGBA": "RGB", "RGBa": "RGB"}
 
 
@@ -39,6 +41,26 @@ def read_image(path: str | Path) -> Tensor:
     return image
 
 
+def image_sides(path: str | Path) -> tuple[int, int]:
+    """(H, W) of the image in a file, by its header alone.
+
+    Raises:
+        DataError: as for `read_image`, as far as the header tells.
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    with _reading(path):
+        if suffix == ".npy":
+            shape = _layout(np.load(path, mmap_mode="r", allow_pickle=False), path).shape
+            return int(shape[-2]), int(shape[-1])
+        if suffix in (".tif", ".tiff"):
+            with library("tifffile", path).TiffFile(path) as file:
+                return file.pages[0].imagelength, file.pages[0].imagewidth
+        with library("PIL.Image", path).open(path) as picture:
+            width, height = picture.size
+            return (width, height) if picture.getexif().get(_ORIENTATION, 1) > 4 else (height, width)
+
+
 def image_files(folder: str | Path) -> list[Path]:
     """The image files in a folder and all folders below, by name; hidden ones are left out.
 
@@ -53,6 +75,18 @@ def image_files(folder: str | Path) -> list[Path]:
     if not files:
         raise DataError(f"{folder} holds no image: looked for {', '.join(SUFFIXES)}, also in the folders below")
     return files
+
+
+def check_sides(paths: Iterable[Path], least: int) -> None:
+    """Refuse images that patches of `least` x `least` pixels cannot be cut from.
+
+    Raises:
+        DataError: the first such file, or one whose header cannot be read.
+    """
+    for path in paths:
+        height, width = image_sides(path)
+        if min(height, width) < least:
+            raise DataError(f"{path} is {height}x{width}, too small for patches of {least}x{least}")
 
 
 def to_channels(image: Tensor, channels: int, path: str | Path) -> Tensor:
@@ -72,17 +106,29 @@ def to_channels(image: Tensor, channels: int, path: str | Path) -> Tensor:
 
 def _read(path: Path) -> np.ndarray[Any, Any]:
     """(H, W) or (C, H, W), as it is stored."""
-    readers: dict[str, Callable[[Path], np.ndarray[Any, Any]]] = {
-        ".npy": _read_array, ".tif": _read_tiff, ".tiff": _read_tiff,
-    }  # fmt: skip
+    suffix = _suffix(path)
+    with _reading(path):
+        if suffix == ".npy":
+            return _layout(np.load(path, allow_pickle=False), path)
+        return _read_tiff(path) if suffix in (".tif", ".tiff") else _read_picture(path)
+
+
+def _suffix(path: Path) -> str:
+    """The suffix in lower case, of a file that is there and may be an image."""
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path} is no image that can be read: known are {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise DataError(f"{path} is a folder, not an image" if path.is_dir() else f"there is no file {path}")
+    return path.suffix.lower()
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside is said of the file."""
     try:
         with warnings.catch_warnings():  # libraries warn of what is wrong in a file; what they return is checked
             warnings.simplefilter("ignore")
-            return readers.get(path.suffix.lower(), _read_picture)(path)
+            yield
     except DataError:
         raise
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
@@ -148,8 +194,8 @@ def _read_tiff(path: Path) -> np.ndarray[Any, Any]:
     return _channels_first(pixels)
 
 
-def _read_array(path: Path) -> np.ndarray[Any, Any]:
-    pixels = np.load(path, allow_pickle=False)
+def _layout(pixels: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
+    """(H, W), (H, W, C) or (C, H, W) as (H, W) or (C, H, W)."""
     if pixels.ndim not in (2, 3):
         raise DataError(f"{path} has the shape {_times(pixels.shape)}, where (H, W), (H, W, C) or (C, H, W) is needed")
     return _channels_first(pixels) if pixels.ndim == 3 and pixels.shape[-1] < pixels.shape[0] else pixels

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError
 from .degradations import Degradation, Pair, parse_degradation
-from .files import image_files, read_image, to_channels
+from .files import check_sides, image_files, read_image, to_channels
 from .seeding import generator, integer
 
 INPUT, TARGET = "input", "target"
@@ -52,6 +52,7 @@ class Pairs(Dataset[Pair]):
         fixed: bool = False,
     ) -> None:
         self.examples = tuple(examples)
+        check_sides((example.input for example in examples), patch * (degradation.scale if degradation else 1))
         self.channels, self.degradation, self.patch, self.seed, self.repeat = channels, degradation, patch, seed, repeat
         self.fixed = fixed
         self.epoch = 0
@@ -106,8 +107,6 @@ class Pairs(Dataset[Pair]):
         """The same place of each image, which may be a whole multiple of the first in size; flipped and turned."""
         side = self.patch * scale
         height, width = images[0].shape[1:]
-        if min(height, width) < side:
-            raise DataError(f"{example.input} is {height}x{width}, too small for patches of {side}x{side}")
         top, left = integer(height - side + 1, source), integer(width - side + 1, source)
         turns, flip = (0, 0) if self.fixed else (integer(4, source), integer(2, source))
         patches = []
@@ -156,8 +155,8 @@ def pairs(
         repeat: patches of each image in an epoch.
 
     Raises:
-        DataError: on construction where there is no image, a name is missing on one side, or a degradation is given for
-            pairs or does not fit the network; on access where an image is damaged, too small or of other channels.
+        DataError: on construction where there is no image, one is too small, a name lacks on one side, or a degradation
+            is given for pairs or does not fit the network; on access where an image is damaged or of other channels.
     """
     folder = Path(folder)
     known = None if degradation is None else parse_degradation(degradation)
