@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..recovery import Recovery
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """What `--mixed-precision` may be."""
 
     no = "no"
@@ -44,10 +44,7 @@ def recover(
     checkpoint: options.Checkpoint = None,
     key: options.Key = None,
     strip_prefix: options.StripPrefix = None,
-    degrade: Annotated[
-        str | None,
-        typer.Option("--degrade", metavar="KIND:NUMBERS", help="Makes inputs of clean images, such as gaussian:25."),
-    ] = None,
+    degrade: options.Degrade = None,
     validation: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Images to validate on; by default a tenth of DIR, at least one."),
@@ -67,9 +64,7 @@ def recover(
         bool, typer.Option("--batch-statistics", help="Let batch normalization go by the batch and learn statistics.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of order, places and noise.")] = 0,
-    validate_every: Annotated[
-        int | None, typer.Option(metavar="STEPS", min=1, help="Steps between validations.")
-    ] = None,
+    validate_every: Annotated[int | None, typer.Option(metavar="STEPS", min=1, help="Between validations.")] = None,
     save_every: Annotated[
         int | None, typer.Option(metavar="STEPS", min=1, help="Steps between states to go on from when killed.")
     ] = None,
@@ -82,8 +77,8 @@ def recover(
 ) -> None:
     """Train a rewritten network to do what the original does; the bundle gets the best weights.
 
-    It learns the original's features at the ends of the stages, its output, and the ground truth where it is known. When
-    it is killed, the same command goes on where it was: its state is in BUNDLE.recovery until it is done.
+    It learns the original's features at the ends of the stages, its output, and the ground truth where it is known.
+    When it is killed, the same command goes on where it was: its state is in BUNDLE.recovery until it is done.
 
     \b
     mofa recover net-mofa --original arch.py:Net --checkpoint net.pth --data photos --degrade gaussian:5-50
@@ -163,8 +158,8 @@ def _summary(recovery: Recovery) -> str:
 
 def _no_checkpoint(target: str) -> str:
     return (
-        f"warning: no --checkpoint: {target.rpartition(':')[2]} has the weights that it starts with, usually random, and "
-        "there is nothing to learn from it"
+        f"warning: no --checkpoint: {target.rpartition(':')[2]} has the weights that it starts with, usually random, "
+        "from which there is nothing to learn"
     )
 
 
