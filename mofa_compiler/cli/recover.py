@@ -96,6 +96,8 @@ def recover(
         raise typer.BadParameter("contradicts --quiet", param_hint="--json")
     if steps is not None and minutes is not None:
         raise typer.BadParameter("say how long by one of --steps and --minutes", param_hint="--minutes")
+    import torch.distributed
+
     from ..bundle.recipe import read_recipe
     from ..recovery import recover as run
 
@@ -134,6 +136,8 @@ def recover(
             cpu=cpu,
             **{name: value for name, value in given.items() if value is not None},
         )
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     if not main or quiet:
         return
     if as_json:

@@ -168,9 +168,10 @@ def _accelerating(options: Options) -> Iterator[Accelerator]:
     except ImportError as error:
         raise RecoveryError("recovery needs accelerate: pip install 'mofa-compiler[recover]'") from error
     mine = not AcceleratorState._shared_state
+    cpu = options.cpu or not torch.accelerator.is_available()  # unless told, accelerate keeps CPU processes apart
     try:
         try:
-            accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=options.cpu)
+            accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=cpu)
         except (ValueError, RuntimeError) as error:
             raise RecoveryError(f"accelerate refuses these options: {one_line(error)}") from error
         yield accelerator
