@@ -63,7 +63,7 @@ def rewrite(
     \b
     mofa rewrite arch.py:Net --arg width=16 --checkpoint net.pth --out net-mofa
     mofa rewrite models.unet:UNet --roadmap my.toml --input 1x4x512x512 --dry-run
-    mofa rewrite arch.py:Denoiser --checkpoint net.pth --calibrate photos --degrade gaussian:25 --out net-mofa
+    mofa rewrite arch.py:Net --calibrate photos/ --degrade gaussian:25 --out out
 
     \b
     Exit codes:
@@ -78,9 +78,10 @@ def rewrite(
         raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--verbose")
     settings: dict[str, Any] = {"degradation": degrade, "crops": crops, "size": crop_size, "seed": seed}
     given = {name: value for name, value in settings.items() if value is not None}
-    if given and calibrate is None:
+    if given and (calibrate is None or calibrate.endswith((".npy", ".npz"))):
         option = {"degradation": "--degrade", "size": "--crop-size"}.get(next(iter(given)), f"--{next(iter(given))}")
-        raise typer.BadParameter("needs --calibrate", param_hint=option)
+        why = "needs --calibrate" if calibrate is None else f"{calibrate} holds network inputs, used as they are"
+        raise typer.BadParameter(why, param_hint=option)
     shapes = [options.parse_shape(shape) for shape in inputs or ()]
     destination = None if dry_run or out is None else out.expanduser()
     if destination is not None:
@@ -144,10 +145,9 @@ def _calibration(
         with torch.no_grad():
             model(first.to(like))
     except Exception as error:
-        raise DataError(
-            f"the network does not take an input of {'x'.join(map(str, first.shape))} from {source} "
-            f"({one_line(error)}): choose another --crop-size"
-        ) from error
+        shape = "x".join(map(str, first.shape))
+        remedy = "choose another --crop-size, a multiple of 32 say" if images.description["size"] else "crop the inputs"
+        raise DataError(f"the network does not take {shape} from {source} ({one_line(error)}): {remedy}") from error
     return images
 
 

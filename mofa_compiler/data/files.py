@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import DataError, one_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP")  # what hides behind .png and .jpg, too; all of 8 or 16 bits
 _ORIENTATION = 0x0112  # EXIF tag; above 4 the sides change places
 _ALPHA = {"LA": "L", "PA": "RGB", "La": "L", "RGBA": "RGB", "RGBa": "RGB"}
 
@@ -56,7 +57,7 @@ def image_sides(path: str | Path) -> tuple[int, int]:
         if suffix in (".tif", ".tiff"):
             with library("tifffile", path).TiffFile(path) as file:
                 return file.pages[0].imagelength, file.pages[0].imagewidth
-        with library("PIL.Image", path).open(path) as picture:
+        with library("PIL.Image", path).open(path, formats=_FORMATS) as picture:
             width, height = picture.size
             return (width, height) if picture.getexif().get(_ORIENTATION, 1) > 4 else (height, width)
 
@@ -101,7 +102,10 @@ def to_channels(image: Tensor, channels: int, path: str | Path) -> Tensor:
         return torch.einsum("chw,c->hw", image, image.new_tensor([0.299, 0.587, 0.114]))[None]
     if (len(image), channels) == (1, 3):
         return image.expand(3, -1, -1)
-    raise DataError(f"{path} has {_count(len(image))}, where {channels} {'is' if channels == 1 else 'are'} needed")
+    raise DataError(
+        f"{path} has {_count(len(image))}, where {channels} {'is' if channels == 1 else 'are'} needed: use .npy images "
+        "of that many, or a degradation that makes them; to calibrate, an .npy of network inputs or synthetic images"
+    )
 
 
 def _read(path: Path) -> np.ndarray[Any, Any]:
@@ -149,7 +153,7 @@ def library(name: str, path: str | Path) -> Any:
 
 
 def _read_picture(path: Path) -> np.ndarray[Any, Any]:
-    with library("PIL.Image", path).open(path) as opened:
+    with library("PIL.Image", path).open(path, formats=_FORMATS) as opened:
         if _is_deep_colour(path):  # Pillow would read the upper 8 bits of each value
             return _channels_first(_without_alpha(library("imagecodecs", path).png_decode(path.read_bytes()), path))
         picture = library("PIL.ImageOps", path).exif_transpose(opened)

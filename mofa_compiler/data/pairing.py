@@ -52,7 +52,6 @@ class Pairs(Dataset[Pair]):
         fixed: bool = False,
     ) -> None:
         self.examples = tuple(examples)
-        check_sides((example.input for example in examples), patch * (degradation.scale if degradation else 1))
         self.channels, self.degradation, self.patch, self.seed, self.repeat = channels, degradation, patch, seed, repeat
         self.fixed = fixed
         self.epoch = 0
@@ -165,7 +164,8 @@ def pairs(
     generator(seed)
     if known is not None:
         known.clean_channels(channels)
-    return Pairs(_examples(folder, known), channels=channels, degradation=known, patch=patch, seed=seed, repeat=repeat)
+    examples = _examples(folder, known, patch)
+    return Pairs(examples, channels=channels, degradation=known, patch=patch, seed=seed, repeat=repeat)
 
 
 def split(dataset: Pairs, validation: float | str | Path, *, repeat: int = 1) -> tuple[Pairs, Pairs]:
@@ -177,8 +177,9 @@ def split(dataset: Pairs, validation: float | str | Path, *, repeat: int = 1) ->
     Raises:
         DataError: the share is not between 0 and 1, or what `pairs` raises for the folder.
     """
-    if not isinstance(validation, float):
-        return dataset, _part(dataset, _examples(Path(validation), dataset.degradation), repeat, fixed=True)
+    if isinstance(validation, (str, Path)):
+        examples = _examples(Path(validation), dataset.degradation, dataset.patch)
+        return dataset, _part(dataset, examples, repeat, fixed=True)
     if not 0 < validation < 1:
         raise DataError(f"the share of validation images must lie between 0 and 1, not {validation:g}")
     count = len(dataset.examples)
@@ -202,7 +203,13 @@ def _part(dataset: Pairs, examples: Sequence[Example], repeat: int, *, fixed: bo
     )
 
 
-def _examples(folder: Path, degradation: Degradation | None) -> list[Example]:
+def _examples(folder: Path, degradation: Degradation | None, patch: int) -> list[Example]:
+    examples = _found(folder, degradation)
+    check_sides((example.input for example in examples), patch * (degradation.scale if degradation else 1))
+    return examples
+
+
+def _found(folder: Path, degradation: Degradation | None) -> list[Example]:
     sides = [folder / INPUT, folder / TARGET]
     there = [side.is_dir() for side in sides]
     if not any(there):
