@@ -87,10 +87,11 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
 
 
 def update(result: Result, directory: Path) -> None:
-    """Give a bundle the weights that `result.model` has now, and its reports the last of `result.recoveries`.
+    """Give a bundle the weights that `result.model` has after the last of `result.recoveries`, and its reports that.
 
     The weights are replaced first, by one file in place of another: at any moment there is a bundle that works. Source,
-    recipe and key map stay, and the reports keep what they say of the rewrite.
+    recipe and key map stay, and the reports keep what they say of the rewrite. A recovery that found nothing better
+    leaves the weights, too.
 
     Raises:
         BundleError: there is no bundle, or its source does not compute what `result.model` does.
@@ -106,10 +107,12 @@ def update(result: Result, directory: Path) -> None:
         _write_weights(scratch, result)
         _check(scratch, result)
         report = json.loads((target / REPORT).read_text(encoding="utf-8"))
-        report["recoveries"] = [*report.get("recoveries", ()), plain_data(result.recoveries[-1].to_data())]
+        recovery = result.recoveries[-1]
+        entry, known = plain_data(recovery.to_data()), report.get("recoveries", [])
+        report["recoveries"] = known if entry in known else [*known, entry]  # it may be there, if it was killed here
         _write_json(scratch / REPORT, report)
         (scratch / REPORT_TEXT).write_text(render_markdown(report), encoding="utf-8")
-        for name in (WEIGHTS, REPORT, REPORT_TEXT):
+        for name in (*((WEIGHTS,) if recovery.improved else ()), REPORT, REPORT_TEXT):
             os.replace(scratch / name, target / name)
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot update {target}: {error}") from error

@@ -52,21 +52,23 @@ def recover(
     patch: Annotated[int, typer.Option(metavar="PIXELS", min=1, help="Side of a training patch of the input.")] = 128,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; 1000 without --minutes.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Training time, instead of --steps.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Patches a step, over all processes.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate of AdamW.")] = None,
-    features: Annotated[float | None, typer.Option(help="Weight of the original's features.")] = None,
-    output: Annotated[float | None, typer.Option(help="Weight of the original's output.")] = None,
-    target_: Annotated[float | None, typer.Option("--target", help="Weight of the ground truth.")] = None,
-    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient; 0 for any.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Patches a step, over all processes; 8 by default.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate of AdamW; 0.001 by default.")] = None,
+    features: Annotated[float | None, typer.Option(help="Weight of the original's features; 1 by default.")] = None,
+    output: Annotated[float | None, typer.Option(help="Weight of the original's output; 1 by default.")] = None,
+    target_: Annotated[float | None, typer.Option("--target", help="Weight of the ground truth; 1 by default.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient, 0 for any; 1 by default.")] = None,
     ema: Annotated[float | None, typer.Option(help="Keep the running mean of the weights, with this decay.")] = None,
     mixed_precision: Annotated[Precision | None, typer.Option(help="Precision of the training steps.")] = None,
     batch_statistics: Annotated[
         bool, typer.Option("--batch-statistics", help="Let batch normalization go by the batch and learn statistics.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of order, places and noise.")] = 0,
-    validate_every: Annotated[int | None, typer.Option(metavar="STEPS", min=1, help="Between validations.")] = None,
+    validate_every: Annotated[
+        int | None, typer.Option(metavar="STEPS", min=1, help="Between validations; 100.")
+    ] = None,
     save_every: Annotated[
-        int | None, typer.Option(metavar="STEPS", min=1, help="Steps between states to go on from when killed.")
+        int | None, typer.Option(metavar="STEPS", min=1, help="Between states to go on from; 100 by default.")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,

@@ -106,14 +106,11 @@ class Options:
             return min(1.0, seconds / (60 * self.minutes))
         return min(1.0, step / (self.steps or STEPS))
 
-    def rate(self, progress: float, step: int) -> float:
-        """Learning rate of the step that begins there; `step` counts from 0."""
-        most = self.most_steps
-        begun = progress + 1 / most if most else progress  # the first step is one, not nothing
-        warm = min(1.0, begun / self.warmup) if self.warmup else 1.0
-        if not most and not step:
-            warm = min(warm, 0.01)
-        return self.lr * warm * (0.5 + 0.5 * math.cos(math.pi * progress))
+    def rate(self, step: int, seconds: float) -> float:
+        """Learning rate of the step that begins after so many."""
+        begun = self.progress(step + 1, seconds)  # so that the first step is one
+        warm = min(1.0, max(begun / self.warmup, 0.01)) if self.warmup else 1.0
+        return self.lr * warm * (0.5 + 0.5 * math.cos(math.pi * self.progress(step, seconds)))
 
     def settings(self) -> dict[str, Any]:
         """The options that decide what comes out, as plain data."""

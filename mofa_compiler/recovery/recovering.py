@@ -115,8 +115,11 @@ def recover(
             folder,
             progress,
         )
-        course = trainer.run()
-        result.model.load_state_dict(course.best or begun)
+        course = Course()
+        try:
+            course = trainer.run()
+        finally:  # also where it fails, the model is as it was
+            result.model.load_state_dict(course.best or begun)
         recovery = _recovery(course, examples.description, settings)
         result.recoveries = (*result.recoveries, recovery)
         if accelerator.is_main_process:

@@ -150,9 +150,9 @@ class Trainer:
         clock = _Clock(course.seconds, options.progress(course.step, course.seconds))
         total, counted, told = torch.zeros((), device=self.accelerator.device), 0, 0.0
         _set_modes(self.student, self.options.batch_statistics)
-        while (done := options.progress(course.step, course.seconds)) < 1:
+        while options.progress(course.step, course.seconds) < 1:
             for group in optimizer.param_groups:
-                group["lr"] = options.rate(done, course.step)
+                group["lr"] = options.rate(course.step, course.seconds)
             batch = next(batches).to(self.accelerator.device, self.dtype)
             with torch.no_grad(), self.accelerator.autocast():
                 wanted = self.teacher(*batch.args, **batch.kwargs)
