@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import BundleError
 from ..inputs import CallSpec, InputSpec, tensor_leaves
-from ..report.data import plain_data, versions
+from ..report.data import versions
 from ..report.markdown import render as render_markdown
 from .recipe import FILE, read_recipe, recipe
 from .source import emit
@@ -72,11 +72,11 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
         (scratch / SOURCE).write_text(source, encoding="utf-8")
         (scratch / REPORT_TEXT).write_text(render_markdown(report), encoding="utf-8")
         for name, document in documents.items():
-            _write_json(scratch / name, document)
+            write_json(scratch / name, document)
         tell("writing weights", 2, 4)
-        _write_weights(scratch, result)
+        write_weights(scratch, result)
         tell("checking", 3, 4)
-        _check(scratch, result)
+        check(scratch, result)
         _move(scratch, target)
     except OSError as error:
         raise BundleError(f"cannot write {target}: {error}") from error
@@ -84,57 +84,6 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
         shutil.rmtree(scratch, ignore_errors=True)
     tell("done", 4, 4)
     return directory
-
-
-def update(result: Result, directory: Path) -> None:
-    """Give a bundle the weights that `result.model` has after the last of `result.recoveries`, and its reports that.
-
-    The weights are replaced first, by one file in place of another: at any moment there is a bundle that works. Source,
-    recipe and key map stay, and the reports keep what they say of the rewrite. A recovery that found nothing better
-    leaves the weights, too.
-
-    Raises:
-        BundleError: there is no bundle, or its source does not compute what `result.model` does.
-    """
-    target = directory.expanduser().resolve()
-    read_recipe(target)
-    try:
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise BundleError(f"cannot write to {target.parent}: {error.strerror}") from error
-    try:
-        shutil.copy(target / SOURCE, scratch)
-        _write_weights(scratch, result)
-        _check(scratch, result)
-        report = json.loads((target / REPORT).read_text(encoding="utf-8"))
-        recovery = result.recoveries[-1]
-        entry, known = plain_data(recovery.to_data()), report.get("recoveries", [])
-        report["recoveries"] = known if entry in known else [*known, entry]  # it may be there, if it was killed here
-        _write_json(scratch / REPORT, report)
-        (scratch / REPORT_TEXT).write_text(render_markdown(report), encoding="utf-8")
-        for name in (*((WEIGHTS,) if recovery.improved else ()), REPORT, REPORT_TEXT):
-            os.replace(scratch / name, target / name)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"cannot update {target}: {error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def load_weights(result: Result, directory: Path) -> None:
-    """Give `result.model` the weights of a bundle that was made from it.
-
-    Raises:
-        BundleError: there are none, or they are another network's.
-    """
-    file = directory / WEIGHTS
-    if not file.is_file():
-        raise BundleError(f"{directory} is incomplete: there is no {WEIGHTS}")
-    weights, keys = _read_weights(file), result.model.state_dict().keys()
-    try:
-        result.model.load_state_dict({key: value for key, value in weights.items() if key in keys})
-    except RuntimeError as error:
-        lines = " ".join(str(error).split())
-        raise BundleError(f"{file} does not fit the recipe beside it: {lines[:500]}") from error
 
 
 def load(directory: str | Path) -> nn.Module:
@@ -173,17 +122,17 @@ def check_destination(folder: Path, overwrite: bool) -> None:
         raise BundleError(f"{folder} holds a bundle already: pass overwrite (--overwrite) to replace it")
 
 
-def _write_json(file: Path, document: Mapping[str, Any]) -> None:
+def write_json(file: Path, document: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write_weights(folder: Path, result: Result) -> None:
+def write_weights(folder: Path, result: Result) -> None:
     metadata = {"format": "pt", "mofa": versions()["mofa-compiler"]}
     save_file(_weights(result), folder / WEIGHTS, metadata)
     (folder / WEIGHTS).chmod(0o666 & ~_umask())  # safetensors keeps what it writes to the owner
 
 
-def _read_weights(file: Path) -> dict[str, Tensor]:
+def read_weights(file: Path) -> dict[str, Tensor]:
     try:
         # Copies, because in the file tensors lie at odd addresses, where sums are taken in another order: bits differ.
         return {key: tensor.clone() for key, tensor in load_file(file).items()}
@@ -215,7 +164,7 @@ def _weights(result: Result) -> dict[str, Tensor]:
 
 
 def _load(folder: Path) -> nn.Module:
-    weights = _read_weights(folder / WEIGHTS)
+    weights = read_weights(folder / WEIGHTS)
     module = _run(folder / SOURCE)
     try:
         model = module.Model()
@@ -242,7 +191,7 @@ def _run(file: Path) -> types.ModuleType:
     return module
 
 
-def _check(folder: Path, result: Result) -> None:
+def check(folder: Path, result: Result) -> None:
     """Refuse a bundle that does not compute what `result.model` computes."""
     saved = _load(folder)
     sys.modules.pop(type(saved).__module__, None)

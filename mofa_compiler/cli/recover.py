@@ -49,7 +49,7 @@ def recover(
         Path | None,
         typer.Option(metavar="DIR", help="Images to validate on; by default a tenth of DIR, at least one."),
     ] = None,
-    patch: Annotated[int, typer.Option(metavar="PIXELS", min=1, help="Side of a training patch of the input.")] = 128,
+    patch: Annotated[int, typer.Option(metavar="PIXELS", min=1, help="Side of a training patch of the input.")] = 64,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; 1000 without --minutes.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Training time, instead of --steps.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Patches a step, over all processes; 8 by default.")] = None,

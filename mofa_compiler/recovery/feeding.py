@@ -111,7 +111,7 @@ def feed(
     inputs: Sequence[InputSpec],
     *,
     degradation: Any = None,
-    patch: int = 128,
+    patch: int = 64,
     seed: int = 0,
     crops: int = 32,
 ) -> Feed:

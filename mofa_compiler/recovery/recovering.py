@@ -13,8 +13,8 @@ import torch
 from torch import fx, nn
 
 from ..bundle import replay
-from ..bundle.files import load_weights, update
 from ..bundle.recipe import architecture_hash
+from ..bundle.updating import load_weights, update
 from ..compiler import Result
 from ..errors import RecoveryError, one_line
 from ..program import Program
@@ -37,7 +37,7 @@ def recover(
     *,
     validation: Any = None,
     degradation: Any = None,
-    patch: int = 128,
+    patch: int = 64,
     state_folder: str | Path | None = None,
     restart: bool = False,
     progress: Callable[[Status], None] | None = None,

@@ -23,12 +23,12 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import RecoveryError, one_line
-from ..inputs import tensor_leaves
 from . import state
 from .averaging import Average
 from .features import Tapped
-from .feeding import Batch, Feed
-from .loss import Loss, Scales, Values, check_targets, psnrs, range_of
+from .feeding import Feed
+from .loss import Loss, Scales, Values, check_targets
+from .measuring import Validation
 from .options import Options, Point, Status
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Trainer:
             number = accelerator.num_processes
             raise RecoveryError(f"a batch of {options.batch} cannot be shared by {number} processes: choose a multiple")
         self.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-        self.course, self._peak = Course(), 1.0
+        self.course = Course()
         self.begun = state.fingerprint(model.state_dict())
         self.average = Average(model, options.ema) if options.ema else None
 
@@ -136,13 +136,13 @@ class Trainer:
         options, course = self.options, self.course
         optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
         prepared, optimizer = self.accelerator.prepare(self.student, optimizer)
-        self._peak = self._output_range()
+        self.validation = Validation(self.feed.validation, self.teacher, self.accelerator, self.rows, self.dtype)
         if saved:
             self._resume(saved, optimizer)
         else:
             if self.feed.paired:
-                course.original = self._psnr(None)
-            course.history.append(Point(0, 0.0, math.nan, self._psnr(self.model)))
+                course.original = self.validation.psnr(None)
+            course.history.append(Point(0, 0.0, math.nan, self.validation.psnr(self.model)))
         loss_of = Loss(options, scales)
         batches = self.feed.training.batches(
             course.step, self.rows, options.batch, self.rows * self.accelerator.process_index, options.workers
@@ -168,11 +168,12 @@ class Trainer:
             course.step += 1
             course.seconds = self._agreed(clock.seconds)
             done = options.progress(course.step, course.seconds)
-            if done >= 1 or course.step % options.validate_every == 0:
-                self._validate(self.accelerator.reduce(total / counted, "mean"))
-                total, counted = torch.zeros_like(total), 0
-                self._save(optimizer, scales)
-            elif course.step % options.save_every == 0:
+            validating = done >= 1 or course.step % options.validate_every == 0
+            if validating or course.step % options.save_every == 0:
+                mean = self._finite(total / counted)
+                if validating:
+                    self._validate(mean)
+                    total, counted = torch.zeros_like(total), 0
                 self._save(optimizer, scales)
             if self.tell and self.accelerator.is_main_process and (clock.seconds - told > TOLD_EVERY or done >= 1):
                 told = clock.seconds
@@ -213,58 +214,27 @@ class Trainer:
         except (RuntimeError, ValueError, TypeError) as error:
             raise RecoveryError(f"the network does not take the examples: {one_line(error)}") from error
 
-    # Measuring
+    # On the way
 
-    def _validate(self, loss: Tensor) -> None:
-        course = self.course
-        if not torch.isfinite(loss):
+    def _finite(self, loss: Tensor) -> float:
+        """The mean over all processes of a loss that is a number."""
+        mean = float(self.accelerator.reduce(loss, "mean"))
+        if not math.isfinite(mean):
             raise RecoveryError(
-                f"the loss is {float(loss)} at step {course.step}: choose a smaller lr (--lr), a clip (--clip), or "
+                f"the loss is {mean} at step {self.course.step}: choose a smaller lr (--lr), a clip (--clip), or "
                 "another precision"
             )
+        return mean
+
+    def _validate(self, loss: float) -> None:
+        course = self.course
         model = self.average.model if self.average else self.model
-        psnr = self._psnr(model)
+        psnr = self.validation.psnr(model)
         if psnr > course.best_psnr:
             course.best_step = course.step
             course.best = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
-        course.history.append(Point(course.step, course.seconds, float(loss), psnr))
+        course.history.append(Point(course.step, course.seconds, loss, psnr))
         _set_modes(self.student, self.options.batch_statistics)
-
-    @torch.no_grad()
-    def _psnr(self, model: nn.Module | None) -> float:
-        """Mean PSNR over the validation examples in dB; of the original for None."""
-        if model is not None:
-            model.eval()
-        sums = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
-        for batch in self._examples():
-            output = wanted = None
-            if model is None or not batch.targets:
-                wanted = self.teacher(*batch.args, **batch.kwargs)[0][0]
-            output = wanted if model is None else next(tensor_leaves(model(*batch.args, **batch.kwargs)))
-            truth = batch.targets[0] if batch.targets else wanted
-            assert output is not None and truth is not None
-            values = psnrs(output, truth, batch.levels, self._peak)
-            sums += torch.stack([values.sum(), values.new_tensor(float(len(values)))])
-        total, count = self.accelerator.reduce(sums, "sum").tolist()
-        return float(total / count)
-
-    def _examples(self) -> list[Batch]:
-        """This process's share of the validation examples."""
-        mine = range(self.accelerator.process_index, self.feed.validation.length, self.accelerator.num_processes)
-        chunks = [mine[start : start + self.rows] for start in range(0, len(mine), self.rows)]
-        return [self.feed.validation.batch(c).to(self.accelerator.device, self.dtype) for c in chunks]
-
-    @torch.no_grad()
-    def _output_range(self) -> float:
-        """The peak for PSNR of outputs, the same in every process."""
-        images = []
-        for start in range(0, self.feed.validation.length, self.rows):
-            positions = range(start, min(start + self.rows, self.feed.validation.length))
-            batch = self.feed.validation.batch(positions).to(self.accelerator.device, self.dtype)
-            if batch.levels is not None and batch.targets:
-                return 1.0
-            images.append(batch.targets[0] if batch.targets else self.teacher(*batch.args, **batch.kwargs)[0][0])
-        return range_of(images)
 
     def _agreed(self, seconds: float) -> float:
         """The main process's clock, where the schedule hangs on it."""

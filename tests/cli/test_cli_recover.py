@@ -82,7 +82,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "no data": (["out", *ORIGINAL, "--data", "empty"], "empty holds no image"),
     "channels": (["out", *ORIGINAL, "--data", "photos", "--degrade", "raw:3200"], "the network takes 3"),
     "degradation": (["out", *ORIGINAL, "--data", "photos", "--degrade", "gauss:3"], "did you mean 'gaussian'"),
-    "size": (["out", *ORIGINAL, "--data", "photos"], "too small for patches of 128x128"),
+    "size": (["out", *ORIGINAL, "--data", "photos"], "too small for patches of 64x64"),
     "option": (["out", *ORIGINAL, "--data", "photos", "--lr", "-1"], "option lr=-1.0"),
 }
 
