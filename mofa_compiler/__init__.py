@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from .bundle import load, replay
     from .compiler import Result, apply
     from .program import Program
+    from .recovery import recover
     from .roadmap import Roadmap
     from .tracing import capture
     from .verification.checking import Verification, verify
 
-__all__ = ["Program", "Result", "Roadmap", "Verification", "apply", "capture", "load", "replay", "verify"]
+__all__ = ["Program", "Result", "Roadmap", "Verification", "apply", "capture", "load", "recover", "replay", "verify"]
 
 _HOMES = {
     "Program": "program",
@@ -26,6 +27,7 @@ _HOMES = {
     "apply": "compiler",
     "capture": "tracing",
     "load": "bundle",
+    "recover": "recovery",
     "replay": "bundle",
     "verify": "verification.checking",
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,6 +22,9 @@ from .roadmap import Roadmap
 from .tracing.capturing import capture
 from .tracing.state import copied
 from .verification.verdict import Verdict
+
+if TYPE_CHECKING:
+    from .recovery import Recovery
 
 Progress = Callable[[str, int, int], None]
 """Called before each step with what it is, how many are done, and how many there are."""
@@ -46,6 +49,7 @@ class Result:
         networks: all of them: before the first pass and after each one.
         example: the example inputs.
         evaluation: inputs that verification measures on, if there are better ones than the example.
+        recoveries: how `model` was trained by `recover` since, one entry a call.
     """
 
     evaluation: Sequence[CallSpec] | None = None
@@ -57,6 +61,7 @@ class Result:
         self.networks, self.example = tuple(networks), example
         self._verdicts: tuple[Verdict, ...] | None = None
         self.model: fx.GraphModule = copy.deepcopy(self.rewritten.program.graph_module)
+        self.recoveries: tuple[Recovery, ...] = ()
 
     @property
     def before(self) -> Totals:

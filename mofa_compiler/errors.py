@@ -54,6 +54,10 @@ class VerificationError(MofaError):
     """A network does not compute what was promised, or there is nothing to compare it on."""
 
 
+class RecoveryError(MofaError):
+    """A rewritten network cannot be trained with these options or data, or an interrupted run cannot go on so."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the closest of `known`, or the whole list where nothing comes close."""
     known = sorted(known)

@@ -73,15 +73,11 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
         (scratch / SOURCE).write_text(source, encoding="utf-8")
         (scratch / REPORT_TEXT).write_text(render_markdown(report), encoding="utf-8")
         for name, document in documents.items():
-            text = json.dumps(document, indent=2, ensure_ascii=False)
-            (scratch / name).write_text(text + "\n", encoding="utf-8")
+            write_json(scratch / name, document)
         tell("writing weights", 2, 4)
-        weights = _weights(result)
-        metadata = {"format": "pt", "mofa": versions()["mofa-compiler"], **marks(result, weights)}
-        save_file(weights, scratch / WEIGHTS, metadata)
-        (scratch / WEIGHTS).chmod(0o666 & ~_umask())  # safetensors keeps what it writes to the owner
+        write_weights(scratch, result)
         tell("checking", 3, 4)
-        _check(scratch, result)
+        check(scratch, result)
         _move(scratch, target)
     except OSError as error:
         raise BundleError(f"cannot write {target}: {error}") from error
@@ -127,6 +123,25 @@ def check_destination(folder: Path, overwrite: bool) -> None:
         raise BundleError(f"{folder} holds a bundle already: pass overwrite (--overwrite) to replace it")
 
 
+def write_json(file: Path, document: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_weights(folder: Path, result: Result) -> None:
+    weights = _weights(result)
+    metadata = {"format": "pt", "mofa": versions()["mofa-compiler"], **marks(result, weights)}
+    save_file(weights, folder / WEIGHTS, metadata)
+    (folder / WEIGHTS).chmod(0o666 & ~_umask())  # safetensors keeps what it writes to the owner
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    try:
+        # Copies, because in the file tensors lie at odd addresses, where sums are taken in another order: bits differ.
+        return {key: tensor.clone() for key, tensor in load_file(file).items()}
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{file} is damaged: {error}") from error
+
+
 def _keymap(result: Result) -> dict[str, Any]:
     keys = {key: {"keys": list(fate.keys), "fate": fate.fate} for key, fate in result.keymap.items()}
     return {"schema": "mofa-keymap/1", "keys": keys}
@@ -151,11 +166,7 @@ def _weights(result: Result) -> dict[str, Tensor]:
 
 
 def _load(folder: Path) -> nn.Module:
-    try:
-        # Copies, because in the file tensors lie at odd addresses, where sums are taken in another order: bits differ.
-        weights = {key: tensor.clone() for key, tensor in load_file(folder / WEIGHTS).items()}
-    except (SafetensorError, OSError) as error:
-        raise BundleError(f"{folder / WEIGHTS} is damaged: {error}") from error
+    weights = read_weights(folder / WEIGHTS)
     module = _run(folder / SOURCE)
     try:
         model = module.Model()
@@ -182,7 +193,7 @@ def _run(file: Path) -> types.ModuleType:
     return module
 
 
-def _check(folder: Path, result: Result) -> None:
+def check(folder: Path, result: Result) -> None:
     """Refuse a bundle that does not compute what `result.model` computes."""
     saved = _load(folder)
     sys.modules.pop(type(saved).__module__, None)

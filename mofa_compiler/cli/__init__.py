@@ -1,4 +1,4 @@
-"""The command line: `mofa rewrite`, `verify`, `analyze`, `capture`, `passes` and `roadmaps`.
+"""The command line: `mofa rewrite`, `recover`, `verify`, `analyze`, `capture`, `passes` and `roadmaps`.
 
 Commands import what needs torch when they run, so that help and errors in the arguments come at once.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import analyze, capture, passes, rewrite, roadmaps, verify
+from . import analyze, capture, passes, recover, rewrite, roadmaps, verify
 from .errors import Group
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("rewrite", no_args_is_help=True)(rewrite.rewrite)
+app.command("recover", no_args_is_help=True)(recover.recover)
 app.command("verify", no_args_is_help=True)(verify.verify)
 app.command("analyze", no_args_is_help=True)(analyze.analyze)
 app.command("capture", no_args_is_help=True)(capture.capture)
@@ -49,6 +50,7 @@ def root(
     mofa analyze arch.py:Net               where the computation lies
     mofa rewrite arch.py:Net --dry-run     what would change, and why not more
     mofa rewrite arch.py:Net --checkpoint net.pth --out net-mofa
+    mofa recover net-mofa --original arch.py:Net --checkpoint net.pth --data photos --degrade gaussian:25
     mofa verify net-mofa --original arch.py:Net --checkpoint net.pth
 
     \b

@@ -27,6 +27,10 @@ Keys, in order:
         - `sizes`: `[{"shape", "error"}]`, the largest difference relative to the largest output, at each input size
         - `tolerance`, `precision`: what rounding may come to, in what was computed (`"float64"` where the network can)
         - `note`: why one size only, or another precision; `departs`: the layer from which on values differ; or `""`
+- `recoveries`: one object a training by distillation since the rewrite: `{"steps", "seconds", "psnr_before",
+  "psnr_after", "psnr_original", "best_step", "history": [{"step", "seconds", "loss", "psnr"}], "data", "settings"}`;
+  PSNR in dB of validation examples against the ground truth or, where `psnr_original` is null, the original's output;
+  `best_step` is the step whose weights were kept, 0 where none was better than the start
 
 Totals are `{"parameters", "macs", "stages"}`; a stage is `{"name", "parameters", "macs", "vanilla", "parameters_share",
 "macs_share", "vanilla_share"}`: `vanilla` is the MACs by the paper's estimate, as if every convolution were a vanilla
@@ -72,6 +76,7 @@ def report(result: Result) -> dict[str, Any]:
         "before": totals_data(result.before),
         "after": totals_data(result.after),
         "passes": [_pass(*step) for step in passes],
+        "recoveries": [recovery.to_data() for recovery in result.recoveries],
     }
     plain: dict[str, Any] = plain_data(document)
     return plain

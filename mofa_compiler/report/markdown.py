@@ -19,6 +19,7 @@ def render(report: Mapping[str, Any]) -> str:
         _headline(report),
         escape(" ".join(filter(None, (text.accuracy(report), text.costs(report))))),
         escape(text.shape_of_network(report["anatomy"])),
+        *(escape(text.recovered(recovery)) for recovery in report.get("recoveries", ())),
         _opaque(report),
         _passes(report),
         _table(text.STAGE_HEADER, "lrrr", [(escape(name), *rest) for name, *rest in text.stage_rows(report)]),

@@ -87,6 +87,22 @@ def checked(step: Mapping[str, Any]) -> str:
     return f"Exact in {whole['precision']} for the whole network at {sizes}{note}."
 
 
+def recovered(recovery: Mapping[str, Any]) -> str:
+    """One sentence on a training since the rewrite: how long, on what, and what it brought."""
+    data = ", ".join(
+        f"{name.replace('_', ' ')} {value}" for name, value in recovery["data"].items() if value is not None
+    )
+    steps = count(recovery["steps"], "step")
+    before, after, original = (recovery[f"psnr_{name}"] for name in ("before", "after", "original"))
+    if not recovery["best_step"]:
+        return f"Training for {steps} ({data}) gave nothing better than the weights from before: {before:.2f} dB."
+    against = "to the original's output" if original is None else f"(the original: {original:.2f} dB)"
+    return (
+        f"Recovered by distillation, {steps} ({data}): validation PSNR {before:.2f} → {after:.2f} dB {against}, "
+        f"weights of step {recovery['best_step']}."
+    )
+
+
 STAGE_HEADER = ("stage", "parameters", "MACs", "share of MACs")
 
 

@@ -211,7 +211,7 @@ def test_a_failure_leaves_the_old_bundle(bundle: Path, monkeypatch: pytest.Monke
         raise BundleError("found out late")
 
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
-    monkeypatch.setattr(files, "_check", fail)
+    monkeypatch.setattr(files, "check", fail)
     with pytest.raises(BundleError, match="found out late"):
         save(small([]), bundle, overwrite=True)
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before

@@ -39,7 +39,19 @@ def unchanged() -> dict[str, Any]:
 TOTALS = {"parameters", "macs", "stages"}
 KEYS: dict[str, set[str]] = {
     "": {
-        *("schema", "versions", "model", "roadmap", "inputs", "anatomy", "opaque", "before", "after", "passes"),
+        *(
+            "schema",
+            "versions",
+            "model",
+            "roadmap",
+            "inputs",
+            "anatomy",
+            "opaque",
+            "before",
+            "after",
+            "passes",
+            "recoveries",
+        ),
     },
     "versions": {"mofa-compiler", "torch"},
     "inputs": {"shape", "dtype"},

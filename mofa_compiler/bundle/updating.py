@@ -1,0 +1,70 @@
+"""New weights for a bundle that is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import BundleError
+from ..report.data import plain_data
+from ..report.markdown import render as render_markdown
+from .files import REPORT, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_json, write_weights
+from .recipe import read_recipe
+
+if TYPE_CHECKING:
+    from ..compiler import Result
+
+
+def update(result: Result, directory: Path) -> None:
+    """Give a bundle the weights that `result.model` has after the last of `result.recoveries`, and its reports that.
+
+    The weights are replaced first, by one file in place of another: at any moment there is a bundle that works. Source,
+    recipe and key map stay, and the reports keep what they say of the rewrite. A recovery that found nothing better
+    leaves the weights, too.
+
+    Raises:
+        BundleError: there is no bundle, or its source does not compute what `result.model` does.
+    """
+    target = directory.expanduser().resolve()
+    read_recipe(target)
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise BundleError(f"cannot write to {target.parent}: {error.strerror}") from error
+    try:
+        shutil.copy(target / SOURCE, scratch)
+        write_weights(scratch, result)
+        check(scratch, result)
+        report = json.loads((target / REPORT).read_text(encoding="utf-8"))
+        recovery = result.recoveries[-1]
+        entry, known = plain_data(recovery.to_data()), report.get("recoveries", [])
+        report["recoveries"] = known if entry in known else [*known, entry]  # it may be there, if it was killed here
+        write_json(scratch / REPORT, report)
+        (scratch / REPORT_TEXT).write_text(render_markdown(report), encoding="utf-8")
+        for name in (*((WEIGHTS,) if recovery.improved else ()), REPORT, REPORT_TEXT):
+            os.replace(scratch / name, target / name)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"cannot update {target}: {error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def load_weights(result: Result, directory: Path) -> None:
+    """Give `result.model` the weights of a bundle that was made from it.
+
+    Raises:
+        BundleError: there are none, or they are another network's.
+    """
+    file = directory / WEIGHTS
+    if not file.is_file():
+        raise BundleError(f"{directory} is incomplete: there is no {WEIGHTS}")
+    weights, keys = read_weights(file), result.model.state_dict().keys()
+    try:
+        result.model.load_state_dict({key: value for key, value in weights.items() if key in keys})
+    except RuntimeError as error:
+        lines = " ".join(str(error).split())
+        raise BundleError(f"{file} does not fit the recipe beside it: {lines[:500]}") from error
