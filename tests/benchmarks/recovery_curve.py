@@ -113,7 +113,8 @@ def draw(curves: Mapping[str, Curve], original: float, noisy: float, file: Path)
     for name, points in curves.items():
         axes.plot([point[0] for point in points], [point[2] for point in points], marker=".", label=name)
     axes.axhline(original, color="black", linestyle="--", linewidth=1, label="original")
-    axes.set(xlabel="minutes of recovery", ylabel="PSNR on held-out photographs (dB)", ylim=(noisy, original + 0.3))
+    best = max(original, *(point[2] for points in curves.values() for point in points))
+    axes.set(xlabel="minutes of recovery", ylabel="PSNR on held-out photographs (dB)", ylim=(noisy, best + 0.3))
     axes.legend()
     figure.savefig(file)
 
