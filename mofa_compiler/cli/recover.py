@@ -77,15 +77,17 @@ def recover(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train a rewritten network to do what the original does; the bundle gets the best weights.
+    """Train a saved network to do what its original does.
 
-    It learns the original's features at the ends of the stages, its output, and the ground truth where it is known.
+    The network learns the original's features at the ends of the stages, its output, and the ground truth where it is
+    known. The bundle gets the weights with the best validation PSNR.
     When it is killed, the same command goes on where it was: its state is in BUNDLE.recovery until it is done.
 
     \b
-    mofa recover net-mofa --original arch.py:Net --checkpoint net.pth --data photos --degrade gaussian:5-50
-    mofa recover net-mofa --original arch.py:Net --checkpoint net.pth --data pairs --minutes 30
-    accelerate launch -m mofa_compiler.cli recover net-mofa --original …      # on many GPUs or machines
+    mofa recover net-mofa --original arch.py:Net --checkpoint net.pth \\
+        --data photos --degrade gaussian:5-50
+    mofa recover net-mofa --original arch.py:Net --data pairs --minutes 30
+    accelerate launch -m mofa_compiler.cli recover …    # on many GPUs
 
     \b
     Exit codes:

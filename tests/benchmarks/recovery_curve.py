@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 from architectures import PMRID
 from images import TRAINING, photograph
-from mofa_compiler import Result, apply, recover
+from mofa_compiler import Result, Roadmap, apply, recover
 from mofa_compiler.data import calibration_batches
 from mofa_compiler.errors import MofaError
 from mofa_compiler.recovery import Status
@@ -37,6 +37,8 @@ from raw_images import RawCase, raw_cases, raw_psnr
 CHECKPOINT = Path(__file__).parents[3] / "shared/data/pmrid_raw_denoiser.ckp"
 NOISE = "raw:800-6400"
 STARTS = ("calibrated", "data-free", "random")
+REFERENCE = "original"
+"""The original itself, trained likewise: how much of a gain is that it gets to know this noise"""
 
 Curve = list[tuple[float, int, float]]
 """Minutes, steps and PSNR"""
@@ -48,6 +50,8 @@ def start(kind: str, network: nn.Module, roadmap: str, photographs: Path) -> Res
     if kind == "calibrated":
         batches = calibration_batches(photographs, channels=4, degradation=NOISE)
         return apply(network, roadmap, example, calibration=batches)
+    if kind == REFERENCE:
+        return apply(network, Roadmap([]), example)
     result = apply(network, roadmap, example)
     if kind == "random":
         torch.manual_seed(0)
@@ -75,7 +79,12 @@ def curve(
         evaluating += time.monotonic() - began
 
     recovery = recover(
-        result, network, photographs, degradation=NOISE, progress=watch, **{k: v for k, v in options.items() if v}
+        result,
+        network,
+        photographs,
+        degradation=NOISE,
+        progress=watch,
+        **{k: v for k, v in options.items() if v is not None},
     )
     points.append(((recovery.seconds - evaluating) / 60, recovery.steps, raw_psnr(model.eval(), cases)[1]))
     return points
@@ -104,7 +113,8 @@ def draw(curves: Mapping[str, Curve], original: float, noisy: float, file: Path)
     for name, points in curves.items():
         axes.plot([point[0] for point in points], [point[2] for point in points], marker=".", label=name)
     axes.axhline(original, color="black", linestyle="--", linewidth=1, label="original")
-    axes.set(xlabel="minutes of recovery", ylabel="PSNR on held-out photographs (dB)", ylim=(noisy, original + 0.3))
+    best = max(original, *(point[2] for points in curves.values() for point in points))
+    axes.set(xlabel="minutes of recovery", ylabel="PSNR on held-out photographs (dB)", ylim=(noisy, best + 0.3))
     axes.legend()
     figure.savefig(file)
 
@@ -113,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--roadmap", default="mofa")
-    parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
+    parser.add_argument("--starts", nargs="+", choices=(*STARTS, REFERENCE), default=STARTS)
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, help="of training a start (default: 2)")
     budget.add_argument("--steps", type=int)
@@ -123,11 +133,12 @@ def main() -> None:
     parser.add_argument("--lr", type=float)
     parser.add_argument("--clip", type=float)
     parser.add_argument("--ema", type=float)
-    parser.add_argument("--features", type=float)
+    for weight in ("features", "output", "target"):
+        parser.add_argument(f"--{weight}", type=float)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/recovery"))
     arguments = parser.parse_args()
-    names = ("minutes", "steps", "patch", "batch", "lr", "clip", "ema", "features")
+    names = ("minutes", "steps", "patch", "batch", "lr", "clip", "ema", "features", "output", "target")
     options = {name: getattr(arguments, name) for name in names}
     if arguments.minutes is None and arguments.steps is None:
         options["minutes"] = 2.0

@@ -309,7 +309,9 @@ def test_version() -> None:
     assert mofa("--version").stdout == f"mofa-compiler {version('mofa-compiler')}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["rewrite"], ["verify"], ["analyze"], ["capture"], ["passes"], ["roadmaps"]])
+@pytest.mark.parametrize(
+    "command", [[], ["rewrite"], ["recover"], ["verify"], ["analyze"], ["capture"], ["passes"], ["roadmaps"]]
+)
 def test_help_has_examples_and_exit_codes(command: list[str]) -> None:
     result = mofa(*command, "--help")
     assert result.exit_code == 0
