@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor, fx, nn
 
 from .anatomy import infer
 from .diff import Diff
-from .errors import MofaError, RewriteError
+from .errors import CalibrationError, RewriteError
 from .inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree
 from .network import Network, Totals
+from .program import Program
 from .rewriting import Pass, rewrite
 from .roadmap import Roadmap
 from .tracing.capturing import capture
@@ -24,10 +26,14 @@ from .tracing.state import copied
 from .verification.verdict import Verdict
 
 if TYPE_CHECKING:
+    from .calibration import Calibration
     from .recovery import Recovery
 
 Progress = Callable[[str, int, int], None]
 """Called before each step with what it is, how many are done, and how many there are."""
+
+
+Fate = Literal["kept", "compensated", "calibrated", "rewritten", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class KeyFate:
     """What became of one state_dict key of the original model."""
 
     keys: tuple[str, ...]
-    fate: Literal["kept", "compensated", "rewritten", "dropped"]
+    fate: Fate
 
 
 class Result:
@@ -49,10 +55,12 @@ class Result:
         networks: all of them: before the first pass and after each one.
         example: the example inputs.
         evaluation: inputs that verification measures on, if there are better ones than the example.
+        channel_orders: how calibration permuted channels of the original (see `mofa_compiler.calibration`).
         recoveries: how `model` was trained by `recover` since, one entry a call.
     """
 
     evaluation: Sequence[CallSpec] | None = None
+    channel_orders: Mapping[int, tuple[int, ...]] = MappingProxyType({})
 
     def __init__(self, roadmap: Roadmap, networks: Sequence[Network], diffs: Sequence[Diff], example: CallSpec):
         self.roadmap = roadmap
@@ -72,6 +80,13 @@ class Result:
     def after(self) -> Totals:
         """Parameters and MACs of the rewritten network."""
         return self.rewritten.totals
+
+    @cached_property
+    def aligned(self) -> Network:
+        """The original with its channels in the order that they have in the rewritten network: it computes the same."""
+        from .calibration import in_order
+
+        return Network(in_order(self.original.program, self.channel_orders), self.original.anatomy)
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -112,14 +127,17 @@ class Result:
             parts = key.split(".")
             for end in range(1, len(parts)):
                 below.setdefault(".".join(parts[:end]), []).append(key)
-        compensated = {edit.path for diff in self.diffs for edit in diff.edits if edit.fate == "compensated"}
+        edits = [edit for diff in self.diffs for edit in diff.edits]
+        compensated = {edit.path for edit in edits if edit.fate == "compensated"}
+        calibrated = {edit.path for edit in edits if edit.fate in ("calibrated", "reordered")}
         fates = {}
         for key, tensor in before.items():
             owner = key.rpartition(".")[0]
             if after.get(key) is tensor:
                 fates[key] = KeyFate((key,), "kept")
             elif key in after:
-                fates[key] = KeyFate((key,), "compensated" if owner in compensated else "rewritten")
+                adjusted: Fate = "compensated" if owner in compensated else "rewritten"
+                fates[key] = KeyFate((key,), "calibrated" if {owner, key} & calibrated else adjusted)
             elif owner not in below or (owner in compensated and f"{owner}.weight" in after):
                 fates[key] = KeyFate((), "dropped")
             else:
@@ -149,7 +167,7 @@ def apply(
     model: nn.Module,
     roadmap: str | Path | Roadmap | Iterable[Pass],
     example_inputs: ExampleInputs = None,
-    calibration: Iterable[Any] | None = None,
+    calibration: str | Path | Iterable[Any] | Calibration | None = None,
     *,
     progress: Progress | None = None,
 ) -> Result:
@@ -160,14 +178,16 @@ def apply(
         roadmap: a preset's name, a TOML file's path, a `Roadmap` or a list of passes.
         example_inputs: as for `capture`: a tensor, a sequence of arguments, or a mapping of keyword arguments; by
             default (1, C, 256, 256) for the first convolution.
-        calibration: not available yet; weights are inherited in closed form, without data.
+        calibration: inputs like those that the network will meet, on which the rewritten one is fitted to the original:
+            an iterable of batches (tensors, or tuples of arguments); for a network of one image also a folder of
+            images, a `.npy` file of inputs, or `synthetic`; or a `Calibration`, which has settings. The result then
+            has a last diff named "calibration". Without it, weights are inherited in closed form, without data.
         progress: told before every step.
 
     Raises:
-        CaptureError, AnatomyError, RoadmapError, RewriteError: as their docstrings say; nothing is half done.
+        CaptureError, AnatomyError, RoadmapError, RewriteError, DataError, CalibrationError: as their docstrings say;
+            nothing is half done.
     """
-    if calibration is not None:
-        raise MofaError("calibration with images is not available in this version: leave calibration out")
     if not isinstance(roadmap, Roadmap):
         roadmap = Roadmap.load(roadmap) if isinstance(roadmap, (str, Path)) else Roadmap(roadmap)
     tell = progress or (lambda *_: None)
@@ -175,20 +195,50 @@ def apply(
     _check_weights(model)
     tell("capturing", 0, steps)
     program = capture(copied(model), example_inputs)
+    settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
     networks, diffs = [network], []
-    cuda = [program.device] if program.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):  # new modules draw random weights before they are filled
-        for index, pass_ in enumerate(roadmap, 1):
-            tell(pass_.name, index, steps)
-            network, diff = rewrite(network, pass_)
-            networks.append(network)
-            diffs.append(diff)
+    for index, (after, diff) in enumerate(_passes(network, roadmap), 1):
+        tell(diff.pass_name, index, steps)
+        networks.append(after)
+        diffs.append(diff)
+    calibrated = None
+    if settings is not None:
+        from .calibration import calibrate
+
+        calibrated = calibrate(settings, networks, lambda other: [n for n, _ in _passes(other, roadmap)], tell)
+        networks[1:] = calibrated.networks
+        diffs.append(calibrated.diff)
     tell("done", steps, steps)
     call = example_call(model, example_inputs).example(device=program.device)
     args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
-    example = CallSpec(args, kwargs)
-    return Result(roadmap, networks, diffs, example)
+    result = Result(roadmap, networks, diffs, CallSpec(args, kwargs))
+    if calibrated is not None:
+        result.evaluation, result.channel_orders = calibrated.evaluation, calibrated.orders
+    return result
+
+
+def _passes(network: Network, roadmap: Roadmap) -> Iterator[tuple[Network, Diff]]:
+    """The network and the diff after every pass."""
+    device = network.program.device
+    for pass_ in roadmap:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            network, diff = rewrite(network, pass_)  # new modules draw random weights before they are filled
+        yield network, diff
+
+
+def _calibration(given: str | Path | Iterable[Any] | Calibration, program: Program) -> Calibration:
+    from .calibration import Calibration
+    from .data import CalibrationImages
+
+    if isinstance(given, Calibration):
+        return given
+    if not isinstance(given, (str, Path)):
+        return Calibration(given)
+    specs = program.inputs
+    if len(specs) != 1 or len(specs[0].shape) != 4:
+        raise CalibrationError(f"calibration={str(given)!r} is for networks of one image: pass batches of all inputs")
+    return Calibration(CalibrationImages(given, channels=specs[0].shape[1]))
 
 
 def _check_weights(model: nn.Module) -> None:

@@ -14,7 +14,8 @@ class Edit:
     """One layer that a pass changed.
 
     `fate` says where its weights come from: `exact` (computes what it did), `inherited` (closed form from the old
-    ones), `compensated` (same layer, weights adjusted for a rewritten neighbour), `fresh` (random), `removed`.
+    ones), `compensated` (same layer, weights adjusted for a rewritten neighbour), `calibrated` (fitted on
+    example inputs), `reordered` (the same weights, channels permuted), `fresh` (random), `removed`.
     """
 
     path: str
@@ -42,6 +43,9 @@ class Refusal:
     reason: str
 
 
+_ADJUSTED = ("compensated", "calibrated", "reordered")
+
+
 @dataclass(frozen=True)
 class Diff:
     """The report of one pass."""
@@ -60,5 +64,5 @@ class Diff:
 
     @property
     def rewritten(self) -> tuple[Edit, ...]:
-        """The edits that put another layer in place, without the neighbours that were only compensated."""
-        return tuple(edit for edit in self.edits if edit.fate != "compensated")
+        """The edits that put another layer in place, without those whose weights alone were adjusted."""
+        return tuple(edit for edit in self.edits if edit.fate not in _ADJUSTED)

@@ -34,6 +34,10 @@ class RewriteError(MofaError):
     """A pass built something that does not fit where it should stand, or promised more than it kept."""
 
 
+class CalibrationError(MofaError):
+    """The calibration inputs are none, or the network does not take them."""
+
+
 class TargetError(MofaError):
     """The architecture named on the command line cannot be imported or constructed."""
 

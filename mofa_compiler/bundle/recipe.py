@@ -31,7 +31,8 @@ def recipe(result: Result) -> dict[str, Any]:
 
     Keys: `schema`, `mofa` and `torch` (versions), `roadmap`, `architecture` (`class`, `sha256`), `inputs` (`args` and
     `kwargs`; a tensor is its `shape` and `dtype`), `decisions`: one object a layer that a pass rewrote, adjusted or
-    left alone (`skipped`, with the reason).
+    left alone (`skipped`, with the reason). `channel_orders`: how calibration permuted the original's channels, by the
+    number of a set of channels that may change places; empty without. The fitted weights are in no recipe.
     """
     program = result.original.program
     written_by = versions()
@@ -43,6 +44,7 @@ def recipe(result: Result) -> dict[str, Any]:
         "architecture": {"class": class_name(program), "sha256": architecture_hash(program)},
         "inputs": program.call.to_data(),
         "decisions": _decisions(result),
+        "channel_orders": {str(index): order for index, order in result.channel_orders.items()},
     }
     plain: dict[str, Any] = plain_data(document)
     return plain
@@ -105,6 +107,7 @@ def replay(source: str | Path | Mapping[str, Any], model: nn.Module) -> Result:
             f"the recipe, written by mofa-compiler {document['mofa']}, was decided otherwise this time; first "
             f"difference: {' '.join(differing[0])}"
         )
+    result.channel_orders = {int(index): tuple(o) for index, o in document.get("channel_orders", {}).items()}
     return result
 
 
@@ -127,7 +130,7 @@ def _check_architecture(recorded: Mapping[str, str], model: nn.Module, call: Cal
 
 def _decisions(result: Result) -> list[dict[str, Any]]:
     decisions: list[dict[str, Any]] = []
-    for diff in result.diffs:
+    for diff in result.diffs[: len(result.roadmap)]:  # what comes behind are weights, decided by inputs
         for edit in diff.edits:
             decision = {"pass": diff.pass_name, "path": edit.path, "before": edit.before, "after": edit.after}
             decisions.append({**decision, "fate": edit.fate, "exact": edit.exact})

@@ -15,6 +15,7 @@ from torch import fx, nn
 from ..bundle import replay
 from ..bundle.recipe import architecture_hash
 from ..bundle.updating import load_weights, update
+from ..calibration import in_order
 from ..compiler import Result
 from ..errors import RecoveryError, one_line
 from ..program import Program
@@ -107,7 +108,12 @@ def recover(
         trainer = Trainer(
             result.model,
             Tapped(result.model, result.rewritten.program.graph, [end.rewritten for end in ends]),
-            _tapped_teacher(program, result.original.program.graph, [end.original for end in ends], accelerator.device),
+            _tapped_teacher(
+                in_order(program, result.channel_orders),
+                result.original.program.graph,
+                [end.original for end in ends],
+                accelerator.device,
+            ),
             examples,
             settings,
             accelerator,

@@ -10,12 +10,13 @@ Keys, in order:
 - `anatomy`: `{"is_unet", "reason", "stages": [{"name", "kind", "level", "units": [path]}]}`
 - `opaque`: `[{"path", "cause"}]`, the modules that tracing could not see into
 - `before`, `after`: totals (below) of the original and of the rewritten network
-- `passes`: one object a pass, in order:
+- `passes`: one object a pass, in order, and a last one named `calibration` if there was one:
     - `name`, `options`
     - `exact`: whether every edit keeps the function that the network computes
     - `edits`: `[{"path", "stage", "before", "after", "parameters", "macs", "fate", "exact", "note", "error"}]`: the
       layer's short form before and after (`""` where it is gone), the changes in parameters and MACs, and where its
-      weights come from: `exact`, `inherited`, `compensated`, `fresh` or `removed`; `error` is null or the largest error
+      weights come from: `exact`, `inherited`, `compensated`, `calibrated`, `reordered` (channels
+      permuted), `fresh` or `removed`; `error` is null or the largest error
       of an exact edit, relative to the largest output, in float64
     - `skips`: `[{"path", "stage", "layer", "reason"}]`, layers of the right kind that were left alone
     - `before`, `after`: totals of the network before and after this pass
@@ -44,6 +45,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,7 +66,7 @@ SCHEMA = "mofa-report/1"
 def report(result: Result) -> dict[str, Any]:
     """The whole report; runs the networks on the example input if `result.verify` has not done so yet."""
     program = result.original.program
-    passes = zip(result.roadmap, result.diffs, result.verdicts, strict=True)
+    passes = zip_longest(result.roadmap, result.diffs, result.verdicts)  # a calibration is no pass of the roadmap
     document = {
         "schema": SCHEMA,
         "versions": versions(),
@@ -119,10 +121,10 @@ def plain_data(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
-def _pass(pass_: Pass, diff: Diff, verdict: Verdict) -> dict[str, Any]:
+def _pass(pass_: Pass | None, diff: Diff, verdict: Verdict) -> dict[str, Any]:
     return {
         "name": diff.pass_name,
-        "options": plain_options(pass_),
+        "options": plain_options(pass_) if pass_ else dict(diff.options),
         "exact": diff.exact,
         "edits": [asdict(edit) for edit in diff.edits],
         "skips": [asdict(skip) for skip in diff.skips],

@@ -1,0 +1,104 @@
+"""Calibration inputs, checked one by one and kept where they take no memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CalibrationError, CaptureError, one_line
+from ..inputs import CallSpec, example_call, map_tree, tensor_leaves
+
+IN_MEMORY = 1 << 28
+"""Bytes of inputs that are kept in memory; what is more goes to temporary files"""
+
+
+class Batches:
+    """Calls of a network, in order; they can be gone through again and again."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._calls, self._held = folder, list[CallSpec | Path](), 0
+        self.sizes: list[int] = []
+
+    @property
+    def images(self) -> int:
+        """How many there are in all batches."""
+        return sum(self.sizes)
+
+    def append(self, call: CallSpec) -> None:
+        leaves = list(tensor_leaves([*call.args, *call.kwargs.values()]))
+        self.sizes.append(next((len(leaf) for leaf in leaves if leaf.dim()), 1))
+        self._held += sum(leaf.numel() * leaf.element_size() for leaf in leaves)
+        if self._held <= IN_MEMORY:
+            self._calls.append(call)
+            return
+        file = self._folder / f"call-{len(self._calls)}.pt"
+        torch.save(call, file)
+        self._calls.append(file)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __getitem__(self, index: int) -> CallSpec:
+        call = self._calls[index]
+        return torch.load(call, weights_only=False) if isinstance(call, Path) else call
+
+    def __iter__(self) -> Iterator[CallSpec]:
+        return (self[index] for index in range(len(self)))
+
+
+def gather(calibration: Iterable[Any], model: nn.Module, folder: Path, like: Tensor) -> Batches:
+    """The calls that a user's calibration inputs are, in the precision and on the device of `like`.
+
+    Args:
+        calibration: tensors, or tuples, lists or dicts of arguments.
+        model: the network that takes them; it is run on each in the mode that it is in.
+        folder: where what does not fit into memory may go.
+        like: one of its weights.
+
+    Raises:
+        CalibrationError: there are none, or one is no input of this network; says which.
+    """
+    if isinstance(calibration, Tensor):
+        calibration = [calibration]
+    if isinstance(calibration, (str, bytes, Path)) or not isinstance(calibration, Iterable):
+        raise CalibrationError(
+            f"calibration is a {type(calibration).__name__}, expected batches of inputs: for images in files pass "
+            "mofa_compiler.data.CalibrationImages(folder, channels=...)"
+        )
+    batches = Batches(folder)
+    for index, inputs in enumerate(calibration):
+        batches.append(_call(inputs, model, f"calibration batch {index}", like))
+    if not len(batches):
+        raise CalibrationError(
+            "calibration holds no batch: pass at least one input (an iterator can be used once only)"
+        )
+    return batches
+
+
+def _call(inputs: Any, model: nn.Module, what: str, like: Tensor) -> CallSpec:
+    try:
+        if inputs is None:
+            raise CaptureError("it is None")
+        call = example_call(model, inputs)
+    except CaptureError as error:
+        raise CalibrationError(f"{what} is no input of this network: {error}") from error
+
+    def moved(tensor: Tensor) -> Tensor:
+        dtype = like.dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.detach().to(like.device, dtype).clone()
+
+    args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, moved)
+    for tensor in tensor_leaves([*args, *kwargs.values()]):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CalibrationError(f"{what} holds NaN or infinite values: leave it out")
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+    except Exception as error:
+        raise CalibrationError(f"{what} is not taken by the network ({one_line(error)})") from error
+    return CallSpec(args, kwargs)

@@ -1,0 +1,454 @@
+"""The fits: what is gathered at a rewritten layer, and the weights that follow from it in closed form."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from ..inherit import fill
+from ..layers import PartialConv2d, PConv2d
+from .links import Link
+from .moments import Moments
+from .regression import reduced_rank, ridge
+from .streaming import Batch, Lockstep
+
+STRENGTHS = (1e-1, 1e-2, 1e-3)
+"""How strongly a fit is drawn towards the inherited weights, in units of a feature's energy: what is tried"""
+
+FOLDS = 2
+
+ROUNDS = 3
+"""How often a fit in front of a ReLU is repeated, each time with the freedom that it has below zero"""
+
+ENOUGH_PIXELS, PIXELS_PER_FEATURE = 40_000, 60
+"""How many pixels of all images a fit looks at, whichever is more"""
+
+Solution = tuple[Tensor, ...]
+Candidate = Callable[[Moments], Solution]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One call of a layer that is fitted.
+
+    Attributes:
+        source: the node whose value the layer reads: in the original network at the later calls of a layer that is
+            called several times (its inputs cannot be known before its weights are), else in the rewritten one.
+        rewritten: which of the two.
+        between: nodes between a partial convolution and the pointwise one, which commute with it.
+        link: where the output is compared.
+    """
+
+    source: fx.Node
+    rewritten: bool
+    between: tuple[fx.Node, ...]
+    link: Link
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Squared error relative to the target's energy, before and after a fit.
+
+    It is what was measured on all images in front of a ReLU, elsewhere after fits to one half, measured on the other.
+    """
+
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.before):
+            return "not fitted: values on the calibration images are not finite"
+        if not self.after < self.before:
+            return "fitted: the inherited weights are best"
+        return f"fitted: squared error at its place {self.before:.2g} → {self.after:.2g}"
+
+
+class Fit(ABC):
+    """Weights of one or two modules that a target is linear in."""
+
+    def __init__(self, paths: Sequence[str], sites: Sequence[Site]):
+        self.paths, self.sites = tuple(paths), tuple(sites)
+        self._folds: list[list[Moments]] = [[] for _ in range(FOLDS)]
+        self._error = self._energy = 0.0
+        self._first = math.nan
+        self._best: tuple[float, Solution] | None = None
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, F, h, w), in which the layer's output is linear."""
+
+    @abstractmethod
+    def start(self) -> Solution:
+        """The weights of now."""
+
+    @abstractmethod
+    def candidates(self) -> Iterator[Candidate]:
+        """What to choose from, besides the start."""
+
+    @abstractmethod
+    def fill(self, solution: Solution) -> None:
+        """Put a solution into the weights."""
+
+    def linear(self, solution: Solution) -> Tensor:
+        """The map (F + 1, O) from features, and the constant one, to outputs."""
+        return solution[0]
+
+    def wanted(self, networks: Lockstep, batch: Batch, link: Link) -> Tensor:
+        """What the original network has at the place of comparison."""
+        return batch[networks.original, networks.original.node(link.origin)]  # type: ignore[no-any-return]
+
+    def rows(self, x: Tensor, pixels: Tensor) -> Tensor:
+        """(1, C, H, W) → (pixels, C), float64."""
+        return x[0].flatten(1)[:, pixels].T.double()
+
+    def target_rows(self, y: Tensor, pixels: Tensor) -> Tensor:
+        """The same for what the layer should give."""
+        return self.rows(y, pixels)
+
+    def predicted(self, rows: Tensor) -> Tensor:
+        """Outputs of now, from rows of features and the constant one."""
+        return rows @ self.linear(self.start())
+
+    @property
+    def rounds(self) -> int:
+        """How often the images are gone through."""
+        return ROUNDS + 1 if any(site.link.clipped for site in self.sites) else 1
+
+    def observe(self, networks: Lockstep, batch: Batch) -> None:
+        """Gather one batch."""
+        for site in self.sites:
+            images = batch[networks.rewritten if site.rewritten else networks.original, site.source]
+            offset, wanted = site.link.offset(networks, batch), self.wanted(networks, batch, site.link)
+            for index, (image, y) in enumerate(zip(torch.split(images, 1), torch.split(wanted, 1), strict=True)):
+                features = self.features(image)
+                for node in (*site.between, *site.link.mixing):
+                    features = networks.rewritten.apply(batch, node, features)
+                pixels = _pixels(batch.seen + index, features, networks.images)
+                x, y = self.rows(features, pixels), self.target_rows(y, pixels)
+                x = torch.cat([x, x.new_ones(*x.shape[:-1], 1)], dim=-1)
+                known = 0 if offset is None else self.target_rows(offset[index : index + 1], pixels)
+                got = self.predicted(x) + known
+                highest = y
+                if site.link.clipped:  # below zero any value will do, with some distance from zero
+                    highest = torch.maximum(y, -y.square().mean(-2, keepdim=True).sqrt())
+                    y = torch.where(y > 0, y, torch.minimum(got, highest))
+                self._energy += float(highest.square().sum())
+                self._error += float((got - y).square().sum())
+                fold = self._folds[_fold(batch.seen + index)]
+                fold[:] = [Moments.sum([*fold, Moments.of(x, y - known)])]
+
+    def update(self, last: bool) -> Gain | None:
+        """Fit after a round; the last of several rounds only measures, and the weights that did best are kept."""
+        error = self._error / max(self._energy, torch.finfo(torch.float64).tiny)
+        scale = max(self._energy, torch.finfo(torch.float64).tiny)
+        folds, self._folds = list(chain.from_iterable(self._folds)), [[] for _ in range(FOLDS)]
+        self._error = self._energy = 0.0
+        if self._best is None:
+            self._first = error
+        if self._best is None or error < self._best[0]:
+            self._best = error, tuple(tensor.clone() for tensor in self.start())
+        if not math.isfinite(error) or not all(fold.is_finite for fold in folds):
+            self.fill(self._best[1])
+            return Gain(math.nan, math.nan)
+        if last and self.rounds > 1:
+            self.fill(self._best[1])
+            return Gain(self._first, self._best[0])
+        held_out = self._solve(folds) / scale
+        return Gain(self._first, held_out) if last else None
+
+    def _solve(self, folds: Sequence[Moments]) -> float:
+        """Fill in the candidate that does best on images that it was not fitted on, unless the weights of now do."""
+        whole = Moments.sum(folds)
+        rests = [Moments.sum([o for o in folds if o is not fold]) for fold in folds] if len(folds) > 1 else [whole]
+        start = self.linear(self.start())
+        error, best = sum(fold.error(start) for fold in folds), None
+        for candidate in self.candidates():
+            held_out = sum(fold.error(self.linear(candidate(rest))) for fold, rest in zip(folds, rests, strict=True))
+            if held_out < error:
+                best, error = candidate, held_out
+        if best is not None:
+            solution = best(whole)
+            if whole.error(self.linear(solution)) <= whole.error(start):
+                self.fill(solution)
+        return error
+
+
+class RidgeFit(Fit):
+    """Weights that are a linear map themselves."""
+
+    intercept: bool
+
+    def candidates(self) -> Iterator[Candidate]:
+        for strength in STRENGTHS:
+            yield partial(self._ridge, strength=strength)
+
+    def _ridge(self, moments: Moments, strength: float) -> Solution:
+        return (ridge(moments, self.start()[0], strength, intercept=self.intercept),)
+
+
+class ConvolutionFit(RidgeFit):
+    """A convolution of one group."""
+
+    def __init__(self, path: str, conv: nn.Conv2d, sites: Sequence[Site]):
+        super().__init__([path], sites)
+        self.conv, self.intercept = conv, conv.bias is not None
+
+    def features(self, x: Tensor) -> Tensor:
+        return unfolded(x, self.conv)
+
+    def start(self) -> Solution:
+        return (affine(self.conv),)
+
+    def fill(self, solution: Solution) -> None:
+        put(self.conv, solution[0])
+
+
+class FeederFit(ConvolutionFit):
+    """A convolution that a lone partial one reads: it takes up what that leaves undone in the untouched channels."""
+
+    def __init__(self, path: str, conv: nn.Conv2d, sites: Sequence[Site], own: str, convolved: int):
+        super().__init__(path, conv, sites)
+        self._own, self._convolved = own, convolved
+
+    def wanted(self, networks: Lockstep, batch: Batch, link: Link) -> Tensor:
+        before = batch[networks.original, networks.original.node(self._own)]
+        behind = super().wanted(networks, batch, link)
+        return torch.cat([before[:, : self._convolved], behind[:, self._convolved :]], dim=1)
+
+
+class KernelFit(ConvolutionFit):
+    """The kernel of a `PConv2d` with no pointwise convolution behind it."""
+
+    def __init__(self, path: str, spatial: PConv2d, sites: Sequence[Site]):
+        super().__init__(path, spatial.conv, sites)
+        self._convolved = spatial.convolved
+
+    def features(self, x: Tensor) -> Tensor:
+        return unfolded(x[:, : self._convolved], self.conv)
+
+    def wanted(self, networks: Lockstep, batch: Batch, link: Link) -> Tensor:
+        return super().wanted(networks, batch, link)[:, : self._convolved]
+
+
+class TransposedFit(RidgeFit):
+    """A transposed convolution whose outputs do not overlap; its bias, the same in all phases, is kept."""
+
+    intercept = False
+
+    def __init__(self, path: str, conv: nn.ConvTranspose2d, sites: Sequence[Site]):
+        super().__init__([path], sites)
+        self.conv = conv
+
+    def features(self, x: Tensor) -> Tensor:
+        return x
+
+    def target_rows(self, y: Tensor, pixels: Tensor) -> Tensor:
+        """(1, O, s·H, s·W) with the phases as channels: (pixels, O·s·s)."""
+        return self.rows(F.pixel_unshuffle(y, self.conv.stride[0]), pixels)
+
+    def start(self) -> Solution:
+        weight = self.conv.weight.detach().double().flatten(1)
+        bias = weight.new_zeros(self.conv.out_channels) if self.conv.bias is None else self.conv.bias.detach().double()
+        return (torch.cat([weight, bias.repeat_interleave(self.conv.stride[0] ** 2)[None]]),)
+
+    def fill(self, solution: Solution) -> None:
+        fill(self.conv.weight, solution[0][:-1].view_as(self.conv.weight))
+
+
+class ChannelwiseFit(RidgeFit):
+    """Weights that act on every channel on its own: C small regressions at once.
+
+    Features are (N, C·F, h, w), channel by channel; a solution is (C, F + 1, 1).
+    """
+
+    channels: int
+
+    def rows(self, x: Tensor, pixels: Tensor) -> Tensor:
+        """(1, C·F, H, W) → (C, pixels, F), float64."""
+        values = x[0].flatten(1)[:, pixels].double()
+        return values.view(self.channels, -1, len(pixels)).mT
+
+
+class DepthwiseFit(ChannelwiseFit):
+    """A depthwise convolution, or that of a `PDWConv2d`, with no pointwise one behind it."""
+
+    def __init__(self, path: str, conv: nn.Conv2d, sites: Sequence[Site]):
+        super().__init__([path], sites)
+        self.conv, self.channels, self.intercept = conv, conv.in_channels, conv.bias is not None
+
+    def features(self, x: Tensor) -> Tensor:
+        return unfolded(x[:, : self.channels], self.conv)
+
+    def wanted(self, networks: Lockstep, batch: Batch, link: Link) -> Tensor:
+        return super().wanted(networks, batch, link)[:, : self.channels]
+
+    def start(self) -> Solution:
+        return (affine(self.conv).T.unsqueeze(2),)
+
+    def fill(self, solution: Solution) -> None:
+        put(self.conv, solution[0].squeeze(2).T)
+
+
+class NormFit(ChannelwiseFit):
+    """Scale and shift of a normalization; running statistics become those of what comes in now."""
+
+    intercept = True
+
+    def __init__(self, path: str, norm: nn.Module, channels: int, sites: Sequence[Site]):
+        super().__init__([path], sites)
+        self.norm, self.channels = norm, channels
+        self._inputs: list[tuple[Tensor, Tensor, int]] = []
+
+    def features(self, x: Tensor) -> Tensor:
+        if isinstance(self.norm, nn.modules.batchnorm._BatchNorm):
+            values = x.double()
+            count = x.numel() // x.shape[1]
+            self._inputs.append((values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count))
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def start(self) -> Solution:
+        """No change: features are the normalization's outputs."""
+        one = torch.ones(self.channels, 1, 1, dtype=torch.float64, device=self.norm.weight.device)  # type: ignore[arg-type]
+        return (torch.cat([one, torch.zeros_like(one)], dim=1),)
+
+    def update(self, last: bool) -> Gain | None:
+        self._best = None
+        gain = super().update(last)
+        self._inputs = []
+        return gain
+
+    @property
+    def rounds(self) -> int:
+        return 1
+
+    def fill(self, solution: Solution) -> None:
+        norm = self.norm
+        assert isinstance(norm.weight, Tensor) and isinstance(norm.bias, Tensor)
+        scale, shift = solution[0][:, :, 0].unbind(1)
+        weight, bias = norm.weight.detach().double(), norm.bias.detach().double()
+        weight, bias = scale * weight, scale * bias + shift
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None and self._inputs:
+            assert norm.running_var is not None
+            total = sum(count for *_, count in self._inputs)
+            mean = torch.stack([sums for sums, *_ in self._inputs]).sum(0) / total
+            variance = torch.stack([squares for _, squares, _ in self._inputs]).sum(0) / total - mean.square()
+            variance = variance.clamp_min(0) * (total / max(1, total - 1))
+            old = (norm.running_var.double() + norm.eps).sqrt()
+            bias = bias + weight * (mean - norm.running_mean.double()) / old
+            weight = weight * (variance + norm.eps).sqrt() / old
+            fill(norm.running_mean, mean)
+            fill(norm.running_var, variance)
+        fill(norm.weight, weight)
+        fill(norm.bias, bias)
+
+
+class ProductFit(Fit):
+    """A `PConv2d` and the pointwise convolution behind it: the best kernel of its rank, then the best mix.
+
+    A solution is the kernel (c, c·k·k) and the mix (C + 1, O); features are the unfolded convolved channels, then the
+    untouched ones. A bias of the partial convolution stays as it is.
+    """
+
+    def __init__(self, paths: Sequence[str], spatial: PConv2d, pointwise: nn.Conv2d, sites: Sequence[Site]):
+        super().__init__(paths, sites)
+        self.spatial, self.pointwise = spatial, pointwise
+        self._intercept = pointwise.bias is not None
+
+    def features(self, x: Tensor) -> Tensor:
+        c = self.spatial.convolved
+        return torch.cat([unfolded(x[:, :c], self.spatial.conv), x[:, c:]], dim=1)
+
+    def start(self) -> Solution:
+        return self.spatial.conv.weight.detach().double().flatten(1), affine(self.pointwise)
+
+    def linear(self, solution: Solution) -> Tensor:
+        kernel, mix = solution
+        return self._reach(kernel).T @ mix
+
+    def candidates(self) -> Iterator[Candidate]:
+        for strength in STRENGTHS:
+            yield partial(self._mixed, strength=strength)
+        for strength in STRENGTHS:
+            yield partial(self._jointly, strength=strength)
+
+    def _mixed(self, moments: Moments, strength: float) -> Solution:
+        kernel, mix = self.start()
+        return kernel, ridge(moments.through(self._reach(kernel)), mix, strength, intercept=self._intercept)
+
+    def _jointly(self, moments: Moments, strength: float) -> Solution:
+        start = self.start()
+        kernel, prior = start[0].clone(), self.linear(start)
+        found = reduced_rank(moments, prior, kernel.shape[1], len(kernel), strength, intercept=self._intercept)
+        kernel[: len(found)] = found
+        reach = self._reach(kernel)
+        mix = torch.linalg.lstsq(reach.T, ridge(moments, prior, strength, intercept=self._intercept)).solution
+        return kernel, ridge(moments.through(reach), mix, strength, intercept=self._intercept)
+
+    def _reach(self, kernel: Tensor) -> Tensor:
+        """(C + 1, F + 1): what the partial convolution makes of the raw features."""
+        rest = self.spatial.channels - len(kernel) + 1
+        identity = torch.eye(rest, dtype=kernel.dtype, device=kernel.device)
+        reach: Tensor = torch.block_diag(kernel, identity)  # type: ignore[no-untyped-call]
+        if self.spatial.conv.bias is not None:
+            reach[: len(kernel), -1] = self.spatial.conv.bias.detach()
+        return reach
+
+    def fill(self, solution: Solution) -> None:
+        kernel, mix = solution
+        fill(self.spatial.conv.weight, kernel.view_as(self.spatial.conv.weight))
+        put(self.pointwise, mix)
+
+
+def kernel_of(module: nn.Module) -> nn.Conv2d | None:
+    """The convolution in a module that is one, or a partial one."""
+    conv = module.conv if isinstance(module, PartialConv2d) else module
+    return conv if isinstance(conv, nn.Conv2d) else None
+
+
+def unfolded(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """(N, C, H, W) → (N, C·k·k, h, w): what a convolution's kernel sees at each of its output pixels."""
+    if conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding in ((0, 0), "same", "valid"):
+        return x
+    padding = conv._reversed_padding_repeated_twice
+    x = F.pad(x, padding) if conv.padding_mode == "zeros" else F.pad(x, padding, mode=conv.padding_mode)
+    spans = [d * (k - 1) + 1 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+    size = [(n - span) // s + 1 for n, span, s in zip(x.shape[2:], spans, conv.stride, strict=True)]
+    columns = F.unfold(x, conv.kernel_size, conv.dilation, 0, conv.stride)
+    return columns.view(len(x), -1, *size)
+
+
+def affine(conv: nn.Conv2d) -> Tensor:
+    """Kernel (O, I, k, k) and bias (O,) as the map (I·k·k + 1, O), float64."""
+    weight = conv.weight.detach().double().flatten(1)
+    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
+    return torch.cat([weight, bias[:, None]], dim=1).T
+
+
+def put(conv: nn.Conv2d, solution: Tensor) -> None:
+    """Fill a convolution from such a map."""
+    fill(conv.weight, solution[:-1].T.reshape(conv.weight.shape))
+    if conv.bias is not None:
+        fill(conv.bias, solution[-1])
+
+
+def _pixels(image: int, features: Tensor, images: int) -> Tensor:
+    """Which pixels of an image are looked at: all, or as many as a fit of so many features needs."""
+    count = features.shape[2] * features.shape[3]
+    enough = math.ceil(max(ENOUGH_PIXELS, PIXELS_PER_FEATURE * features.shape[1]) / images)
+    if count <= enough:
+        return torch.arange(count, device=features.device)
+    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(image))[:enough]
+    return chosen.to(features.device)
+
+
+def _fold(image: int) -> int:
+    """Which fold an image is in: by chance, because neighbours and every second one may be alike."""
+    return image if image < FOLDS else int(torch.randint(FOLDS, (), generator=torch.Generator().manual_seed(image)))

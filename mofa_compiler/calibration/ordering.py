@@ -1,0 +1,140 @@
+"""Choosing which channels a partial convolution convolves: those that a scalar can least replace."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from ..inputs import CallSpec
+from ..layers import PartialConv2d
+from ..network import Network
+from ..program import Program
+from .channels import Channels, Positions
+from .fits import unfolded
+from .streaming import bound_arguments
+
+PIXELS = 1024
+"""Of each image that a kernel's input is measured on"""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A convolution of the original network of whose input channels only the first `convolved` will be convolved."""
+
+    node: fx.Node
+    conv: nn.Conv2d
+    pointwise: nn.Conv2d | None
+    convolved: int
+
+
+def channel_orders(
+    channels: Channels, original: Network, rewritten: Network, batches: Iterable[CallSpec]
+) -> dict[int, tuple[int, ...]]:
+    """The order in which the channels that matter most come first, for each orbit of `channels` whose order matters.
+
+    A channel matters by the energy of what its kernels do to it and no scalar could, seen through the pointwise
+    convolution behind, on these inputs; what several convolutions read counts for all of them.
+    """
+    readers = list(_readers(original, rewritten))
+    if not readers or not channels.orbits:
+        return {}
+    worth = _worths(original.program, readers, batches)
+    orders = {index: _order(orbit, readers, worth, channels) for index, orbit in enumerate(channels.orbits)}
+    return {index: order for index, order in orders.items() if order is not None}
+
+
+def _readers(original: Network, rewritten: Network) -> Iterator[Reader]:
+    """The convolutions of the original in whose place a partial one stands, call by call."""
+    now = rewritten.program.modules
+    for path, layer in original.layers.items():
+        conv = layer.module
+        if not isinstance(conv, nn.Conv2d) or not (layer.is_depthwise or layer.is_dense):
+            continue
+        partial = now.get(path) or now.get(f"{path}.pconv")
+        if isinstance(partial, PartialConv2d) and partial.convolved < partial.channels:
+            behind = layer.pointwise.module if layer.pointwise and layer.is_depthwise else None
+            assert behind is None or isinstance(behind, nn.Conv2d)
+            yield from (Reader(node, conv, behind, partial.convolved) for node in layer.nodes)
+
+
+def _worths(program: Program, readers: Sequence[Reader], batches: Iterable[CallSpec]) -> list[Positions]:
+    """For every reader, what convolving each of its input channels is worth, as a share of its output's energy."""
+    grams: dict[int, Tensor] = {}
+    by_input: dict[str, list[int]] = defaultdict(list)
+    for index, reader in enumerate(readers):
+        assert isinstance(reader.node.args[0], fx.Node)
+        by_input[reader.node.args[0].name].append(index)
+
+    class Watching(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            for index in by_input.get(n.name, ()):
+                patches = _patches(value, readers[index].conv)
+                gram = patches @ patches.mT
+                grams[index] = grams[index] + gram if index in grams else gram
+            return value
+
+    watching = Watching(program.graph_module, graph=program.graph)
+    for call in batches:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            watching.run(*bound_arguments(program.graph_module, call))
+    return [_worth(reader, grams[index]) for index, reader in enumerate(readers)]
+
+
+def _patches(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """(C, k·k, pixels), float64: what a kernel sees of every channel, at some of its pixels."""
+    columns = unfolded(x, conv).flatten(2)
+    count = columns.shape[2]
+    if count > PIXELS:
+        columns = columns[:, :, torch.randperm(count, generator=torch.Generator().manual_seed(0))[:PIXELS]]
+    patches = columns.reshape(len(x), x.shape[1], -1, columns.shape[2])
+    return patches.permute(1, 2, 0, 3).flatten(2).double()
+
+
+def _worth(reader: Reader, gram: Tensor) -> Positions:
+    """(C,) from the second moments (C, k·k, k·k) of what the kernels see: the energy that no gain explains."""
+    conv = reader.conv
+    weight = conv.weight.detach().double()
+    kernels = (weight if conv.groups > 1 else weight.transpose(0, 1)).flatten(2)  # (C, outputs, k·k)
+    height, width = conv.kernel_size
+    center = (height - 1) // 2 * width + (width - 1) // 2
+    seen = kernels @ gram
+    energy = (seen * kernels).sum(2)
+    explained = seen[:, :, center].square() / gram[:, center, center].clamp_min(1e-30)[:, None]
+    lost = (energy - explained).clamp_min(0).sum(1)
+    energy = energy.sum(1)
+    if reader.pointwise is not None:
+        scale = reader.pointwise.weight.detach().double().square().sum((0, 2, 3))
+        lost, energy = lost * scale, energy * scale
+    return (lost / energy.sum().clamp_min(1e-30)).cpu().numpy()
+
+
+def _order(
+    orbit: Positions, readers: Sequence[Reader], worths: Sequence[Positions], channels: Channels
+) -> tuple[int, ...] | None:
+    """The places of an orbit's classes, the ones that most readers convolve going to what is worth most there."""
+    count = len(orbit)
+    slot = {int(one): index for index, one in enumerate(orbit)}
+    table = np.zeros((count, count))  # worth of a class (column) in a place (row)
+    for reader, worth in zip(readers, worths, strict=True):
+        places: list[list[int]] = [[] for _ in range(count)]
+        for position, one in enumerate(channels.values[reader.node.all_input_nodes[0]].tolist()):
+            if one in slot:
+                places[slot[one]].append(position)
+        if places[0]:
+            positions = np.array(places)  # (count, how often a class occurs)
+            table += (positions < reader.convolved).astype(float) @ worth[positions].T
+    if not table.any():
+        return None
+    order, free = np.full(count, -1), np.ones(count, dtype=bool)
+    most = (table > 0).sum(1) + table.sum(1) / table.sum()
+    for place in np.argsort(-most, kind="stable"):
+        chosen = int(np.argmax(np.where(free, table[place], -1.0)))
+        order[place], free[chosen] = chosen, False
+    return None if (order == np.arange(count)).all() else tuple(order.tolist())
