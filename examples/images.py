@@ -6,7 +6,9 @@ Nothing is downloaded. Every image is a float32 tensor (3, H, W), sRGB, in [0, 1
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,6 +37,12 @@ def _pixels(name: str) -> np.ndarray:
 def photograph(name: str) -> Tensor:
     """The photograph (3, H, W), float32 sRGB in [0, 1]; a fresh tensor at each call."""
     return torch.from_numpy(_pixels(name).copy()).permute(2, 0, 1).contiguous().float() / 255
+
+
+def write_photographs(names: Sequence[str], folder: Path) -> None:
+    """The photographs as files, float32 sRGB in [0, 1], for what reads a folder of images."""
+    for name in names:
+        np.save(folder / f"{name}.npy", photograph(name).numpy())
 
 
 def psnr(a: Tensor, b: Tensor, peak: float = 1.0) -> float:

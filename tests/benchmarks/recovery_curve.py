@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -27,7 +26,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 from architectures import PMRID
-from images import TRAINING, photograph
+from images import TRAINING, write_photographs
 from mofa_compiler import Result, Roadmap, apply, recover
 from mofa_compiler.data import calibration_batches
 from mofa_compiler.errors import MofaError
@@ -90,12 +89,6 @@ def curve(
     return points
 
 
-def write_photographs(folder: Path) -> None:
-    """The training photographs as files."""
-    for name in TRAINING:
-        np.save(folder / f"{name}.npy", photograph(name).numpy())
-
-
 def print_table(curves: Mapping[str, Curve], original: float, console: Console) -> None:
     table = Table("start", "minutes", "steps", "PSNR (dB)", "below the original", title=f"original {original:.2f} dB")
     for name, points in curves.items():
@@ -148,7 +141,7 @@ def main() -> None:
     noisy, original = raw_psnr(make(), cases)
     curves: dict[str, Curve] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        write_photographs(Path(temporary))
+        write_photographs(TRAINING, Path(temporary))
         for kind in arguments.starts:
             network = make()
             try:
