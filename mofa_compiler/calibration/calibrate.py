@@ -162,7 +162,7 @@ def calibrate(
     chosen = found[best]
     final = _with_what_stayed(chosen.final, [networks[-1], chosen.passes[-1]])
     options = {**calibration.description, "inputs": batches.images, "kept": names[best]}
-    options |= {f"error, {stage.name}": f"{100 * stage.error:.2f} %" for stage in stages}
+    options["output_error"] = " → ".join(f"{100 * stage.error:.3g} % {stage.name}" for stage in stages)
     edits = tuple(_edits(networks[-1], chosen.passes[-1], final, notes))
     skips = tuple(_refusal(final, path, reason) for path, reason in reasons.items())
     diff = Diff(NAME, options, edits, skips, networks[-1].totals, final.totals)

@@ -74,7 +74,7 @@ def _passes(report: Mapping[str, Any]) -> str:
             (
                 str(index),
                 _cell(code(step["name"])),
-                str(len(text.rewritten(step))),
+                str(len(text.rewritten(step) or text.calibrated(step))),
                 str(len(step["skips"])),
                 text.signed(after["parameters"] - before["parameters"]),
                 text.signed(after["macs"] - before["macs"]),
@@ -83,6 +83,13 @@ def _passes(report: Mapping[str, Any]) -> str:
         )
     header = ("#", "pass", "edits", "refused", "Δ parameters", "Δ MACs", "output")
     return _table(header, "rlrrrrr", rows) if rows else "The roadmap has no passes."
+
+
+def _fitted(edits: list[dict[str, Any]]) -> str:
+    """A table, folded, of what was fitted to which error."""
+    rows = [[code(edit["path"]), escape(edit["fate"]), escape(edit["note"])] for edit in edits]
+    table = _table(("layer", "weights", "how"), "lll", rows)
+    return f"<details><summary>{text.count(len(edits), 'layer')} calibrated</summary>\n\n{table}\n\n</details>"
 
 
 def _details(index: int, step: Mapping[str, Any]) -> str:
@@ -94,6 +101,8 @@ def _details(index: int, step: Mapping[str, Any]) -> str:
     if neighbours:
         stages = ", ".join(dict.fromkeys(edit["stage"] or "no stage" for edit in neighbours))
         blocks.append(f"Weights adjusted in {text.count(len(neighbours), 'neighbour')} ({escape(stages)}).")
+    if calibrated := text.calibrated(step):
+        blocks.append(_fitted(calibrated))
     if sentence := text.checked(step):
         blocks.append(escape(sentence))
     if step["skips"]:

@@ -107,7 +107,7 @@ def _pass_table(steps: Sequence[Mapping[str, Any]], width: int) -> Table:
         table.add_row(
             str(index),
             Text(step["name"]),
-            *((str(len(text.rewritten(step))), str(len(step["skips"]))) if counts else ()),
+            *((str(len(text.rewritten(step) or text.calibrated(step))), str(len(step["skips"]))) if counts else ()),
             text.signed(after["parameters"] - before["parameters"]),
             text.signed(after["macs"] - before["macs"]),
             Text(text.outcome(step), "" if step["verdict"]["holds"] else "red"),
@@ -136,6 +136,10 @@ def _pass_lines(index: int, step: Mapping[str, Any], width: int, verbose: bool) 
         yield Text(f"   weights adjusted in {text.count(len(neighbours), 'neighbour')}", "green")
         if verbose:
             yield from _paths(neighbours, width, verbose)
+    for word, group in text.grouped(text.calibrated(step), "fate").items():
+        yield Text(f"   {text.count(len(group), 'layer')} {word[0]}", "green")
+        if verbose:
+            yield from _every_edit(group, width)
     if sentence := text.checked(step):
         yield from _styled(wrap(sentence, width, 3), "" if step["verdict"]["holds"] else "red")
     if step["skips"]:

@@ -149,9 +149,17 @@ def options_text(options: Mapping[str, Any]) -> str:
     )
 
 
+_ADJUSTED = ("compensated", "calibrated", "reordered")
+
+
 def rewritten(step: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The edits that put another layer in place or took one away."""
-    return [edit for edit in step["edits"] if edit["fate"] != "compensated"]
+    return [edit for edit in step["edits"] if edit["fate"] not in _ADJUSTED]
+
+
+def calibrated(step: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The layers that were fitted on example inputs, or whose channels were permuted."""
+    return [edit for edit in step["edits"] if edit["fate"] in ("calibrated", "reordered")]
 
 
 def compensated(step: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -70,7 +70,7 @@ def measure(
     """
     tell = progress or (lambda *_: None)
     if inputs is None:
-        inputs, name = result.evaluation, "evaluation input"
+        inputs, name = result.evaluation, "calibration input"
     if inputs is None:
         inputs, name = [result.example], f"{'generated ' if _is_generated(result.example) else ''}example input"
     steps = tuple(Figures() for _ in result.diffs)
