@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +48,7 @@ _PASSING = (
 )
 _MIXING_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.GLU, nn.PReLU)
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+_PLAIN = (bool, int, float, str, torch.dtype, torch.device)
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,13 @@ class Channels:
         self._frozen: list[int] = []
         self._raw: dict[fx.Node, Any] = {}
         self._axes: dict[Axis, list[int]] = {}
+        self._cuts: list[tuple[list[int], list[int]]] = []
         self._next = 0
-        holders = Counter(id(t) for m in _unique(program.modules.values()) for t in m.parameters(recurse=False))
+        holders = Counter(id(t) for m in _unique(program.modules.values()) for t in _tensors(m))
         holders.update(id(t) for t in program.tensors.values())
-        self._tied = {id(t) for t in (*program.tensors.values(), *_parameters(program)) if holders[id(t)] > 1}
+        read = {str(n.target) for n in program.graph.nodes if n.op == "get_attr" and _is_tensor(n)}
+        holders.update(id(program.tensor(path)) for path in read - program.tensors.keys())  # a module's, and read aside
+        self._tied = {key for key, count in holders.items() if count > 1}
         for node in program.graph.nodes:
             self._raw[node] = self._visit(node)
         frozen = {self._same[symbol] for symbol in self._frozen}
@@ -95,6 +99,14 @@ class Channels:
         for index, classes in enumerate((*self.values.values(), *self.axes.values())):
             for one, times in zip(*np.unique(classes, return_counts=True), strict=True):
                 appearances[int(one)].append((index, int(times)))
+        for number, (raw, positions) in enumerate(self._cuts, 1):
+            # Of a class that a value holds several times, a slice has to take the same ones.
+            seen, ranks = Counter[int](), []
+            for symbol in raw:
+                ranks.append((self._same[symbol], seen[self._same[symbol]]))
+                seen[self._same[symbol]] += 1
+            for one, rank in (ranks[position] for position in positions):
+                appearances[one].append((-number, rank))
         orbits: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
         for one, where in appearances.items():
             if one not in frozen:
@@ -110,8 +122,11 @@ class Channels:
             return self._tensor(str(node.target), value)
         if node.op == "placeholder":
             return self._fixed(value)
-        if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value)):
-            return None  # sizes and the like
+        leaves = pytree.tree_leaves(value)
+        if not any(isinstance(leaf, Tensor) for leaf in leaves):
+            if not all(isinstance(leaf, _PLAIN) for leaf in leaves):  # x[...] = y, or a dataclass of tensors
+                self._freeze(node.all_input_nodes)
+            return None
         raw = self._module(node) if node.op == "call_module" else self._function(node)
         if raw is not None and _fits(raw, value):
             return raw
@@ -121,7 +136,7 @@ class Channels:
     def _module(self, node: fx.Node) -> list[int] | None:
         path, module = str(node.target), self.program.modules[str(node.target)]
         source = self._of(node.args[0]) if node.args else None
-        if source is None or has_hooks(module) or any(id(p) in self._tied for p in module.parameters()):
+        if source is None or has_hooks(module) or any(id(t) in self._tied for t in _tensors(module)):
             return None
         known = type(module) in (nn.Conv2d, nn.ConvTranspose2d)
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and known and module.groups == 1:
@@ -147,7 +162,7 @@ class Channels:
         name = function_name(node)
         images = [arg for arg in node.args if isinstance(arg, fx.Node) and _is_tensor(arg)]
         if name in _JOINING or (node.target in IN_PLACE and len(node.args) == 2):
-            return self._join(images)
+            return self._join([arg for arg in node.all_input_nodes if _is_tensor(arg)])
         if name in ("cat", "concat", "concatenate"):
             return self._concatenate(node)
         source = self._of(node.args[0]) if node.args else None
@@ -155,11 +170,12 @@ class Channels:
             whole = self._raw.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
             if isinstance(whole, tuple):
                 return whole[node.args[1]] if isinstance(node.args[1], int) else None
-            return _sliced(source, node.args[1]) if source is not None else None
+            return self._cut(source, _sliced(len(source), node.args[1])) if source is not None else None
         if source is None or [n for n in node.all_input_nodes if _is_tensor(n)] != images[:1]:
             return None
         if name in ("chunk", "split", "tensor_split", "split_with_sizes"):
-            return _split(source, node)
+            parts = _split(node)
+            return None if parts is None else tuple(self._cut(source, part) for part in parts)
         if name == "pad":
             padding = node.args[1] if len(node.args) > 1 else node.kwargs.get("pad")
             return source if isinstance(padding, (list, tuple)) and len(padding) <= 4 else None
@@ -194,6 +210,12 @@ class Channels:
         if any(raw is None for raw in raws):
             return None
         return [symbol for raw in raws if raw is not None for symbol in raw]
+
+    def _cut(self, raw: list[int], positions: list[int] | None) -> list[int] | None:
+        if positions is None:
+            return None
+        self._cuts.append((raw, positions))
+        return [raw[position] for position in positions]
 
     def _of(self, node: Any) -> list[int] | None:
         raw = self._raw.get(node) if isinstance(node, fx.Node) else None
@@ -284,25 +306,28 @@ def _sources(classes: Positions, new_class: Mapping[int, int]) -> Positions:
     return sources
 
 
-def _sliced(source: list[int], index: Any) -> list[int] | None:
+def _sliced(count: int, index: Any) -> list[int] | None:
+    """Which of `count` channels an index takes; None where it is not a plain one."""
+    channels = list(range(count))
     if not isinstance(index, tuple) or len(index) < 2:
-        return source if isinstance(index, slice) else None
+        return channels if isinstance(index, slice) else None
     plain = all(
         isinstance(part, slice) and all(b is None or isinstance(b, int) for b in (part.start, part.stop, part.step))
         for part in index[:2]
     )
     rest = all(isinstance(part, slice) or part is Ellipsis for part in index[2:])
-    channels: slice = index[1]
-    return source[channels] if plain and rest else None
+    cut: slice = index[1]
+    return channels[cut] if plain and rest else None
 
 
-def _split(source: list[int], node: fx.Node) -> tuple[list[int], ...] | None:
+def _split(node: fx.Node) -> list[list[int]] | None:
+    """Which channels each part has; None where something else than channels is split."""
     parts = node.meta["val"]
     dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
     if dim not in (1, -3) or not all(isinstance(part, Tensor) and part.dim() == 4 for part in parts):
         return None
     ends = np.cumsum([part.shape[1] for part in parts]).tolist()
-    return tuple(source[end - part.shape[1] : end] for end, part in zip(ends, parts, strict=True))
+    return [list(range(end - part.shape[1], end)) for end, part in zip(ends, parts, strict=True)]
 
 
 def _fits(raw: Any, value: Any) -> bool:
@@ -319,5 +344,6 @@ def _unique(modules: Iterable[nn.Module]) -> list[nn.Module]:
     return list({id(module): module for module in modules}.values())
 
 
-def _parameters(program: Program) -> Iterable[Tensor]:
-    return (p for module in _unique(program.modules.values()) for p in module.parameters())
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
