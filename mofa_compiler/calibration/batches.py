@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CalibrationError, CaptureError, one_line
-from ..inputs import CallSpec, example_call, map_tree, tensor_leaves
+from ..inputs import CallSpec, InputSpec, example_call, map_tree, tensor_leaves
 
 IN_MEMORY = 1 << 28
 """Bytes of inputs that are kept in memory; what is more goes to temporary files"""
@@ -44,14 +44,16 @@ class Batches:
         return len(self._calls)
 
     def __getitem__(self, index: int) -> CallSpec:
-        call = self._calls[index]
-        return torch.load(call, weights_only=False) if isinstance(call, Path) else call
+        call = self._calls[index]  # copied, because some networks write into their input
+        return torch.load(call, weights_only=False) if isinstance(call, Path) else copy.deepcopy(call)
 
     def __iter__(self) -> Iterator[CallSpec]:
         return (self[index] for index in range(len(self)))
 
 
-def gather(calibration: Iterable[Any], model: nn.Module, folder: Path, like: Tensor) -> Batches:
+def gather(
+    calibration: Iterable[Any], model: nn.Module, folder: Path, like: Tensor, specs: Sequence[InputSpec]
+) -> Batches:
     """The calls that a user's calibration inputs are, in the precision and on the device of `like`.
 
     Args:
@@ -59,6 +61,7 @@ def gather(calibration: Iterable[Any], model: nn.Module, folder: Path, like: Ten
         model: the network that takes them; it is run on each in the mode that it is in.
         folder: where what does not fit into memory may go.
         like: one of its weights.
+        specs: what it was captured with.
 
     Raises:
         CalibrationError: there are none, or one is no input of this network; says which.
@@ -72,7 +75,7 @@ def gather(calibration: Iterable[Any], model: nn.Module, folder: Path, like: Ten
         )
     batches = Batches(folder)
     for index, inputs in enumerate(calibration):
-        batches.append(_call(inputs, model, f"calibration batch {index}", like))
+        batches.append(_call(inputs, model, f"calibration batch {index}", like, specs))
     if not len(batches):
         raise CalibrationError(
             "calibration holds no batch: pass at least one input (an iterator can be used once only)"
@@ -80,13 +83,26 @@ def gather(calibration: Iterable[Any], model: nn.Module, folder: Path, like: Ten
     return batches
 
 
-def _call(inputs: Any, model: nn.Module, what: str, like: Tensor) -> CallSpec:
+def _call(inputs: Any, model: nn.Module, what: str, like: Tensor, specs: Sequence[InputSpec]) -> CallSpec:
     try:
         if inputs is None:
             raise CaptureError("it is None")
         call = example_call(model, inputs)
     except CaptureError as error:
         raise CalibrationError(f"{what} is no input of this network: {error}") from error
+
+    given = list(tensor_leaves([*call.args, *call.kwargs.values()]))
+    for tensor in given:
+        if tensor.is_meta or not tensor.numel():
+            raise CalibrationError(
+                f"{what} holds a tensor of shape {tuple(tensor.shape)} without values: leave it out or load its data"
+            )
+    for tensor, spec in zip(given, specs, strict=False):
+        if tensor.dim() != len(spec.shape):
+            raise CalibrationError(
+                f"{what} has the shape {tuple(tensor.shape)}, the network was captured with {spec}: the numbers of "
+                "axes have to be the same"
+            )
 
     def moved(tensor: Tensor) -> Tensor:
         dtype = like.dtype if tensor.is_floating_point() else tensor.dtype
@@ -98,7 +114,9 @@ def _call(inputs: Any, model: nn.Module, what: str, like: Tensor) -> CallSpec:
             raise CalibrationError(f"{what} holds NaN or infinite values: leave it out")
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+            output = model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
     except Exception as error:
         raise CalibrationError(f"{what} is not taken by the network ({one_line(error)})") from error
+    if not all(bool(torch.isfinite(leaf).all()) for leaf in tensor_leaves(output)):
+        raise CalibrationError(f"the network's output on {what} holds NaN or infinite values: leave it out")
     return CallSpec(args, kwargs)

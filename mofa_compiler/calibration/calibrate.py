@@ -126,7 +126,7 @@ def calibrate(
         stack.enter_context(evaluating(original_module))
         tell("reading calibration inputs", 0, 1)
         like = next((t for t in original.program.state().values() if t.is_floating_point()), torch.empty(0))
-        batches = gather(calibration.batches, original_module, folder, like)
+        batches = gather(calibration.batches, original_module, folder, like, original.program.inputs)
         names, notes, reasons = ["inherited"], dict[str, str](), dict[str, str]()
         found = [_Candidate(networks[1:], networks[-1], {}, 0.0)]
         aligned = original
@@ -161,6 +161,8 @@ def calibrate(
     stages = tuple(Stage(n, e, c.seconds) for n, e, c in zip(names, errors, found, strict=True))
     chosen = found[best]
     final = _with_what_stayed(chosen.final, [networks[-1], chosen.passes[-1]])
+    for changed, like_this in zip((*chosen.passes, final), (*networks[1:], networks[-1]), strict=True):
+        _set_modes(changed, like_this)
     options = {**calibration.description, "inputs": batches.images, "kept": names[best]}
     options["output_error"] = " → ".join(f"{100 * stage.error:.3g} % {stage.name}" for stage in stages)
     edits = tuple(_edits(networks[-1], chosen.passes[-1], final, notes))
@@ -275,6 +277,13 @@ def _with_what_stayed(network: Network, earlier: Sequence[Network]) -> Network:
     return Network(replace(network.program, modules=modules), network.anatomy)
 
 
+def _set_modes(network: Network, like: Network) -> None:
+    """Put copies, which were made in eval mode, into the modes of what they are copies of."""
+    for path, module in network.program.modules.items():
+        for inner, other in zip(module.modules(), like.program.modules[path].modules(), strict=True):
+            inner.training = other.training
+
+
 def _same_state(one: nn.Module, other: nn.Module) -> bool:
     mine, theirs = one.state_dict(keep_vars=True), other.state_dict(keep_vars=True)
     return all(torch.equal(tensor, theirs[key]) for key, tensor in mine.items())
@@ -284,7 +293,7 @@ def _edits(inherited: Network, ordered: Network, final: Network, notes: Mapping[
     """The layers and tensors whose values are others than without calibration."""
     edits, seen = [], set[int]()
     for path, module in final.program.modules.items():
-        if module is inherited.program.modules[path] or id(module) in seen or not list(module.parameters()):
+        if module is inherited.program.modules[path] or id(module) in seen or not module.state_dict():
             continue
         seen.add(id(module))
         moved = module is ordered.program.modules[path]

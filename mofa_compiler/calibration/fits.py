@@ -127,6 +127,8 @@ class Fit(ABC):
         for site in self.sites:
             images = batch[networks.rewritten if site.rewritten else networks.original, site.source]
             offset, wanted = site.link.offset(networks, batch), self.wanted(networks, batch, site.link)
+            if offset is not None:
+                offset = offset.expand(len(wanted), -1, -1, -1)  # one for all images, such as a parameter
             for index, (image, y) in enumerate(zip(torch.split(images, 1), torch.split(wanted, 1), strict=True)):
                 features = self.features(image)
                 for node in (*site.between, *site.link.mixing):
@@ -156,7 +158,8 @@ class Fit(ABC):
         if self._best is None or error < self._best[0]:
             self._best = error, tuple(tensor.clone() for tensor in self.start())
         if not math.isfinite(error) or not all(fold.is_finite for fold in folds):
-            self.fill(self._best[1])
+            if self.rounds > 1:
+                self.fill(self._best[1])
             return Gain(math.nan, math.nan)
         if last and self.rounds > 1:
             self.fill(self._best[1])

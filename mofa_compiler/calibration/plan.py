@@ -77,7 +77,7 @@ class Planner:
             if node.op == "call_module":
                 self.calls[str(node.target)].append(node)
         module = self.program.graph_module
-        self.pure = all(is_harmless(n) for n in self.program.graph.nodes if writes_into_input(n, module))
+        self.pure = all(is_harmless(n, module) for n in self.program.graph.nodes if writes_into_input(n, module))
         self.plan = Plan(differing=frozenset(self._differing()))
         self.emitted: set[fx.Node] = set()
         self.waiting = list(reversed(self.program.graph.nodes))

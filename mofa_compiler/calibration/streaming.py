@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import operator
 from collections import defaultdict
@@ -12,15 +11,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from networkx.utils import UnionFind
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ..inputs import CallSpec
+from ..cost import function_name
+from ..inputs import CallSpec, tensor_leaves
+from ..layers import PartialConv2d
+from ..survey.neighbours import _ACTIVATIONS
 from ..tracing.proxies import IN_PLACE
 from .batches import Batches
 
+_FRESH = (
+    *(nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.Linear, PartialConv2d),
+    *(nn.Upsample, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
+)
+_FRESH_FUNCTIONS = _ACTIVATIONS | {
+    *("add", "sub", "mul", "truediv", "div", "pow", "cat", "concat", "concatenate", "clone", "mean", "sum"),
+    *("conv2d", "linear", "batch_norm", "instance_norm", "group_norm", "layer_norm", "interpolate", "max_pool2d"),
+    *("avg_pool2d", "adaptive_avg_pool2d"),
+}
+
 IN_MEMORY = 1 << 30
 """Bytes of intermediate values that are kept in memory between two stretches; what is more goes to temporary files"""
+
+
+class Together(dict[str, Any]):
+    """Values by name that may share memory, and do so again when they come back from a file."""
 
 
 class Shelf:
@@ -48,7 +65,9 @@ class Shelf:
         if size and self._held + size > self._limit:
             self._number += 1
             file = self._folder / f"{self._number}.pt"
-            torch.save(pytree.tree_map_only(Tensor, torch.clone, value), file)  # not what a view is a part of
+            if not isinstance(value, Together):
+                value = pytree.tree_map_only(Tensor, torch.clone, value)  # not what a view is a part of
+            torch.save(value, file)
             value = file
         else:
             self._held += size
@@ -63,7 +82,8 @@ class Shelf:
 
 
 def _bytes(value: Any) -> int:
-    return sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor))
+    leaves = tensor_leaves(value)
+    return sum(leaf.numel() * leaf.element_size() for leaf in leaves)
 
 
 class Stretch:
@@ -78,8 +98,13 @@ class Stretch:
         self._index = {node: index for index, node in enumerate(order)}
         self._last = {n.name: max((self._index[user] for user in n.users), default=-1) for n in order}
         writing = {node for node in order if writes_into_input(node, module)}
-        self._separate = {node for node in writing if is_harmless(node)}
-        self._writing = {node for node in writing - self._separate if node.all_input_nodes}
+        self._separate = {node for node in writing if is_harmless(node, module)}
+        memory: UnionFind = UnionFind(order)
+        for node in order:
+            if node.all_input_nodes and not (node in self._separate or is_fresh(node, module)):
+                memory.union(node, *node.all_input_nodes)
+        written = {memory[source] for node in writing - self._separate for source in node.all_input_nodes[:1]}
+        self.entangled = frozenset(node.name for node in order if memory[node] in written)
 
     def node(self, name: str) -> fx.Node:
         """A node by its name."""
@@ -95,16 +120,9 @@ class Stretch:
             node = self.order[index]
             if node.op != "output":
                 batch[self, node] = self._value(batch, node)
-                if node in self._writing:
-                    batch.changed(self, node.all_input_nodes[0])
             for source in node.all_input_nodes:
                 if self._last[source.name] == index and self._wanted.get(source.name, -1) < batch.step:
                     del batch[self, source]
-
-    def result(self, batch: Batch) -> Any:
-        """What the network returns; everything must have been run."""
-        output = next(node for node in reversed(self.order) if node.op == "output")
-        return fx.map_arg(output.args[0], lambda n: batch[self, n])
 
     def keeps(self, name: str, step: int, upto: int) -> bool:
         """Whether a node's value is needed by a node from a place on, or asked for after a step."""
@@ -112,7 +130,8 @@ class Stretch:
 
     def _value(self, batch: Batch, node: fx.Node) -> Any:
         if node.op == "placeholder":
-            return batch.argument(node)
+            value = batch.argument(node)
+            return pytree.tree_map_only(Tensor, torch.clone, value)  # some networks write into their input
         given: Any = fx.map_arg((node.args, node.kwargs), lambda n: batch[self, n])
         args, kwargs = given
         if node in self._separate:
@@ -140,7 +159,10 @@ class Batch:
         stretch, node = key
         name = (stretch.name, node.name)
         if name not in self._values:
-            self._values[name] = self._shelf[self.index, ".".join(name)]
+            if node.name in stretch.entangled:
+                self._gather(stretch)
+            else:
+                self._values[name] = self._shelf[self.index, ".".join(name)]
         return self._values[name]
 
     def __setitem__(self, key: tuple[Stretch, fx.Node], value: Any) -> None:
@@ -152,21 +174,29 @@ class Batch:
             self._arguments = dict(self._load())
         return self._arguments[node.name]
 
-    def changed(self, stretch: Stretch, node: fx.Node) -> None:
-        """A value was written into: what the shelf has is out of date."""
-        value = self[stretch, node]
-        del self[stretch, node]
-        self[stretch, node] = value
-
     def store(self, ends: Sequence[tuple[Stretch, int]]) -> None:
         """Put on the shelf what will be needed after this step, and take off it what will not."""
         for stretch, upto in ends:
             for name in self._shelf.names(self.index, stretch.name):
                 if not stretch.keeps(name, self.step, upto):
                     del self._shelf[self.index, f"{stretch.name}.{name}"]
+            self._gather(stretch)
+            together = Together()
             for (owner, name), value in self._values.items():
                 if owner == stretch.name and stretch.keeps(name, self.step, upto):
-                    self._shelf[self.index, f"{owner}.{name}"] = value
+                    if name in stretch.entangled:
+                        together[name] = value
+                    else:
+                        self._shelf[self.index, f"{owner}.{name}"] = value
+            if together:
+                self._shelf[self.index, f"{stretch.name}*"] = together
+
+    def _gather(self, stretch: Stretch) -> None:
+        """Take the values that share memory off the shelf, all at once."""
+        key = (self.index, f"{stretch.name}*")
+        if key in self._shelf:
+            self._values |= {(stretch.name, name): value for name, value in self._shelf[key].items()}
+            del self._shelf[key]
 
     def __delitem__(self, key: tuple[Stretch, fx.Node]) -> None:
         name = (key[0].name, key[1].name)
@@ -199,11 +229,10 @@ class Lockstep:
             stretch.at = max(stretch.at, upto)
 
     def _arguments(self, index: int) -> Mapping[str, Any]:
-        """By the names of the placeholders; copies, because some networks write into their input."""
+        """By the names of the placeholders."""
         module = self.original.module
         names = [node.name for node in module.graph.nodes if node.op == "placeholder"]
-        call = copy.deepcopy(self._batches[index])
-        return dict(zip(names, bound_arguments(module, call), strict=True))
+        return dict(zip(names, bound_arguments(module, self._batches[index]), strict=True))
 
 
 def bound_arguments(module: fx.GraphModule, call: CallSpec) -> list[Any]:
@@ -229,7 +258,21 @@ def writes_into_input(node: fx.Node, module: nn.Module) -> bool:
     )
 
 
-def is_harmless(node: fx.Node) -> bool:
+def is_harmless(node: fx.Node, module: nn.Module) -> bool:
     """Whether nobody else reads the tensor that a node writes into, so that it may as well write into a copy."""
     source = node.args[0] if node.args else None
-    return isinstance(source, fx.Node) and set(source.users) == {node} and source.op != "placeholder"
+    if not isinstance(source, fx.Node) or set(source.users) != {node}:
+        return False
+    if writes_into_input(source, module):
+        return is_harmless(source, module)
+    return is_fresh(source, module)
+
+
+def is_fresh(node: fx.Node, module: nn.Module) -> bool:
+    """Whether a node's value surely shares no memory with what the node reads."""
+    if node.op not in ("call_module", "call_function", "call_method") or writes_into_input(node, module):
+        return False
+    if node.op == "call_module":
+        called = module.get_submodule(str(node.target))
+        return isinstance(called, _FRESH) or type(called).__module__ == "torch.nn.modules.activation"
+    return function_name(node) in _FRESH_FUNCTIONS
