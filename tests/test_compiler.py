@@ -8,7 +8,7 @@ from torch import nn
 
 import mofa_compiler
 from architectures import PMRID, NAFNet, UNet
-from mofa_compiler.errors import CaptureError, MofaError, RewriteError, RoadmapError
+from mofa_compiler.errors import CalibrationError, CaptureError, RewriteError, RoadmapError
 from mofa_compiler.passes import PConvToPDWConv, SepConvToPConv, WidenPortion
 
 
@@ -148,8 +148,8 @@ def test_bad_shape_and_roadmap():
         mofa_compiler.apply(NAFNet(width=8), "mofa", torch.rand(1, 4, 32, 32))
     with pytest.raises(RoadmapError, match="no roadmap 'mofo'"):
         mofa_compiler.apply(NAFNet(width=8), "mofo")
-    with pytest.raises(MofaError, match="calibration"):
-        mofa_compiler.apply(NAFNet(width=8), "mofa", calibration=[torch.rand(1, 3, 32, 32)])
+    with pytest.raises(CalibrationError, match="calibration batch 1 is not taken by the network"):
+        mofa_compiler.apply(NAFNet(width=8), "mofa", calibration=[torch.rand(1, c, 32, 32) for c in (3, 4)])
 
 
 def test_a_list_of_passes_is_a_roadmap():
