@@ -87,7 +87,7 @@ def _passes(report: Mapping[str, Any]) -> str:
 
 def _fitted(edits: list[dict[str, Any]]) -> str:
     """A table, folded, of what was fitted to which error."""
-    rows = [[code(edit["path"]), escape(edit["fate"]), escape(edit["note"])] for edit in edits]
+    rows = [(code(edit["path"]), escape(edit["fate"]), escape(edit["note"])) for edit in edits]
     table = _table(("layer", "weights", "how"), "lll", rows)
     return f"<details><summary>{text.count(len(edits), 'layer')} calibrated</summary>\n\n{table}\n\n</details>"
 
