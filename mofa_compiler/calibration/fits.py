@@ -179,7 +179,8 @@ class Fit(ABC):
                 best, error = candidate, held_out
         if best is not None:
             solution = best(whole)
-            if whole.error(self.linear(solution)) <= whole.error(start):
+            finite = all(bool(torch.isfinite(part.float()).all()) for part in solution)
+            if finite and whole.error(self.linear(solution)) <= whole.error(start):
                 self.fill(solution)
         return error
 
@@ -390,7 +391,9 @@ class ProductFit(Fit):
         start = self.start()
         kernel, prior = start[0].clone(), self.linear(start)
         found = reduced_rank(moments, prior, kernel.shape[1], len(kernel), strength, intercept=self._intercept)
-        kernel[: len(found)] = found
+        norms = found.norm(dim=1, keepdim=True)
+        found = (found / norms)[torch.isfinite(1 / norms[:, 0]) & torch.isfinite(norms[:, 0])]
+        kernel[: len(found)] = found * kernel.norm() / len(kernel) ** 0.5  # of the size that it had
         reach = self._reach(kernel)
         mix = torch.linalg.lstsq(reach.T, ridge(moments, prior, strength, intercept=self._intercept)).solution
         return kernel, ridge(moments.through(reach), mix, strength, intercept=self._intercept)

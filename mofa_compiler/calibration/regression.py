@@ -46,6 +46,7 @@ def reduced_rank(moments: Moments, prior: Tensor, free: int, rank: int, strength
 
     Reduced-rank regression (Izenman, 1975): the directions in which what the other features cannot explain of the ridge
     solution has most energy. The most important come first; there are fewer than `rank` where there are fewer targets.
+    Their scale means nothing.
     """
     gram = moments.gram
     solution = ridge(moments, prior, strength, intercept=intercept)[:free]
@@ -56,7 +57,5 @@ def reduced_rank(moments: Moments, prior: Tensor, free: int, rank: int, strength
     values = values.clamp_min(SMALLEST * float(values.max().clamp_min(torch.finfo(values.dtype).tiny)))
     half, inverse = (vectors * values.sqrt()) @ vectors.T, (vectors / values.sqrt()) @ vectors.T
     left, singular, _ = torch.linalg.svd(half @ solution, full_matrices=False)
-    kept = min(rank, int((singular > 0).sum()))
-    balanced = left[:, :kept] * singular[:kept].sqrt()  # between kernel and mix: such factors train better
-    combinations: Tensor = (inverse @ balanced).T
+    combinations: Tensor = (inverse @ left[:, : min(rank, int((singular > 0).sum()))]).T
     return combinations
