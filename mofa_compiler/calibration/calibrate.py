@@ -6,8 +6,8 @@ import copy
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ..diff import Diff, Edit, Refusal
 from ..errors import RewriteError
 from ..inputs import CallSpec
 from ..network import Network
+from ..program import Program
 from ..surgery import origin
 from ..survey import signature
 from ..verification.figures import Figures
@@ -124,6 +125,7 @@ def calibrate(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mofa-calibration-")))
         original_module = original.program.graph_module
         stack.enter_context(evaluating(original_module))
+        stack.enter_context(_unwritten(original.program))
         tell("reading calibration inputs", 0, 1)
         like = next((t for t in original.program.state().values() if t.is_floating_point()), torch.empty(0))
         batches = gather(calibration.batches, original_module, folder, like, original.program.inputs)
@@ -169,6 +171,18 @@ def calibrate(
     skips = tuple(_refusal(final, path, reason) for path, reason in reasons.items())
     diff = Diff(NAME, options, edits, skips, networks[-1].totals, final.totals)
     return Calibrated((*chosen.passes, final), diff, chosen.orders, stages, evaluation)
+
+
+@contextmanager
+def _unwritten(program: Program) -> Iterator[None]:
+    """Afterwards buffers that the graph itself writes into, such as a count of batches, are what they were."""
+    buffers = [t for t in program.tensors.values() if not isinstance(t, nn.Parameter)]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
 
 
 def _check_order(original: Network, aligned: Network, batches: Batches) -> None:

@@ -324,6 +324,26 @@ def test_a_network_that_writes_into_its_input() -> None:
     assert error(result, model, X) < error(apply(model, "mofa", X[0].clone()), model, X)
 
 
+def test_a_network_that_counts_its_calls() -> None:
+    """A buffer that the graph writes into is not worn by the images of calibration."""
+
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(conv(3, 8, 3), nn.SiLU(), conv(8, 8, 3), nn.SiLU(), conv(8, 3, 3))
+            self.register_buffer("calls", torch.tensor(0.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls.add_(1)
+            result: Tensor = self.body(x)
+            return result
+
+    model = trained_like(Counts())
+    result = apply(model, "mofa", X[0], Calibration(X, tuning=2))
+    assert float(model.calls) == float(result.model.calls) == 0
+    assert result.keymap["calls"].fate == "kept"
+
+
 def test_statistics_without_weights_are_in_the_diff() -> None:
     layers = [conv(3, 8, 3), nn.BatchNorm2d(8, affine=False), nn.SiLU(), conv(8, 8, 3), nn.SiLU(), conv(8, 3, 3)]
     result = apply(trained_like(nn.Sequential(*layers)), "mofa", X[0], Calibration(X, tuning=0))
