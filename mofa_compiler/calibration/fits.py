@@ -393,7 +393,8 @@ class ProductFit(Fit):
         found = reduced_rank(moments, prior, kernel.shape[1], len(kernel), strength, intercept=self._intercept)
         norms = found.norm(dim=1, keepdim=True)
         found = (found / norms)[torch.isfinite(1 / norms[:, 0]) & torch.isfinite(norms[:, 0])]
-        kernel[: len(found)] = found * kernel.norm() / len(kernel) ** 0.5  # of the size that it had
+        size = float(kernel.norm()) / len(kernel) ** 0.5  # as before
+        kernel[: len(found)] = found * (size or 1.0)
         reach = self._reach(kernel)
         mix = torch.linalg.lstsq(reach.T, ridge(moments, prior, strength, intercept=self._intercept)).solution
         return kernel, ridge(moments.through(reach), mix, strength, intercept=self._intercept)
