@@ -26,7 +26,7 @@ from ..verification.figures import Figures
 from ..verification.running import evaluating, rounding, run, values
 from .batches import Batches, gather
 from .channels import Channels, Orders, reordered
-from .fits import Fit
+from .fitting import Fit
 from .ordering import channel_orders
 from .plan import Plan, Planner
 from .streaming import Lockstep, Shelf, Stretch

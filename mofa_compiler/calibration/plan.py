@@ -18,14 +18,13 @@ from .fits import (
     ConvolutionFit,
     DepthwiseFit,
     FeederFit,
-    Fit,
     KernelFit,
     NormFit,
     ProductFit,
-    Site,
     TransposedFit,
     kernel_of,
 )
+from .fitting import Fit, Site
 from .links import commutes, link, sole_reader
 from .streaming import is_harmless, writes_into_input
 
