@@ -14,7 +14,7 @@ from ..layers import PartialConv2d, PConv2d
 from .fitting import STRENGTHS, Candidate, Fit, Gain, RidgeFit, Site, Solution
 from .links import Link
 from .moments import Moments
-from .regression import reduced_rank, ridge
+from .regression import nearest, reduced_rank, ridge
 from .streaming import Batch, Lockstep
 
 
@@ -216,7 +216,7 @@ class ProductFit(Fit):
         size = float(kernel.norm()) / len(kernel) ** 0.5  # as before
         kernel[: len(found)] = found * (size or 1.0)
         reach = self._reach(kernel)
-        mix = torch.linalg.lstsq(reach.T, ridge(moments, prior, strength, intercept=self._intercept)).solution
+        mix = nearest(reach, ridge(moments, prior, strength, intercept=self._intercept))
         return kernel, ridge(moments.through(reach), mix, strength, intercept=self._intercept)
 
     def _reach(self, kernel: Tensor) -> Tensor:

@@ -41,6 +41,16 @@ def _solve(system: Tensor, right: Tensor) -> Tensor:
     return torch.cholesky_solve(right, factor)
 
 
+def nearest(reach: Tensor, solution: Tensor) -> Tensor:
+    """The mix (G, O) for which reach.T @ mix, with `reach` (G, F), is nearest to a solution (F, O).
+
+    `torch.linalg.lstsq` on the CPU is not the same bit for bit from call to call.
+    """
+    system = reach @ reach.T
+    system.diagonal().add_(SMALLEST * system.diagonal().mean())
+    return _solve(system, reach @ solution)
+
+
 def reduced_rank(moments: Moments, prior: Tensor, free: int, rank: int, strength: float, *, intercept: bool) -> Tensor:
     """The (rank, free) combinations of the first `free` features that explain the targets best, beside the others.
 

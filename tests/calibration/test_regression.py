@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mofa_compiler.calibration import moments as moments_module
 from mofa_compiler.calibration.moments import Moments
-from mofa_compiler.calibration.regression import reduced_rank, ridge
+from mofa_compiler.calibration.regression import nearest, reduced_rank, ridge
 
 
 def data(pixels: int = 200, features: int = 6, outputs: int = 4) -> tuple[Tensor, Tensor]:
@@ -166,3 +166,16 @@ def test_reduced_rank_gives_no_more_than_there_is() -> None:
     x, y = data(features=9, outputs=2)
     kernel = reduced_rank(Moments.of(x, y), nothing(x, y), 6, 5, 1e-3, intercept=True)
     assert kernel.shape == (2, 6)
+
+
+@pytest.mark.parametrize("twins", [False, True])
+def test_nearest_mix_is_the_same_every_time(twins: bool) -> None:
+    reach, wanted = torch.randn(20, 60, dtype=torch.float64), torch.randn(60, 5, dtype=torch.float64)
+    if twins:
+        reach[3] = reach[4]
+    first = nearest(reach, wanted)
+    expected = reach.T @ torch.linalg.lstsq(reach.T, wanted, driver="gelsd").solution
+    torch.testing.assert_close(reach.T @ first, expected, rtol=1e-5, atol=1e-5)
+    for size in range(1, 30):
+        kept = torch.rand(size * 37) + size  # other memory
+        assert torch.equal(nearest(reach, wanted), first), kept.shape
