@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from architectures import PMRID
+
 settings.register_profile("default", max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("nightly", max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
@@ -30,3 +32,12 @@ def shared() -> Path:
             pytest.fail(f"{SHARED} is missing: tests that need it must not be skipped in CI")
         pytest.skip(f"needs {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def pmrid(shared: Path) -> PMRID:
+    """The raw denoiser that its authors published, in eval mode."""
+    network = PMRID(channels=4)
+    weights = torch.load(shared / "data/pmrid_raw_denoiser.ckp", map_location="cpu", weights_only=True)
+    network.load_state_dict(weights)
+    return network.eval()

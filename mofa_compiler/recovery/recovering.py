@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from ..bundle import replay
+from ..bundle.marks import checksum
 from ..bundle.recipe import architecture_hash
 from ..bundle.updating import load_weights, update
 from ..calibration import in_order
@@ -98,7 +99,7 @@ def recover(
         begun = {key: value.detach().cpu().clone() for key, value in result.model.state_dict().items()}
         identity = {
             **settings.settings(),
-            "original weights": state.fingerprint(teacher.state_dict()),
+            "original weights": checksum(teacher.state_dict()),
             **{f"data: {name}": str(value) for name, value in examples.description.items()},
             "data": examples.fingerprint,
         }

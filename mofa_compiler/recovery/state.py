@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
 
 from ..errors import RecoveryError, one_line
 
@@ -77,16 +75,6 @@ def refuse(folder: Path, what: str) -> NoReturn:
 
 HASHED = ("data", "original weights")
 """What is compared by a hash, which tells a reader nothing"""
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of named tensors."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
-        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _text(value: Any) -> str:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..bundle.marks import checksum
 from ..errors import RecoveryError, one_line
 from . import state
 from .averaging import Average
@@ -109,7 +110,7 @@ class Trainer:
             raise RecoveryError(f"a batch of {options.batch} cannot be shared by {number} processes: choose a multiple")
         self.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         self.course = Course()
-        self.begun = state.fingerprint(model.state_dict())
+        self.begun = checksum(model.state_dict())
         self.average = Average(model, options.ema) if options.ema else None
 
     def run(self) -> Course:
@@ -257,7 +258,7 @@ class Trainer:
             broadcast_object_list(found)
         if found[0] is not None and self.folder is not None:
             state.check(self.folder, found[0]["identity"], self.identity)
-            known = (found[0]["begun"], state.fingerprint(found[0]["course"]["best"]))
+            known = (found[0]["begun"], checksum(found[0]["course"]["best"]))
             if self.begun not in known:  # the bundle may have the best already, when it was killed in the end
                 state.refuse(self.folder, "weights to begin with")
         saved: dict[str, Any] | None = found[0]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 import torch
 
 from architectures import PMRID
@@ -21,21 +18,13 @@ def test_nothing_is_evaluated_on_what_was_calibrated_on() -> None:
     assert not training & {photograph(name).numpy().tobytes() for name in HELD_OUT}
 
 
-@pytest.fixture(scope="module")
-def denoiser(shared: Path) -> PMRID:
-    network = PMRID(channels=4)
-    weights = torch.load(shared / "data/pmrid_raw_denoiser.ckp", map_location="cpu", weights_only=True)
-    network.load_state_dict(weights)
-    return network.eval()
-
-
-def test_a_denoiser_keeps_its_skill_with_synthetic_images_alone(denoiser: PMRID) -> None:
+def test_a_denoiser_keeps_its_skill_with_synthetic_images_alone(pmrid: PMRID) -> None:
     cases = raw_cases(["astronaut"], [6400])
     images = calibration_batches("synthetic", channels=4, degradation="raw:3200-6400", crops=16, size=64)
     example = torch.rand(1, 4, 64, 64)
-    result = apply(denoiser, "mofa", example, Calibration(images, tuning=20))
-    noisy, original = raw_psnr(denoiser, cases)
-    _, inherited = raw_psnr(apply(denoiser, "mofa", example).model.eval(), cases)
+    result = apply(pmrid, "mofa", example, Calibration(images, tuning=20))
+    noisy, original = raw_psnr(pmrid, cases)
+    _, inherited = raw_psnr(apply(pmrid, "mofa", example).model.eval(), cases)
     _, calibrated = raw_psnr(result.model.eval(), cases)
     assert noisy < inherited < calibrated
     assert original - calibrated < 0.5 * (original - inherited)
