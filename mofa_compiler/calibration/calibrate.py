@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -67,11 +66,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a calibration: the output's relative error after it, on the calibration inputs, and its seconds."""
+    """One step of a calibration: the output's relative error after it, on the calibration inputs."""
 
     name: str
     error: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,6 @@ class _Candidate:
     passes: Sequence[Network]
     final: Network
     orders: Orders
-    seconds: float
 
 
 def calibrate(
@@ -130,10 +127,9 @@ def calibrate(
         like = next((t for t in original.program.state().values() if t.is_floating_point()), torch.empty(0))
         batches = gather(calibration.batches, original_module, folder, like, original.program.inputs)
         names, notes, reasons = ["inherited"], dict[str, str](), dict[str, str]()
-        found = [_Candidate(networks[1:], networks[-1], {}, 0.0)]
+        found = [_Candidate(networks[1:], networks[-1], {})]
         aligned = original
         if calibration.order:
-            start = time.perf_counter()
             tell("choosing channels", 0, 1)
             channels = Channels(original.program)
             orders = channel_orders(channels, original, networks[-1], batches)
@@ -143,11 +139,10 @@ def calibrate(
                 _check_order(original, aligned, batches)
                 passes = carry_out(aligned)
                 names.append("channels chosen")
-                found.append(_Candidate(passes, passes[-1], orders, time.perf_counter() - start))
+                found.append(_Candidate(passes, passes[-1], orders))
         for name, wanted in (("fitted", calibration.fit), ("tuned", calibration.tuning > 0)):
             if not wanted:
                 continue
-            start = time.perf_counter()
             changed = _copied(found[-1].final)
             stack.enter_context(evaluating(changed.program.graph_module))
             plan = Planner(aligned.program, changed, found[-1].passes[-1].program).make()
@@ -156,11 +151,11 @@ def calibrate(
             else:
                 _tune(aligned, changed, plan, batches, folder, calibration.tuning, tell)
             names.append(name)
-            found.append(replace(found[-1], final=changed, seconds=time.perf_counter() - start))
+            found.append(replace(found[-1], final=changed))
         errors = _errors(original, [candidate.final for candidate in found], batches, tell)
         evaluation = tuple(batches[index] for index in range(min(EVALUATED, len(batches))))
     best = min(range(len(found)), key=lambda index: (errors[index], index))
-    stages = tuple(Stage(n, e, c.seconds) for n, e, c in zip(names, errors, found, strict=True))
+    stages = tuple(map(Stage, names, errors))
     chosen = found[best]
     final = _with_what_stayed(chosen.final, [networks[-1], chosen.passes[-1]])
     for changed, like_this in zip((*chosen.passes, final), (*networks[1:], networks[-1]), strict=True):

@@ -95,8 +95,8 @@ class Stretch:
         self._interpreter = fx.Interpreter(module, garbage_collect_values=False)
         self._wanted = wanted
         self._nodes = {node.name: node for node in order}
-        self._index = {node: index for index, node in enumerate(order)}
-        self._last = {n.name: max((self._index[user] for user in n.users), default=-1) for n in order}
+        place = {node: index for index, node in enumerate(order)}
+        self._last = {n.name: max((place[user] for user in n.users), default=-1) for n in order}
         writing = {node for node in order if writes_into_input(node, module)}
         self._separate = {node for node in writing if is_harmless(node, module)}
         memory: UnionFind = UnionFind(order)
@@ -109,10 +109,6 @@ class Stretch:
     def node(self, name: str) -> fx.Node:
         """A node by its name."""
         return self._nodes[name]
-
-    def index(self, node: fx.Node) -> int:
-        """Where in the order a node is."""
-        return self._index[node]
 
     def run(self, batch: Batch, upto: int) -> None:
         """Compute the nodes from where all batches are up to, but without, a place in the order."""

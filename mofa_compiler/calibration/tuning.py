@@ -86,10 +86,8 @@ class Tuning:
         total = torch.zeros(())
         for node, got in zip(self.block.outputs, self.module(*inputs), strict=True):
             wanted = batch[networks.original, networks.original.node(str(origin(node)))].float()
-            tiny = torch.finfo(wanted.dtype).tiny
-            total = total.to(wanted.device) + (got.float() - wanted).square().sum() / wanted.square().sum().clamp_min(
-                tiny
-            )
+            energy = wanted.square().sum().clamp_min(torch.finfo(wanted.dtype).tiny)
+            total = total.to(wanted.device) + (got.float() - wanted).square().sum() / energy
         return total
 
     def step(self, networks: Lockstep, batch: Batch) -> None:
