@@ -62,6 +62,10 @@ class RecoveryError(MofaError):
     """A rewritten network cannot be trained with these options or data, or an interrupted run cannot go on so."""
 
 
+class EngineError(MofaError):
+    """An engine is unknown or not installed, or does not take a network."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the closest of `known`, or the whole list where nothing comes close."""
     known = sorted(known)

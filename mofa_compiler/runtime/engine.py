@@ -1,0 +1,111 @@
+"""What an engine is: it compiles a network for inputs of fixed shapes, runs it, and says what it is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operation of a compiled network, as the engine itself names it.
+
+    Attributes:
+        name: what it is called in the engine's profile.
+        kind: the operation, such as `Conv`.
+        ms: milliseconds that it took in one run; None where the engine does not tell.
+        layer: dotted path of the layer that it comes from; None where that is not known.
+    """
+
+    name: str
+    kind: str
+    ms: float | None = None
+    layer: str | None = None
+
+
+class Compiled(ABC):
+    """A network that an engine has compiled for the inputs that it was given then."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Compute the outputs for those inputs once; this is what is timed."""
+
+    @abstractmethod
+    def outputs(self, inputs: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """The network's outputs, for other inputs of the same shapes if there are any."""
+
+    def profile(self) -> list[Operator] | None:
+        """Every operation with its time, in execution order; None where the engine cannot tell."""
+        return None
+
+
+class Engine(ABC):
+    """Something that runs networks. Imports what it needs when it compiles, so that listing engines costs nothing."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    extra: ClassVar[str | None] = None
+    """The optional extra of mofa-compiler that installs it"""
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+    """Distributions that it needs; the first one's version is the engine's"""
+
+    def missing(self) -> str | None:
+        """Why it cannot run here and what to do about that, in one line; None where it can."""
+        for package in self.packages:
+            try:
+                importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                return f"{package} is not installed: pip install 'mofa-compiler[{self.extra}]'"
+        return None
+
+    def version(self) -> str:
+        """Version of what compiles and runs."""
+        return importlib.metadata.version(self.packages[0])
+
+    @abstractmethod
+    def compile(self, module: nn.Module, inputs: Sequence[Tensor], threads: int = 1) -> Compiled:
+        """Compile a network in eval mode; it is not modified.
+
+        Raises:
+            EngineError: the engine does not take it.
+        """
+
+    @contextmanager
+    def running(self, threads: int) -> Iterator[None]:
+        """The conditions under which its networks are timed, for all of them alike."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def processor() -> str:
+    """Model name of the CPU, as far as the operating system tells."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in ("model name", "Hardware"):
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def flat(value: Any) -> list[Tensor]:
+    """All tensors that a network returned."""
+    from ..inputs import tensor_leaves
+
+    return list(tensor_leaves(value))

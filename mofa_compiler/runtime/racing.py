@@ -1,0 +1,129 @@
+"""Several compiled networks timed against one another: interleaved, in one process, with a control.
+
+Shared machines are noisy, and their speed drifts. So every round runs all of them, in an order drawn anew, and only
+times of the same round are set against one another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .engine import Compiled, Engine
+
+SAMPLE_MS = 4.0
+"""A shorter run is repeated within a sample until it takes about as long"""
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Race:
+    """Times in ms, (rounds, runners + 1): the last column is the first runner once more, the control.
+
+    Attributes:
+        times: as said.
+        repeats: runs in a sample, of each runner.
+        stopped: why it ended: `narrow enough` or `time limit`.
+    """
+
+    times: NDArray[np.float64]
+    repeats: tuple[int, ...]
+    stopped: str
+
+    @property
+    def medians(self) -> list[float]:
+        """Median ms of each runner."""
+        return [float(value) for value in np.median(self.times[:, :-1], axis=0)]
+
+    def ratio(self, one: int, other: int) -> tuple[float, tuple[float, float]]:
+        """Median of runner `one` ÷ median of `other`, and the bootstrap's 95 % interval of that (over rounds)."""
+        return _ratio(self.times[:, one], self.times[:, other])
+
+    @property
+    def control(self) -> tuple[float, tuple[float, float]]:
+        """The same of the first runner and itself: 1 but for noise."""
+        return _ratio(self.times[:, -1], self.times[:, 0])
+
+
+def _ratio(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
+    rounds = len(one)
+    drawn = np.random.default_rng(0).integers(rounds, size=(RESAMPLES, rounds))
+    ratios = np.median(one[drawn], axis=1) / np.median(other[drawn], axis=1)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return float(np.median(one) / np.median(other)), (float(low), float(high))
+
+
+def race(
+    runners: Sequence[Compiled],
+    engine: Engine,
+    threads: int,
+    *,
+    tolerance: float = 0.01,
+    seconds: float = 20.0,
+    rounds: tuple[int, int] = (10, 1000),
+    tell: Callable[[int, float], None] | None = None,
+) -> Race:
+    """Time networks that `engine` has compiled.
+
+    Args:
+        runners: the networks; ratios to the first decide when it is enough.
+        engine: whose they are.
+        threads: how many each may use.
+        tolerance: stop when the half-width of every ratio's interval is below this share of it.
+        seconds: stop after this time anyway.
+        rounds: at least and at most so many.
+        tell: told after every round how many there were and how wide the widest interval is.
+    """
+    with engine.running(threads):
+        repeats = [_warmed_up(runner) for runner in runners]
+        order = np.random.default_rng(0)
+        contestants = [*range(len(runners)), 0]
+        times: list[list[float]] = []
+        stopped, end, check = "time limit", time.perf_counter() + seconds, rounds[0]
+        while len(times) < rounds[1]:
+            row = [0.0] * len(contestants)
+            for place in order.permutation(len(contestants)):
+                index = contestants[place]
+                row[place] = _sample(runners[index], repeats[index])
+            times.append(row)
+            if len(times) >= check:
+                wide = _widest(np.asarray(times))
+                if tell:
+                    tell(len(times), wide)
+                if wide < tolerance:
+                    stopped = "narrow enough"
+                    break
+                check = max(check + 5, int(1.2 * check))
+            if time.perf_counter() > end and len(times) >= 3:
+                break
+    return Race(np.asarray(times), tuple(repeats), stopped)
+
+
+def _widest(times: NDArray[np.float64]) -> float:
+    """Half-width of the widest interval of a ratio to the first runner, relative to the ratio."""
+    widths = []
+    for column in range(1, times.shape[1]):
+        ratio, (low, high) = _ratio(times[:, column], times[:, 0])
+        widths.append((high - low) / 2 / ratio)
+    return max(widths)
+
+
+def _warmed_up(runner: Compiled) -> int:
+    """Run it until it is warm; returns how many runs make a sample."""
+    for _ in range(2):
+        runner.run()
+    once = min(_sample(runner, 1) for _ in range(3))
+    return max(1, round(SAMPLE_MS / max(once, 1e-3)))
+
+
+def _sample(runner: Compiled, repeats: int) -> float:
+    """Mean ms of so many runs."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        runner.run()
+    return (time.perf_counter() - start) / repeats * 1e3
