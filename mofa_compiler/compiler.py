@@ -19,7 +19,7 @@ from .errors import CalibrationError, RewriteError
 from .inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree
 from .network import Network, Totals
 from .program import Program
-from .rewriting import Pass, rewrite
+from .rewriting import Lowering, Pass, rewrite
 from .roadmap import Roadmap
 from .tracing.capturing import capture
 from .tracing.state import copied
@@ -198,7 +198,8 @@ def apply(
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
     networks, diffs = [network], []
-    for index, (after, diff) in enumerate(_passes(network, roadmap), 1):
+    passes = [pass_ for pass_ in roadmap if not isinstance(pass_, Lowering)]
+    for index, (after, diff) in enumerate(_passes(network, passes), 1):
         tell(diff.pass_name, index, steps)
         networks.append(after)
         diffs.append(diff)
@@ -206,9 +207,13 @@ def apply(
     if settings is not None:
         from .calibration import calibrate
 
-        calibrated = calibrate(settings, networks, lambda other: [n for n, _ in _passes(other, roadmap)], tell)
+        calibrated = calibrate(settings, networks, lambda other: [n for n, _ in _passes(other, passes)], tell)
         networks[1:] = calibrated.networks
         diffs.append(calibrated.diff)
+    for index, (after, diff) in enumerate(_passes(networks[-1], roadmap.passes[len(passes) :]), len(passes) + 1):
+        tell(diff.pass_name, index, steps)
+        networks.append(after)
+        diffs.append(diff)
     tell("done", steps, steps)
     call = example_call(model, example_inputs).example(device=program.device)
     args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
@@ -218,10 +223,10 @@ def apply(
     return result
 
 
-def _passes(network: Network, roadmap: Roadmap) -> Iterator[tuple[Network, Diff]]:
+def _passes(network: Network, passes: Iterable[Pass]) -> Iterator[tuple[Network, Diff]]:
     """The network and the diff after every pass."""
     device = network.program.device
-    for pass_ in roadmap:
+    for pass_ in passes:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             network, diff = rewrite(network, pass_)  # new modules draw random weights before they are filled
         yield network, diff

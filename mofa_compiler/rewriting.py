@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 from torch import nn
@@ -74,14 +75,20 @@ class Replacement:
     note: str = ""
 
 
+@dataclass(frozen=True)
 class Pass(ABC):
     """One rewrite. A subclass is a frozen dataclass whose fields are its options.
 
     `after` names passes that have to come earlier when a roadmap has both.
+
+    Options:
+        layers: globs over paths: the pass looks at no other layer.
     """
 
     name: ClassVar[str]
     after: ClassVar[tuple[str, ...]] = ()
+
+    layers: tuple[str, ...] = field(default=("*",), kw_only=True)
 
     @abstractmethod
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
@@ -93,11 +100,21 @@ class Pass(ABC):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options by name, as they go into a roadmap."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        """The options by name, as they go into a roadmap; `layers` only where it names some."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        layers = values.pop("layers")
+        return values if layers == ("*",) else {**values, "layers": layers}
 
     def prepare(self, network: Network) -> None:  # noqa: B027 - most passes have nothing to check
         """Refuse a network that this pass makes no sense on, by an error that names the option at fault."""
+
+
+class Lowering(Pass):
+    """An exact rewrite into a form that an engine runs faster; it computes what was there before.
+
+    Lowerings come last in a roadmap, and are carried out after calibration: what is fitted to the original is what the
+    passes before them made.
+    """
 
 
 def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
@@ -120,6 +137,8 @@ def match(network: Network, pass_: Pass) -> tuple[list[tuple[Layer, Match]], lis
     matches: list[tuple[Layer, Match]] = []
     skips: list[Refusal] = []
     for layer in (*network.layers.values(), *network.functional):
+        if not any(fnmatchcase(layer.path, pattern) for pattern in pass_.layers):
+            continue
         found = pass_.match(layer, network)
         if isinstance(found, Match) or (found and layer.function):
             found = _forbidden(layer) or found

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from .errors import RoadmapError, nearest
 from .registry import available
-from .rewriting import Pass
+from .rewriting import Lowering, Pass
 
 
 @dataclass(frozen=True, init=False)
@@ -42,6 +42,13 @@ class Roadmap:
 
     def _check_order(self) -> None:
         names = [pass_.name for pass_ in self.passes]
+        lowered = next((i for i, pass_ in enumerate(self.passes) if isinstance(pass_, Lowering)), len(names))
+        for index, pass_ in enumerate(self.passes[lowered:], lowered):
+            if not isinstance(pass_, Lowering):
+                raise RoadmapError(
+                    f"roadmap {self.name!r}: {names[lowered]} (pass {lowered + 1}) comes before {pass_.name} (pass "
+                    f"{index + 1}): it lowers what all other passes made; put it last"
+                )
         for index, pass_ in enumerate(self.passes):
             late = next((name for name in names[index + 1 :] if name in pass_.after), None)
             if late:
@@ -146,7 +153,7 @@ def configure(pass_: type[Pass], options: Mapping[str, Any], origin: str) -> Pas
         problem = error.errors()[0]
         option = str(problem["loc"][0]) if problem["loc"] else ""
         if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            names = list(pass_.__dataclass_fields__)  # type: ignore[attr-defined]
+            names = list(pass_.__dataclass_fields__)
             raise RoadmapError(f"{origin}: {pass_.name} has no option {option!r}{nearest(option, names)}") from error
         raise RoadmapError(f"{origin}: {pass_.name}: {option} = {problem['input']!r}: {problem['msg']}") from error
 

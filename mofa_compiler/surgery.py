@@ -188,17 +188,18 @@ class Surgery:
         source = node.args[0]
         assert isinstance(source, fx.Node)
         readers = list(node.users)
+        macs = node_macs(node, self._scope)
         node.replace_all_uses_with(source)
         self.graph.erase_node(node)
         if node.op == "call_module":
-            self._release(str(node.target))
+            self._release(str(node.target), macs)
         return readers
 
-    def _release(self, path: str) -> None:
-        """Count a module's call as gone, and the module with its last one."""
+    def _release(self, path: str, macs: int) -> None:
+        """Count a module's call, of so many MACs, as gone, and the module with its last one."""
         self.calls[path] -= 1
         if not self.calls[path]:
-            self.edits.append(self._edit(path, self.modules[path], None, "removed"))
+            self.edits.append(replace(self._edit(path, self.modules[path], None, "removed"), macs=-macs))
             for alias in self.aliases[path]:
                 del self.modules[alias]
 

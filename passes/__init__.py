@@ -3,15 +3,19 @@
 from .decouple_downsampling import DecoupleDownsampling
 from .decouple_upsampling import DecoupleUpsampling
 from .pconv_to_pdwconv import PConvToPDWConv
+from .pointwise_first import PointwiseFirst
 from .restore_kernels import RestoreKernels
 from .sepconv_to_pconv import SepConvToPConv
+from .shrink_kernels import ShrinkKernels
 from .widen_portion import WidenPortion
 
 __all__ = [
     "DecoupleDownsampling",
     "DecoupleUpsampling",
     "PConvToPDWConv",
+    "PointwiseFirst",
     "RestoreKernels",
     "SepConvToPConv",
+    "ShrinkKernels",
     "WidenPortion",
 ]

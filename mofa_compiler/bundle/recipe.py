@@ -130,7 +130,7 @@ def _check_architecture(recorded: Mapping[str, str], model: nn.Module, call: Cal
 
 def _decisions(result: Result) -> list[dict[str, Any]]:
     decisions: list[dict[str, Any]] = []
-    for diff in result.diffs[: len(result.roadmap)]:  # what comes behind are weights, decided by inputs
+    for diff in (d for d in result.diffs if d.pass_name != "calibration"):  # that changes weights, decided by inputs
         for edit in diff.edits:
             decision = {"pass": diff.pass_name, "path": edit.path, "before": edit.before, "after": edit.after}
             decisions.append({**decision, "fate": edit.fate, "exact": edit.exact})

@@ -67,10 +67,14 @@ def passes(
 
 def describe(pass_: type[Pass]) -> dict[str, Any]:
     """A pass as plain data: name, summary, whole description, what it has to follow, and its options."""
-    text, documented = _documentation(pass_)
+    from ..rewriting import Pass
+
+    text, own = _documentation(pass_)
+    _, common = _documentation(Pass)  # type: ignore[type-abstract]
+    documented = {**common, **own}
     hints = typing.get_type_hints(pass_)
     described = []
-    for field in fields(pass_):  # type: ignore[arg-type]
+    for field in sorted(fields(pass_), key=lambda field: field.name in common):
         described.append(
             {
                 "name": field.name,

@@ -6,6 +6,7 @@ first-order autoregressive field: correlation 0.7 ** distance, the same for ever
 input, 1, everything else.)
 """
 
+from .cheaper import joint_bias, mixed_first, shrunk
 from .factors import cheap_convolution, depthwise_from_partial, factor_dense
 from .kernels import border, depthwise_like, fill, is_diagonal, like, without_bias, wraps_around
 from .partial import restore_kernels, restored_kernels, separable_from_depthwise, widen
@@ -22,6 +23,9 @@ from .upsampling import (
 )
 
 __all__ = [
+    "joint_bias",
+    "mixed_first",
+    "shrunk",
     "Enlarged",
     "Respond",
     "Shuffled",

@@ -29,7 +29,7 @@ def fill_factors(
     """
     mix = untouched_gains.double().clone()
     target = target.double()
-    half, inverse = _square_roots(correlation)
+    half, inverse = square_roots(correlation)
     if isinstance(spatial, PConv2d):
         c = spatial.convolved
         kernel, mix[:, :c] = _low_rank(target[:, :c], half, inverse)
@@ -97,7 +97,7 @@ def _with_bias(
     return modules
 
 
-def _square_roots(correlation: Tensor) -> tuple[Tensor, Tensor]:
+def square_roots(correlation: Tensor) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh(correlation)
     values = values.clamp_min(1e-12)
     return (vectors * values.sqrt()) @ vectors.T, (vectors / values.sqrt()) @ vectors.T
@@ -152,7 +152,7 @@ def depthwise_from_partial(old: PConv2d, new: PDWConv2d, pointwise: nn.Conv2d | 
     height, width = kernel.shape[2:]
     mix = pointwise.weight.detach().double()[:, :c, 0, 0]
     target = (mix @ kernel.double().flatten(1)).view(-1, c, height, width)
-    half, inverse = _square_roots(correlation_of(old.conv).to(kernel.device))
+    half, inverse = square_roots(correlation_of(old.conv).to(kernel.device))
     kernels, mixed = _rank_one_each(target, half, inverse)
     fill(new.conv.weight, kernels)
     adjusted = copy.deepcopy(pointwise)

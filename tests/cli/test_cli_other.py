@@ -268,6 +268,13 @@ def test_a_pass_from_elsewhere() -> None:
             },
             {"name": "names", "type": "list of text", "required": False, "default": ["a", "b"], "doc": ""},
             {"name": "undocumented", "type": "number | nothing", "required": False, "default": None, "doc": ""},
+            {
+                "name": "layers",
+                "type": "list of text",
+                "required": False,
+                "default": ["*"],
+                "doc": "globs over paths: the pass looks at no other layer.",
+            },
         ],
     }
 

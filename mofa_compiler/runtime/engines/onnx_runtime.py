@@ -62,7 +62,7 @@ def to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
             copy.deepcopy(module).eval(), tuple(inputs), dynamo=True, verbose=False, external_data=False
         )
         assert program is not None
-        program.save(buffer)
+        buffer.write(program.model_proto.SerializeToString())
     except Exception as error:
         raise EngineError(f"{type(module).__name__} cannot be exported to ONNX: {one_line(error)}") from error
     return buffer.getvalue()
