@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from .anatomy import infer
 from .diff import Diff
-from .errors import CalibrationError, RewriteError
+from .errors import CalibrationError, RewriteError, RoadmapError
 from .inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree
 from .network import Network, Totals
 from .program import Program
@@ -27,6 +27,7 @@ from .verification.verdict import Verdict
 
 if TYPE_CHECKING:
     from .calibration import Calibration
+    from .decisions import Decisions
     from .recovery import Recovery
 
 Progress = Callable[[str, int, int], None]
@@ -56,11 +57,13 @@ class Result:
         example: the example inputs.
         evaluation: inputs that verification measures on, if there are better ones than the example.
         channel_orders: how calibration permuted channels of the original (see `mofa_compiler.calibration`).
+        decisions: what was measured on the roadmap's target and chosen by it, if it had one.
         recoveries: how `model` was trained by `recover` since, one entry a call.
     """
 
     evaluation: Sequence[CallSpec] | None = None
     channel_orders: Mapping[int, tuple[int, ...]] = MappingProxyType({})
+    decisions: Decisions | None = None
 
     def __init__(self, roadmap: Roadmap, networks: Sequence[Network], diffs: Sequence[Diff], example: CallSpec):
         self.roadmap = roadmap
@@ -169,34 +172,44 @@ def apply(
     example_inputs: ExampleInputs = None,
     calibration: str | Path | Iterable[Any] | Calibration | None = None,
     *,
+    max_loss: float | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Carry out a roadmap on a copy of `model`.
 
     Args:
         model: any module that `capture` takes, on any device, in train or eval mode; it is not modified.
-        roadmap: a preset's name, a TOML file's path, a `Roadmap` or a list of passes.
+        roadmap: a preset's name, a TOML file's path, a `Roadmap` or a list of passes. One with a target is decided
+            by measurement on that engine first; `Result.roadmap` is what came of it, `Result.decisions` why.
         example_inputs: as for `capture`: a tensor, a sequence of arguments, or a mapping of keyword arguments; by
             default (1, C, 256, 256) for the first convolution.
         calibration: inputs like those that the network will meet, on which the rewritten one is fitted to the original:
             an iterable of batches (tensors, or tuples of arguments); for a network of one image also a folder of
             images, a `.npy` file of inputs, or `synthetic`; or a `Calibration`, which has settings. The result then
             has a last diff named "calibration". Without it, weights are inherited in closed form, without data.
+        max_loss: for a roadmap with a target: layers are rewritten, cheapest gain per dB first, until the calibrated
+            network's PSNR on held-out pairs is this many dB below the original's. Needs a calibration on images with
+            a degradation, which knows the clean ones.
         progress: told before every step.
 
     Raises:
-        CaptureError, AnatomyError, RoadmapError, RewriteError, DataError, CalibrationError: as their docstrings say;
-            nothing is half done.
+        CaptureError, AnatomyError, RoadmapError, RewriteError, DataError, CalibrationError, EngineError: as their
+            docstrings say; nothing is half done.
     """
     if not isinstance(roadmap, Roadmap):
         roadmap = Roadmap.load(roadmap) if isinstance(roadmap, (str, Path)) else Roadmap(roadmap)
     tell = progress or (lambda *_: None)
-    steps = len(roadmap) + 1
     _check_weights(model)
-    tell("capturing", 0, steps)
+    tell("capturing", 0, len(roadmap) + 1)
     program = capture(copied(model), example_inputs)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
+    decisions = None
+    if roadmap.target is not None:
+        roadmap, decisions = _decided(model, network, roadmap, example_inputs, settings, max_loss, tell)
+    elif max_loss is not None:
+        raise RoadmapError("max_loss bounds what a target is decided for: give the roadmap one (with_target)")
+    steps = len(roadmap) + 1
     networks, diffs = [network], []
     passes = [pass_ for pass_ in roadmap if not isinstance(pass_, Lowering)]
     for index, (after, diff) in enumerate(_passes(network, passes), 1):
@@ -218,9 +231,45 @@ def apply(
     call = example_call(model, example_inputs).example(device=program.device)
     args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
     result = Result(roadmap, networks, diffs, CallSpec(args, kwargs))
+    result.decisions = decisions
     if calibrated is not None:
         result.evaluation, result.channel_orders = calibrated.evaluation, calibrated.orders
     return result
+
+
+def _decided(
+    model: nn.Module,
+    network: Network,
+    roadmap: Roadmap,
+    example_inputs: ExampleInputs,
+    calibration: Calibration | None,
+    max_loss: float | None,
+    tell: Progress,
+) -> tuple[Roadmap, Decisions]:
+    """The roadmap that a target's measurements come to."""
+    from .decisions.budget import Budget
+    from .decisions.deciding import decide
+
+    assert roadmap.target is not None
+    call = example_call(model, example_inputs)
+    if roadmap.target.shape is not None:
+        call = _reshaped(call, roadmap.target.shape)
+        program = capture(copied(model), call)
+        network = Network(program, network.anatomy)
+    budget = None if max_loss is None else Budget(max_loss, calibration, tell)
+    decided = decide(network, roadmap, call.example(device=network.program.device), tell, budget)
+    return decided.roadmap, decided.decisions
+
+
+def _reshaped(call: CallSpec, shape: tuple[int, ...]) -> CallSpec:
+    """The call with its first tensor of another shape."""
+    left = [shape]
+
+    def like(leaf: Tensor | InputSpec) -> InputSpec:
+        return InputSpec(left.pop() if left else tuple(leaf.shape), leaf.dtype)
+
+    args, kwargs = map_tree((call.args, dict(call.kwargs)), (Tensor, InputSpec), like)  # type: ignore[arg-type]
+    return CallSpec(args, kwargs)
 
 
 def _passes(network: Network, passes: Iterable[Pass]) -> Iterator[tuple[Network, Diff]]:

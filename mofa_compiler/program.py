@@ -23,12 +23,12 @@ class CapturedModule(fx.GraphModule):
         have = dict(new.named_modules(remove_duplicate=False))
         for path, module in self.named_modules(remove_duplicate=False):
             if path not in have:
-                _attach(new, path, copy.deepcopy(module, memo))
+                attach(new, path, copy.deepcopy(module, memo))
                 have = dict(new.named_modules(remove_duplicate=False))
             twin = have[path]
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
                 if tensor is not None and name not in twin._parameters and name not in twin._buffers:
-                    _attach(twin, name, copy.deepcopy(tensor, memo))
+                    attach(twin, name, copy.deepcopy(tensor, memo))
             twin._non_persistent_buffers_set |= module._non_persistent_buffers_set
             twin.training = module.training
         return new
@@ -85,7 +85,7 @@ class Program:
             class_name=self.name,
         )
         for path in attributes.keys() - called:
-            _attach(module, path, attributes[path])
+            attach(module, path, attributes[path])
         for path in self.transient:
             parent, _, name = path.rpartition(".")
             module.get_submodule(parent)._non_persistent_buffers_set.add(name)
@@ -118,7 +118,7 @@ class Program:
         return next((t.device for t in self.tensors.values()), torch.device("cpu"))
 
 
-def _attach(root: nn.Module, path: str, value: Any) -> None:
+def attach(root: nn.Module, path: str, value: Any) -> None:
     """Put a module, parameter or buffer that the graph never uses where its state_dict key says."""
     *parents, name = path.split(".")
     for parent in parents:

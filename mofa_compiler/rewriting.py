@@ -137,17 +137,23 @@ def match(network: Network, pass_: Pass) -> tuple[list[tuple[Layer, Match]], lis
     matches: list[tuple[Layer, Match]] = []
     skips: list[Refusal] = []
     for layer in (*network.layers.values(), *network.functional):
-        if not any(fnmatchcase(layer.path, pattern) for pattern in pass_.layers):
-            continue
-        found = pass_.match(layer, network)
-        if isinstance(found, Match) or (found and layer.function):
-            found = _forbidden(layer) or found
+        found = match_layer(layer, pass_, network)
         if isinstance(found, Match):
             matches.append((layer, found))
         elif found is not None:
             stage = layer.stage.name if layer.stage else None
             skips.append(Refusal(layer.path, stage, signature(layer.module, layer.function), found.reason))
     return matches, skips
+
+
+def match_layer(layer: Layer, pass_: Pass, network: Network) -> Match | Skip | None:
+    """What a pass would do with one layer; None for one that is not its kind, or that its `layers` do not name."""
+    if not any(fnmatchcase(layer.path, pattern) for pattern in pass_.layers):
+        return None
+    found = pass_.match(layer, network)
+    if isinstance(found, Match) or (found and layer.function):
+        return _forbidden(layer) or found
+    return found
 
 
 def _forbidden(layer: Layer) -> Skip | None:

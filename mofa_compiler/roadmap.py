@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from .decisions.target import Target
 from .errors import RoadmapError, nearest
 from .registry import available
 from .rewriting import Lowering, Pass
@@ -30,11 +31,20 @@ class Roadmap:
     passes: tuple[Pass, ...]
     name: str = "custom"
     description: str = ""
+    target: Target | None = None
+    """What it is to be decided for by measurement; None: every pass does what its options say"""
 
-    def __init__(self, passes: Iterable[Pass], name: str = "custom", description: str = ""):
+    def __init__(
+        self,
+        passes: Iterable[Pass],
+        name: str = "custom",
+        description: str = "",
+        target: Target | None = None,
+    ):
         object.__setattr__(self, "passes", tuple(passes))
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "description", description)
+        object.__setattr__(self, "target", target)
         for pass_ in self.passes:
             if not isinstance(pass_, Pass):
                 raise RoadmapError(f"roadmap {name!r}: {pass_!r} is not a pass; give an instance, with its options")
@@ -62,6 +72,15 @@ class Roadmap:
 
     def __len__(self) -> int:
         return len(self.passes)
+
+    def with_target(self, engine: str, threads: int = 1, **options: Any) -> Roadmap:
+        """The same roadmap, to be decided by measurement on an engine; options as `decisions.Target` has them.
+
+        Raises:
+            RoadmapError: an unknown option or a bad value.
+        """
+        target = Target.from_data({"engine": engine, "threads": threads, **options}, f"roadmap {self.name!r}")
+        return Roadmap(self.passes, self.name, self.description, target)
 
     @classmethod
     def load(cls, source: str | Path) -> Roadmap:
@@ -102,10 +121,11 @@ class Roadmap:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], origin: str = "roadmap", name: str = "custom") -> Roadmap:
         """The same from plain data, as `to_dict` writes it."""
-        unknown = set(document) - {"name", "description", "pass"}
+        known = ("name", "description", "target", "pass")
+        unknown = set(document) - set(known)
         if unknown:
             key = min(unknown)
-            raise RoadmapError(f"{origin}: unknown key {key!r}{nearest(key, ('name', 'description', 'pass'))}")
+            raise RoadmapError(f"{origin}: unknown key {key!r}{nearest(key, known)}")
         for key in ("name", "description"):
             if not isinstance(document.get(key, ""), str):
                 raise RoadmapError(f"{origin}: {key} = {document[key]!r}: must be text")
@@ -113,18 +133,22 @@ class Roadmap:
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             raise RoadmapError(f"{origin}: 'pass' must be tables, each under its own [[pass]]")
         passes = [_configured(table, f"{origin}, pass {index}") for index, table in enumerate(tables, 1)]
-        return cls(passes, str(document.get("name", name)), str(document.get("description", "")))
+        target = Target.from_data(document["target"], origin) if "target" in document else None
+        return cls(passes, str(document.get("name", name)), str(document.get("description", "")), target)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data with every option, also those at their defaults."""
         tables = [{"name": pass_.name, **plain_options(pass_)} for pass_ in self.passes]
-        return {"name": self.name, "description": self.description, "pass": tables}
+        target = {"target": self.target.to_data()} if self.target else {}
+        return {"name": self.name, "description": self.description, **target, "pass": tables}
 
     def to_toml(self) -> str:
         """TOML that `from_toml` reads back to an equal roadmap."""
         lines = [f"name = {_toml(self.name)}"]
         if self.description:
             lines.append(f"description = {_toml(self.description)}")
+        if self.target:
+            lines += ["", "[target]", *(f"{key} = {_toml(value)}" for key, value in self.target.to_data().items())]
         for table in self.to_dict()["pass"]:
             lines += ["", "[[pass]]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
         return "\n".join(lines) + "\n"

@@ -117,6 +117,29 @@ class CalibrationImages:
             else:
                 yield torch.stack([self._crop(index) for index in range(start, stop)])
 
+    def pairs(self, count: int) -> list[tuple[Tensor, Tensor]]:
+        """Inputs and targets (C, `size`, `size`) of `count` further crops, on which nothing is calibrated.
+
+        Raises:
+            DataError: there is no degradation, so that inputs are all that is known.
+        """
+        if self.degradation is None:
+            raise DataError(f"{self.source}: without a degradation there are no clean images to compare with")
+        found = []
+        for index in range(self.crops, self.crops + count):
+            source = generator(self.seed, index)
+            if self._files:
+                path = self._files[index % len(self._files)]
+                image, side = to_channels(read_image(path), self._clean_channels(), path), self._clean_size()
+                height, width = image.shape[1:]
+                top, left = integer(height - side + 1, source), integer(width - side + 1, source)
+                clean = image[:, top : top + side, left : left + side].clone()
+            else:
+                clean = dead_leaves(self._clean_size(), self._clean_channels(), source)
+            pair = self.degradation(clean, source)
+            found.append((pair.input, pair.target))
+        return found
+
     def _clean_channels(self) -> int:
         return self.degradation.clean_channels(self.channels) if self.degradation else self.channels
 

@@ -1,0 +1,139 @@
+"""Pieces and whole networks timed on the target's engine, and remembered on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..bundle.recipe import architecture_hash
+from ..errors import EngineError, MofaError, one_line
+from ..inputs import tensor_leaves
+from ..network import Network
+from ..runtime import Cache, Compiled, Race, race
+from ..runtime import engine as find_engine
+from ..tracing import capture
+from .record import Alternative, Comparison
+from .target import Conditions, Target
+
+PIECE_SECONDS, PIECE_TOLERANCE = 0.4, 0.02
+"""Time for each alternative of a piece, and the precision at which that is enough"""
+
+WHOLE_SECONDS, WHOLE_TOLERANCE = 8.0, 0.01
+
+
+class Trials:
+    """Measures on one engine; what was measured before, on the same kind of machine, is read from disk."""
+
+    def __init__(self, target: Target, shape: str, cache: Cache | None = None):
+        self.target, self.engine = target, find_engine(target.engine)
+        self.cache = Cache() if cache is None else cache
+        self.conditions = Conditions(
+            self.engine.name, self.engine.version(), torch.__version__, self.engine.processor(), target.threads, shape
+        )
+
+    def pieces(self, found: Mapping[str, tuple[nn.Module, Sequence[Tensor]] | str]) -> list[Alternative]:
+        """Time alternatives of one piece against the first; text in place of one says why there is none."""
+        key = {
+            "piece": {name: piece if isinstance(piece, str) else fingerprint(*piece) for name, piece in found.items()},
+            "seconds": PIECE_SECONDS,
+        }
+        remembered = self._remembered(key)
+        if remembered is not None:
+            return [Alternative(**_tuples(one)) for one in remembered["alternatives"]]
+        compiled: dict[str, Compiled] = {}
+        problems = {name: piece for name, piece in found.items() if isinstance(piece, str)}
+        for name, piece in found.items():
+            if isinstance(piece, str):
+                continue
+            try:
+                compiled[name] = self.engine.compile(piece[0], piece[1], self.target.threads)
+            except EngineError as error:
+                problems[name] = str(error)
+        first = next(iter(found))
+        alternatives = {name: Alternative(name, problem=problem) for name, problem in problems.items()}
+        if first in compiled:
+            run = race(
+                list(compiled.values()),
+                self.engine,
+                self.target.threads,
+                tolerance=PIECE_TOLERANCE,
+                seconds=PIECE_SECONDS * len(compiled),
+                rounds=(15, 400),
+            )
+            alternatives |= dict(zip(compiled, _alternatives(list(compiled), run), strict=True))
+        ordered = [alternatives.get(name, Alternative(name, problem="not compiled")) for name in found]
+        self._remember(key, {"alternatives": [_plain(one) for one in ordered]})
+        return ordered
+
+    def networks(self, networks: Mapping[str, Network], inputs: Sequence[Tensor]) -> list[Comparison]:
+        """Time whole networks against the first, which is the original.
+
+        Raises:
+            EngineError: the engine does not take the original.
+        """
+        modules = {name: network.program.graph_module for name, network in networks.items()}
+        compiled: dict[str, Compiled] = {}
+        for name, module in modules.items():
+            try:
+                compiled[name] = self.engine.compile(module, inputs, self.target.threads)
+            except EngineError:
+                if not compiled:
+                    raise
+        if len(compiled) < 2:
+            return []
+        run = race(
+            list(compiled.values()),
+            self.engine,
+            self.target.threads,
+            tolerance=WHOLE_TOLERANCE,
+            seconds=WHOLE_SECONDS * (len(compiled) - 1),
+        )
+        found, medians = [], run.medians
+        for index, name in enumerate(compiled):
+            if index:
+                ratio, interval = run.ratio(index, 0)
+                found.append(Comparison(name, medians[index], medians[0], ratio, interval, run.control[1]))
+        return found
+
+    def _remembered(self, key: dict[str, Any]) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.cache.get({**key, **vars(self.conditions)})
+        return found
+
+    def _remember(self, key: dict[str, Any], value: dict[str, Any]) -> None:
+        self.cache.put({**key, **vars(self.conditions)}, value)
+
+
+def fingerprint(module: nn.Module, inputs: Sequence[Tensor]) -> str:
+    """What a module computes on which shapes, without its weights; weights do not matter to time."""
+    shapes = " ".join("x".join(map(str, x.shape)) for x in inputs)
+    try:
+        return f"{architecture_hash(capture(module, tuple(inputs)))} {shapes}"
+    except MofaError as error:
+        return f"{one_line(error)} {shapes}"
+
+
+def _alternatives(names: Sequence[str], run: Race) -> list[Alternative]:
+    medians = run.medians
+    return [
+        Alternative(name, medians[index], *(run.ratio(index, 0) if index else (1.0, (1.0, 1.0))))
+        for index, name in enumerate(names)
+    ]
+
+
+def _plain(one: Alternative) -> dict[str, Any]:
+    return {"name": one.name, "ms": one.ms, "ratio": one.ratio, "interval": one.interval, "problem": one.problem}
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {**data, "interval": None if data["interval"] is None else tuple(data["interval"])}
+
+
+def differs(one: nn.Module, other: nn.Module, inputs: Sequence[Tensor]) -> float:
+    """Relative difference of two modules' outputs (root of the squared error over the energy)."""
+    with torch.no_grad():
+        first, second = (torch.cat([t.flatten() for t in tensor_leaves(m(*inputs))]) for m in (one, other))
+    return float((first - second).norm() / first.norm().clamp_min(np.finfo(np.float32).tiny))
