@@ -217,11 +217,11 @@ def _example(loaded: tuple[nn.Module, tuple[InputSpec, ...]], shapes: list[tuple
 
 
 def _labels(sources: Sequence[str]) -> list[str]:
-    """Short names: a folder's, a class's; as given where that is not unique, with a number where that is not either."""
-    short = [source.rstrip("/").rpartition("/")[2].rpartition(":")[2] for source in sources]
+    """Short names: a folder's, a class's; as given where another has that, numbered where a source comes again."""
+    short = {source: source.rstrip("/").rpartition("/")[2].rpartition(":")[2] for source in sources}
     labels: list[str] = []
-    for name, source in zip(short, sources, strict=True):
-        label = name if short.count(name) == 1 else source
-        again = sum(1 for known in labels if known == label or known.startswith(f"{label} ("))
-        labels.append(f"{label} ({again + 1})" if again else label)
+    for index, source in enumerate(sources):
+        name = short[source] if list(short.values()).count(short[source]) == 1 else source
+        again = sources[:index].count(source)
+        labels.append(f"{name} ({again + 1})" if again else name)
     return labels

@@ -72,8 +72,6 @@ class Engine(ABC):
     """The optional extra of mofa-compiler that installs it"""
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     """Distributions that it needs; the first one's version is the engine's"""
-    modules: ClassVar[tuple[str, ...]] = ()
-    """What it imports to run a network"""
     device: ClassVar[str] = "cpu"
 
     def missing(self) -> str | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import EngineError
 from .engine import Engine
@@ -22,6 +22,7 @@ from .engines import engines
 _STATUS = Path("/proc/self/status")
 _REFERENCES = Path("/proc/self/clear_refs")
 _RUNS = 3
+_SMALL = torch.zeros(1, 4, 8, 8)
 
 
 def peak_memory(packed: bytes, inputs: Sequence[Tensor], engine: Engine, threads: int = 1) -> float | None:
@@ -29,9 +30,9 @@ def peak_memory(packed: bytes, inputs: Sequence[Tensor], engine: Engine, threads
     does).
 
     Measured in a process of its own: the growth of its resident memory from before the network is loaded to the peak of
-    the runs after the first. So weights, however the engine keeps them, its buffers and all intermediate values count.
-    The engine's libraries and what only loading and compiling take do not count; of kernels that are generated in the
-    first run, their code does. On a GPU, it is what PyTorch allocated there.
+    the runs after the first. So weights, however the engine keeps them, its buffers, code that it generates, and all
+    intermediate values count. The engine's libraries do not, since another network, of one small convolution, has run
+    before, nor does what only loading and compiling take for a while. On a GPU, it is what PyTorch allocated there.
 
     Args:
         packed: the network, as `engine.pack` made it. PyTorch's engines run it as torch.export sees it.
@@ -45,6 +46,7 @@ def peak_memory(packed: bytes, inputs: Sequence[Tensor], engine: Engine, threads
     if engine.device == "cpu" and not os.access(_REFERENCES, os.W_OK):
         return None
     with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "first").write_bytes(_first(engine))
         Path(folder, "packed").write_bytes(packed)
         torch.save([x.detach().cpu() for x in inputs], Path(folder, "inputs.pt"))
         command = [sys.executable, "-m", __name__, folder, engine.name, str(threads)]
@@ -57,11 +59,18 @@ def peak_memory(packed: bytes, inputs: Sequence[Tensor], engine: Engine, threads
         return float(json.loads(result.read_text()))
 
 
+@cache
+def _first(engine: Engine) -> bytes:
+    """The network that has to run first."""
+    return engine.pack(nn.Conv2d(4, 4, 3), [_SMALL])
+
+
 def _main(folder: Path, name: str, threads: int) -> None:
     """What the process does."""
     engine = engines()[name]
-    for module in engine.modules:
-        importlib.import_module(module)
+    first = engine.load((folder / "first").read_bytes(), [_SMALL], threads)
+    with engine.running(threads):
+        first.run()
     inputs = torch.load(folder / "inputs.pt")
     packed = (folder / "packed").read_bytes()
     gc.collect()

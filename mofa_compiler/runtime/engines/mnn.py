@@ -46,7 +46,6 @@ class Mnn(Engine):
     summary: ClassVar[str] = "MNN on the CPU, another engine of phones"
     extra: ClassVar[str | None] = "mnn"
     packages: ClassVar[tuple[str, ...]] = ("MNN", "onnx", "onnxscript")
-    modules: ClassVar[tuple[str, ...]] = ("MNN", "MNN.nn", "MNN.expr")
 
     def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         import MNN  # noqa: F401 (loads what _tools is linked against)

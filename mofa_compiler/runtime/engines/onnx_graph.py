@@ -37,7 +37,7 @@ class Origins:
             for name in node.input:
                 self._users.setdefault(name, []).append(node)
             recorded = {entry.key: entry.value for entry in node.metadata_props}
-            self._remember(node, _layer(recorded.get(_SCOPES, "[]")))
+            self._remember(node, _owner(node) or _layer(recorded.get(_SCOPES, "[]")))
         for node in reversed(nodes):  # what the exporter lost belongs to the innermost module that all its users lie in
             if node.name not in self._layers:
                 users = [user for name in node.output for user in self._users.get(name, ())]
@@ -80,6 +80,12 @@ class Origins:
 def outputs_of(model: Any) -> Mapping[str, list[str]]:
     """Names of the outputs of every node of an onnx.ModelProto, by the node's name."""
     return {node.name: list(node.output) for node in model.graph.node}
+
+
+def _owner(node: Any) -> str | None:
+    """A convolution's layer by the name of its weight: the exporter's scopes name a BatchNorm folded into it."""
+    weight = node.input[1] if node.op_type in _CONVOLUTIONS else ""
+    return weight.removesuffix(".weight") if weight.endswith(".weight") else None
 
 
 def _layer(scopes: str) -> str | None:

@@ -87,7 +87,6 @@ class OnnxRuntime(Engine):
     summary: ClassVar[str] = "ONNX Runtime, CPU execution provider"
     extra: ClassVar[str | None] = "onnx"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "onnxscript")
-    modules: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
     def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         return to_onnx(module, inputs)

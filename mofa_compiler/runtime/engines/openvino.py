@@ -67,7 +67,6 @@ class OpenVino(Engine):
     summary: ClassVar[str] = "OpenVINO on the CPU, in float32"
     extra: ClassVar[str | None] = "openvino"
     packages: ClassVar[tuple[str, ...]] = ("openvino", "onnx", "onnxscript")
-    modules: ClassVar[tuple[str, ...]] = ("openvino",)
 
     def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         return to_onnx(module, inputs)

@@ -82,7 +82,6 @@ class Xnnpack(Engine):
     summary: ClassVar[str] = "ExecuTorch with XNNPACK, the engine of phones"
     extra: ClassVar[str | None] = "executorch"
     packages: ClassVar[tuple[str, ...]] = ("executorch",)
-    modules: ClassVar[tuple[str, ...]] = ("executorch.runtime",)
 
     def _compile(self, module: nn.Module, inputs: Sequence[Tensor], threads: int) -> Compiled:
         packed = self._pack(module, inputs)
@@ -128,20 +127,27 @@ def _operators(events: Sequence[Any]) -> list[Operator]:
             continue
         origins = [(key, _path(stack)) for key, stack in (event.module_hierarchy or {}).items()]
         kinds = [_kind(one) for one in pending]
-        for index, one in enumerate(pending):
+        for index, (one, kind) in enumerate(zip(pending, kinds, strict=True)):
+            times = one.perf_data.raw[1:]
             if one.is_delegated_op:
-                same = [at for at, kind in enumerate(kinds) if _ATEN.get(kind, kind) == _ATEN.get(kinds[index])]
-                layers = [path for key, path in origins if key.startswith(f"aten_{_ATEN.get(kinds[index])}_")]
-                layer = layers[same.index(index)] if len(same) == len(layers) else None
-                if len(set(layers)) == 1:  # however many of them the record names
-                    layer = layers[0]
+                layer = _delegated(index, [_ATEN.get(each) for each in kinds], origins)
             else:
                 layer = origins[0][1] if origins else None
-            operators.append(
-                Operator(one.name, kinds[index], sum(one.perf_data.raw[1:]) / (len(one.perf_data.raw) - 1), layer)
-            )
+            operators.append(Operator(one.name, kind, sum(times) / len(times), layer))
         pending = []
     return operators
+
+
+def _delegated(index: int, kinds: Sequence[str | None], origins: Sequence[tuple[str, str | None]]) -> str | None:
+    """Layer of a kernel: of the graph's operation at its place among those of its kind, where they are as many.
+
+    The record may name operations that others compute; then it is their layer where they all have the same.
+    """
+    kind = kinds[index]
+    layers = [path for key, path in origins if kind is not None and key.startswith(f"aten_{kind}_")]
+    if len(layers) == kinds.count(kind):
+        return layers[kinds[:index].count(kind)]
+    return layers[0] if len(set(layers)) == 1 else None
 
 
 def _kind(event: Any) -> str:
