@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -164,7 +163,7 @@ def _measured(
             row["peak_mib"] = _peak(engine, runner, modules[name], inputs, threads)
         if per_layer:
             tell(f"layers of {name}", index, len(runners))
-            with engine.running(threads) if engine.name != "xnnpack" else nullcontext():
+            with engine.running(threads):
                 row["layers"] = _layers(runner)
         rows.append(row)
     kept = ("engine", "version", "threads", "processor", "rounds", "stopped", "control", "control_interval", "noise")
