@@ -1,4 +1,4 @@
-"""The command line: `mofa rewrite`, `recover`, `verify`, `analyze`, `capture`, `passes` and `roadmaps`.
+"""The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `analyze`, `capture` and what lists things.
 
 Commands import what needs torch when they run, so that help and errors in the arguments come at once.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import analyze, capture, passes, recover, rewrite, roadmaps, verify
+from . import analyze, capture, engines, measure, passes, recover, rewrite, roadmaps, verify
 from .errors import Group
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ app.command("recover", no_args_is_help=True)(recover.recover)
 app.command("verify", no_args_is_help=True)(verify.verify)
 app.command("analyze", no_args_is_help=True)(analyze.analyze)
 app.command("capture", no_args_is_help=True)(capture.capture)
+app.command("measure", no_args_is_help=True)(measure.measure)
+app.command("engines")(engines.engines)
 app.command("passes")(passes.passes)
 app.command("roadmaps")(roadmaps.roadmaps)
 
@@ -53,6 +55,7 @@ def root(
     mofa recover net-mofa --original arch.py:Net --checkpoint net.pth \\
         --data photos --degrade gaussian:25
     mofa verify net-mofa --original arch.py:Net --checkpoint net.pth
+    mofa measure arch.py:Net net-mofa --engine onnxruntime
 
     \b
     Exit codes:

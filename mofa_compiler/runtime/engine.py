@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
-import importlib.util
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+
+from ..errors import EngineError, one_line, source_line
+from .quiet import quiet
+
+PROFILED_RUNS = 10
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,13 @@ class Operator:
 
 
 class Compiled(ABC):
-    """A network that an engine has compiled for the inputs that it was given then."""
+    """A network that an engine has compiled for the inputs that it was given then.
+
+    Attributes:
+        packed: what `Engine.load` makes it of; None where it was compiled without.
+    """
+
+    packed: bytes | None = None
 
     @abstractmethod
     def run(self) -> None:
@@ -44,7 +56,10 @@ class Compiled(ABC):
         """The network's outputs, for other inputs of the same shapes if there are any."""
 
     def profile(self) -> list[Operator] | None:
-        """Every operation with its time, in execution order; None where the engine cannot tell."""
+        """Every operation with its time, in execution order; None where the engine cannot tell.
+
+        Profiling takes time of its own: what the operations take together is more than a run takes.
+        """
         return None
 
 
@@ -57,6 +72,7 @@ class Engine(ABC):
     """The optional extra of mofa-compiler that installs it"""
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     """Distributions that it needs; the first one's version is the engine's"""
+    device: ClassVar[str] = "cpu"
 
     def missing(self) -> str | None:
         """Why it cannot run here and what to do about that, in one line; None where it can."""
@@ -71,19 +87,48 @@ class Engine(ABC):
         """Version of what compiles and runs."""
         return importlib.metadata.version(self.packages[0])
 
-    @abstractmethod
+    def processor(self) -> str:
+        """What it runs on."""
+        return processor()
+
     def compile(self, module: nn.Module, inputs: Sequence[Tensor], threads: int = 1) -> Compiled:
         """Compile a network in eval mode; it is not modified.
 
+        Args:
+            module: what takes `inputs` as positional arguments.
+            inputs: tensors of the shapes and dtypes that it is compiled for.
+            threads: how many it may use.
+
         Raises:
-            EngineError: the engine does not take it.
+            EngineError: the engine is not installed, or does not take the network.
         """
+        with self._in_one_line(module):
+            compiled = self._compile(self._copied(module), inputs, threads)
+            with self.running(threads):
+                compiled.run()  # some find only now what they cannot do
+        return compiled
+
+    def pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
+        """The network in the form that the engine loads, as the contents of a file.
+
+        Raises:
+            EngineError: the engine is not installed, or does not take the network.
+        """
+        with self._in_one_line(module):
+            return self._pack(self._copied(module), inputs)
+
+    def load(self, packed: bytes, inputs: Sequence[Tensor], threads: int = 1) -> Compiled:
+        """The compiled network of what `pack` wrote.
+
+        Raises:
+            EngineError: the engine is not installed, or does not take the network.
+        """
+        with self._in_one_line("the packed network"):
+            return self._load(packed, inputs, threads)
 
     @contextmanager
     def running(self, threads: int) -> Iterator[None]:
         """The conditions under which its networks are timed, for all of them alike."""
-        import torch
-
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
@@ -91,6 +136,37 @@ class Engine(ABC):
                 yield
         finally:
             torch.set_num_threads(before)
+
+    def _compile(self, module: nn.Module, inputs: Sequence[Tensor], threads: int) -> Compiled:
+        packed = self._pack(module, inputs)
+        compiled = self._load(packed, inputs, threads)
+        compiled.packed = packed
+        return compiled
+
+    @abstractmethod
+    def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
+        """`pack`, for a copy that may be modified; what it raises is translated."""
+
+    @abstractmethod
+    def _load(self, packed: bytes, inputs: Sequence[Tensor], threads: int) -> Compiled:
+        """`load`; what it raises is translated."""
+
+    def _copied(self, module: nn.Module) -> nn.Module:
+        return copy.deepcopy(module).eval().to(self.device)
+
+    @contextmanager
+    def _in_one_line(self, what: nn.Module | str) -> Iterator[None]:
+        """Compile without chatter, and say what went wrong in a line."""
+        if why := self.missing():
+            raise EngineError(f"the engine {self.name} cannot run here: {why}")
+        name = what if isinstance(what, str) else type(what).__name__
+        try:
+            with quiet():
+                yield
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"{self.name} does not take {name}: {one_line(error)}{source_line(error)}") from error
 
 
 def processor() -> str:

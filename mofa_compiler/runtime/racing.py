@@ -6,8 +6,10 @@ times of the same round are set against one another.
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +30,7 @@ class Race:
     Attributes:
         times: as said.
         repeats: runs in a sample, of each runner.
-        stopped: why it ended: `narrow enough` or `time limit`.
+        stopped: why it ended: `narrow enough`, `time limit` or `most rounds`.
     """
 
     times: NDArray[np.float64]
@@ -79,12 +81,12 @@ def race(
         rounds: at least and at most so many.
         tell: told after every round how many there were and how wide the widest interval is.
     """
-    with engine.running(threads):
+    with engine.running(threads), _no_garbage():
         repeats = [_warmed_up(runner) for runner in runners]
         order = np.random.default_rng(0)
         contestants = [*range(len(runners)), 0]
         times: list[list[float]] = []
-        stopped, end, check = "time limit", time.perf_counter() + seconds, rounds[0]
+        stopped, end, check = "most rounds", time.perf_counter() + seconds, rounds[0]
         while len(times) < rounds[1]:
             row = [0.0] * len(contestants)
             for place in order.permutation(len(contestants)):
@@ -100,8 +102,22 @@ def race(
                     break
                 check = max(check + 5, int(1.2 * check))
             if time.perf_counter() > end and len(times) >= 3:
+                stopped = "time limit"
                 break
     return Race(np.asarray(times), tuple(repeats), stopped)
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Python's garbage collector does not run in the middle of somebody's sample."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _widest(times: NDArray[np.float64]) -> float:

@@ -1,0 +1,39 @@
+"""The engines that are known, by name."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from ...errors import EngineError, nearest
+from ..engine import Engine
+
+
+@cache
+def _known() -> dict[str, Engine]:
+    from .mnn import Mnn
+    from .onnx_runtime import OnnxRuntime
+    from .openvino import OpenVino
+    from .pytorch import ChannelsLast, Cuda, CudaInductor, Eager, Inductor
+    from .xnnpack import Xnnpack
+
+    kinds: list[type[Engine]] = [Eager, ChannelsLast, Inductor, OnnxRuntime, Xnnpack, OpenVino, Mnn, Cuda, CudaInductor]
+    return {kind.name: kind() for kind in kinds}
+
+
+def engines() -> dict[str, Engine]:
+    """All engines by name, also those that cannot run here: `Engine.missing` says why."""
+    return dict(_known())
+
+
+def engine(name: str) -> Engine:
+    """The engine of this name, which can run here.
+
+    Raises:
+        EngineError: there is none of this name, or it is not installed; the message says what to do.
+    """
+    known = _known()
+    if name not in known:
+        raise EngineError(f"there is no engine {name!r}{nearest(name, known)}")
+    if why := known[name].missing():
+        raise EngineError(f"the engine {name} cannot run here: {why}")
+    return known[name]

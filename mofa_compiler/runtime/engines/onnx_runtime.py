@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-import io
+import json
+import tempfile
 from collections.abc import Sequence
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...errors import EngineError, one_line
-from ..engine import Compiled, Engine
+from ..engine import PROFILED_RUNS, Compiled, Engine, Operator
+from ..quiet import quiet
+from .onnx_graph import Origins, outputs_of, to_onnx
+
+_KERNEL = "_kernel_time"
 
 
 class _Session(Compiled):
     def __init__(self, model: bytes, inputs: Sequence[Tensor], threads: int):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._model, self._threads = model, threads
+        self._session = self._start()
         self._names = [one.name for one in self._session.get_inputs()]
         self._inputs = self._named(inputs)
 
@@ -32,6 +32,49 @@ class _Session(Compiled):
     def outputs(self, inputs: Sequence[Tensor] | None = None) -> list[Tensor]:
         given = self._inputs if inputs is None else self._named(inputs)
         return [torch.from_numpy(np.asarray(value)) for value in self._session.run(None, given)]
+
+    def profile(self) -> list[Operator]:
+        """Every kernel; a fused one has the layer of its convolution."""
+        import onnx
+
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            optimized = Path(folder, "optimized.onnx")
+            session = self._start(
+                enable_profiling=True,
+                profile_file_prefix=str(Path(folder, "profile")),
+                optimized_model_filepath=str(optimized),
+            )
+            for _ in range(PROFILED_RUNS + 1):
+                session.run(None, self._inputs)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+            made = outputs_of(onnx.load(optimized))
+        times: dict[str, list[float]] = {}
+        kinds: dict[str, str] = {}
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
+                name = event["name"].removesuffix(_KERNEL)
+                times.setdefault(name, []).append(event["dur"] / 1e3)
+                kinds[name] = event["args"]["op_name"]
+        origin = Origins(self._model)
+        return [
+            Operator(
+                name,
+                kinds[name],
+                float(np.median(ms[1:])),
+                origin(name, *made.get(name, ()), convolution="Conv" in kinds[name]),
+            )
+            for name, ms in times.items()
+        ]
+
+    def _start(self, **settings: Any) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
+        options.log_severity_level = 3
+        for name, value in settings.items():
+            setattr(options, name, value)
+        return onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
 
     def _named(self, inputs: Sequence[Tensor]) -> dict[str, np.ndarray]:
         return {name: x.detach().numpy() for name, x in zip(self._names, inputs, strict=True)}
@@ -45,24 +88,8 @@ class OnnxRuntime(Engine):
     extra: ClassVar[str | None] = "onnx"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "onnxscript")
 
-    def compile(self, module: nn.Module, inputs: Sequence[Tensor], threads: int = 1) -> Compiled:
-        model = to_onnx(module, inputs)
-        return _Session(model, inputs, threads)
+    def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
+        return to_onnx(module, inputs)
 
-
-def to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-    """A network as ONNX, for inputs of these shapes.
-
-    Raises:
-        EngineError: the exporter does not take it.
-    """
-    buffer = io.BytesIO()
-    try:
-        program = torch.onnx.export(
-            copy.deepcopy(module).eval(), tuple(inputs), dynamo=True, verbose=False, external_data=False
-        )
-        assert program is not None
-        buffer.write(program.model_proto.SerializeToString())
-    except Exception as error:
-        raise EngineError(f"{type(module).__name__} cannot be exported to ONNX: {one_line(error)}") from error
-    return buffer.getvalue()
+    def _load(self, packed: bytes, inputs: Sequence[Tensor], threads: int) -> Compiled:
+        return _Session(packed, inputs, threads)

@@ -1,0 +1,226 @@
+"""`mofa measure`: how long networks take on an engine."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..compiler import Progress
+    from ..inputs import InputSpec
+    from ..runtime import Compiled, Engine
+
+
+def measure(
+    networks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A [B]...", help="Bundles (folders), or architectures: package.module:Class, file.py:Class."
+        ),
+    ],
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine",
+            metavar="NAME",
+            help="Where to run them; repeatable, or several with commas. `mofa engines` lists them.",
+            show_default="xnnpack",
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, metavar="N", help="Threads that the engine may use.")] = 1,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="SHAPE",
+            help="Shape of an input, such as 1x3x256x256; one for each input.",
+            show_default="the first network's own",
+        ),
+    ] = None,
+    arguments: options.Arguments = None,
+    seconds: Annotated[float, typer.Option(min=0.1, metavar="S", help="Limit of the timing, for each engine.")] = 20.0,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, metavar="SHARE", help="Stop when every ratio is known to this share.")
+    ] = 0.01,
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="Also the time of each layer, where the engine can tell.")
+    ] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Also the peak memory of a run, in a process of its own.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the times to a .png, .svg or .pdf (needs matplotlib).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Time networks against the first of them.
+
+    Each is compiled once. Then they run in turns, with the first once more as a control, until every ratio is known
+    well enough or the time is over. Ratios are B ÷ A: below 1 where B is faster. What the control shows of the
+    machine's noise widens their intervals, and a ratio whose interval holds 1 is called noise. Times do not depend on
+    weights, so architectures need no checkpoint. This runs the bundles' model.py.
+
+    \b
+    mofa measure arch.py:Net net-mofa --engine onnxruntime,xnnpack
+    mofa measure net-mofa --engine eager --per-layer --memory
+    mofa measure arch.py:Net net-a net-b --threads 4 --input 1x3x512x512 --json
+
+    \b
+    Exit codes:
+      0    done
+      1    an error in the input, in one line on stderr
+      2    wrong usage
+      130  interrupted
+    """
+    shapes = [options.parse_shape(shape) for shape in inputs or ()]
+    if quiet and (as_json or per_layer):
+        raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--per-layer")
+    if plot is not None:
+        from ..report.plot import check_format
+
+        check_format(plot)
+    names = [name.strip() for given in engine or ["xnnpack"] for name in given.split(",")]
+
+    from ..runtime import engine as named
+
+    engines = [named(name) for name in dict.fromkeys(names)]
+    with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
+        loaded = [_load(source, arguments) for source in networks]
+        modules = {label: module for label, (module, _) in zip(_labels(networks), loaded, strict=True)}
+        example = _example(loaded[0], shapes)
+        measured = []
+        for chosen in engines:
+            tell = phase(chosen.name)
+            measured.append(_measured(chosen, modules, example, threads, tolerance, seconds, per_layer, memory, tell))
+    data = {
+        "schema": "mofa-measurement/1",
+        "networks": [{"name": name, "source": source} for name, source in zip(modules, networks, strict=True)],
+        "inputs": [{"shape": list(x.shape), "dtype": str(x.dtype).removeprefix("torch.")} for x in example],
+        "engines": measured,
+    }
+    if plot is not None:
+        from ..report.measured import plot_measured
+
+        plot_measured(data, plot)
+    if as_json:
+        print(json.dumps(data, indent=2, ensure_ascii=False))
+    elif not quiet:
+        from ..report.measured import print_measured
+
+        print_measured(data, options.stdout_console())
+
+
+def _measured(
+    engine: Engine,
+    modules: dict[str, nn.Module],
+    inputs: Sequence[Tensor],
+    threads: int,
+    tolerance: float,
+    seconds: float,
+    per_layer: bool,
+    memory: bool,
+    tell: Progress,
+) -> dict[str, Any]:
+    """All networks on one engine, as plain data."""
+    from ..runtime import Measurement, race
+
+    compiled: dict[str, Compiled] = {}
+    for done, (name, module) in enumerate(modules.items()):
+        tell(f"compiling {name}", done, len(modules))
+        compiled[name] = engine.compile(module, inputs, threads)
+    start = time.perf_counter()
+
+    def tell_round(rounds: int, width: float) -> None:
+        tell(f"round {rounds}, ±{100 * width:.1f} %", int(time.perf_counter() - start), int(seconds))
+
+    runners = list(compiled.values())
+    result = race(runners, engine, threads, tolerance=tolerance, seconds=seconds, tell=tell_round)
+    against = [Measurement.of(result, index, 0, engine, threads, inputs) for index in range(len(runners))]
+    shared = against[0].to_data()
+    rows = []
+    for index, (name, runner) in enumerate(compiled.items()):
+        one = against[index] if index else None
+        row: dict[str, Any] = {
+            "name": name,
+            "ms": result.medians[index],
+            "ratio": one.ratio if one else None,
+            "interval": list(one.interval) if one else None,
+            "verdict": one.verdict if one else None,
+        }
+        if memory:
+            tell(f"memory of {name}", index, len(runners))
+            row["peak_mib"] = _peak(engine, runner, modules[name], inputs, threads)
+        if per_layer:
+            tell(f"layers of {name}", index, len(runners))
+            with engine.running(threads):
+                row["layers"] = _layers(runner)
+        rows.append(row)
+    kept = ("engine", "version", "threads", "processor", "rounds", "stopped", "control", "control_interval", "noise")
+    return {**{key: shared[key] for key in kept}, "results": rows}
+
+
+def _peak(
+    engine: Engine, compiled: Compiled, module: nn.Module, inputs: Sequence[Tensor], threads: int
+) -> float | None:
+    from ..runtime import peak_memory
+
+    packed = compiled.packed if compiled.packed is not None else engine.pack(module, inputs)
+    return peak_memory(packed, inputs, engine, threads)
+
+
+def _layers(compiled: Compiled) -> list[dict[str, Any]] | None:
+    """Times by layer, the slowest first; under None what the engine cannot say where it belongs."""
+    operators = compiled.profile()
+    if operators is None:
+        return None
+    layers: dict[str | None, dict[str, Any]] = {}
+    for operator in operators:
+        entry = layers.setdefault(operator.layer, {"layer": operator.layer, "ms": 0.0, "operators": []})
+        entry["ms"] += operator.ms or 0.0
+        entry["operators"].append({"name": operator.name, "kind": operator.kind, "ms": operator.ms})
+    return sorted(layers.values(), key=lambda entry: -entry["ms"])
+
+
+def _load(source: str, arguments: list[str] | None) -> tuple[nn.Module, tuple[InputSpec, ...]]:
+    """A network, and the inputs that a bundle was made for; none of an architecture."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        return options.load_model(source, arguments, None, None, None)[0], ()
+    from ..bundle import load
+    from ..bundle.recipe import read_recipe
+    from ..inputs import CallSpec
+
+    return load(folder).eval(), CallSpec.from_data(read_recipe(folder)["inputs"]).tensors
+
+
+def _example(loaded: tuple[nn.Module, tuple[InputSpec, ...]], shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...]:
+    from ..inputs import example_call
+    from ..runtime.measuring import tensors
+
+    module, specs = loaded
+    if shapes:
+        return tensors(module, shapes)
+    specs = specs or example_call(module, None).tensors
+    return tuple(spec.example(seed=index) for index, spec in enumerate(specs))
+
+
+def _labels(sources: Sequence[str]) -> list[str]:
+    """Short names: a folder's, a class's; as given where another has that, numbered where a source comes again."""
+    short = {source: source.rstrip("/").rpartition("/")[2].rpartition(":")[2] for source in sources}
+    labels: list[str] = []
+    for index, source in enumerate(sources):
+        name = short[source] if list(short.values()).count(short[source]) == 1 else source
+        again = sources[:index].count(source)
+        labels.append(f"{name} ({again + 1})" if again else name)
+    return labels
