@@ -31,8 +31,10 @@ def recipe(result: Result) -> dict[str, Any]:
 
     Keys: `schema`, `mofa` and `torch` (versions), `roadmap`, `architecture` (`class`, `sha256`), `inputs` (`args` and
     `kwargs`; a tensor is its `shape` and `dtype`), `decisions`: one object a layer that a pass rewrote, adjusted or
-    left alone (`skipped`, with the reason). `channel_orders`: how calibration permuted the original's channels, by the
-    number of a set of channels that may change places; empty without. The fitted weights are in no recipe.
+    left alone (`skipped`, with the reason). `measured`: null, or what the roadmap's target was decided on; the passes
+    name the layers then, and are replayed without measuring. `channel_orders`: how calibration permuted the original's
+    channels, by the number of a set of channels that may change places; empty without. The fitted weights are in no
+    recipe.
     """
     program = result.original.program
     written_by = versions()
@@ -44,6 +46,7 @@ def recipe(result: Result) -> dict[str, Any]:
         "architecture": {"class": class_name(program), "sha256": architecture_hash(program)},
         "inputs": program.call.to_data(),
         "decisions": _decisions(result),
+        "measured": None if result.decisions is None else result.decisions.to_data(),
         "channel_orders": {str(index): order for index, order in result.channel_orders.items()},
     }
     plain: dict[str, Any] = plain_data(document)

@@ -29,6 +29,23 @@ def rewrite(
         str, typer.Option(metavar="NAME|FILE", help="A roadmap's name (see `mofa roadmaps`) or a TOML file.")
     ] = "mofa",
     inputs: options.Inputs = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENGINE", help="Decide layer by layer by measuring on this engine (see `mofa engines`): needs time."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Threads that it may use.", show_default="1")
+    ] = None,
+    max_loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DB",
+            help="Stop rewriting before the calibrated network is so much worse than the original, such as 0.5dB; "
+            "needs --engine, --calibrate and --degrade.",
+        ),
+    ] = None,
     calibrate: Annotated[
         str | None,
         typer.Option(
@@ -64,6 +81,7 @@ def rewrite(
     mofa rewrite arch.py:Net --arg width=16 --checkpoint net.pth --out net-mofa
     mofa rewrite models.unet:UNet --roadmap my.toml --input 1x4x512x512 --dry-run
     mofa rewrite arch.py:Net --calibrate photos/ --degrade gaussian:25 --out out
+    mofa rewrite arch.py:Net --checkpoint net.pth --engine xnnpack --out net-phone
 
     \b
     Exit codes:
@@ -82,6 +100,11 @@ def rewrite(
         option = {"degradation": "--degrade", "size": "--crop-size"}.get(next(iter(given)), f"--{next(iter(given))}")
         why = "needs --calibrate" if calibrate is None else f"{calibrate} holds network inputs, used as they are"
         raise typer.BadParameter(why, param_hint=option)
+    if engine is None and (threads is not None or max_loss is not None):
+        raise typer.BadParameter("needs --engine", param_hint="--threads" if threads is not None else "--max-loss")
+    if max_loss is not None and (calibrate is None or degrade is None):
+        raise typer.BadParameter("needs --calibrate and --degrade, to know the clean images", param_hint="--max-loss")
+    loss = None if max_loss is None else _decibels(max_loss)
     shapes = [options.parse_shape(shape) for shape in inputs or ()]
     destination = None if dry_run or out is None else out.expanduser()
     if destination is not None:
@@ -92,6 +115,8 @@ def rewrite(
     from ..roadmap import Roadmap
 
     plan = Roadmap.load(roadmap)
+    if engine is not None:
+        plan = plan.with_target(engine, threads or 1)
     if degrade is not None:
         given["degradation"] = parse_degradation(degrade)
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
@@ -102,7 +127,7 @@ def rewrite(
         calibration = None if calibrate is None else _calibration(model, example, calibrate, given)
         if calibration is not None and not quiet:
             _tell(f"calibration: {calibration}")
-        result = apply(model, plan, example, calibration, progress=phase("rewriting"))
+        result = apply(model, plan, example, calibration, max_loss=loss, progress=phase("rewriting"))
         result.verify(progress=phase("comparing outputs"))
         report = result.report
     if as_json:
@@ -168,6 +193,17 @@ def _check_destination(folder: Path, overwrite: bool) -> None:
         raise BundleError(f"cannot make {folder}: {above} is a file")
     if not os.access(above, os.W_OK | os.X_OK):
         raise BundleError(f"cannot make {folder}: no permission to write to {above}")
+
+
+def _decibels(text: str) -> float:
+    """`0.5dB` or `0.5` as a number; anything else is a usage error."""
+    try:
+        value = float(text.lower().removesuffix("db"))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise typer.BadParameter(f"{text!r} is not a loss such as 0.5dB", param_hint="--max-loss")
+    return value
 
 
 def _no_checkpoint(target: str) -> str:

@@ -10,7 +10,7 @@ Keys, in order:
 - `anatomy`: `{"is_unet", "reason", "stages": [{"name", "kind", "level", "units": [path]}]}`
 - `opaque`: `[{"path", "cause"}]`, the modules that tracing could not see into
 - `before`, `after`: totals (below) of the original and of the rewritten network
-- `passes`: one object a pass, in order, and a last one named `calibration` if there was one:
+- `passes`: one object a pass, in order, and one named `calibration`, before the lowerings, if there was one:
     - `name`, `options`
     - `exact`: whether every edit keeps the function that the network computes
     - `edits`: `[{"path", "stage", "before", "after", "parameters", "macs", "fate", "exact", "note", "error"}]`: the
@@ -32,6 +32,11 @@ Keys, in order:
   "psnr_after", "psnr_original", "best_step", "history": [{"step", "seconds", "loss", "psnr"}], "data", "settings"}`;
   PSNR in dB of validation examples against the ground truth or, where `psnr_original` is null, the original's output;
   `best_step` is the step whose weights were kept, 0 where none was better than the start
+- `decisions`: null, or what was decided by measurement on a target: `conditions` (`engine`, `version`, `torch`,
+  `processor`, `threads`, `input`), `layers` (`[{"paths", "layer", "chosen", "reason", "alternatives": [{"name", "ms",
+  "ratio", "interval", "problem", "loss"}]}]`: layers that are alike, the piece of the network around one of them timed
+  with every alternative, the first being the original), `networks` and `limit` (`{"name", "ms", "original_ms", "ratio",
+  "interval", "control"}`: whole networks against the original), `chosen`, `losses`, and all of it in a `sentence`
 
 Totals are `{"parameters", "macs", "stages"}`; a stage is `{"name", "parameters", "macs", "vanilla", "parameters_share",
 "macs_share", "vanilla_share"}`: `vanilla` is the MACs by the paper's estimate, as if every convolution were a vanilla
@@ -45,7 +50,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,7 +70,11 @@ SCHEMA = "mofa-report/1"
 def report(result: Result) -> dict[str, Any]:
     """The whole report; runs the networks on the example input if `result.verify` has not done so yet."""
     program = result.original.program
-    passes = zip_longest(result.roadmap, result.diffs, result.verdicts)  # a calibration is no pass of the roadmap
+    roadmap = iter(result.roadmap)
+    steps = [
+        (None if diff.pass_name == "calibration" else next(roadmap), diff, verdict)
+        for diff, verdict in zip(result.diffs, result.verdicts, strict=True)
+    ]
     document = {
         "schema": SCHEMA,
         "versions": versions(),
@@ -77,8 +85,9 @@ def report(result: Result) -> dict[str, Any]:
         "opaque": [{"path": path, "cause": cause} for path, cause in program.opaque.items()],
         "before": totals_data(result.before),
         "after": totals_data(result.after),
-        "passes": [_pass(*step) for step in passes],
+        "passes": [_pass(*step) for step in steps],
         "recoveries": [recovery.to_data() for recovery in result.recoveries],
+        "decisions": None if result.decisions is None else result.decisions.to_data(),
     }
     plain: dict[str, Any] = plain_data(document)
     return plain

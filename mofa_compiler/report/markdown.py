@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import text
+from . import decided, text
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~])")
 _PATHS_PER_REFUSAL = 8
@@ -21,6 +21,7 @@ def render(report: Mapping[str, Any]) -> str:
         escape(text.shape_of_network(report["anatomy"])),
         *(escape(text.recovered(recovery)) for recovery in report.get("recoveries", ())),
         _opaque(report),
+        _decided(report.get("decisions")),
         _passes(report),
         _table(text.STAGE_HEADER, "lrrr", [(escape(name), *rest) for name, *rest in text.stage_rows(report)]),
         *(_details(index, step) for index, step in enumerate(report["passes"], 1)),
@@ -59,6 +60,15 @@ def _headline(report: Mapping[str, Any]) -> str:
         for label, key in (("Parameters", "parameters"), (f"MACs at {escape(text.shapes(report))}", "macs"))
     ]
     return _table(("", "before", "after", "change"), "lrrr", rows)
+
+
+def _decided(decisions: Mapping[str, Any] | None) -> str:
+    if not decisions:
+        return ""
+    rows = [(_cell(code(name)), _cell(code(was)), escape(new), ms) for name, was, new, ms in decided.rows(decisions)]
+    table = _table(decided.HEADER, "lllr", rows) if rows else ""
+    parts = (escape(decided.headline(decisions)), table, escape(decided.kept(decisions)))
+    return "\n\n".join(filter(None, parts))
 
 
 def _opaque(report: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import text
+from . import decided, text
 
 _NARROWEST = 40
 _GLUE = "\N{NO-BREAK SPACE}"
@@ -25,6 +25,8 @@ def print_report(report: Mapping[str, Any], console: Console, verbose: bool = Fa
     """
     width = max(console.width, _NARROWEST)
     _print_headline(report, console, width)
+    if report.get("decisions"):
+        _print_decisions(report["decisions"], console, width)
     if report["passes"]:
         console.print()
         console.print(_pass_table(report["passes"], width))
@@ -89,6 +91,20 @@ def _print_headline(report: Mapping[str, Any], console: Console, width: int) -> 
     print_lines(console, wrap(text.shape_of_network(report["anatomy"]), width), "dim")
     for part in report["opaque"]:
         print_lines(console, wrap(f"not seen into: {part['path']} ({part['cause']})", width, 0, 4), "yellow")
+
+
+def _print_decisions(decisions: Mapping[str, Any], console: Console, width: int) -> None:
+    console.print()
+    print_lines(console, wrap(decided.headline(decisions), width), "bold")
+    if rows := decided.rows(decisions):
+        table = _table()
+        for header in decided.HEADER:
+            table.add_column(header, overflow="fold", no_wrap=header == "time")
+        for row in rows:
+            table.add_row(*(Text(text.printable(cell)) for cell in row))
+        console.print(table)
+    if sentence := decided.kept(decisions):
+        print_lines(console, wrap(sentence, width), "dim")
 
 
 def _table() -> Table:

@@ -143,10 +143,12 @@ def shapes(report: Mapping[str, Any]) -> str:
 
 
 def options_text(options: Mapping[str, Any]) -> str:
-    """`portion=1/4, kinds=depthwise+dense`."""
-    return ", ".join(
-        f"{key}={'+'.join(map(str, value)) if isinstance(value, list) else value}" for key, value in options.items()
-    )
+    """`portion=1/4, kinds=depthwise+dense`; of layers that are named, only how many names there are."""
+    shown = {key: value for key, value in options.items() if key != "layers"}
+    parts = [f"{key}={'+'.join(map(str, value)) if isinstance(value, list) else value}" for key, value in shown.items()]
+    if "layers" in options:
+        parts.append(f"layers={count(len(options['layers']), 'glob')}")
+    return ", ".join(parts)
 
 
 _ADJUSTED = ("compensated", "calibrated", "reordered")

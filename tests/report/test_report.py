@@ -50,6 +50,7 @@ KEYS: dict[str, set[str]] = {
             "before",
             "after",
             "passes",
+            "decisions",
             "recoveries",
         ),
     },
