@@ -46,4 +46,4 @@ def _convert(wiring: Rewiring, image: fx.Node) -> None:
         laid_out.replace_all_uses_with(image)
         wiring.erase(laid_out)
         return
-    wiring.tell(name, text, f"{text}, channels last", "exact", note="the same values in another order in memory")
+    wiring.tell(name, text, f"{text}, channels last", "exact", error=0.0, note="the same values in another order")

@@ -6,6 +6,7 @@ between cost a pass over memory each and compute nothing that the convolution be
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -134,8 +135,8 @@ def _into_before(wiring: Rewiring, linear: _Linear) -> str | None:
     assert isinstance(start, fx.Node)
     old = wiring.piece(start, linear.node)
     wiring.substitute(linear.node, source)
-    _told(wiring, linear, [path])
-    _put(wiring, path, inherit.scale_outputs(wiring.exactly(path), linear.affine), linear, old, start, [source])
+    new = {path: inherit.scale_outputs(wiring.exactly(path), linear.affine)}
+    _take_up(wiring, linear, new, start, [source], old)
     return None
 
 
@@ -163,38 +164,30 @@ def _into_behind(wiring: Rewiring, linear: _Linear) -> str | None:
     old = wiring.piece(linear.source, *users)
     linear.node.replace_all_uses_with(linear.source)
     wiring.erase(linear.node)
-    _told(wiring, linear, paths)
-    for index, path in enumerate(paths):
-        new = inherit.scale_inputs(wiring.exactly(path), linear.affine)
-        last = index == len(paths) - 1
-        _put(wiring, path, new, linear, old if last else None, linear.source, users)
+    new = {path: inherit.scale_inputs(wiring.exactly(path), linear.affine) for path in paths}
+    _take_up(wiring, linear, new, linear.source, users, old)
     return None
 
 
-def _told(wiring: Rewiring, linear: _Linear, into: list[str]) -> None:
-    """Drop what is folded away, and say so."""
+def _take_up(
+    wiring: Rewiring,
+    linear: _Linear,
+    new: Mapping[str, nn.Module],
+    source: fx.Node,
+    ends: Sequence[fx.Node],
+    old: nn.Module,
+) -> None:
+    """Drop what is folded away, put convolutions in place that do its work, too, and check and tell that."""
     gone = [wiring.release(path) for path in linear.weights]
     if gone and all(gone):
-        wiring.tell(linear.path, linear.text, "", "removed", note=f"folded into {', '.join(into)}")
-
-
-def _put(
-    wiring: Rewiring,
-    path: str,
-    new: nn.Module,
-    linear: _Linear,
-    old: nn.Module | None,
-    source: fx.Node,
-    ends: list[fx.Node],
-) -> None:
-    """Put a convolution with a new weight in place; with `old`, check what stands there by now against it."""
-    before = wiring.describe(path)
-    wiring.put(path, new)
-    error = None
-    if old is not None:
-        error = wiring.check(path, old, wiring.piece(source, *ends), source.meta["val"].shape[1])
+        wiring.tell(linear.path, linear.text, "", "removed", note=f"folded into {', '.join(new)}")
+    before = {path: wiring.describe(path) for path in new}
+    for path, module in new.items():
+        wiring.put(path, module)
+    error = wiring.check(linear.path, old, wiring.piece(source, *ends), source.meta["val"].shape[1])
     note = f"took up {linear.path}" if linear.named else ""
-    wiring.tell(path, before, wiring.describe(path), "compensated", error=error, note=note)
+    for path, was in before.items():
+        wiring.tell(path, was, wiring.describe(path), "compensated", error=error, note=note)
 
 
 # What is linear
