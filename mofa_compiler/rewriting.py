@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from .diff import Diff, Refusal
+from .diff import Diff, Edit, Refusal
 from .network import Network
 from .surgery import Surgery
 from .survey import Layer, signature
@@ -108,6 +108,18 @@ class Pass(ABC):
     def prepare(self, network: Network) -> None:  # noqa: B027 - most passes have nothing to check
         """Refuse a network that this pass makes no sense on, by an error that names the option at fault."""
 
+    def carry_out(self, network: Network) -> tuple[Network, list[Edit], list[Refusal]]:
+        """The network after this pass, what it changed, and what of its kind it left alone."""
+        matches, skips = match(network, self)
+        surgery = Surgery(network, self)
+        for layer, found in matches:
+            surgery.replace(layer, found)
+        return surgery.finish(), surgery.edits, skips
+
+    def looks_at(self, path: str) -> bool:
+        """Whether `layers` names this path."""
+        return any(fnmatchcase(path, pattern) for pattern in self.layers)
+
 
 class Lowering(Pass):
     """An exact rewrite into a form that an engine runs faster; it computes what was there before.
@@ -124,12 +136,8 @@ def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
         RewriteError: the pass built something that does not fit, or is not as exact as it claims.
     """
     pass_.prepare(network)
-    matches, skips = match(network, pass_)
-    surgery = Surgery(network, pass_)
-    for layer, found in matches:
-        surgery.replace(layer, found)
-    after = surgery.finish()
-    return after, Diff(pass_.name, pass_.options, tuple(surgery.edits), tuple(skips), network.totals, after.totals)
+    after, edits, skips = pass_.carry_out(network)
+    return after, Diff(pass_.name, pass_.options, tuple(edits), tuple(skips), network.totals, after.totals)
 
 
 def match(network: Network, pass_: Pass) -> tuple[list[tuple[Layer, Match]], list[Refusal]]:
@@ -148,7 +156,7 @@ def match(network: Network, pass_: Pass) -> tuple[list[tuple[Layer, Match]], lis
 
 def match_layer(layer: Layer, pass_: Pass, network: Network) -> Match | Skip | None:
     """What a pass would do with one layer; None for one that is not its kind, or that its `layers` do not name."""
-    if not any(fnmatchcase(layer.path, pattern) for pattern in pass_.layers):
+    if not pass_.looks_at(layer.path):
         return None
     found = pass_.match(layer, network)
     if isinstance(found, Match) or (found and layer.function):

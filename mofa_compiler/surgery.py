@@ -34,6 +34,8 @@ class Surgery:
         self.modules = dict(program.modules)
         self.ideals = dict(program.ideals)
         self.containers = dict(program.containers)
+        self.tensors = dict(program.tensors)
+        self.transient = set(program.transient)
         self.graph = fx.Graph()
         self.node_of: dict[fx.Node, fx.Node] = {}
         output = self.graph.graph_copy(program.graph, self.node_of)
@@ -90,9 +92,12 @@ class Surgery:
             self.ideals[path] = replacement.stands_for
 
     def finish(self) -> Network:
-        program = self.network.program
         changed = replace(
-            program, graph=self.graph, modules=self.modules, ideals=self.ideals, containers=self.containers
+            self._scope,
+            graph=self.graph,
+            ideals=self.ideals,
+            containers=self.containers,
+            transient=frozenset(self.transient),
         )
         return Network(changed, self.network.anatomy)
 
@@ -107,7 +112,7 @@ class Surgery:
 
     @property
     def _scope(self) -> Program:
-        return replace(self.network.program, modules=self.modules)
+        return replace(self.network.program, modules=self.modules, tensors=self.tensors)
 
     def _put(self, layer: Layer, new: nn.Module, ends: list[tuple[torch.Size, str | None]], last: _Call | None) -> int:
         """Put `new`, and the call that is moved behind it, where the layer stood, at every call; returns its MACs.

@@ -32,7 +32,18 @@ from mofa_compiler import Roadmap, apply, capture
 from mofa_compiler.anatomy import infer
 from mofa_compiler.errors import CaptureError
 from mofa_compiler.network import Network
-from mofa_compiler.passes import DecoupleDownsampling, DecoupleUpsampling, RestoreKernels, SepConvToPConv, WidenPortion
+from mofa_compiler.passes import (
+    ChannelsLast,
+    DecoupleDownsampling,
+    DecoupleUpsampling,
+    LowerGates,
+    LowerLayerNorm,
+    LowerShuffle,
+    MergeLinear,
+    RestoreKernels,
+    SepConvToPConv,
+    WidenPortion,
+)
 from mofa_compiler.registry import available
 from mofa_compiler.rewriting import rewrite
 from mofa_compiler.roadmap import presets
@@ -58,6 +69,7 @@ def _roadmaps() -> dict[str, Roadmap]:
         found[name] = Roadmap([kind()])
         if SepConvToPConv.name in kind.after:
             found[f"{name} behind"] = Roadmap([SepConvToPConv(), kind()])
+    found["lowered"] = Roadmap([LowerLayerNorm(), MergeLinear(), LowerGates(), LowerShuffle(kernel=5), ChannelsLast()])
     found["dropped"] = Roadmap([SepConvToPConv(portion="1/2", pointwise_bias="drop", kinds=("depthwise",))])
     found["restored"] = Roadmap([SepConvToPConv(portion="1/8"), WidenPortion(where="cheap"), RestoreKernels()])
     found["dense"] = Roadmap(

@@ -8,7 +8,9 @@ input, 1, everything else.)
 
 from .cheaper import joint_bias, mixed_first, shrunk
 from .factors import cheap_convolution, depthwise_from_partial, factor_dense
+from .folding import Affine, scale_inputs, scale_outputs
 from .kernels import border, depthwise_like, fill, is_diagonal, like, without_bias, wraps_around
+from .linear import composed, only_outputs, passes_shift, unshuffled
 from .partial import restore_kernels, restored_kernels, separable_from_depthwise, widen
 from .prior import convolve_taps, period, projection, single_taps
 from .upsampling import (
@@ -23,7 +25,14 @@ from .upsampling import (
 )
 
 __all__ = [
+    "Affine",
+    "composed",
     "joint_bias",
+    "only_outputs",
+    "passes_shift",
+    "scale_inputs",
+    "unshuffled",
+    "scale_outputs",
     "mixed_first",
     "shrunk",
     "Enlarged",

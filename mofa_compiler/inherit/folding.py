@@ -95,10 +95,15 @@ def scale_inputs(module: nn.Module, owed: Affine) -> nn.Module:
     new = copy.deepcopy(module)
     if isinstance(new, _BatchNorm):
         return _scale_batch_norm(new, owed)
-    assert isinstance(new, nn.Conv2d)
+    assert isinstance(new, (nn.Conv2d, nn.ConvTranspose2d))
     weight = new.weight.detach().double()
-    shift = weight.sum((2, 3)) @ owed.shift
-    fill(new.weight, weight * owed.scale.view(1, -1, 1, 1))
+    if isinstance(new, nn.ConvTranspose2d):  # what it adds differs by pixel: no bias can take up a shift
+        assert not owed.shift.any()
+        fill(new.weight, weight * owed.scale.view(-1, 1, 1, 1))
+        return new
+    blocks = weight.view(new.groups, -1, *weight.shape[1:])
+    shift = (blocks.sum((3, 4)) @ owed.shift.view(new.groups, -1, 1)).flatten()
+    fill(new.weight, (blocks * owed.scale.view(new.groups, 1, -1, 1, 1)).view_as(weight))
     add_bias(new, shift)
     return new
 
@@ -107,8 +112,12 @@ def scale_outputs(module: nn.Module, owed: Affine) -> nn.Module:
     """A copy of a convolution with owed.scale * y + owed.shift for output y."""
     new = copy.deepcopy(module)
     assert isinstance(new, (nn.Conv2d, nn.ConvTranspose2d))
-    shape = (1, -1, 1, 1) if isinstance(new, nn.ConvTranspose2d) else (-1, 1, 1, 1)
-    fill(new.weight, new.weight.detach().double() * owed.scale.view(shape))
+    weight = new.weight.detach().double()
+    if isinstance(new, nn.ConvTranspose2d):  # its weight is (inputs, outputs of one group, kernel)
+        blocks = weight.view(new.groups, -1, *weight.shape[1:]) * owed.scale.view(new.groups, 1, -1, 1, 1)
+        fill(new.weight, blocks.view_as(weight))
+    else:
+        fill(new.weight, weight * owed.scale.view(-1, 1, 1, 1))
     if new.bias is not None:
         fill(new.bias, new.bias.detach().double() * owed.scale)
     add_bias(new, owed.shift)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from ..cost import function_name
 from ..layers import PartialConv2d
 from ..program import Program
+from ..tracing.proxies import IN_PLACE
 from .layer import Site, Step
 
 if TYPE_CHECKING:
@@ -89,11 +90,11 @@ class Neighbours:
     def _chain(self, node: fx.Node, *, forward: bool) -> Iterator[Step]:
         """The steps that follow a call, or lead to it, as long as nothing else reads in between."""
         while True:
-            following: Any = next(iter(_readers(node)), None) if forward else next(iter(node.args), None)
+            following: Any = next(iter(readers(node)), None) if forward else next(iter(node.args), None)
             if not isinstance(following, fx.Node):
                 return
             first, second = (node, following) if forward else (following, node)
-            if _readers(first) != [second] or not second.args or second.args[0] is not first:
+            if readers(first) != [second] or not second.args or second.args[0] is not first:
                 return
             node = following
             step = replace(self._step(node), measured=len(first.users) > 1)
@@ -102,9 +103,7 @@ class Neighbours:
                 return
 
     def _kind(self, node: fx.Node) -> str:
-        return (
-            _module_kind(self.program.modules[str(node.target)]) if node.op == "call_module" else _function_kind(node)
-        )
+        return kind_of(node, self.program.modules)
 
     def _step(self, node: fx.Node) -> Step:
         path = str(node.target) if node.op == "call_module" else None
@@ -133,13 +132,27 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
-def _readers(node: fx.Node) -> list[fx.Node]:
+def readers(node: fx.Node) -> list[fx.Node]:
     """The users of a node that read its values; `x.shape`, and guards on it, do not."""
     return [user for user in node.users if user.op == "output" or user.target is operator.setitem or _is_tensor(user)]
 
 
 def _is_tensor(node: fx.Node) -> bool:
     return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(node.meta.get("val")))
+
+
+def kind_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
+    """What a node does, as `Step.kind` says it."""
+    return _module_kind(modules[str(node.target)]) if node.op == "call_module" else _function_kind(node)
+
+
+def writes_in_place(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether a node changes its first argument."""
+    if node.op == "call_module":
+        return bool(getattr(modules[str(node.target)], "inplace", False))
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    in_place = (name.endswith("_") and not name.endswith("__")) or node.kwargs.get("inplace") is True
+    return in_place or node.target in IN_PLACE
 
 
 def _function_kind(node: fx.Node) -> str:

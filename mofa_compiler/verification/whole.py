@@ -27,7 +27,7 @@ _SAMPLES = 65536
 
 def claims_exact(diff: Diff) -> bool:
     """Whether every layer that a pass put in place is said to compute what the old one did, neighbours adjusted."""
-    put = [edit for edit in diff.rewritten if edit.fate != "removed"]
+    put = [edit for edit in diff.edits if edit.fate != "removed" and (edit.exact or edit in diff.rewritten)]
     return bool(put) and all(edit.exact for edit in put)
 
 
