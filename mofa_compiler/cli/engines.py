@@ -14,7 +14,7 @@ def engines(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: options.Debug = False,
 ) -> None:
-    """List the engines that run networks, and what installs those that are missing.
+    """List the engines, and what installs those that are missing.
 
     \b
     mofa engines

@@ -99,16 +99,21 @@ def _print_layers(result: Mapping[str, Any], engine: str, console: Console) -> N
         return
     total = sum(entry["ms"] for entry in result["layers"]) or 1.0
     print_lines(console, wrap(f"Layers of {result['name']}, the slowest first", console.width), "bold")
+    shown = result["layers"][:_SLOWEST]
+    names = ["(not known)" if entry["layer"] is None else text.printable(entry["layer"]) for entry in shown]
+    room = max(console.width, 60) - 18  # of the columns of numbers
+    widest = min(max(map(len, names)), room // 2)
     table = _table()
     table.add_column("layer", no_wrap=True)
     for header in ("ms", "share"):
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("operators", no_wrap=True, overflow="ellipsis")
-    for entry in result["layers"][:_SLOWEST]:
+    table.add_column("operators", no_wrap=True)
+    for name, entry in zip(names, shown, strict=True):
         kinds = ", ".join(dict.fromkeys(operator["kind"] for operator in entry["operators"]))
-        name = "(not known)" if entry["layer"] is None else entry["layer"]
-        shown = Text(text.printable(elide(name, max(16, console.width // 2 - 4))))
-        table.add_row(shown, f"{entry['ms']:.3f}", f"{100 * entry['ms'] / total:.1f} %", Text(kinds))
+        if len(kinds) > room - widest - 4:
+            kinds = f"{kinds[: room - widest - 5]}…"
+        share = f"{100 * entry['ms'] / total:.1f} %"
+        table.add_row(Text(elide(name, widest)), f"{entry['ms']:.3f}", share, Text(kinds))
     console.print(table)
     if (left := len(result["layers"]) - _SLOWEST) > 0:
         print_lines(console, [f"and {left} more"], "dim")

@@ -165,6 +165,32 @@ def test_the_table_fits(width: int) -> None:
     assert "(not known) 1.000 25.0 % Pad" in text
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_layers_keep_their_times_however_long_their_names_are(width: int) -> None:
+    kinds = (
+        "mean.out",
+        "Subtract",
+        "Square",
+        "Add",
+        "Square Root",
+        "Divide",
+        "Multiply",
+        "Transpose",
+        "Static Reshape",
+    )
+    operators = [{"name": kind, "kind": kind, "ms": 13.7} for kind in kinds]
+    layers = [
+        {"layer": f"decoder.stages.{index}.blocks.0.conv2.depthwise.weighted", "ms": 123.3, "operators": operators}
+        for index in range(22)
+    ]
+    lines = printed(measured(layers=layers), width).splitlines()
+    assert max(map(len, lines)) <= width
+    rows = [line for line in lines if line.startswith("decoder")]
+    assert len(rows) == 20
+    assert all(line.split()[1:5] == ["123.300", "4.5", "%", "mean.out,"] for line in rows)
+    assert lines[-1].strip() == "and 2 more"
+
+
 def test_what_an_engine_cannot_tell_is_said() -> None:
     shown = " ".join(printed(measured(layers=None, peak_mib=None), 120).split())
     assert "xnnpack does not tell what the layers of a-folder" in shown

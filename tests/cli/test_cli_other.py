@@ -317,7 +317,19 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["rewrite"], ["recover"], ["verify"], ["analyze"], ["capture"], ["passes"], ["roadmaps"]]
+    "command",
+    [
+        [],
+        ["rewrite"],
+        ["recover"],
+        ["verify"],
+        ["analyze"],
+        ["capture"],
+        ["measure"],
+        ["engines"],
+        ["passes"],
+        ["roadmaps"],
+    ],
 )
 def test_help_has_examples_and_exit_codes(command: list[str]) -> None:
     result = mofa(*command, "--help")
