@@ -18,6 +18,9 @@ OFFERED = ("pointwise-first", "shrink-kernels")
 FORMS = "lower-pconv"
 """The pass that gives partial convolutions the form that an engine runs best"""
 
+ORDER = ("lower-layer-norm", "merge-linear", "lower-gates", "lower-shuffle", "channels-last")
+"""In which exact passes are tried: what merging and gates need comes first, the layout of everything last"""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -81,10 +84,9 @@ def lowerings(roadmap: Roadmap) -> list[Pass]:
     """Exact passes that are tried on the whole network, one after the other: the roadmap's, then all others."""
     own: list[Pass] = [pass_ for pass_ in roadmap if isinstance(pass_, Lowering) and pass_.name != FORMS]
     names = {pass_.name for pass_ in own}
-    others = [
-        kind() for name, kind in available().items() if issubclass(kind, Lowering) and name not in {*names, FORMS}
-    ]
-    return own + others
+    known = sorted(available(), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    kinds = [available()[name] for name in known if name not in {*names, FORMS}]
+    return own + [kind() for kind in kinds if issubclass(kind, Lowering)]
 
 
 def merged(chosen: Mapping[Candidate, Iterable[str]], roadmap: Roadmap) -> list[Pass]:
