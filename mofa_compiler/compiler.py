@@ -217,7 +217,7 @@ def apply(
         networks.append(after)
         diffs.append(diff)
     calibrated = None
-    if settings is not None:
+    if settings is not None and passes:  # without a pass there is nothing to fit
         from .calibration import calibrate
 
         calibrated = calibrate(settings, networks, lambda other: [n for n, _ in _passes(other, passes)], tell)

@@ -70,7 +70,7 @@ class Comparison:
     @property
     def is_faster(self) -> bool:
         """Whether it is faster than the original beyond the noise."""
-        return self.interval[1] < min(1.0, self.control[0] if self.control[0] > 0.9 else 1.0)
+        return self.interval[1] < min(1.0, self.control[0])
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,14 @@ class Decisions:
         return next((one for one in self.networks if one.name == self.chosen), None)
 
     @property
+    def closed(self) -> float | None:
+        """How much of the way from the original to the limit was gone; None beyond it, or where there is no way."""
+        final, limit = self.final, self.limit
+        if final is None or limit is None or not limit.is_faster or final.ratio < limit.ratio:
+            return None
+        return (1 - final.ratio) / (1 - limit.ratio)
+
+    @property
     def sentence(self) -> str:
         """What came of it, in one line."""
         final = self.final
@@ -100,10 +108,11 @@ class Decisions:
             return f"no rewrite is faster than the original on {self.conditions}: it was left as it is"
         low, high = final.interval
         text = f"{final.ratio:.2f} of the original's time ({low:.2f} to {high:.2f}) on {self.conditions}"
-        if self.limit is not None and self.limit.ratio < 1:
-            closed = (1 - final.ratio) / (1 - self.limit.ratio)
-            text += f"; without stride-1 depthwise convolutions {self.limit.ratio:.2f}: {closed:.0%} of the gap closed"
-        return text
+        if self.limit is None:
+            return text
+        text += f"; the original without its stride-1 depthwise convolutions: {self.limit.ratio:.2f}"
+        closed = self.closed
+        return text if closed is None else f"{text}, {closed:.0%} of the way to it"
 
     def to_data(self) -> dict[str, Any]:
         """Plain data."""

@@ -20,6 +20,9 @@ from .target import Conditions, Target
 PIECE_SECONDS, PIECE_TOLERANCE = 0.4, 0.02
 """Time for each alternative of a piece, and the precision at which that is enough"""
 
+NOISY = 0.2
+"""A ratio's interval as wide as this says too little to be remembered"""
+
 WHOLE_SECONDS, WHOLE_TOLERANCE = 8.0, 0.01
 
 
@@ -65,7 +68,9 @@ class Trials:
             )
             alternatives |= dict(zip(compiled, _alternatives(list(compiled), run), strict=True))
         ordered = [alternatives.get(name, Alternative(name, problem="not compiled")) for name in found]
-        self._remember(key, {"alternatives": [_plain(one) for one in ordered]})
+        widths = [one.interval[1] - one.interval[0] for one in ordered if one.interval is not None]
+        if all(width < NOISY for width in widths):
+            self._remember(key, {"alternatives": [_plain(one) for one in ordered]})
         return ordered
 
     def networks(self, networks: Mapping[str, Network], inputs: Sequence[Tensor]) -> list[Comparison]:
@@ -101,7 +106,8 @@ class Trials:
             for index, name in enumerate(compiled)
             if index
         ]
-        self._remember(key, {"comparisons": [vars(one) for one in found]})
+        if all(one.interval[1] - one.interval[0] < NOISY for one in found):
+            self._remember(key, {"comparisons": [vars(one) for one in found]})
         return found
 
     def _compiled(self, network: Network, inputs: Sequence[Tensor]) -> Compiled:
