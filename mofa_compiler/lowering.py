@@ -48,6 +48,8 @@ class GraphLowering(Lowering):
     def carry_out(self, network: Network) -> tuple[Network, list[Edit], list[Refusal]]:
         wiring = Rewiring(network, self)
         self.rewire(wiring)
+        if untold := wiring.untold:
+            raise RewriteError(f"{self.name}: no edit tells of what changed in {', '.join(untold)}: a bug in this pass")
         return wiring.finish(), wiring.edits, list(wiring.refusals.values())
 
 
@@ -62,7 +64,9 @@ class Rewiring(Surgery):
         super().__init__(network, pass_)
         self.refusals: dict[str, Refusal] = {}
         self._unrounded: dict[str, Any] = {}
-        self._parameters = self._macs = 0  # changes since the last edit was written
+        self._parameters: Counter[str] = Counter()  # changes that no edit tells of yet, by path
+        self._macs: Counter[str] = Counter()
+        self._part_of: dict[str, str] = {}
         self._stack: dict[str, Any] = {}
         distinct = {id(module): module for module in self.modules.values()}.values()
         held = [parameter for module in distinct for parameter in module.parameters()]
@@ -178,9 +182,13 @@ class Rewiring(Surgery):
     def _made(self, node: fx.Node, inner: Mapping[str, Any] | None = None) -> fx.Node:
         node.meta = {"nn_module_stack": {**self._stack, **(inner or {})}, "origin": None}
         self.revalue(node)
-        if node.op != "get_attr":
-            self._macs += node_macs(node, self._scope)
+        self._count_macs(node, 1)
         return node
+
+    def _count_macs(self, node: fx.Node, sign: int) -> None:
+        if node.op != "get_attr":
+            path = self._part_of.get(str(node.target), str(node.target)) if node.op == "call_module" else ""
+            self._macs[path] += sign * node_macs(node, self._scope)
 
     def revalue(self, node: fx.Node) -> None:
         """Compute the recorded value of a node anew."""
@@ -188,20 +196,6 @@ class Rewiring(Surgery):
             node.meta["val"] = evaluate(node, self._scope)
         except RuntimeError as error:
             raise RewriteError(f"{self.pass_.name}: {node.target} does not fit: {error}") from error
-
-    def revalue_all(self) -> fx.Node | None:
-        """Compute all recorded values anew; or return the first node that cannot read what then comes to it."""
-        before = {node: node.meta["val"] for node in self.nodes if node.op != "output"}
-        for node in self.nodes:
-            if node.op in ("placeholder", "output"):
-                continue
-            try:
-                node.meta["val"] = evaluate(node, self._scope)
-            except RuntimeError:
-                for known, value in before.items():
-                    known.meta["val"] = value
-                return node
-        return None
 
     def substitute(self, old: fx.Node, new: fx.Node) -> None:
         """Let everything read `new`, which computes the same, instead of `old`; `old` goes, if it is no part of it."""
@@ -216,7 +210,7 @@ class Rewiring(Surgery):
             node = pending.pop()
             if node.users or node.op in ("placeholder", "output") or node._erased:
                 continue
-            self._macs -= node_macs(node, self._scope) if node.op != "get_attr" else 0
+            self._count_macs(node, -1)
             counts = self.calls if node.op == "call_module" else self._reads
             counts[str(node.target)] -= 1
             pending += node.all_input_nodes
@@ -225,10 +219,10 @@ class Rewiring(Surgery):
     @contextmanager
     def changing(self, node: fx.Node) -> Iterator[None]:
         """Count the MACs of a node, whose module or arguments are changed, anew."""
-        self._macs -= node_macs(node, self._scope)
+        self._count_macs(node, -1)
         yield
         self.revalue(node)
-        self._macs += node_macs(node, self._scope)
+        self._count_macs(node, 1)
 
     def put(self, path: str, module: nn.Module) -> None:
         """Put a module, given in float64, at a path; it takes mode, precision and frozenness from what stood there."""
@@ -241,6 +235,7 @@ class Rewiring(Surgery):
             self.containers[alias] = nn.ModuleList
         for index, (name, part) in enumerate(zip(names, parts, strict=True)):
             self.aliases[name] = [f"{alias}.{index}" for alias in self.aliases[path]]
+            self._part_of[name] = path
             self._put_like(name, part, self.modules[path])
         return names
 
@@ -249,7 +244,8 @@ class Rewiring(Surgery):
         new = copy.deepcopy(module).to(like.device, like.dtype).train(old.training)
         if not any(parameter.requires_grad for parameter in old.parameters()):
             new.requires_grad_(False)
-        self._parameters += _count(new) - (_count(self.modules[path]) if path in self.modules else 0)
+        account = self._part_of.get(path, path)
+        self._parameters[account] += _count(new) - (_count(self.modules[path]) if path in self.modules else 0)
         self._unrounded[path] = module.to(like.device)
         self.modules.update(dict.fromkeys(self.aliases[path], new))
         self.ideals.pop(path, None)
@@ -264,12 +260,12 @@ class Rewiring(Surgery):
     def drop(self, path: str) -> None:
         """Take away a module, parameter or buffer."""
         if path in self.modules:
-            self._parameters -= _count(self.modules[path])
+            self._parameters[path] -= _count(self.modules[path])
             for alias in self.aliases[path]:
                 del self.modules[alias]
             self.ideals.pop(path, None)
         elif isinstance(self.tensors.pop(path), nn.Parameter):
-            self._parameters -= self.network.program.tensors[path].numel()
+            self._parameters[path] -= self.network.program.tensors[path].numel()
         self.transient.discard(path)
         self._unrounded.pop(path, None)
 
@@ -277,12 +273,12 @@ class Rewiring(Surgery):
         """Put a parameter at a path, or something `fixed` that is in no state_dict and never trained."""
         old = self.tensors.get(path)
         if isinstance(old, nn.Parameter):
-            self._parameters -= old.numel()
+            self._parameters[""] -= old.numel()
         self.tensors[path] = tensor
         if fixed:
             self.transient.add(path)
         else:
-            self._parameters += tensor.numel()
+            self._parameters[""] += tensor.numel()
 
     # Checking and telling
 
@@ -329,17 +325,21 @@ class Rewiring(Surgery):
     def tell(
         self, path: str, before: str, after: str, fate: str, *, error: float | None = None, note: str = ""
     ) -> None:
-        """Write the edit of a path, with all parameters and MACs that changed since the last one was written."""
+        """Write the edit of a path, with the parameters and MACs that changed there, or in no layer, since the last."""
         stage = self.network.anatomy.stage_of(path)
         exact = fate != "removed"
-        edit = Edit(path, stage.name if stage else None, before, after, self._parameters, self._macs, fate, exact)
-        edit = replace(edit, note=note, error=error)
-        self._parameters = self._macs = 0
+        parameters, macs = (counts.pop(path, 0) + counts.pop("", 0) for counts in (self._parameters, self._macs))
+        edit = Edit(path, stage.name if stage else None, before, after, parameters, macs, fate, exact, note, error)
         for index, told in enumerate(self.edits):
             if told.path == path:
                 self.edits[index] = _together(told, edit)
                 return
         self.edits.append(edit)
+
+    @property
+    def untold(self) -> list[str]:
+        """Paths with changes that no edit tells of."""
+        return [path for counts in (self._parameters, self._macs) for path, count in counts.items() if count]
 
     def describe(self, path: str) -> str:
         """The module at a path in one short line."""

@@ -6,14 +6,18 @@ the whole network. Engines that lay memory out themselves do not care.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import copy
+import inspect
+from typing import Any, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
 from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mofa_compiler.lowering import GraphLowering, Rewiring, is_image
 from mofa_compiler.options import FROZEN
+from mofa_compiler.program import Program
 from mofa_compiler.tracing.naming import describe
 
 
@@ -28,22 +32,53 @@ class ChannelsLast(GraphLowering):
     after: ClassVar[tuple[str, ...]] = ("lower-layer-norm", "merge-linear", "lower-gates", "lower-shuffle")
 
     def rewire(self, wiring: Rewiring) -> None:
-        for node in wiring.nodes:
-            if node.op == "placeholder" and is_image(node) and self.looks_at(str(node.target)):
-                _convert(wiring, node)
+        images = [node for node in wiring.nodes if node.op == "placeholder" and is_image(node)]
+        wanted = [node for node in images if self.looks_at(str(node.target)) and node.users and not _is_laid_out(node)]
+        first = next(node for node in wiring.nodes if node.op != "placeholder")
+        converted = []
+        for image in wanted:
+            with wiring.at(first):
+                converted.append(wiring.method("contiguous", image, memory_format=torch.channels_last))
+            image.replace_all_uses_with(converted[-1], delete_user_cb=lambda user: user not in converted)
+        stuck = _stuck(wiring.finish().program) if wanted else ""
+        for image, laid_out in zip(wanted, converted, strict=True):
+            name, text = str(image.target), f"Tensor({', '.join(map(str, image.meta['val'].shape))})"
+            if stuck:
+                wiring.refuse(name, text, f"{stuck} cannot read what comes to it then")
+                laid_out.replace_all_uses_with(image)
+                wiring.erase(laid_out)
+                continue
+            note = "the same values in another order"
+            wiring.tell(name, text, f"{text}, channels last", "exact", error=0.0, note=note)
 
 
-def _convert(wiring: Rewiring, image: fx.Node) -> None:
-    name, users = str(image.target), list(image.users)
-    text = f"Tensor({', '.join(map(str, image.meta['val'].shape))})"
-    if not users or any(user.kwargs.get("memory_format") is torch.channels_last for user in users):
-        return
-    with wiring.at(next(node for node in wiring.nodes if node.op != "placeholder")):
-        laid_out = wiring.method("contiguous", image, memory_format=torch.channels_last)
-    image.replace_all_uses_with(laid_out, delete_user_cb=lambda user: user is not laid_out)
-    if (stuck := wiring.revalue_all()) is not None:
-        wiring.refuse(name, text, f"{describe(stuck)} cannot read what comes to it then")
-        laid_out.replace_all_uses_with(image)
-        wiring.erase(laid_out)
-        return
-    wiring.tell(name, text, f"{text}, channels last", "exact", error=0.0, note="the same values in another order")
+def _is_laid_out(image: fx.Node) -> bool:
+    return any(user.kwargs.get("memory_format") is torch.channels_last for user in image.users)
+
+
+def _stuck(program: Program) -> str:
+    """The first thing that cannot be computed, in words: a view, say, that asks for another order in memory."""
+    run = _Followed(copy.deepcopy(program.graph_module).eval())
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        example = program.call.example(device=program.device)
+        bound = inspect.signature(program.graph_module.forward).bind(*example.args, **example.kwargs)
+        bound.apply_defaults()
+        try:
+            run.run(*bound.arguments.values())
+        except Exception:  # whatever the network raises
+            return describe(run.node)
+    return ""
+
+
+class _Followed(fx.Interpreter):
+    """Remembers the node that it runs."""
+
+    node: fx.Node
+
+    def __init__(self, module: fx.GraphModule):
+        super().__init__(module)
+        self.extra_traceback = False
+
+    def run_node(self, node: fx.Node) -> Any:
+        self.node = node
+        return super().run_node(node)

@@ -23,6 +23,7 @@ from mofa_compiler.lowering import GraphLowering, Rewiring, is_image
 from mofa_compiler.options import FROZEN
 from mofa_compiler.survey import kind_of, readers
 from mofa_compiler.tracing.naming import path_of
+from mofa_compiler.tracing.proxies import GUARDS
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -88,6 +89,9 @@ def _cut(wiring: Rewiring, chain: Sequence[fx.Node], ends: Sequence[_End]) -> No
                 values = [wiring.again(node, value) for value in values]
     born = dict(zip(parts, values, strict=True))
     new = [_end(wiring, end, born) for end in ends]
+    for split in {end.node.args[0] for end in ends}:
+        assert isinstance(split, fx.Node)  # how many parts it gives is settled now
+        wiring.erase(*(user for user in split.users if user.target in GUARDS))
     for end, value in zip(ends, new, strict=True):
         wiring.substitute(end.node, value)
     error = wiring.check(next(iter(cut)), old, wiring.piece(source, *new), source.meta["val"].shape[1])
@@ -176,7 +180,8 @@ def _pieces(node: fx.Node) -> Iterator[_End]:
     if function_name(node) not in ("chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split"):
         return
     picks = [user for user in node.users if user.target is operator.getitem and isinstance(user.args[1], int)]
-    if _dimension(node, 2) != 1 or len(picks) != len(node.users):
+    guards = [user for user in node.users if user.target in GUARDS]
+    if _dimension(node, 2) != 1 or len(picks) + len(guards) != len(node.users):
         return
     sizes = [part.shape[1] for part in node.meta["val"]]
     ends = list(itertools.accumulate(sizes))

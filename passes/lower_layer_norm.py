@@ -12,6 +12,7 @@ import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -50,8 +51,10 @@ class LowerLayerNorm(GraphLowering):
                 wiring.refuse(norm.path, norm.text, reason)
         taken = [norm for norm in found if norm.path not in wiring.refusals]
         pieces = [wiring.piece(norm.source, norm.end) for norm in taken]  # before any weight changes its shape
+        instead: dict[fx.Node, fx.Node] = {}  # a norm may read another one
         for norm, old in zip(taken, pieces, strict=True):
-            _lower(wiring, norm, old)
+            source = instead.get(norm.source, norm.source)
+            instead[norm.end] = _lower(wiring, replace(norm, source=source), old)
 
 
 @plain_dataclass(frozen=True)
@@ -105,7 +108,8 @@ def _shared(wiring: Rewiring, norm: _Norm, ends: set[fx.Node]) -> str:
     return ""
 
 
-def _lower(wiring: Rewiring, norm: _Norm, old: nn.Module) -> None:
+def _lower(wiring: Rewiring, norm: _Norm, old: nn.Module) -> fx.Node:
+    """Put a norm's new form in its place; returns the node that has its value."""
     channels = norm.channels
     held = norm.weight or norm.bias
     owner = held.rpartition(".")[0] if held else norm.path
@@ -138,6 +142,7 @@ def _lower(wiring: Rewiring, norm: _Norm, old: nn.Module) -> None:
     error = wiring.check(norm.path, old, wiring.piece(norm.source, new), channels)
     after = f"{norm.text}, means by Conv2d({channels}→1, k1)"
     wiring.tell(norm.path, norm.text, after, "exact", error=error, note=norm.note)
+    return new
 
 
 def _reshape(wiring: Rewiring, path: str) -> None:

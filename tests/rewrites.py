@@ -97,3 +97,38 @@ def chain(*layers: nn.Module, channels: int = 8) -> nn.Sequential:
     last = next((m for m in reversed(layers) if hasattr(m, "out_channels")), None)
     end = last.out_channels if last is not None else channels
     return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), *layers, nn.Conv2d(end, channels, 3, padding=1))
+
+
+def assert_lowers(
+    pass_: Pass,
+    model: nn.Module,
+    after: Mapping[str, str | None],
+    skips: Mapping[str, str] | None = None,
+    shape: tuple[int, ...] = (1, 8, 12, 10),
+) -> tuple[Network, Diff]:
+    """`assert_rewrites`, in float64 and with random weights, and the outputs are the same at two sizes."""
+    model = scattered(model).double()
+    rewritten, diff = assert_rewrites(pass_, model, after, {} if skips is None else skips, shape)
+    assert all(edit.error is not None and edit.error < 1e-9 for edit in diff.edits if edit.fate != "removed")
+    assert_same_outputs(model, rewritten, shape)
+    return rewritten, diff
+
+
+def assert_same_outputs(model: nn.Module, rewritten: Network, shape: tuple[int, ...]) -> None:
+    """Outputs agree in float64 at this shape and at a larger, odd one."""
+    for size in (shape, (2, shape[1], shape[2] + 5, shape[3] + 3)):
+        x = torch.randn(size, dtype=torch.float64)
+        with torch.no_grad():
+            expected = model.eval()(x.clone())
+        got = output(rewritten, x)
+        assert got.shape == expected.shape
+        assert (got - expected).abs().max() <= 1e-9 * expected.abs().max()
+
+
+def scattered(model: nn.Module) -> nn.Module:
+    """The model with weights and running statistics that are neither zero nor one, in eval mode."""
+    with torch.no_grad():
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if tensor.is_floating_point():
+                tensor.uniform_(0.5, 1.5) if "var" in name else tensor.copy_(torch.randn_like(tensor) / 3 + 0.1)
+    return model.eval()
