@@ -1,4 +1,4 @@
-"""The command line: `mofa rewrite`, `recover`, `verify`, `analyze`, `capture`, `passes` and `roadmaps`.
+"""The command line: `mofa rewrite`, `recover`, `verify`, `export`, `analyze`, `capture`, `passes` and `roadmaps`.
 
 Commands import what needs torch when they run, so that help and errors in the arguments come at once.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import analyze, capture, passes, recover, rewrite, roadmaps, verify
+from . import analyze, capture, export, passes, recover, rewrite, roadmaps, verify
 from .errors import Group
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("rewrite", no_args_is_help=True)(rewrite.rewrite)
 app.command("recover", no_args_is_help=True)(recover.recover)
 app.command("verify", no_args_is_help=True)(verify.verify)
+app.command("export", no_args_is_help=True)(export.export)
 app.command("analyze", no_args_is_help=True)(analyze.analyze)
 app.command("capture", no_args_is_help=True)(capture.capture)
 app.command("passes")(passes.passes)
@@ -53,6 +54,7 @@ def root(
     mofa recover net-mofa --original arch.py:Net --checkpoint net.pth \\
         --data photos --degrade gaussian:25
     mofa verify net-mofa --original arch.py:Net --checkpoint net.pth
+    mofa export net-mofa --to onnx --dynamic
 
     \b
     Exit codes:
