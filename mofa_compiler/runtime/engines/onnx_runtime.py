@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import io
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -11,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...errors import EngineError, one_line
+from ...export.onnx import to_onnx
 from ..engine import Compiled, Engine
 
 
@@ -48,21 +46,3 @@ class OnnxRuntime(Engine):
     def compile(self, module: nn.Module, inputs: Sequence[Tensor], threads: int = 1) -> Compiled:
         model = to_onnx(module, inputs)
         return _Session(model, inputs, threads)
-
-
-def to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-    """A network as ONNX, for inputs of these shapes.
-
-    Raises:
-        EngineError: the exporter does not take it.
-    """
-    buffer = io.BytesIO()
-    try:
-        program = torch.onnx.export(
-            copy.deepcopy(module).eval(), tuple(inputs), dynamo=True, verbose=False, external_data=False
-        )
-        assert program is not None
-        program.save(buffer)
-    except Exception as error:
-        raise EngineError(f"{type(module).__name__} cannot be exported to ONNX: {one_line(error)}") from error
-    return buffer.getvalue()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from ...errors import EngineError, one_line
+from ...export.executorch import to_executorch
 from ..engine import Compiled, Engine
 
 
@@ -52,20 +50,3 @@ class Xnnpack(Engine):
             portable_lib._unsafe_reset_threadpool(threads)
         with super().running(threads):
             yield
-
-
-def to_executorch(module: nn.Module, inputs: Sequence[Tensor], **options: Any) -> bytes:
-    """A network as a .pte file, for inputs of these shapes.
-
-    Raises:
-        EngineError: torch.export or ExecuTorch does not take it.
-    """
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-
-    try:
-        exported = torch.export.export(copy.deepcopy(module).eval(), tuple(inputs), strict=False)
-        edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-        return bytes(edge.to_executorch().buffer)
-    except Exception as error:
-        raise EngineError(f"{type(module).__name__} cannot be lowered to ExecuTorch: {one_line(error)}") from error
