@@ -66,6 +66,10 @@ class EngineError(MofaError):
     """An engine is unknown or not installed, or does not take a network."""
 
 
+class ExportError(MofaError):
+    """A network cannot be written in a file format, or the file does not compute what the network does."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the closest of `known`, or the whole list where nothing comes close."""
     known = sorted(known)

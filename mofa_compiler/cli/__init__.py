@@ -1,4 +1,4 @@
-"""The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `analyze`, `capture` and what lists things.
+"""The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `export`, `analyze`, `capture` and lists.
 
 Commands import what needs torch when they run, so that help and errors in the arguments come at once.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import analyze, capture, engines, measure, passes, recover, rewrite, roadmaps, verify
+from . import analyze, capture, engines, export, measure, passes, recover, rewrite, roadmaps, verify
 from .errors import Group
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("rewrite", no_args_is_help=True)(rewrite.rewrite)
 app.command("recover", no_args_is_help=True)(recover.recover)
 app.command("verify", no_args_is_help=True)(verify.verify)
+app.command("export", no_args_is_help=True)(export.export)
 app.command("analyze", no_args_is_help=True)(analyze.analyze)
 app.command("capture", no_args_is_help=True)(capture.capture)
 app.command("measure", no_args_is_help=True)(measure.measure)
@@ -56,6 +57,7 @@ def root(
         --data photos --degrade gaussian:25
     mofa verify net-mofa --original arch.py:Net --checkpoint net.pth
     mofa measure arch.py:Net net-mofa --engine onnxruntime
+    mofa export net-mofa --to onnx --dynamic
 
     \b
     Exit codes:

@@ -7,8 +7,10 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from ...export.onnx import converted
+from ...export.tracing import trace
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _DECORATIONS = ("_nchwc", "/WithoutBiases")
@@ -18,9 +20,7 @@ _FUSED = ("Add", "Mul", "Sub", "Div", "Relu", "Clip", "Sigmoid", "LeakyRelu", "P
 
 def to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
     """A network as ONNX, for inputs of these shapes."""
-    program = torch.onnx.export(module, tuple(inputs), dynamo=True, verbose=False, external_data=False)
-    assert program is not None
-    return bytes(program.model_proto.SerializeToString())
+    return converted(trace(module, tuple(inputs)))
 
 
 class Origins:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ...export.executorch import lowered
+from ...export.tracing import trace
 from ..engine import PROFILED_RUNS, Compiled, Engine, Operator
 from ..quiet import quiet
 
@@ -63,10 +65,10 @@ class _Method(Compiled):
 
         with quiet(), tempfile.TemporaryDirectory() as folder, Xnnpack().running(self._threads):
             with torch.inference_mode(False):
-                lowered = _lower(self._module, self._inputs, generate_etrecord=True)
+                program_again = _lower(self._module, self._inputs, generate_etrecord=True)
             record, dump = Path(folder, "record.bin"), Path(folder, "dump.etdp")
-            lowered.get_etrecord().save(str(record))
-            program = Runtime.get().load_program(bytes(lowered.buffer), enable_etdump=True)
+            program_again.get_etrecord().save(str(record))
+            program = Runtime.get().load_program(bytes(program_again.buffer), enable_etdump=True)
             method = program.load_method("forward")
             for _ in range(PROFILED_RUNS):
                 method.execute(self._inputs)
@@ -110,11 +112,7 @@ class Xnnpack(Engine):
 
 def _lower(module: nn.Module, inputs: Sequence[Tensor], **options: Any) -> Any:
     """A network as ExecuTorch's program, for inputs of these shapes."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-
-    exported = torch.export.export(module, tuple(inputs), strict=False)
-    return to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()], **options).to_executorch()
+    return lowered(trace(module, tuple(inputs)), **options).to_executorch()
 
 
 def _operators(events: Sequence[Any]) -> list[Operator]:

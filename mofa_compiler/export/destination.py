@@ -1,0 +1,51 @@
+"""Where an exported file goes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from torch import nn
+
+from ..bundle.files import KEYMAP, REPORT, REPORT_TEXT, SOURCE, WEIGHTS
+from ..bundle.recipe import FILE
+from ..errors import ExportError
+from .format import Format
+
+
+def destinations(
+    bundle_or_module: str | Path | nn.Module, kind: Format, destination: str | Path | None, overwrite: bool
+) -> tuple[Path, ...]:
+    """The files to write; the first is the one that is loaded.
+
+    Raises:
+        ExportError: one is there already, belongs to the bundle, or has no folder to be in.
+    """
+    bundle = None if isinstance(bundle_or_module, nn.Module) else Path(bundle_or_module).expanduser().resolve()
+    if destination is None:
+        if bundle is None:
+            raise ExportError("there is no bundle whose name the file could have: pass destination")
+        destination = bundle.with_name(f"{bundle.name}{kind.suffixes[0]}")
+    first = Path(destination).expanduser()
+    if first.suffix != kind.suffixes[0]:
+        raise ExportError(f"{first}: a file of {kind.title} ends in {kind.suffixes[0]}")
+    if not first.parent.is_dir():
+        raise ExportError(f"cannot write {first}: there is no folder {first.parent}")
+    files = tuple(first.with_suffix(suffix) for suffix in kind.suffixes)
+    for file in files:
+        own = (SOURCE, WEIGHTS, FILE, KEYMAP, REPORT, REPORT_TEXT)
+        if bundle is not None and file.resolve() in {(bundle / name).resolve() for name in own}:
+            raise ExportError(f"{file} belongs to the bundle: choose another file")
+        if file.is_dir():
+            raise ExportError(f"{file} is a folder: choose another file")
+        if file.exists() and not overwrite:
+            raise ExportError(f"{file} exists: pass overwrite (--overwrite) to replace it, or choose another file")
+    return files
+
+
+def scratch_folder(file: Path) -> Path:
+    """A folder beside a file that is to be written, so that it can be moved into its place."""
+    try:
+        return Path(tempfile.mkdtemp(prefix=f".{file.name}.", dir=file.parent))
+    except OSError as error:
+        raise ExportError(f"cannot write to {file.parent}: {error.strerror}") from error
