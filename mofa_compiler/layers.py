@@ -15,6 +15,10 @@ class PartialConv2d(nn.Module):
 
     Input and output: (N, `channels`, H, W). The padding keeps the size, so the kernel is odd or the padding uneven
     (`nn.Conv2d(padding="same")`). A bias is added to the convolved channels only.
+
+    With `in_place` the convolved channels are written over those of the input, whose other channels then need not be
+    copied: for a network in which nothing else reads the input. With gradients, and where torch compiles or exports,
+    it makes a new tensor as it does without.
     """
 
     depthwise: bool
@@ -28,6 +32,7 @@ class PartialConv2d(nn.Module):
         dilation: int | tuple[int, int] = 1,
         padding_mode: PaddingMode = "zeros",
         bias: bool = False,
+        in_place: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -36,6 +41,7 @@ class PartialConv2d(nn.Module):
             raise ValueError(f"convolved={convolved} must lie between 1 and channels={channels}")
         self.channels = channels
         self.convolved = convolved
+        self.in_place = in_place
         self.conv = nn.Conv2d(
             convolved,
             convolved,
@@ -52,11 +58,14 @@ class PartialConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.convolved == self.channels:
             return self.conv(x)  # type: ignore[no-any-return]
+        if self.in_place and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            x[:, : self.convolved] = self.conv(x[:, : self.convolved])
+            return x
         head, rest = torch.split(x, [self.convolved, self.channels - self.convolved], dim=1)
         return torch.cat([self.conv(head), rest], dim=1)
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, convolved={self.convolved}"
+        return f"{self.channels}, convolved={self.convolved}{', in_place=True' if self.in_place else ''}"
 
 
 class PConv2d(PartialConv2d):

@@ -2,6 +2,7 @@
 
 from .decouple_downsampling import DecoupleDownsampling
 from .decouple_upsampling import DecoupleUpsampling
+from .lower_pconv import LowerPConv
 from .pconv_to_pdwconv import PConvToPDWConv
 from .pointwise_first import PointwiseFirst
 from .restore_kernels import RestoreKernels
@@ -12,6 +13,7 @@ from .widen_portion import WidenPortion
 __all__ = [
     "DecoupleDownsampling",
     "DecoupleUpsampling",
+    "LowerPConv",
     "PConvToPDWConv",
     "PointwiseFirst",
     "RestoreKernels",

@@ -3,7 +3,7 @@
 from .convolutions import survey
 from .functional import functional_convolutions
 from .layer import Layer, Site, Step, is_pointwise, keeps_size, nearest
-from .neighbours import resize_options
+from .neighbours import has_hooks, resize_options
 from .signature import signature
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Site",
     "Step",
     "functional_convolutions",
+    "has_hooks",
     "is_pointwise",
     "keeps_size",
     "nearest",

@@ -94,4 +94,6 @@ def test_options_round_trip_and_are_documented(pass_: Pass):
     assert Roadmap.from_toml(roadmap.to_toml()) == roadmap
     doc = type(pass_).__doc__ or ""
     assert len(doc.splitlines()[0]) > 20
-    assert all(f"{option}:" in doc for option in pass_.options if option != "layers"), "every option is explained in the docstring"
+    assert all(f"{option}:" in doc for option in pass_.options if option != "layers"), (
+        "every option is explained in the docstring"
+    )
