@@ -36,6 +36,13 @@ class TwoProducts(Branches):
         return self.untouched(x) + self.convolved(x[:, : self.channels])  # type: ignore[no-any-return]
 
 
+class TwoSlices(TwoProducts):
+    """The same with only the other channels read by `untouched`: another slice, and no product with zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.untouched(x[:, self.channels :]) + self.convolved(x[:, : self.channels])  # type: ignore[no-any-return]
+
+
 class BornApart(Branches):
     """Two ways from the same tensor to the same output, added: nothing is split or concatenated."""
 

@@ -1,10 +1,11 @@
-"""The paper's two layers. Bundles carry a copy of this source, so it needs nothing but torch."""
+"""The paper's two layers, and what they are fused to. Bundles carry a copy of this source: it needs only torch."""
 
 from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
@@ -78,3 +79,52 @@ class PDWConv2d(PartialConv2d):
     """Partial depthwise convolution (MOFA, Figure 5): each convolved channel has a kernel of its own."""
 
     depthwise = True
+
+
+class FusedPConv2d(nn.Module):
+    """A partial convolution, the pointwise convolution behind it, and a ReLU if there is one, in one kernel on CUDA.
+
+    (N, `channels`, H, W) to (N, `out_channels`, H, W). The kernel is the operator `mofa::fused_pconv`, which `import
+    mofa_compiler.kernels` registers (it needs Triton). Without it, with gradients or autocast, in float64 and on other
+    devices torch's own operators compute the same.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        convolved: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int] = 3,
+        *,
+        depthwise: bool = False,
+        dilation: int | tuple[int, int] = 1,
+        spatial_bias: bool = False,
+        pointwise_bias: bool = True,
+        relu: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.channels = channels
+        self.convolved = convolved
+        self.out_channels = out_channels
+        self.kernel_size = kernel_size
+        self.depthwise = depthwise
+        self.dilation = dilation
+        self.spatial_bias = spatial_bias
+        self.pointwise_bias = pointwise_bias
+        self.relu = relu
+        kind = PDWConv2d if depthwise else PConv2d
+        self.partial = kind(
+            channels, convolved, kernel_size, dilation=dilation, bias=spatial_bias, device=device, dtype=dtype
+        )
+        self.pointwise = nn.Conv2d(channels, out_channels, 1, bias=pointwise_bias, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spatial, pointwise = self.partial.conv, self.pointwise
+        plain = not x.is_cuda or torch.is_grad_enabled() or torch.is_autocast_enabled("cuda")
+        if plain or x.dtype == torch.float64 or not hasattr(torch.ops.mofa, "fused_pconv"):
+            y: Tensor = pointwise(self.partial(x))
+            return F.relu(y) if self.relu else y
+        weights = (spatial.weight, spatial.bias, pointwise.weight, pointwise.bias)
+        return torch.ops.mofa.fused_pconv(x, *weights, list(spatial.dilation), self.relu)  # type: ignore[no-any-return]

@@ -60,8 +60,8 @@ class Replacement:
         reference: what it is checked against, where that is more than the old module alone.
         channels: of the tensor that `module` and `reference` read, where those are not the layer's.
         compensated: neighbours, by path, whose weights were adjusted so that the whole changes less.
-        bypassed: nodes (resizes, pixel shuffles, neighbours that are part of `module`) that go, by name; those before
-            the layer nearest first.
+        bypassed: nodes (resizes, pixel shuffles, neighbours that are part of `module`) that go, by name, nearest
+            first.
         moved: a call from before the layer that is repeated behind `module`.
         stands_for: for a partial convolution, the depthwise one over all channels that it approximates in this place.
         note: what a reader of the diff should know.

@@ -71,7 +71,8 @@ class Surgery:
             new.to(next(old.parameters()).dtype)
         index = len(self.edits)
         gone = (*replacement.bypassed, *((moved.node,) if moved else ()))
-        behind = [step.node for step in layer.behind if step.node in gone]
+        ahead = {step.node for step in layer.before}
+        behind = [name for name in gone if name not in ahead]
         ends = [self.by_name[name] for name in behind[-1:] or [node.name for node in layer.nodes]]
         ends_as = [(end.meta["val"].shape, origin(end)) for end in ends]
         call = _Call.like(self.by_name[moved.node], moved.like) if moved else None

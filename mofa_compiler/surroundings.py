@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -64,6 +66,13 @@ class Chain:
     def convolution(self, modules: Mapping[str, nn.Module]) -> nn.Module:
         """The convolution at the end."""
         return modules[str(self.end.step.path)]
+
+    def relu_behind(self, modules: Mapping[str, nn.Module]) -> str | None:
+        """Name of the node of a ReLU that alone reads the convolution at the end; None without one."""
+        (reader, *others) = self.end.node.users
+        is_function = reader.op == "call_function" and reader.target in (F.relu, torch.relu)
+        is_module = reader.op == "call_module" and type(modules.get(str(reader.target))) is nn.ReLU
+        return reader.name if not others and (is_function or is_module) else None
 
     def whole(self, modules: Mapping[str, nn.Module]) -> list[nn.Module]:
         """All modules as they are, nearest first."""

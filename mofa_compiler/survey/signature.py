@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from ..branches import Branches, Function
-from ..layers import PartialConv2d
+from ..layers import FusedPConv2d, PartialConv2d
 
 
 def signature(module: nn.Module, function: str | None = None) -> str:
@@ -22,6 +22,9 @@ def signature(module: nn.Module, function: str | None = None) -> str:
         return f"{type(module).__name__}({' | '.join(signature(child) for child in module.children())})"
     if isinstance(module, Function):
         return module.extra_repr()
+    if isinstance(module, FusedPConv2d):
+        relu = " + ReLU" if module.relu else ""
+        return f"FusedPConv2d({signature(module.partial)} + {signature(module.pointwise)}{relu})"
     if isinstance(module, PartialConv2d):
         portion = Fraction(module.convolved, module.channels)
         in_place = ", in place" if module.in_place else ""

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,16 +20,8 @@ from mofa_compiler.passes import LowerPConv
 from mofa_compiler.rewriting import rewrite
 from tests.rewrites import assert_rewrites, chain, network, output, signatures
 
-FORMS = ("in-place", "identity-kernels", "two-products", "born-apart", "merged")
+FORMS = ("in-place", "identity-kernels", "two-products", "two-slices", "born-apart", "merged", "fused")
 KINDS = (PConv2d, PDWConv2d)
-
-BANNED = {
-    "identity-kernels": ("split", "cat", "slice"),
-    "two-products": ("split", "cat"),
-    "born-apart": ("split", "cat", "slice"),
-    "merged": ("split", "cat", "slice"),
-}
-"""What has to be gone from an exported graph"""
 
 
 class Block(nn.Module):
@@ -77,9 +72,10 @@ def allowed(form: str, kind: type[PartialConv2d], place: str) -> bool:
     """Whether a form takes the layer of a place."""
     if form == "identity-kernels":
         return kind is PDWConv2d
-    return form != "merged" or place not in (
-        *("activation", "inplace activations", "prelu", "batch norm and activation", "replicate"),
-    )
+    stays = ("activation", "inplace activations", "prelu", "batch norm and activation", "replicate")
+    if form == "fused":
+        return place not in (*stays, "batch norm", "even kernel", "reflect", "circular")
+    return form != "merged" or place not in stays
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -108,7 +104,7 @@ def test_every_form_computes_the_same(form: Any, kind: type[PartialConv2d], plac
     ("form", "kind"), [(form, kind) for form in FORMS for kind in KINDS if allowed(form, kind, "plain")]
 )
 def test_a_bundle_holds_every_form(form: Any, kind: type[PartialConv2d], tmp_path: Path):
-    between = nn.Identity() if form == "merged" else nn.ReLU()
+    between = nn.Identity() if form in ("merged", "fused") else nn.ReLU()
     model = Block(kind(8, 2, bias=True), between=between, before=nn.ReLU()).eval()
     result = apply(model, [LowerPConv(form=form)], torch.rand(1, 3, 16, 16))
     assert all(verdict.holds for verdict in result.verdicts)
@@ -357,13 +353,75 @@ def test_auto_chooses_by_what_the_layer_allows():
     contracts, expands = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 16, 1)
     head = nn.Conv2d(8, 8, 1)
     for layers, form in (
-        ((PDWConv2d(8, 2), contracts), "two-products"),
-        ((PConv2d(8, 2), contracts), "two-products"),
+        ((PDWConv2d(8, 2), contracts), "two-slices"),
+        ((head, PDWConv2d(8, 2), contracts), "born-apart"),
+        ((PConv2d(8, 2), expands), "two-slices"),
         ((PDWConv2d(8, 2), expands), "identity-kernels"),
         ((head, PConv2d(8, 2), expands), "born-apart"),
     ):
         _, diff = rewrite(network(chain(*layers)), LowerPConv())
         assert [edit.note for edit in diff.edits if edit.fate == "exact"] == [form]
+    assert_rewrites(LowerPConv(), chain(PConv2d(8, 2)), after={}, skips={"1": "stays as it is: split-cat"})
+
+
+def test_auto_takes_another_form_where_a_neighbour_has_the_convolution():
+    links = [layer for _ in range(12) for layer in (PConv2d(8, 2), nn.Conv2d(8, 8, 1))]
+    before = network(chain(nn.Conv2d(8, 8, 1), *links).double())
+    after, diff = rewrite(before, LowerPConv())
+    assert [edit.note for edit in diff.edits if edit.fate == "exact"] == ["born-apart", *["two-slices"] * 11]
+    x = torch.randn(1, 8, 9, 11, dtype=torch.float64)
+    torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-9, atol=1e-9)
+
+
+# Fused
+
+
+def test_fused_takes_the_relu_along_and_is_one_layer_of_its_bundle(tmp_path: Path):
+    model = chain(PDWConv2d(8, 2, 5, bias=True), nn.Conv2d(8, 4, 1), nn.ReLU(inplace=True))
+    after, _ = assert_rewrites(
+        LowerPConv(form="fused"),
+        model,
+        after={
+            "1": "FusedPConv2d(PDWConv2d(8, k5, bias, portion=1/4) + Conv2d(8→4, k1, bias) + ReLU)",
+            **dict.fromkeys("23"),
+        },
+    )
+    assert {"1.partial.conv.weight", "1.pointwise.weight"} <= set(after.program.state())
+    result = apply(model, [LowerPConv(form="fused")], torch.rand(1, 8, 16, 16))
+    result.save(tmp_path)
+    call = "FusedPConv2d(8, 2, 4, kernel_size=5, depthwise=True, spatial_bias=True, relu=True)"
+    assert call in (tmp_path / "model.py").read_text()
+
+
+KERNEL = """
+import torch
+from mofa_compiler.kernels import fused_pconv
+from mofa_compiler.layers import FusedPConv2d
+
+torch.manual_seed(0)
+for depthwise in (False, True):
+    for given, options in (
+        ((8, 2, 12, 3), dict(spatial_bias=True, relu=True)),
+        ((24, 18, 5, (1, 3)), dict(dilation=(1, 2), pointwise_bias=False)),
+    ):
+        layer = FusedPConv2d(*given, depthwise=depthwise, **options)
+        spatial, pointwise = layer.partial.conv, layer.pointwise
+        x = torch.randn(2, layer.channels, 5, 13)
+        with torch.no_grad():
+            weights = spatial.weight, spatial.bias, pointwise.weight, pointwise.bias
+            given = (x, *weights, [*spatial.dilation], layer.relu)
+            torch.testing.assert_close(fused_pconv(*given), layer(x), rtol=1e-5, atol=1e-5)
+            torch.library.opcheck(fused_pconv, given, test_utils=("test_schema", "test_faketensor"))
+print("equal")
+"""
+
+
+def test_the_kernel_computes_what_its_layer_does():
+    pytest.importorskip("triton")
+    run = subprocess.run(
+        [sys.executable, "-c", KERNEL], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert run.stdout.strip() == "equal", run.stderr
 
 
 # In place
@@ -405,7 +463,7 @@ def operators(module: nn.Module, *shape: int) -> set[str]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("form", "kind"), [(form, kind) for form in BANNED for kind in KINDS if allowed(form, kind, "plain")]
+    ("form", "kind"), [(form, kind) for form in LowerPConv.removes for kind in KINDS if allowed(form, kind, "plain")]
 )
 def test_exports_have_none_of_what_a_form_replaces(form: Any, kind: type[PartialConv2d]):
     between = None if form == "merged" else nn.ReLU()
@@ -413,11 +471,13 @@ def test_exports_have_none_of_what_a_form_replaces(form: Any, kind: type[Partial
     assert operators(before.program.graph_module, 1, 3, 16, 16) >= {"split", "cat"}
     after, _ = rewrite(before, LowerPConv(form=form))
     module = after.program.graph_module.eval()
-    assert not operators(module, 1, 3, 16, 16) & set(BANNED[form])
+    assert not operators(module, 1, 3, 16, 16) & set(LowerPConv.removes[form])
     onnx = torch.onnx.export(module, (torch.rand(1, 3, 16, 16),), dynamo=True, verbose=False)
     assert onnx is not None
     banned = {"split": {"Split"}, "cat": {"Concat"}, "slice": {"Slice"}}
-    assert not {node.op_type for node in onnx.model.graph} & set().union(*(banned[name] for name in BANNED[form]))
+    assert not {node.op_type for node in onnx.model.graph} & set().union(
+        *(banned[name] for name in LowerPConv.removes[form])
+    )
 
 
 # Whole networks
