@@ -13,7 +13,8 @@ from .network import Totals
 class Edit:
     """One layer that a pass changed.
 
-    `fate` says where its weights come from: `exact` (computes what it did), `inherited` (closed form from the old
+    `fate` says where its weights come from: `exact` (computes what it did), `merged` (computes what it and its
+    neighbours did; the product of their weights, rounded), `inherited` (closed form from the old
     ones), `compensated` (same layer, weights adjusted for a rewritten neighbour), `calibrated` (fitted on
     example inputs), `reordered` (the same weights, channels permuted), `fresh` (random), `removed`.
     """

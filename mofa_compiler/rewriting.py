@@ -53,12 +53,15 @@ class Replacement:
     """What stands where a matched layer stood.
 
     Attributes:
-        module: the new module; a Sequential is spread into the graph, one node a child.
-        fate: where its weights come from: exact, inherited or fresh.
+        module: the new module; a Sequential is spread into the graph, one node a child, `Branches` one node a call.
+        fate: where its weights come from: exact, merged, inherited or fresh. Merged ones are given in float64: they are
+            checked so, and rounded to the network's precision afterwards.
         exact: whether it computes what the old one did; checked in float64.
         reference: what it is checked against, where that is more than the old module alone.
+        channels: of the tensor that `module` and `reference` read, where those are not the layer's.
         compensated: neighbours, by path, whose weights were adjusted so that the whole changes less.
-        bypassed: nodes (resizes, pixel shuffles) that go, by name.
+        bypassed: nodes (resizes, pixel shuffles, neighbours that are part of `module`) that go, by name, nearest
+            first.
         moved: a call from before the layer that is repeated behind `module`.
         stands_for: for a partial convolution, the depthwise one over all channels that it approximates in this place.
         note: what a reader of the diff should know.
@@ -68,6 +71,7 @@ class Replacement:
     fate: str = "inherited"
     exact: bool = False
     reference: nn.Module | None = None
+    channels: int | None = None
     compensated: Mapping[str, nn.Module] = field(default_factory=dict)
     bypassed: tuple[str, ...] = ()
     moved: Moved | None = None

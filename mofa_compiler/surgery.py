@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from .branches import Branches, inner, traced
 from .cost import node_macs
 from .diff import Edit
 from .errors import RewriteError
@@ -22,7 +23,7 @@ from .survey import Layer, resize_options, signature
 from .verification.layers import EXACT_TOLERANCE, module_error
 
 if TYPE_CHECKING:
-    from .rewriting import Match, Pass
+    from .rewriting import Match, Pass, Replacement
 
 
 class Surgery:
@@ -66,18 +67,21 @@ class Surgery:
             after=f"{edit.after} + interpolate(to a size, {moved.like.mode})" if moved else edit.after,
             exact=replacement.exact,
             note="; ".join(filter(None, (found.note, replacement.note))),
-            error=self._checked_error(layer, replacement.reference or old, whole) if replacement.exact else None,
+            error=self._checked_error(layer, replacement, old, whole) if replacement.exact else None,
         )
+        if replacement.fate == "merged":
+            new.to(next(old.parameters()).dtype)
         index = len(self.edits)
         gone = (*replacement.bypassed, *((moved.node,) if moved else ()))
-        behind = {step.node for step in layer.behind} & set(gone)
-        ends = [self.by_name[name] for name in behind or [node.name for node in layer.nodes]]
+        ahead = {step.node for step in layer.before}
+        behind = [name for name in gone if name not in ahead]
+        ends = [self.by_name[name] for name in behind[-1:] or [node.name for node in layer.nodes]]
         ends_as = [(end.meta["val"].shape, origin(end)) for end in ends]
         call = _Call.like(self.by_name[moved.node], moved.like) if moved else None
         readers = {name: self._bypass(name) for name in gone}
         for path, neighbour in replacement.compensated.items():
             self._compensate(path, neighbour)
-        for name in set(gone) - behind:
+        for name in set(gone) - set(behind):
             self._refresh(readers[name], layer)
         macs = self._put(layer, new, ends_as, call) - layer.macs
         for step in layer.behind:  # identities up to the one that is gone
@@ -101,8 +105,8 @@ class Surgery:
         )
         return Network(changed, self.network.anatomy)
 
-    def _checked_error(self, layer: Layer, old: nn.Module, new: nn.Module) -> float:
-        error = module_error(old, new, layer.channels)
+    def _checked_error(self, layer: Layer, replacement: Replacement, old: nn.Module, new: nn.Module) -> float:
+        error = module_error(replacement.reference or old, new, replacement.channels or layer.channels)
         if not error <= EXACT_TOLERANCE:
             raise RewriteError(
                 f"{self.pass_.name}: {layer.path} was declared exact, but its output is off by {error:.2g} (relative, "
@@ -123,8 +127,7 @@ class Surgery:
         for alias in self.aliases[layer.path]:
             del self.modules[alias]
             self.modules.update(_spread(alias, new))
-            if isinstance(new, nn.Sequential):
-                self.containers[alias] = nn.Sequential
+            self.containers.update(_containers(alias, new))
         self.aliases.update({path: [path] for path, _ in children})
         scope, macs = self._scope, 0
         for original, (shape, stands_for) in zip(layer.nodes, ends, strict=True):
@@ -132,14 +135,13 @@ class Surgery:
             stack = dict(original.meta.get("nn_module_stack") or {})
             source: Any = node.args[0]
             with self.graph.inserting_before(node):
-                for path, child in children:
-                    source = self.graph.call_module(path, (source,))
-                    inner = {path: (path, type(child))} if path != layer.path else {}
-                    source.meta = {"nn_module_stack": {**stack, **inner}, "origin": None}
+                for call in self._calls(layer.path, new, children, source, stack):
+                    source = call
                     try:
                         source.meta["val"] = evaluate(source, scope)
                     except RuntimeError as error:
-                        raise RewriteError(f"{self.pass_.name}: {path} does not fit: {error}") from error
+                        place = source.target if source.op == "call_module" else layer.path
+                        raise RewriteError(f"{self.pass_.name}: {place} does not fit: {error}") from error
                     macs += node_macs(source, scope)
                 if last:
                     source = self.graph.call_function(last.function, (source,), last.options)
@@ -154,6 +156,32 @@ class Surgery:
             self.node_of[original] = self.by_name[original.name] = source
             self.graph.erase_node(node)
         return macs
+
+    def _calls(
+        self, path: str, new: nn.Module, children: list[tuple[str, nn.Module]], source: Any, stack: dict[str, Any]
+    ) -> Iterator[fx.Node]:
+        """Put the calls that `new` is made of into the graph, one after the other; the last one gives its result."""
+        if not isinstance(new, Branches):
+            for place, child in children:
+                source = self.graph.call_module(place, (source,))
+                own = {place: (place, type(child))} if place != path else {}
+                source.meta = {"nn_module_stack": {**stack, **own}, "origin": None}
+                yield source
+            return
+        values: dict[fx.Node, fx.Node] = {}
+        containers = _containers(path, new)
+        for node in traced(new).nodes:
+            if node.op == "placeholder":
+                values[node] = source
+            elif node.op != "output":
+                call = values[node] = self.graph.node_copy(node, values.__getitem__)
+                places = [f"{path}.{place}" for place, _ in node.meta["nn_module_stack"].values()] if node.meta else []
+                own = {place: (place, containers[place]) for place in places if place in containers}
+                if node.op == "call_module":
+                    call.target = f"{path}.{node.target}"
+                    own[call.target] = (call.target, type(new.get_submodule(str(node.target))))
+                call.meta = {"nn_module_stack": {**stack, **own}, "origin": None}
+                yield call
 
     def _compensate(self, path: str, neighbour: nn.Module) -> None:
         old = self.modules[path]
@@ -243,9 +271,18 @@ class _Call(NamedTuple):
 
 
 def _spread(path: str, module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    if isinstance(module, Branches):
+        return [(f"{path}.{name}", child) for name, child in inner(module)[0].items()]
     if not isinstance(module, nn.Sequential):
         return [(path, module)]
     return [(f"{path}.{name}", child) for name, child in module.named_children()]
+
+
+def _containers(path: str, module: nn.Module) -> dict[str, type[nn.Module]]:
+    """What holds the modules that a replacement is spread into."""
+    if isinstance(module, Branches):
+        return {path: type(module), **{f"{path}.{name}": kind for name, kind in inner(module)[1].items()}}
+    return {path: nn.Sequential} if isinstance(module, nn.Sequential) else {}
 
 
 def _parameters(module: nn.Module) -> int:

@@ -5,6 +5,7 @@ from .decouple_downsampling import DecoupleDownsampling
 from .decouple_upsampling import DecoupleUpsampling
 from .lower_gates import LowerGates
 from .lower_layer_norm import LowerLayerNorm
+from .lower_pconv import LowerPConv
 from .lower_shuffle import LowerShuffle
 from .merge_linear import MergeLinear
 from .pconv_to_pdwconv import PConvToPDWConv
@@ -22,6 +23,7 @@ __all__ = [
     "LowerLayerNorm",
     "LowerShuffle",
     "MergeLinear",
+    "LowerPConv",
     "PConvToPDWConv",
     "PointwiseFirst",
     "RestoreKernels",

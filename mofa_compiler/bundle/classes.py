@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx, nn
 
-from ..layers import PartialConv2d
 from . import naming
-from .construct import Slot, constructor
+from .construct import Slot, constructor, is_ours
 from .forward import Body
 from .library import Library
 from .lifting import lift, skeleton
@@ -56,7 +55,7 @@ class Classes:
         self._made: dict[str, str] = {}  # by path of a container that is a class: the expression that constructs it
         for function in other_functions(regions.root):
             library.name(function)
-        paper = {"PartialConv2d", "PConv2d", "PDWConv2d"}
+        paper = {"PartialConv2d", "PConv2d", "PDWConv2d", "FusedPConv2d"}
         self._taken = {root_name, "Model", "Chain", *paper, *library.sections, *naming.RESERVED}
         containers = [part for part in tree.root.walk() if part.layer is None and part.tensor is None]
         self._shapes = {part.path: self._form(self._first(part)) for part in containers}
@@ -212,7 +211,7 @@ class Classes:
         if part.path not in self._layers:
             assert part.layer is not None
             text, kind = constructor(part.path, part.layer)
-            if issubclass(kind, PartialConv2d):
+            if is_ours(kind):
                 self.library.copy(kind)
             name = part.name if not part.name.isdecimal() else ""
             self._layers[part.path] = text.replace(Slot.START, f"{Slot.START}{name}:")

@@ -46,7 +46,7 @@ def constructor(path: str, module: nn.Module) -> tuple[str, type[nn.Module]]:
     """Source such as `nn.Conv2d(16, 32, 3, padding=1)`, its numbers as slots, and the class that it names.
 
     Raises:
-        BundleError: the class is not one of torch's (or the paper's two), or its arguments cannot be told.
+        BundleError: the class is not one of torch's (or of `mofa_compiler.layers`), or its arguments cannot be told.
     """
     kind = _emitted_class(path, module)
     if any(getattr(inner, hooks) for inner in module.modules() for hooks in _HOOKS):
@@ -55,11 +55,16 @@ def constructor(path: str, module: nn.Module) -> tuple[str, type[nn.Module]]:
             "normalization into the weights, before saving"
         )
     arguments, values = _arguments(path, module, kind)
-    name = kind.__name__ if issubclass(kind, PartialConv2d) else f"nn.{kind.__name__}"
+    name = kind.__name__ if is_ours(kind) else f"nn.{kind.__name__}"
     _check(path, module, kind, values)
     frozen = [parameter.requires_grad for parameter in module.parameters()]
     freeze = ".requires_grad_(False)" if frozen and not any(frozen) else ""
     return f"{name}({', '.join(arguments)}){freeze}", kind
+
+
+def is_ours(kind: type[nn.Module]) -> bool:
+    """Whether a class is one of `mofa_compiler.layers`, whose source a bundle carries."""
+    return kind.__module__ == PartialConv2d.__module__
 
 
 def is_known(module: nn.Module) -> bool:
@@ -71,7 +76,7 @@ def _known_base(kind: type[nn.Module]) -> type[nn.Module] | None:
     for base in kind.__mro__:
         if base is not nn.Module and getattr(nn, base.__name__, None) is base:
             return cast(type[nn.Module], base)
-        if issubclass(base, PartialConv2d) and base.__module__ == PartialConv2d.__module__:
+        if is_ours(base):
             return base
         if set(vars(base)) - _HARMLESS:
             return None

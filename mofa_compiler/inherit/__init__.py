@@ -11,6 +11,7 @@ from .factors import cheap_convolution, depthwise_from_partial, factor_dense
 from .folding import Affine, scale_inputs, scale_outputs
 from .kernels import border, depthwise_like, fill, is_diagonal, like, without_bias, wraps_around
 from .linear import composed, only_outputs, passes_shift, unshuffled
+from .lowered import merged, of_channels, of_inputs, of_outputs, over_all_channels, without_inputs
 from .partial import restore_kernels, restored_kernels, separable_from_depthwise, widen
 from .prior import convolve_taps, period, projection, single_taps
 from .upsampling import (
@@ -48,6 +49,11 @@ __all__ = [
     "fill",
     "is_diagonal",
     "like",
+    "merged",
+    "of_channels",
+    "of_inputs",
+    "of_outputs",
+    "over_all_channels",
     "period",
     "projection",
     "resize",
@@ -60,5 +66,6 @@ __all__ = [
     "upsampling_projection",
     "widen",
     "without_bias",
+    "without_inputs",
     "wraps_around",
 ]

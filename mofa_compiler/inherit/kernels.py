@@ -85,6 +85,7 @@ def like(old: PartialConv2d, kind: type[Kind], convolved: int | None = None) -> 
         dilation=(conv.dilation[0], conv.dilation[1]),
         padding_mode=conv.padding_mode,
         bias=conv.bias is not None,
+        in_place=old.in_place,
         device=conv.weight.device,
         dtype=conv.weight.dtype,
     )

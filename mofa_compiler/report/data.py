@@ -15,7 +15,7 @@ Keys, in order:
     - `exact`: whether every edit keeps the function that the network computes
     - `edits`: `[{"path", "stage", "before", "after", "parameters", "macs", "fate", "exact", "note", "error"}]`: the
       layer's short form before and after (`""` where it is gone), the changes in parameters and MACs, and where its
-      weights come from: `exact`, `inherited`, `compensated`, `calibrated`, `reordered` (channels
+      weights come from: `exact`, `merged`, `inherited`, `compensated`, `calibrated`, `reordered` (channels
       permuted), `fresh` or `removed`; `error` is null or the largest error
       of an exact edit, relative to the largest output, in float64
     - `skips`: `[{"path", "stage", "layer", "reason"}]`, layers of the right kind that were left alone

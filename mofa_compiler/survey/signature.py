@@ -7,7 +7,8 @@ from fractions import Fraction
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from ..layers import PartialConv2d
+from ..branches import Branches, Function
+from ..layers import FusedPConv2d, PartialConv2d
 
 
 def signature(module: nn.Module, function: str | None = None) -> str:
@@ -17,9 +18,17 @@ def signature(module: nn.Module, function: str | None = None) -> str:
     """
     if isinstance(module, nn.Sequential):
         return " + ".join(signature(child) for child in module)
+    if isinstance(module, Branches):
+        return f"{type(module).__name__}({' | '.join(signature(child) for child in module.children())})"
+    if isinstance(module, Function):
+        return module.extra_repr()
+    if isinstance(module, FusedPConv2d):
+        relu = " + ReLU" if module.relu else ""
+        return f"FusedPConv2d({signature(module.partial)} + {signature(module.pointwise)}{relu})"
     if isinstance(module, PartialConv2d):
         portion = Fraction(module.convolved, module.channels)
-        return f"{type(module).__name__}({module.channels}, {_geometry(module.conv)}, portion={portion})"
+        in_place = ", in place" if module.in_place else ""
+        return f"{type(module).__name__}({module.channels}, {_geometry(module.conv)}, portion={portion}{in_place})"
     if isinstance(module, _ConvNd):
         depthwise = 1 < module.groups == module.in_channels == module.out_channels
         channels = str(module.in_channels) if depthwise else f"{module.in_channels}→{module.out_channels}"

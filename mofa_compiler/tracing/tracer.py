@@ -21,7 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from ..errors import CaptureError, one_line, source_line
 from ..evaluation import evaluate_anyhow, wants_values
 from ..inputs import InputSpec, map_tree, rebind, tensor_leaves
-from ..layers import PartialConv2d
+from ..layers import FusedPConv2d, PartialConv2d
 from .naming import describe
 from .proxies import IN_PLACE, ShapedProxy, check_argument, check_length
 from .randomness import makes_noise
@@ -93,7 +93,7 @@ class Tracer(fx.Tracer):
             raise TraceError(f"forward catches the error that stops the tracer ({one_line(error)})") from error
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, (_ConvNd, PartialConv2d)) or super().is_leaf_module(m, module_qualified_name):
+        if isinstance(m, (_ConvNd, PartialConv2d, FusedPConv2d)) or super().is_leaf_module(m, module_qualified_name):
             return True
         if any((m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)):
             self.opaque[module_qualified_name] = "has hooks, which run at every call"

@@ -54,7 +54,7 @@ def check_whole(before: Network, after: Network, diff: Diff, example: CallSpec) 
         name = str(lowest).removeprefix("torch.")
         where = reference.lowered or twin.lowered
         notes.append(f"{where} computes in {name}" if reference.double else "")
-    if any(edit.fate == "compensated" for edit in diff.edits):
+    if any(edit.fate in ("compensated", "merged") for edit in diff.edits):
         tolerance = max(tolerance, rounding(before.program))
         notes.append("adjusted weights are rounded to the model's precision")
     failed = [call for (call, _), error in zip(reference.outputs, errors, strict=True) if not error <= tolerance]

@@ -12,8 +12,7 @@ from mofa_compiler.calibration import Calibration
 from mofa_compiler.data import CalibrationImages
 from mofa_compiler.errors import CalibrationError, DataError
 from mofa_compiler.passes import SepConvToPConv
-
-from .small import Tower, depthwise_taps, invent
+from tests.decisions.small import Tower, depthwise_taps, invent
 
 X = torch.rand(1, 3, 32, 32)
 

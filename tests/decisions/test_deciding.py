@@ -13,8 +13,7 @@ from mofa_compiler.decisions.deciding import DECIDED
 from mofa_compiler.errors import EngineError, RoadmapError
 from mofa_compiler.passes import SepConvToPConv, ShrinkKernels
 from mofa_compiler.report.markdown import render
-
-from .small import Tower, depthwise_taps, invent
+from tests.decisions.small import Tower, depthwise_taps, invent
 
 X = torch.rand(1, 3, 32, 32)
 TARGET = Roadmap([SepConvToPConv()], name="mine").with_target("eager")

@@ -1,0 +1,503 @@
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from architectures import PMRID, NAFNet
+from mofa_compiler import Roadmap, apply, load
+from mofa_compiler.layers import PartialConv2d, PConv2d, PDWConv2d
+from mofa_compiler.passes import LowerPConv
+from mofa_compiler.rewriting import rewrite
+from tests.rewrites import assert_rewrites, chain, network, output, signatures
+
+FORMS = ("in-place", "identity-kernels", "two-products", "two-slices", "born-apart", "merged", "fused")
+KINDS = (PConv2d, PDWConv2d)
+
+
+class Block(nn.Module):
+    """head → [before] → partial → [between] → pointwise → tail, and a residual around it."""
+
+    def __init__(self, partial: nn.Module, between: nn.Module | None = None, before: nn.Module | None = None):
+        super().__init__()
+        self.head = nn.Conv2d(3, 5, 3, padding=1)
+        self.expand = nn.Conv2d(5, 8, 1)
+        self.before = before or nn.Identity()
+        self.partial = partial
+        self.between = between or nn.Identity()
+        self.pointwise = nn.Conv2d(8, 5, 1)
+        self.tail = nn.Conv2d(5, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(x)
+        y = self.partial(self.before(self.expand(x)))
+        return self.tail(self.pointwise(self.between(y)) + x)
+
+
+def normed() -> nn.BatchNorm2d:
+    """A batch normalization as it is after training."""
+    norm = nn.BatchNorm2d(8)
+    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        tensor.data.uniform_(0.5, 1.5)
+    return norm
+
+
+PLACES: dict[str, Callable[[type[PartialConv2d]], nn.Module]] = {
+    "plain": lambda kind: Block(kind(8, 2)),
+    "bias": lambda kind: Block(kind(8, 2, bias=True)),
+    "activation": lambda kind: Block(kind(8, 3), between=nn.GELU()),
+    "inplace activations": lambda kind: Block(kind(8, 2), between=nn.ReLU(inplace=True), before=nn.ReLU(inplace=True)),
+    "prelu": lambda kind: Block(kind(8, 2), between=nn.PReLU(8), before=nn.PReLU()),
+    "batch norm": lambda kind: Block(kind(8, 2, bias=True), between=normed(), before=normed()),
+    "batch norm and activation": lambda kind: Block(kind(8, 4), between=nn.Sequential(normed(), nn.SiLU())),
+    "dilation": lambda kind: Block(kind(8, 2, 5, dilation=2)),
+    "uneven kernel": lambda kind: Block(kind(8, 2, (5, 3), dilation=(1, 2), bias=True)),
+    "even kernel": lambda kind: Block(kind(8, 2, 4)),
+    "reflect": lambda kind: Block(kind(8, 2, padding_mode="reflect")),
+    "circular": lambda kind: Block(kind(8, 2, padding_mode="circular")),
+    "replicate": lambda kind: Block(kind(8, 2, bias=True, padding_mode="replicate"), between=nn.ReLU()),
+}
+
+
+def allowed(form: str, kind: type[PartialConv2d], place: str) -> bool:
+    """Whether a form takes the layer of a place."""
+    if form == "identity-kernels":
+        return kind is PDWConv2d
+    stays = ("activation", "inplace activations", "prelu", "batch norm and activation", "replicate")
+    if form == "fused":
+        return place not in (*stays, "batch norm", "even kernel", "reflect", "circular")
+    return form != "merged" or place not in stays
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_computes_the_same(form: Any, kind: type[PartialConv2d], place: str):
+    model = PLACES[place](kind).double().eval()
+    before = network(model, 1, 3, 12, 14)
+    after, diff = rewrite(before, LowerPConv(form=form))
+    done = [edit for edit in diff.rewritten if edit.fate != "removed"]
+    if not allowed(form, kind, place):
+        assert not done
+        assert [skip.path for skip in diff.skips] == ["partial"]
+        return
+    assert [(edit.path, edit.exact) for edit in done] == [("partial", True)]
+    assert diff.exact
+    for size in ((12, 14), (19, 11)):
+        x = torch.randn(2, 3, *size, dtype=torch.float64)
+        torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-9, atol=1e-9)
+    again, second = rewrite(after, LowerPConv(form=form))
+    assert not second.edits
+    assert signatures(again) == signatures(after)
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"), [(form, kind) for form in FORMS for kind in KINDS if allowed(form, kind, "plain")]
+)
+def test_a_bundle_holds_every_form(form: Any, kind: type[PartialConv2d], tmp_path: Path):
+    between = nn.Identity() if form in ("merged", "fused") else nn.ReLU()
+    model = Block(kind(8, 2, bias=True), between=between, before=nn.ReLU()).eval()
+    result = apply(model, [LowerPConv(form=form)], torch.rand(1, 3, 16, 16))
+    assert all(verdict.holds for verdict in result.verdicts)
+    result.save(tmp_path)
+    loaded, x = load(tmp_path).eval(), torch.rand(1, 3, 20, 12)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), result.model.eval()(x))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_signatures(kind: type[PartialConv2d]):
+    spatial = "Conv2d(2, k3, depthwise)" if kind is PDWConv2d else "Conv2d(2→2, k3)"
+    model = chain(nn.Conv2d(8, 8, 1), nn.ReLU(), kind(8, 2), nn.SiLU(), nn.Conv2d(8, 4, 1))
+    gone = dict.fromkeys("12345")
+    assert_rewrites(
+        LowerPConv(form="two-products"),
+        model,
+        after={
+            **dict.fromkeys("345"),
+            "3.convolved.spatial": spatial,
+            "3.convolved.activation": "SiLU()",
+            "3.convolved.pointwise": "Conv2d(2→4, k1)",
+            "3.untouched.activation": "SiLU()",
+            "3.untouched.pointwise": "Conv2d(8→4, k1, bias)",
+        },
+    )
+    assert_rewrites(
+        LowerPConv(form="born-apart"),
+        model,
+        after={
+            **gone,
+            "3.convolved.born": "Conv2d(8→2, k1, bias)",
+            "3.convolved.before_activation": "ReLU()",
+            "3.convolved.spatial": spatial,
+            "3.convolved.activation": "SiLU()",
+            "3.convolved.pointwise": "Conv2d(2→4, k1)",
+            "3.untouched.born": "Conv2d(8→6, k1, bias)",
+            "3.untouched.before_activation": "ReLU()",
+            "3.untouched.activation": "SiLU()",
+            "3.untouched.pointwise": "Conv2d(6→4, k1, bias)",
+        },
+    )
+    assert_rewrites(LowerPConv(form="in-place"), model, after={"3": f"{kind.__name__}(8, k3, portion=1/4, in place)"})
+    assert_rewrites(LowerPConv(form="split-cat"), model, after={}, skips={"3": "stays as it is: split-cat"})
+    assert_rewrites(
+        LowerPConv(form="merged"),
+        chain(kind(8, 2), nn.Conv2d(8, 4, 1)),
+        after={"1": "Conv2d(8→4, k3, bias)", "2": None},
+    )
+
+
+def test_identity_kernels_are_one_depthwise_convolution():
+    model = chain(PDWConv2d(8, 2, 5, dilation=2, bias=True))
+    assert_rewrites(
+        LowerPConv(form="identity-kernels"), model, after={"1": "Conv2d(8, k5, d2, bias, depthwise)"}, skips={}
+    )
+
+
+def test_born_apart_without_a_pointwise_layer_joins_the_halves():
+    model = chain(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.ReLU(), PConv2d(8, 2), nn.Conv2d(8, 8, 3, padding=1))
+    after, _ = assert_rewrites(
+        LowerPConv(form="born-apart"),
+        model,
+        after={
+            **dict.fromkeys("123"),
+            "3.convolved.born": "Conv2d(8→2, k3)",
+            "3.convolved.before_activation": "ReLU()",
+            "3.convolved.spatial": "Conv2d(2→2, k3)",
+            "3.untouched.born": "Conv2d(8→6, k3)",
+            "3.untouched.before_activation": "ReLU()",
+        },
+    )
+    assert operators(after.program.graph_module) & {"split", "slice", "cat"} == {"cat"}
+
+
+def test_transposed_convolution_is_cut_too():
+    model = chain(nn.ConvTranspose2d(8, 8, 2, 2), PConv2d(8, 2), nn.Conv2d(8, 4, 1)).double()
+    before = network(model)
+    after, _ = rewrite(before, LowerPConv(form="born-apart"))
+    x = torch.randn(1, 8, 9, 11, dtype=torch.float64)
+    assert signatures(after)["2.convolved.born"] == "ConvTranspose2d(8→2, k2, s2, bias)"
+    torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-9, atol=1e-9)
+
+
+def test_functional_activations_between():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.expand = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+            self.partial, self.mix, self.tail = PDWConv2d(8, 2), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.partial(F.relu(self.expand(self.head(x)), inplace=True))
+            return self.tail(self.mix(F.leaky_relu(x, 0.2).sigmoid()))
+
+    before = network(Net().double())
+    x = torch.randn(1, 8, 9, 11, dtype=torch.float64)
+    for form in ("two-products", "born-apart"):
+        after, diff = rewrite(before, LowerPConv(form=form))
+        assert not diff.skips
+        torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-9, atol=1e-9)
+
+
+class Around(nn.Module):
+    """A partial convolution between convolutions, joined to them by functions of `x`, the layer and what is behind."""
+
+    def __init__(self, around: Callable[[Tensor, nn.Module, nn.Module], Tensor], kind: type[PartialConv2d] = PDWConv2d):
+        super().__init__()
+        self.head, self.expand = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.partial, self.mix, self.tail = kind(8, 2), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1)
+        self.around = around
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tail(self.around(self.expand(self.head(x)), self.partial, self.mix))
+
+
+NO_POINTWISE = "has no pointwise convolution behind it that it alone feeds"
+AROUND: dict[str, tuple[Callable[[Tensor, Any, Any], Tensor], dict[str, str | None]]] = {
+    "residual reads the input": (
+        lambda x, partial, mix: mix(partial(x)) + x,
+        {
+            "in-place": "something else reads its input",
+            "identity-kernels": None,
+            "two-products": None,
+            "born-apart": "does not alone read a convolution before it",
+            "merged": None,
+        },
+    ),
+    "residual reads the output": (
+        lambda x, partial, mix: (y := partial(x)) + mix(y),
+        {
+            "in-place": None,
+            "identity-kernels": None,
+            "two-products": NO_POINTWISE,
+            "born-apart": None,
+            "merged": NO_POINTWISE,
+        },
+    ),
+    "called twice": (
+        lambda x, partial, mix: mix(partial(F.relu(partial(x)))),
+        {
+            "in-place": None,
+            "identity-kernels": None,
+            "two-products": NO_POINTWISE,
+            "born-apart": "does not alone read a convolution before it",
+            "merged": NO_POINTWISE,
+        },
+    ),
+    "reads a view": (
+        lambda x, partial, mix: mix(partial(x.flip(1).view(x.shape))),
+        {
+            "in-place": "what it reads (view) may share memory with something else",
+            "identity-kernels": None,
+            "two-products": None,
+            "born-apart": "does not alone read a convolution before it",
+            "merged": None,
+        },
+    ),
+    "something reads what an in-place activation overwrites": (
+        lambda x, partial, mix: mix(partial(F.relu(x, inplace=True))) + x,
+        {"in-place": "what it reads (relu) may share memory with something else", "two-products": None},
+    ),
+    "softmax between": (
+        lambda x, partial, mix: mix(partial(x).softmax(1)),
+        {"in-place": None, "two-products": NO_POINTWISE, "merged": NO_POINTWISE},
+    ),
+    "the size between is asked for": (
+        lambda x, partial, mix: mix(y := partial(x)) / y.shape[1],
+        {
+            "in-place": None,
+            "two-products": "the size of what lies between it and its pointwise convolution is asked for",
+            "merged": "the size of what lies between it and its pointwise convolution is asked for",
+            "born-apart": None,
+        },
+    ),
+    "functional activation between": (
+        lambda x, partial, mix: mix(partial(x).relu()),
+        {"two-products": None, "born-apart": None, "merged": "the relu between it and its pointwise convolution stays"},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "reason"),
+    [(place, form, why) for place, (_, all_) in AROUND.items() for form, why in all_.items()],
+)
+def test_surroundings_allow_a_form_or_the_reason_is_given(place: str, form: Any, reason: str | None):
+    before = network(Around(AROUND[place][0]).double().eval())
+    after, diff = rewrite(before, LowerPConv(form=form))
+    x = torch.randn(1, 8, 9, 11, dtype=torch.float64)
+    assert [skip.reason for skip in diff.skips] == ([] if reason is None else [f"{reason} (form {form})"])
+    assert bool(diff.edits) == (reason is None)
+    torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-9, atol=1e-9)  # nothing was overwritten
+
+
+@pytest.mark.parametrize(
+    ("form", "model", "reason"),
+    [
+        (
+            "identity-kernels",
+            chain(PConv2d(8, 2)),
+            "mixes the channels that it convolves: no depthwise convolution does",
+        ),
+        ("identity-kernels", chain(PDWConv2d(8, 2, 4, dilation=2)), "its kernel (4, 4), dilated, has no centre"),
+        ("two-products", chain(PConv2d(8, 8), nn.Conv2d(8, 8, 1)), "convolves all channels: nothing is split"),
+        ("two-products", chain(PConv2d(8, 2), nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 1)), "the GroupNorm between it and"),
+        ("merged", chain(PConv2d(8, 2), nn.ReLU(), nn.Conv2d(8, 8, 1)), "the ReLU between it and its pointwise"),
+        ("merged", chain(PConv2d(8, 2), nn.Conv2d(8, 8, 1, padding=1)), "the pointwise convolution behind it pads by"),
+        ("merged", chain(PConv2d(8, 2), normed().train(), nn.Conv2d(8, 8, 1)), "the batch normalization between it"),
+        ("born-apart", chain(nn.Conv2d(8, 8, 3, groups=8), PConv2d(8, 2)), "the Conv2d before it cannot be cut in two"),
+        ("born-apart", chain(PConv2d(8, 2), nn.Conv2d(8, 8, 1)), "the convolution before it is shared, hooked or the"),
+        ("two-products", nn.Sequential(*chain(PConv2d(8, 2)), nn.Conv2d(8, 8, 1)), NO_POINTWISE),
+    ],
+)
+def test_refusals_say_why(form: Any, model: nn.Module, reason: str):
+    _, diff = rewrite(network(model), LowerPConv(form=form))
+    assert not diff.edits
+    assert [skip.reason[: len(reason)] for skip in diff.skips] == [reason]
+
+
+def test_neighbours_that_share_a_convolution_are_not_both_born_apart():
+    model = chain(nn.Conv2d(8, 8, 1), PConv2d(8, 2), nn.Conv2d(8, 8, 1), PDWConv2d(8, 4), nn.Conv2d(8, 8, 1)).double()
+    before = network(model)
+    after, diff = rewrite(before, LowerPConv(form="born-apart"))
+    assert [skip.path for skip in diff.skips] == ["4"]
+    assert "already cut for the partial convolution before that" in diff.skips[0].reason
+    alone, diff = rewrite(before, LowerPConv(form="born-apart", layers=("4",)))
+    assert not diff.skips
+    x = torch.randn(1, 8, 9, 11, dtype=torch.float64)
+    for changed in (after, alone):
+        torch.testing.assert_close(output(changed, x), output(before, x), rtol=1e-9, atol=1e-9)
+
+
+def test_every_layer_can_have_its_own_form():
+    model = chain(nn.Conv2d(8, 8, 1), PConv2d(8, 2), nn.Conv2d(8, 8, 1), PDWConv2d(8, 4), nn.Conv2d(8, 8, 1))
+    passes = [LowerPConv(form="merged", layers=("2",)), LowerPConv(form="identity-kernels", layers=("4",))]
+    roadmap = Roadmap.from_toml(Roadmap(passes).to_toml())
+    result = apply(model, roadmap, torch.rand(1, 8, 16, 16))
+    assert [[edit.path for edit in diff.edits] for diff in result.diffs] == [["2", "3"], ["4"]]
+    assert not any(isinstance(module, PartialConv2d) for module in result.model.modules())
+    assert all(verdict.holds for verdict in result.verdicts)
+
+
+def test_auto_chooses_by_what_the_layer_allows():
+    contracts, expands = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 16, 1)
+    head = nn.Conv2d(8, 8, 1)
+    for layers, form in (
+        ((PDWConv2d(8, 2), contracts), "two-slices"),
+        ((head, PDWConv2d(8, 2), contracts), "born-apart"),
+        ((PConv2d(8, 2), expands), "two-slices"),
+        ((PDWConv2d(8, 2), expands), "identity-kernels"),
+        ((head, PConv2d(8, 2), expands), "born-apart"),
+    ):
+        _, diff = rewrite(network(chain(*layers)), LowerPConv())
+        assert [edit.note for edit in diff.edits if edit.fate == "exact"] == [form]
+    assert_rewrites(LowerPConv(), chain(PConv2d(8, 2)), after={}, skips={"1": "stays as it is: split-cat"})
+
+
+def test_auto_takes_another_form_where_a_neighbour_has_the_convolution():
+    links = [layer for _ in range(12) for layer in (PConv2d(8, 2), nn.Conv2d(8, 8, 1))]
+    before = network(chain(nn.Conv2d(8, 8, 1), *links).double())
+    after, diff = rewrite(before, LowerPConv())
+    assert [edit.note for edit in diff.edits if edit.fate == "exact"] == ["born-apart", *["two-slices"] * 11]
+    x = torch.randn(1, 8, 9, 11, dtype=torch.float64)
+    torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-9, atol=1e-9)
+
+
+# Fused
+
+
+def test_fused_takes_the_relu_along_and_is_one_layer_of_its_bundle(tmp_path: Path):
+    model = chain(PDWConv2d(8, 2, 5, bias=True), nn.Conv2d(8, 4, 1), nn.ReLU(inplace=True))
+    after, _ = assert_rewrites(
+        LowerPConv(form="fused"),
+        model,
+        after={
+            "1": "FusedPConv2d(PDWConv2d(8, k5, bias, portion=1/4) + Conv2d(8→4, k1, bias) + ReLU)",
+            **dict.fromkeys("23"),
+        },
+    )
+    assert {"1.partial.conv.weight", "1.pointwise.weight"} <= set(after.program.state())
+    result = apply(model, [LowerPConv(form="fused")], torch.rand(1, 8, 16, 16))
+    result.save(tmp_path)
+    call = "FusedPConv2d(8, 2, 4, kernel_size=5, depthwise=True, spatial_bias=True, relu=True)"
+    assert call in (tmp_path / "model.py").read_text()
+
+
+KERNEL = """
+import torch
+from mofa_compiler.kernels import fused_pconv
+from mofa_compiler.layers import FusedPConv2d
+
+torch.manual_seed(0)
+for depthwise in (False, True):
+    for given, options in (
+        ((8, 2, 12, 3), dict(spatial_bias=True, relu=True)),
+        ((24, 18, 5, (1, 3)), dict(dilation=(1, 2), pointwise_bias=False)),
+    ):
+        layer = FusedPConv2d(*given, depthwise=depthwise, **options)
+        spatial, pointwise = layer.partial.conv, layer.pointwise
+        x = torch.randn(2, layer.channels, 5, 13)
+        with torch.no_grad():
+            weights = spatial.weight, spatial.bias, pointwise.weight, pointwise.bias
+            given = (x, *weights, [*spatial.dilation], layer.relu)
+            torch.testing.assert_close(fused_pconv(*given), layer(x), rtol=1e-5, atol=1e-5)
+            torch.library.opcheck(fused_pconv, given, test_utils=("test_schema", "test_faketensor"))
+print("equal")
+"""
+
+
+def test_the_kernel_computes_what_its_layer_does():
+    pytest.importorskip("triton")
+    run = subprocess.run(
+        [sys.executable, "-c", KERNEL], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert run.stdout.strip() == "equal", run.stderr
+
+
+# In place
+
+
+def test_in_place_copies_nothing_and_spares_what_others_read():
+    model = network(chain(nn.Conv2d(8, 8, 1), PConv2d(8, 2), nn.Conv2d(8, 8, 1)).eval())
+    after, _ = rewrite(model, LowerPConv(form="in-place"))
+    x = torch.rand(1, 8, 16, 16)
+    kept = x.clone()
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        after.program.graph_module.eval()(x)
+    assert torch.equal(x, kept)
+    assert not {"aten::cat", "aten::split"} & {event.key for event in profile.key_averages()}
+
+
+def test_in_place_layers_train_and_export():
+    after, _ = rewrite(
+        network(chain(nn.Conv2d(8, 8, 1), nn.Sigmoid(), PConv2d(8, 2), nn.Conv2d(8, 8, 1))), LowerPConv(form="in-place")
+    )
+    module, x = copy.deepcopy(after.program.graph_module), torch.rand(1, 8, 16, 16)
+    module.train()(x).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    with torch.no_grad():
+        expected = module.eval()(x)
+        assert not {"slice_scatter", "copy", "copy_"} & operators(module)
+        assert torch.equal(torch.jit.trace(module, x)(x), expected)
+
+
+# Exports
+
+
+def operators(module: nn.Module, *shape: int) -> set[str]:
+    """Names of the operators in an exported graph, `split_with_sizes` as `split`."""
+    exported = torch.export.export(module.eval(), (torch.rand(shape or (1, 8, 16, 16)),))
+    targets = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+    return {target.split(".")[1].split("_with")[0] for target in targets if target.startswith("aten.")}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("form", "kind"), [(form, kind) for form in LowerPConv.removes for kind in KINDS if allowed(form, kind, "plain")]
+)
+def test_exports_have_none_of_what_a_form_replaces(form: Any, kind: type[PartialConv2d]):
+    between = None if form == "merged" else nn.ReLU()
+    before = network(Block(kind(8, 2), between=between, before=nn.ReLU()), 1, 3, 16, 16)
+    assert operators(before.program.graph_module, 1, 3, 16, 16) >= {"split", "cat"}
+    after, _ = rewrite(before, LowerPConv(form=form))
+    module = after.program.graph_module.eval()
+    assert not operators(module, 1, 3, 16, 16) & set(LowerPConv.removes[form])
+    onnx = torch.onnx.export(module, (torch.rand(1, 3, 16, 16),), dynamo=True, verbose=False)
+    assert onnx is not None
+    banned = {"split": {"Split"}, "cat": {"Concat"}, "slice": {"Slice"}}
+    assert not {node.op_type for node in onnx.model.graph} & set().union(
+        *(banned[name] for name in LowerPConv.removes[form])
+    )
+
+
+# Whole networks
+
+
+@pytest.fixture(scope="module", params=["pmrid", "nafnet"])
+def rewritten(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    model = PMRID() if request.param == "pmrid" else NAFNet(width=8)
+    return apply(model.eval(), "mofa", torch.rand(1, 3, 32, 32)).model
+
+
+@pytest.mark.parametrize("form", [*FORMS, "auto", "split-cat"])
+def test_whole_networks_compute_the_same_and_train(rewritten: nn.Module, form: Any):
+    before = network(rewritten.eval(), 1, 3, 32, 32)
+    after, diff = rewrite(before, LowerPConv(form=form))
+    assert diff.exact
+    assert bool(diff.edits) == (form != "split-cat")
+    x = torch.rand(1, 3, 48, 32)
+    torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-4, atol=1e-5)
+    module = copy.deepcopy(after.program.graph_module).train()
+    module(x).square().mean().backward()
+    assert [name for name, p in module.named_parameters() if p.grad is None] == []
