@@ -71,7 +71,9 @@ class Rewiring(Surgery):
         distinct = {id(module): module for module in self.modules.values()}.values()
         held = [parameter for module in distinct for parameter in module.parameters()]
         self._holders = Counter(map(id, (*held, *self.tensors.values())))
-        self._reads = Counter(str(node.target) for node in self.graph.nodes if node.op == "get_attr")
+        attributes = [node for node in self.graph.nodes if node.op == "get_attr"]
+        self._reads = Counter(str(node.target) for node in attributes)
+        self._written = {str(node.target) for node in attributes if self.overwritten(node)}
 
     # Looking
 
@@ -103,6 +105,8 @@ class Rewiring(Surgery):
             return f"{path} is called at {self.calls[path]} places"
         if any(self._holders[id(parameter)] > 1 for parameter in module.parameters()):
             return f"{path} shares a parameter with another module"
+        if any(self._reads[f"{alias}.{name}"] for alias in self.aliases[path] for name in module.state_dict()):
+            return f"weights of {path} are read by something else, too"
         if has_hooks(module):
             return f"{path} has hooks, which a new module would lose"
         if any(parameter.is_complex() for parameter in module.parameters()):
@@ -120,7 +124,7 @@ class Rewiring(Surgery):
         if not isinstance(value, fx.Node) or not isinstance(value.meta.get("val"), Tensor):
             return None
         if value.op == "get_attr":
-            tensor = self.exactly(str(value.target))
+            tensor = None if str(value.target) in self._written else self.exactly(str(value.target))
             return tensor if isinstance(tensor, Tensor) and tensor.is_floating_point() else None
         if value.op not in ("call_function", "call_method") or function_name(value) not in _SHAPING:
             return None

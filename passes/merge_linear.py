@@ -29,8 +29,8 @@ class MergeLinear(GraphLowering):
 
     Scales and shifts per channel go into the convolution before, where they alone read it, else into the convolutions
     behind, where those alone read them. A shift does not pass the zeros that a convolution is padded with. Two
-    convolutions of which one is 1x1 become one where that takes fewer MACs. The network is for inference from then on:
-    what was batch normalization is trained no longer.
+    convolutions of which one is 1x1 become one where that takes no more MACs. The network is for inference then: what
+    was batch normalization follows no statistics any longer.
     """
 
     name: ClassVar[str] = "merge-linear"
@@ -83,7 +83,7 @@ class MergeLinear(GraphLowering):
             reason = f"what {before} reads, before it, is changed in place"
         if before in wiring.network.anatomy.input_paths:
             reason = f"{before}, before it, is the input convolution"
-        if merged >= now:
+        if merged > now:
             if first.kernel_size != (1, 1) or second.kernel_size != (1, 1):
                 return False  # a separable convolution, say, which is two for a reason
             reason = f"with {before}, before it, as one it would take {merged} MACs instead of {now}"
@@ -98,7 +98,8 @@ class MergeLinear(GraphLowering):
         wiring.erase(source)
         wiring.release(before)
         error = wiring.check(path, old, wiring.piece(start, node), first.in_channels)
-        wiring.tell(path, was[0], wiring.describe(path), "exact", error=error, note=f"does the work of {before}, too")
+        note = f"does the work of {before}, too"
+        wiring.tell(path, was[0], wiring.describe(path), "compensated", error=error, note=note)
         wiring.tell(before, was[1], "", "removed", note=f"merged into {path}")
         return True
 

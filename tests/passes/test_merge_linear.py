@@ -137,10 +137,13 @@ def test_a_unet_loses_its_norms():
     assert_same_outputs(model, after, (1, 3, 32, 32))
 
 
-def test_weights_in_single_precision_are_rounded_once_and_verified():
-    model = scattered(UNet(width=4, depth=2))
+@pytest.mark.parametrize("joined", [False, True])
+def test_weights_in_single_precision_are_rounded_once_and_verified(joined: bool):
+    pair = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 3, 1)
+    model = scattered(row(*pair) if joined else UNet(width=4, depth=2))
     result = apply(model, Roadmap([MergeLinear()]), torch.rand(1, 3, 32, 32))
     (verdict,) = result.verdicts
+    assert result.diffs[0].edits
     assert verdict.whole and verdict.holds
     assert 1e-12 < max(size.error for size in verdict.whole.sizes) < 1e-6
     assert "rounded" in verdict.whole.note
@@ -187,6 +190,24 @@ def test_shared_layers_stay():
     assert_lowers(MergeLinear(), model, {}, skips={"norm": "b shares a parameter with another module"})
 
 
+def test_weights_that_something_else_reads_or_writes_stay():
+    model = Net(lambda m, x: m.norm(m.conv(x)) + m.conv.weight.mean(), conv=nn.Conv2d(8, 8, 1), norm=nn.BatchNorm2d(8))
+    assert_lowers(MergeLinear(), model, {}, skips={"norm": "weights of conv are read by something else, too"})
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 1)
+            self.register_buffer("calls", torch.ones(1, 8, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls.add_(1)
+            return self.conv(x) * self.calls
+
+    _, diff = rewrite(network(Counting(), 1, 8, 9, 9), MergeLinear())
+    assert not diff.edits
+
+
 def test_hooks_stay():
     model = row(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8))
     model[0].register_forward_hook(lambda module, args, value: 2 * value)
@@ -216,8 +237,11 @@ def behind(*layers: nn.Module) -> nn.Sequential:
 def test_pointwise_convolutions_become_one_where_that_is_cheaper():
     model = behind(nn.Conv2d(8, 16, 1), nn.Conv2d(16, 4, 1))
     _, diff = assert_lowers(MergeLinear(), model, {"2": None, "3": "Conv2d(8→4, k1, bias)"})
-    assert [(edit.path, edit.fate) for edit in diff.edits] == [("3", "exact"), ("2", "removed")]
+    assert [(edit.path, edit.fate) for edit in diff.edits] == [("3", "compensated"), ("2", "removed")]
     assert sum(edit.macs for edit in diff.edits) == (8 * 4 - 8 * 16 - 16 * 4) * 120
+    assert_lowers(
+        MergeLinear(), behind(nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)), {"2": None, "3": "Conv2d(8→8, k1, bias)"}
+    )
     reason = "with 2, before it, as one it would take 7680 MACs instead of 3840"
     assert_lowers(MergeLinear(), behind(nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)), {}, skips={"3": reason})
     reason = "0, before it, is the input convolution"
