@@ -32,7 +32,7 @@ class Observed:
 def observe(
     module: nn.Module, call: CallSpec, *, keep_calls: bool = False, within: list[str] | None = None
 ) -> Observed:
-    """Run a network in eval mode. Raises whatever it raises; `within` then ends with the path of the module that did."""
+    """Run a network in eval mode. Raises whatever it raises; `within` ends with the path of the module that did."""
     seen = Observed()
     within = [] if within is None else within
     hooks = []

@@ -18,6 +18,7 @@ from .format import describe, reason, tensors
 from .observing import observe
 
 _UNKNOWN_STRIDE = 32
+_CLEAR = 256
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def candidates(module: nn.Module, images: Images, bounded: bool) -> Iterator[Siz
     Raises:
         ExportError: the network takes no other size than the example's, or the example is too small.
     """
-    stride = _stride(module, images.call)
+    stride = _stride(module, images)
     low = 2 * stride  # at a single row or column torch.export would take the size for a constant
     if min(images.height, images.width) < low:
         raise ExportError(
@@ -187,11 +188,14 @@ def _stopped(module: nn.Module, call: CallSpec) -> str:
     return "it does not always"  # it took it this time
 
 
-def _stride(module: nn.Module, call: CallSpec) -> int:
+def _stride(module: nn.Module, images: Images) -> int:
+    """The total stride, seen at a size at which no level is too small to be told from another, if it takes that."""
     from ..anatomy import infer
     from ..tracing import capture
 
-    try:
-        return total_stride(infer(capture(module, call)))
-    except MofaError:
-        return _UNKNOWN_STRIDE
+    for call in (images.at(_CLEAR, _CLEAR), images.call):
+        try:
+            return total_stride(infer(capture(module, call)))
+        except MofaError:
+            continue
+    return _UNKNOWN_STRIDE
