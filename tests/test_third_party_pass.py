@@ -14,7 +14,7 @@ import torch
 from architectures import PMRID
 from mofa_compiler import Roadmap, apply
 
-roadmap = Roadmap.from_toml('[[pass]]\\nname = "shrink-kernels"\\nkeep = 0.2\\n[[pass]]\\nname = "sepconv-to-pconv"')
+roadmap = Roadmap.from_toml('[[pass]]\\nname = "crop-kernels"\\nkeep = 0.2\\n[[pass]]\\nname = "sepconv-to-pconv"')
 result = apply(PMRID(), roadmap, torch.rand(1, 3, 32, 32))
 print(len(result.diffs[0].edits), result.diffs[0].edits[0].after, result.diffs[1].edits[0].before)
 """
@@ -32,7 +32,7 @@ def test_installed_package_is_found(tmp_path: Path):
     listed = subprocess.run(
         [sys.executable, "-m", "mofa_compiler.cli", "passes"], env=env, capture_output=True, text=True, check=True
     )
-    assert "shrink-kernels" in listed.stdout
+    assert "crop-kernels" in listed.stdout
     applied = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, check=True)
     assert applied.stdout.split(maxsplit=1) == [
         "20",

@@ -152,13 +152,12 @@ def test_what_does_not_fit_is_named(name: str) -> None:
         engine(runs_here(name)).compile(network(), [torch.rand(1, 5, 32, 32)])
 
 
-def test_inductor_compiles_more_of_a_class_than_torch_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inductor_compiles_more_of_a_class_than_torch_allows() -> None:
     """Beyond its recompile limit, torch.compile runs the modules of a class eagerly."""
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
-    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
     for channels in (1, 2, 3):
         net = nn.Conv2d(3, channels, 1)
-        with torch.no_grad():
+        limit = torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True)
+        with torch.no_grad(), limit:
             agree(engine(runs_here("inductor")).compile(net, [example()]).outputs(), [net(example())])
 
 

@@ -1,6 +1,6 @@
 """A pass in a package of its own: crop large depthwise kernels to 3x3.
 
-Installing this package is all it takes: `mofa passes` then lists `shrink-kernels`, and roadmaps can name it.
+Installing this package is all it takes: `mofa passes` then lists `crop-kernels`, and roadmaps can name it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mofa_compiler.survey import Layer
 
 
 @dataclass(frozen=True)
-class ShrinkKernels(Pass):
+class CropKernels(Pass):
     """Crop the kernels of stride-1 depthwise convolutions to 3x3, where little is lost.
 
     Options:
         keep: share of a layer's kernel energy that the centre has to hold; below it the layer is left alone.
     """
 
-    name: ClassVar[str] = "shrink-kernels"
+    name: ClassVar[str] = "crop-kernels"
 
     keep: Annotated[float, Field(ge=0, le=1)] = 0.5
 
