@@ -216,6 +216,13 @@ def test_an_error_in_the_input_is_one_clear_message(
 
 USAGE_ERRORS: dict[str, tuple[list[str], str]] = {
     "no out": ([UNET], "--out"),
+    "threads": ([*SMALL, "--dry-run", "--threads", "2"], "needs --engine"),
+    "loss without engine": ([*SMALL, "--dry-run", "--max-loss", "1"], "needs --engine"),
+    "loss without images": ([*SMALL, "--dry-run", "--engine", "eager", "--max-loss", "1"], "needs --calibrate"),
+    "loss": (
+        [*SMALL, "--dry-run", "--engine=eager", "--calibrate=x", "--degrade=gaussian:1", "--max-loss=1W"],
+        "is not a loss such as 0.5dB",
+    ),
     "quiet json": ([*SMALL, "--dry-run", "--quiet", "--json"], "contradicts --quiet"),
     "quiet verbose": ([*SMALL, "--dry-run", "--quiet", "--verbose"], "contradicts --quiet"),
     "key alone": ([*SMALL, "--dry-run", "--key", "a"], "needs --checkpoint"),
