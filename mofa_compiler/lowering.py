@@ -296,14 +296,14 @@ class Rewiring(Surgery):
             if node not in values:
                 if not node.op.startswith("call") and node.op != "get_attr":
                     raise RewriteError(f"{self.pass_.name}: {ends[0].name} reads {node.name}, too: a bug in this pass")
+                if isinstance(node.meta["val"], (bool, int, float)):
+                    values[node] = node.meta["val"]  # a size or the mode, which say no more about a piece
+                    return values[node]
                 for inner in node.all_input_nodes:
                     copied(inner)
                 if node.op in ("call_module", "get_attr"):
                     root[str(node.target)] = self.exactly(str(node.target))
-                if isinstance(node.meta["val"], (bool, int, float)):
-                    values[node] = node.meta["val"]
-                else:
-                    values[node] = graph.node_copy(node, lambda inner: values[inner])
+                values[node] = graph.node_copy(node, lambda inner: values[inner])
             return values[node]
 
         results = [copied(end) for end in ends]
@@ -329,10 +329,10 @@ class Rewiring(Surgery):
     def tell(
         self, path: str, before: str, after: str, fate: str, *, error: float | None = None, note: str = ""
     ) -> None:
-        """Write the edit of a path, with the parameters and MACs that changed there, or in no layer, since the last."""
+        """Write the edit of a path, with the parameters and MACs that changed there, below it, or in no layer."""
         stage = self.network.anatomy.stage_of(path)
         exact = fate != "removed"
-        parameters, macs = (counts.pop(path, 0) + counts.pop("", 0) for counts in (self._parameters, self._macs))
+        parameters, macs = (_taken(counts, path) for counts in (self._parameters, self._macs))
         edit = Edit(path, stage.name if stage else None, before, after, parameters, macs, fate, exact, note, error)
         for index, told in enumerate(self.edits):
             if told.path == path:
@@ -354,6 +354,11 @@ def is_image(value: Any) -> bool:
     """Whether an argument is a value of shape (N, C, H, W)."""
     tensor = value.meta.get("val") if isinstance(value, fx.Node) else None
     return isinstance(tensor, Tensor) and tensor.dim() == 4 and tensor.is_floating_point()
+
+
+def _taken(counts: Counter[str], path: str) -> int:
+    """What is counted for a path, below it and for none, which is not counted any longer."""
+    return sum(counts.pop(key) for key in list(counts) if key in ("", path) or key.startswith(f"{path}."))
 
 
 def _together(first: Edit, second: Edit) -> Edit:

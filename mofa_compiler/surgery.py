@@ -73,8 +73,12 @@ class Surgery:
             new.to(next(old.parameters()).dtype)
         index = len(self.edits)
         gone = (*replacement.bypassed, *((moved.node,) if moved else ()))
-        ahead = {step.node for step in layer.before}
-        behind = [name for name in gone if name not in ahead]
+        behind = [step.node for step in layer.behind if step.node in gone]
+        while behind:  # what a convolution behind feeds is no neighbour of the layer itself
+            further = [name for name in gone if self.by_name[name] in self.by_name[behind[-1]].users]
+            if not further:
+                break
+            behind.append(further[0])
         ends = [self.by_name[name] for name in behind[-1:] or [node.name for node in layer.nodes]]
         ends_as = [(end.meta["val"].shape, origin(end)) for end in ends]
         call = _Call.like(self.by_name[moved.node], moved.like) if moved else None

@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from mofa_compiler import inherit
 from mofa_compiler.cost import conv_macs, function_name
@@ -21,6 +22,9 @@ from mofa_compiler.lowering import GraphLowering, Rewiring, is_image
 from mofa_compiler.options import FROZEN
 from mofa_compiler.survey import readers, signature, writes_in_place
 from mofa_compiler.tracing.naming import describe, path_of
+
+_TRAINING = "is in training mode, where it normalizes every batch by its own: call eval() first"
+_NO_STATISTICS = "has no running statistics: it normalizes every batch by its own"
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -202,7 +206,42 @@ def _linear(wiring: Rewiring, node: fx.Node) -> _Linear | None:
         return _batch_norm(wiring, node, module)
     if type(module) is nn.Conv2d and _is_scale(module):
         return _scaling(wiring, node, module)
+    if node.target is F.batch_norm:
+        return _functional_norm(wiring, node)
     return _arithmetic(wiring, node) if module is None else None
+
+
+def _functional_norm(wiring: Rewiring, node: fx.Node) -> _Linear | None:
+    """A call of `F.batch_norm`, as subclasses of BatchNorm2d make it."""
+    names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    held = {name: given.get(name) for name in names[1:5] if given.get(name) is not None}
+    values = {name: value for name, arg in held.items() if (value := wiring.constant(arg)) is not None}
+    paths = [_parameter(value) or "" for value in held.values()]
+    if not is_image(given["input"]) or len(values) < len(held) or not all(paths):
+        return None
+    owner = paths[0].rpartition(".")[0] or path_of(node)
+    counter = f"{owner}.num_batches_tracked"
+    weights = (*paths, counter) if counter in wiring.tensors else tuple(paths)
+    found = _Linear(node, given["input"], owner, f"batch_norm({node.meta['val'].shape[1]})", weights=weights)
+    training = given.get("training", False)
+    if "running_mean" not in values or "running_var" not in values:
+        return replace(found, reason=_NO_STATISTICS)
+    if training.meta["val"] if isinstance(training, fx.Node) else training:
+        return replace(found, reason=_TRAINING)
+    if any(wiring.tied(path) for path in paths):
+        return replace(found, reason="its weights are held under another name, too")
+    return replace(found, affine=_normalization(eps=float(given.get("eps", 1e-5)), **values))
+
+
+def _normalization(
+    running_mean: Tensor, running_var: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None
+) -> inherit.Affine:
+    """What batch normalization does with fixed statistics."""
+    scale = (running_var + eps).rsqrt()
+    scale = scale if weight is None else scale * weight.detach()
+    shift = -running_mean * scale
+    return inherit.Affine(scale, shift if bias is None else shift + bias.detach())
 
 
 def _batch_norm(wiring: Rewiring, node: fx.Node, module: nn.BatchNorm2d) -> _Linear:
@@ -210,17 +249,12 @@ def _batch_norm(wiring: Rewiring, node: fx.Node, module: nn.BatchNorm2d) -> _Lin
     assert isinstance(source, fx.Node)
     found = _Linear(node, source, path, signature(module), weights=(path,), reason=wiring.fixed(path))
     if module.running_mean is None or module.running_var is None:
-        return replace(found, reason="has no running statistics: it normalizes every batch by its own")
+        return replace(found, reason=_NO_STATISTICS)
     if module.training:
-        return replace(
-            found, reason="is in training mode, where it normalizes every batch by its own: call eval() first"
-        )
+        return replace(found, reason=_TRAINING)
     exact = wiring.exactly(path)
-    scale = (exact.running_var + exact.eps).rsqrt()
-    scale = scale if exact.weight is None else scale * exact.weight.detach()
-    shift = -exact.running_mean * scale
-    shift = shift if exact.bias is None else shift + exact.bias.detach()
-    return replace(found, affine=inherit.Affine(scale, shift))
+    affine = _normalization(exact.running_mean, exact.running_var, exact.eps, exact.weight, exact.bias)
+    return replace(found, affine=affine)
 
 
 def _is_scale(module: nn.Conv2d) -> bool:

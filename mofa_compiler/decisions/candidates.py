@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -17,6 +18,9 @@ OFFERED = ("pointwise-first", "shrink-kernels")
 
 FORMS = "lower-pconv"
 """The pass that gives partial convolutions the form that an engine runs best"""
+
+ONLY_ON = {"in-place": ("eager", "channels-last"), "fused": ("cuda",), "channels-last": ("eager", "cuda")}
+"""Forms and exact passes that can make a difference on these engines alone"""
 
 ORDER = ("lower-layer-norm", "merge-linear", "lower-gates", "lower-shuffle", "channels-last")
 """In which exact passes are tried: what merging and gates need comes first, the layout of everything last"""
@@ -74,18 +78,39 @@ def candidates(roadmap: Roadmap, *, removing: bool = False) -> list[Candidate]:
                 variants += [(*passes, one) for passes in list(variants) for one in depthwise]
             for passes in variants:
                 spread = (*passes[:1], *passes[1:2], *restored, *passes[2:]) if restored and partial else passes
-                found += [_named(tuple(spread))]
-                if partial and FORMS in known:
-                    found += [_named((*spread, form)) for form in _forms(known[FORMS], by_name.get(FORMS))]
+                found.append(_named(tuple(spread)))
     return _unique(found)
 
 
-def lowerings(roadmap: Roadmap) -> list[Pass]:
+def formed(candidate: Candidate, roadmap: Roadmap, engine: str) -> list[Candidate]:
+    """A candidate with a partial convolution, in every form that an engine could run it in but as it is."""
+    kind = available().get(FORMS)
+    partial = ("sepconv-to-pconv", "decouple-upsampling", "decouple-downsampling")
+    if kind is None or not any(
+        pass_.name in partial and getattr(pass_, "convolution", "pconv") == "pconv" for pass_ in candidate.passes
+    ):
+        return []
+    given = next((pass_ for pass_ in roadmap if pass_.name == FORMS), None)
+    if given is not None and getattr(given, "form", "auto") != "auto":
+        return [_named((*candidate.passes, given))]
+    names = _literals(typing.get_type_hints(kind)["form"])
+    names = [name for name in names if name not in ("auto", "split-cat") and engine in ONLY_ON.get(name, (engine,))]
+    return [_named((*candidate.passes, kind(**_options_of(kind, form=name)))) for name in names]
+
+
+def _literals(hint: Any) -> list[str]:
+    """All words that an annotation allows."""
+    arguments = typing.get_args(hint)
+    return [word for one in arguments for word in (_literals(one) if typing.get_args(one) else [str(one)])]
+
+
+def lowerings(roadmap: Roadmap, engine: str) -> list[Pass]:
     """Exact passes that are tried on the whole network, one after the other: the roadmap's, then all others."""
     own: list[Pass] = [pass_ for pass_ in roadmap if isinstance(pass_, Lowering) and pass_.name != FORMS]
     names = {pass_.name for pass_ in own}
     known = sorted(available(), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    kinds = [available()[name] for name in known if name not in {*names, FORMS}]
+    tried = [name for name in known if name not in {*names, FORMS} and engine in ONLY_ON.get(name, (engine,))]
+    kinds = [available()[name] for name in tried]
     return own + [kind() for kind in kinds if issubclass(kind, Lowering)]
 
 
@@ -118,15 +143,6 @@ def _widened(roadmap: Roadmap) -> list[Pass]:
     """The roadmap's widenings, of any layer: time decides where, not the stage."""
     found = (replace(p, **_options(p, where=("*",))) for p in roadmap if p.name == "widen-portion")
     return list(dict.fromkeys(found))
-
-
-def _forms(kind: type[Pass], given: Pass | None) -> list[Pass]:
-    names = [name for name in getattr(kind, "FORMS", ()) if name not in ("auto", "split-cat")]
-    return (
-        [given]
-        if given is not None and getattr(given, "form", "auto") != "auto"
-        else [kind(**_options_of(kind, form=name)) for name in names]
-    )
 
 
 def _options(pass_: Pass, **options: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..rewriting import Match, Pass, match_layer, rewrite
 from ..roadmap import Roadmap
 from ..survey import Layer, signature
 from ..tracing import capture
-from .candidates import ORIGINAL, Candidate, candidates, lowerings, merged
+from .candidates import ORIGINAL, Candidate, candidates, formed, lowerings, merged
 from .record import Alternative, Decision, Decisions
 from .regions import Region, extract, region
 from .target import Target
@@ -24,6 +24,9 @@ from .trials import Trials, fingerprint
 
 Tell = Callable[[str, int, int], None]
 Piece: TypeAlias = tuple[nn.Module, tuple[Tensor, ...]]
+
+NEAR = 1.3
+"""Forms are tried of alternatives that take at most so many times as long as the fastest: split and cat cost no more"""
 
 LIMIT = "without stride-1 depthwise convolutions"
 LOWERED = "lowered alone"
@@ -92,12 +95,22 @@ def decide(
     assert target is not None
     inputs = tuple(tensor_leaves((call.args, dict(call.kwargs))))
     trials = Trials(target, ", ".join("x".join(map(str, x.shape)) for x in inputs))
-    exact = _faster_lowerings(network, lowerings(roadmap), trials, inputs, tell)
+    exact = _faster_lowerings(network, lowerings(roadmap, target.engine), trials, inputs, tell)
     groups = list(_groups(network, candidates(roadmap, removing=bound is not None), exact, tell))
     measured: list[list[Alternative]] = []
     for index, group in enumerate(groups):
         tell(f"measuring {group.paths[0]}", index, len(groups))
-        measured.append(trials.pieces({c.name: piece for c, piece in group.pieces.items()}))
+        found = trials.pieces({c.name: piece for c, piece in group.pieces.items()})
+        forms = {
+            c: piece for c, piece in _forms(network, roadmap, group, found, exact).items() if c not in group.pieces
+        }
+        if forms:
+            tell(f"measuring forms of {group.paths[0]}", index, len(groups))
+            first = next(iter(group.pieces))
+            raced = {first: group.pieces[first], **forms}
+            found += trials.pieces({c.name: piece for c, piece in raced.items()})[1:]
+            groups[index] = replace(group, pieces={**group.pieces, **forms})
+        measured.append(found)
 
     def made(picked: Sequence[Candidate]) -> Roadmap:
         by_candidate: dict[Candidate, list[str]] = {}
@@ -186,6 +199,23 @@ def _groups(network: Network, offered: Sequence[Candidate], exact: Sequence[Pass
             pieces[candidate] = found
         if len(pieces) > 1:
             yield Group(tuple(layers), around, pieces)
+
+
+def _forms(
+    network: Network, roadmap: Roadmap, group: Group, found: Sequence[Alternative], exact: Sequence[Pass]
+) -> dict[Candidate, Piece | str]:
+    """The forms of those alternatives that are near enough to the fastest for a form to make up for it."""
+    assert roadmap.target is not None
+    ratios = {one.name: one.ratio for one in found if one.ratio is not None}
+    limit = NEAR * min(ratios.values(), default=0.0)
+    pieces: dict[Candidate, Piece | str] = {}
+    for candidate in group.pieces:
+        if ratios.get(candidate.name, limit + 1) <= limit:
+            for form in formed(candidate, roadmap, roadmap.target.engine):
+                piece = _piece(network, group.layers[0], form, group.region, exact)
+                if piece is not None:
+                    pieces[form] = piece
+    return pieces
 
 
 def _piece(

@@ -52,7 +52,7 @@ class Trials:
             if isinstance(piece, str):
                 continue
             try:
-                compiled[name] = self.engine.compile(piece[0], piece[1], self.target.threads)
+                compiled[name] = self._ready(*piece)
             except EngineError as error:
                 problems[name] = str(error)
         first = next(iter(found))
@@ -110,12 +110,26 @@ class Trials:
             self._remember(key, {"comparisons": [vars(one) for one in found]})
         return found
 
+    def _ready(self, module: nn.Module, inputs: Sequence[Tensor]) -> Compiled:
+        """A module compiled, and run once: some engines take what they then cannot run.
+
+        Raises:
+            EngineError: the engine does not take it, or does not run it.
+        """
+        found = self.engine.compile(module, inputs, self.target.threads)
+        try:
+            with self.engine.running(self.target.threads):
+                found.run()
+        except Exception as error:
+            raise EngineError(f"{self.engine.name} does not run it: {one_line(error)}") from error
+        return found
+
     def _compiled(self, network: Network, inputs: Sequence[Tensor]) -> Compiled:
         """A network as the engine runs it; the last ones are kept, for one network is compared with several."""
         for known, compiled in self._kept:
             if known is network:
                 return compiled
-        found = self.engine.compile(network.program.graph_module, inputs, self.target.threads)
+        found = self._ready(network.program.graph_module, inputs)
         self._kept = [*self._kept[-2:], (network, found)]
         return found
 

@@ -13,6 +13,7 @@ from ..errors import ExportError
 from ..inputs import CallSpec, specs, tensor_leaves
 from ..verification.running import rounding_of, run
 from .format import Format, reason, tensors
+from .silence import calm
 
 _SLACK = 10
 """Error, in what rounding may come to in a network, up to which a file counts as the same network"""
@@ -38,7 +39,8 @@ def compare(kind: Format, file: Path, module: nn.Module, calls: Sequence[CallSpe
         ExportError: they do not compute the same.
     """
     try:
-        runner = kind.open(file)
+        with calm():
+            runner = kind.open(file)
     except Exception as error:
         raise ExportError(f"the {kind.title} file was written, but cannot be loaded: {reason(error)}") from error
     found: list[Comparison] = []

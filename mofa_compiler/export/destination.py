@@ -7,8 +7,6 @@ from pathlib import Path
 
 from torch import nn
 
-from ..bundle.files import KEYMAP, REPORT, REPORT_TEXT, SOURCE, WEIGHTS
-from ..bundle.recipe import FILE
 from ..errors import ExportError
 from .format import Format
 
@@ -19,7 +17,8 @@ def destinations(
     """The files to write; the first is the one that is loaded.
 
     Raises:
-        ExportError: one is there already, belongs to the bundle, or has no folder to be in.
+        ExportError: one is there already, has no folder to be in, or the name of another kind of file, a bundle's own
+            for instance.
     """
     bundle = None if isinstance(bundle_or_module, nn.Module) else Path(bundle_or_module).expanduser().resolve()
     if destination is None:
@@ -33,9 +32,6 @@ def destinations(
         raise ExportError(f"cannot write {first}: there is no folder {first.parent}")
     files = tuple(first.with_suffix(suffix) for suffix in kind.suffixes)
     for file in files:
-        own = (SOURCE, WEIGHTS, FILE, KEYMAP, REPORT, REPORT_TEXT)
-        if bundle is not None and file.resolve() in {(bundle / name).resolve() for name in own}:
-            raise ExportError(f"{file} belongs to the bundle: choose another file")
         if file.is_dir():
             raise ExportError(f"{file} is a folder: choose another file")
         if file.exists() and not overwrite:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +28,7 @@ from .locating import Fault, locate
 from .notes import notes
 from .observing import observe
 from .shapes import Images, Sizes, candidates, example_sizes, second_size
+from .silence import calm
 from .tracing import trace
 
 if TYPE_CHECKING:
@@ -138,17 +136,16 @@ def export(
     files = destinations(bundle_or_module, kind, destination, overwrite)
     scratch = scratch_folder(files[0])
     try:
-        with _calm():
-            maker = _Maker(module, call, kind, lambda step: tell(step, _STEPS.index("writing"), len(_STEPS)))
-            tell(_STEPS[0], 0, len(_STEPS))
-            seen = maker.observed()
-            tell(_STEPS[1], 1, len(_STEPS))
-            source, sizes, images = maker.traced(dynamic)
-            tell(_STEPS[2], 2, len(_STEPS))
-            file = scratch / files[0].name
-            written = maker.written(source, file, images, sizes)
-            tell(_STEPS[3], 3, len(_STEPS))
-            compared = compare(kind, file, module, _compared(call, sizes, images))
+        maker = _Maker(module, call, kind, lambda step: tell(step, _STEPS.index("writing"), len(_STEPS)))
+        tell(_STEPS[0], 0, len(_STEPS))
+        seen = maker.observed()
+        tell(_STEPS[1], 1, len(_STEPS))
+        source, sizes, images = maker.traced(dynamic)
+        tell(_STEPS[2], 2, len(_STEPS))
+        file = scratch / files[0].name
+        written = maker.written(source, file, images, sizes)
+        tell(_STEPS[3], 3, len(_STEPS))
+        compared = compare(kind, file, module, _compared(call, sizes, images))
         found = (*written.notes, *notes(source, seen, written.uses), *_about(sizes, images, kind))
         for one in reversed(files):  # the one that is loaded last, so that what it needs is there
             os.replace(scratch / one.name, one)
@@ -205,7 +202,8 @@ class _Maker:
     def written(self, source: Source, file: Path, images: Images | None, sizes: Sizes | None) -> Written:
         """What the format says of the file that it wrote."""
         try:
-            return self.kind.write(source, file)
+            with calm():
+                return self.kind.write(source, file)
         except MofaError:
             raise
         except Exception as error:
@@ -221,7 +219,7 @@ class _Maker:
             call = calls[path]
             program = _trace_alone(inner, call, resized.get(path)) if self.kind.traced else None
             if not only_trace:
-                with tempfile.TemporaryDirectory() as folder:
+                with calm(), tempfile.TemporaryDirectory() as folder:
                     source = Source(inner, call, program, dynamic=other is not None)
                     self.kind.write(source, Path(folder, f"layer{self.kind.suffixes[0]}"))
 
@@ -234,7 +232,7 @@ class _Maker:
 
     def _advice(self, fault: Fault, dynamic: bool) -> str:
         if dynamic:
-            return "Write it so that it holds for every size, or export at one size, without --dynamic"
+            return "Rewrite it so that it holds for every size, or export at one size, without --dynamic"
         replace = "Replace that layer" if fault.path else "Write it with operators that the exporter knows"
         others = {"torchscript": "pt2", "pt2": "torchscript"}
         return f"{replace}, or try another format (--to {others.get(self.kind.name, 'pt2 or torchscript')})"
@@ -289,16 +287,3 @@ def _about(sizes: Sizes | None, images: Images | None, kind: Format) -> Iterator
         )
     elif not sizes.batch:
         yield "the batch is fixed: the network takes no other, or the exporter cannot prove that it does"
-
-
-@contextmanager
-def _calm() -> Iterator[None]:
-    """Without the exporters' warnings and log lines, which are about themselves."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

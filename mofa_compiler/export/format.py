@@ -139,3 +139,8 @@ def reason(error: BaseException) -> str:
 def tensors(call: CallSpec) -> list[Tensor]:
     """All tensors of a call, in order."""
     return list(tensor_leaves([*call.args, *call.kwargs.values()]))
+
+
+def describe(path: str, kind: str) -> str:
+    """What messages call a module."""
+    return f"layer {path!r} ({kind})" if path else f"{kind}'s own forward"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..inputs import CallSpec
+from .format import describe
 from .observing import observe
 
 
@@ -26,7 +27,7 @@ class Fault:
     error: Exception
 
     def __str__(self) -> str:
-        return f"layer {self.path!r} ({self.kind})" if self.path else f"{self.kind}'s own forward"
+        return describe(self.path, self.kind)
 
 
 def locate(

@@ -29,9 +29,12 @@ class Observed:
     autograd: dict[str, list[str]] = field(default_factory=dict)
 
 
-def observe(module: nn.Module, call: CallSpec, *, keep_calls: bool = False) -> Observed:
-    """Run a network in eval mode. Raises whatever it raises."""
-    seen, within = Observed(), list[str]()
+def observe(
+    module: nn.Module, call: CallSpec, *, keep_calls: bool = False, within: list[str] | None = None
+) -> Observed:
+    """Run a network in eval mode. Raises whatever it raises; `within` ends with the path of the module that did."""
+    seen = Observed()
+    within = [] if within is None else within
     hooks = []
     for path, inner in module.named_modules():
 

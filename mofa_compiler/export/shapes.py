@@ -10,13 +10,15 @@ from typing import Any
 from torch import nn
 from torch.export import Dim, ShapesCollection
 
-from ..errors import ExportError, MofaError
+from ..errors import ExportError, MofaError, source_line
 from ..inputs import CallSpec, InputSpec
 from ..verification.running import run
 from ..verification.sizes import total_stride
-from .format import tensors
+from .format import describe, reason, tensors
+from .observing import observe
 
 _UNKNOWN_STRIDE = 32
+_CLEAR = 256
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def candidates(module: nn.Module, images: Images, bounded: bool) -> Iterator[Siz
     Raises:
         ExportError: the network takes no other size than the example's, or the example is too small.
     """
-    stride = _stride(module, images.call)
+    stride = _stride(module, images)
     low = 2 * stride  # at a single row or column torch.export would take the size for a constant
     if min(images.height, images.width) < low:
         raise ExportError(
@@ -150,11 +152,18 @@ def _taken_multiple(module: nn.Module, images: Images, stride: int) -> int:
     """The smallest power of 2 (at least the smallest image's factor) by which the network's input may grow."""
     base = [math.ceil(side / stride) * stride for side in (images.height, images.width)]
     step = images.factor
-    while step <= max(stride, images.factor):
-        if all(_takes(module, images.at(base[0] + down * step, base[1] + right * step)) for down, right in _STEPS):
+    while True:
+        others = [images.at(base[0] + down * step, base[1] + right * step) for down, right in _STEPS]
+        refused = next((other for other in others if not _takes(module, other)), None)
+        if refused is None:
             return step
+        if step >= stride:
+            break
         step *= 2
-    raise ExportError(f"the network takes no other size than {images.call}: export without --dynamic")
+    raise ExportError(
+        f"the network does not take {refused} in place of {images.call}: {_stopped(module, refused)}. Rewrite that so "
+        "that it holds for every size, or export at one size, without --dynamic"
+    )
 
 
 _STEPS = ((1, 0), (0, 1), (1, 3))
@@ -168,11 +177,25 @@ def _takes(module: nn.Module, call: CallSpec) -> bool:
     return True
 
 
-def _stride(module: nn.Module, call: CallSpec) -> int:
+def _stopped(module: nn.Module, call: CallSpec) -> str:
+    """In which layer a network stops at a size that it does not take, and why."""
+    within: list[str] = []
+    try:
+        observe(module, call.example(), within=within)
+    except Exception as error:  # whatever a network raises at a size that it does not take
+        inner = module.get_submodule(within[-1]) if within else module
+        return f"{describe(within[-1] if within else '', type(inner).__name__)}: {reason(error)}{source_line(error)}"
+    return "it does not always"  # it took it this time
+
+
+def _stride(module: nn.Module, images: Images) -> int:
+    """The total stride, seen at a size at which no level is too small to be told from another, if it takes that."""
     from ..anatomy import infer
     from ..tracing import capture
 
-    try:
-        return total_stride(infer(capture(module, call)))
-    except MofaError:
-        return _UNKNOWN_STRIDE
+    for call in (images.at(_CLEAR, _CLEAR), images.call):
+        try:
+            return total_stride(infer(capture(module, call)))
+        except MofaError:
+            continue
+    return _UNKNOWN_STRIDE

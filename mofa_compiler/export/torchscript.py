@@ -36,9 +36,7 @@ class TorchScript(Format):
         return Written(uses, _fixed(caught))
 
     def open(self, file: Path) -> Runner:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = torch.jit.load(file)  # type: ignore[no-untyped-call]
+        module = torch.jit.load(file)  # type: ignore[no-untyped-call]
 
         def run(inputs: Sequence[Tensor]) -> list[Tensor]:
             with torch.no_grad():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from .silence import calm
+
 
 def trace(
     module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, dynamic_shapes: Any = None
 ) -> ExportedProgram:
     """A network, in eval mode, as torch.export traces it. Raises whatever that raises."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's about itself
+    with calm(), torch.no_grad():
         copied = copy.deepcopy(module).eval()
-        with torch.no_grad():
-            return torch.export.export(copied, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False)
+        return torch.export.export(copied, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False)
 
 
 def bounds(program: ExportedProgram) -> list[tuple[int | tuple[int, int | None], ...]]:

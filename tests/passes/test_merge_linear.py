@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures import NAFNet, UNet
@@ -62,6 +63,25 @@ def test_a_shift_does_not_pass_zeros():
     reason = "its shift cannot go into 1, behind it, past a transposed convolution, which adds pixels"
     assert_lowers(MergeLinear(), row(nn.BatchNorm2d(8), nn.ConvTranspose2d(8, 8, 2, 2)), {}, skips={"0": reason})
     assert_lowers(MergeLinear(), row(Scale(torch.mul), nn.Conv2d(8, 8, 3, padding=1)), {})
+
+
+class Activated(nn.BatchNorm2d):
+    """timm's BatchNormAct2d: a subclass that calls the function."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = self.training or self.running_mean is None
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, batch, 0.1, self.eps).relu()
+
+
+def test_a_functional_batch_norm():
+    model = row(nn.Conv2d(8, 6, 3, padding=1, bias=False), Activated(6))
+    rewritten, diff = assert_lowers(MergeLinear(), model, {"0": "Conv2d(8→6, k3, bias)"})
+    assert [(edit.path, edit.parameters) for edit in diff.edits] == [("1", -12), ("0", 6)]
+    assert rewritten.program.state().keys() == {"0.weight", "0.bias"}
+    _, diff = rewrite(network(model.train(), 1, 8, 9, 9), MergeLinear())
+    assert [skip.reason for skip in diff.skips] == [
+        "is in training mode, where it normalizes every batch by its own: call eval() first"
+    ]
 
 
 def test_statistics_of_the_batch_stay():
