@@ -118,12 +118,14 @@ def _figure(data: Mapping[str, Any]) -> Any:
             for place, name in enumerate(names):
                 if name in found:
                     _bar(axes, place + offset, found[name], thick, index)
-        axes.axvline(1, color="black", linewidth=0.8)
+        axes.axvline(1, color="black", linewidth=0.8, zorder=2)
         axes.set_title(f"{engine['engine']} {engine['version']}", loc="left", fontsize=9)
         axes.set_xlabel("time ÷ the original's")
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.18, y=0.01)
-    charts[0].set_yticks(range(len(names)), [textwrap.fill(name, 30) for name in names], parse_math=False)
+    charts[0].set_yticks(
+        range(len(names)), [textwrap.fill(name.replace("`", ""), 32) for name in names], parse_math=False
+    )
     for tick, name in zip(charts[0].get_yticklabels(), names, strict=True):
         tick.set_fontweight("bold" if name == OURS else "normal")
         tick.set_fontstyle("italic" if name == LIMIT else "normal")
@@ -144,7 +146,16 @@ def _bar(axes: Any, place: float, row: Mapping[str, Any], thick: float, index: i
         linewidth=0,
     )
     axes.plot([low, high], [place, place], color="black", linewidth=0.8)
-    axes.text(max(high, row["ratio"]) + 0.02, place, f"{row['ratio']:.2f}", va="center", ha="left", fontsize=6.5)
+    axes.text(
+        max(high, row["ratio"]) + 0.02,
+        place,
+        f"{row['ratio']:.2f}",
+        va="center",
+        ha="left",
+        fontsize=6.5,
+        zorder=3,
+        bbox={"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none"},
+    )
 
 
 def _legend(figure: Any, labels: list[str]) -> None:

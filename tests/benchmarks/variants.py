@@ -71,12 +71,14 @@ class Variant:
 
 def _pmrid() -> nn.Module:
     torch.manual_seed(0)
-    return PMRID().eval()
+    network: nn.Module = PMRID()
+    return network.eval()
 
 
 def _nafnet() -> nn.Module:
     torch.manual_seed(0)
-    return NAFNet().eval()
+    network: nn.Module = NAFNet()
+    return network.eval()
 
 
 def _nafnet_without_norm() -> nn.Module:
