@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 export PIP_CACHE_DIR ?= $(CURDIR)/$(VENV)/pip-cache
 export MPLCONFIGDIR ?= $(CURDIR)/$(VENV)/matplotlib
 
-.PHONY: demo test lint check readme clean
+.PHONY: demo test lint check readme bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/mofa rewrite examples/architectures/nafnet.py:NAFNet --checkpoint examples/checkpoints/nafnet_denoiser.safetensors --roadmap mofa --input 1x3x256x256 --out out/demo --overwrite
@@ -23,6 +23,10 @@ lint: $(VENV)/installed
 
 readme: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.paper_table --write README.md
+
+# On a machine that does nothing else: it measures. Peers: $(BIN)/pip install torch-pruning onnxslim
+bench: $(VENV)/installed
+	$(BIN)/python -m tests.benchmarks.deployment --peers --write README.md --plot examples/deployment.svg --json out/deployment.json
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info

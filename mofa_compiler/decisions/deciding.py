@@ -128,7 +128,7 @@ def decide(
     contestants = {ORIGINAL: network, DECIDED: carried_out(network, decided)}
     if exact:
         contestants[LOWERED] = carried_out(network, exact)
-    contestants[LIMIT] = _without_depthwise(network)
+    contestants[LIMIT] = without_depthwise(network)
     compared = {one.name: one for one in trials.networks(contestants, inputs)}
     limit = compared.pop(LIMIT, None)
     best = min((one for one in compared.values() if one.is_faster), key=lambda one: one.ratio, default=None)
@@ -257,7 +257,7 @@ def _fastest(group: Group, found: Sequence[Alternative], target: Target) -> tupl
     return by_name[picked.name], f"{ratio:.2f} of the original's time"
 
 
-def _without_depthwise(network: Network) -> Network:
+def without_depthwise(network: Network) -> Network:
     """The network with its stride-1 depthwise convolutions taken out, for its time alone."""
     modules = dict(network.program.modules)
     for path, layer in network.layers.items():

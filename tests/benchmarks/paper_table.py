@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
+from tests.benchmarks.files import replace_block
 from tests.paper_rows import ROWS, measured
 
 MARKERS = ("<!-- paper table: `make readme` -->", "<!-- end of the paper table -->")
@@ -25,18 +26,11 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def write(path: Path, text: str, markers: tuple[str, str]) -> None:
-    """Put text between two markers of a file."""
-    before, rest = path.read_text(encoding="utf-8").split(markers[0])
-    after = rest.split(markers[1])[1]
-    path.write_text(f"{before}{markers[0]}\n{text}\n{markers[1]}{after}", encoding="utf-8")
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", type=Path, help="replace the table in this file")
     options = parser.parse_args()
     if options.write:
-        write(options.write, table(), MARKERS)
+        replace_block(options.write, table(), MARKERS)
     else:
         print(table())
