@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,8 @@ class TorchScript(Format):
         args = positional(source)
         with warnings.catch_warnings(record=True) as caught, _plain_autograd(), torch.no_grad():
             warnings.simplefilter("always")
-            traced = torch.jit.trace(source.module, args, check_trace=False, strict=False)  # type: ignore[no-untyped-call]
+            module = copy.deepcopy(source.module).eval()  # in train mode it would not be frozen
+            traced = torch.jit.trace(module, args, check_trace=False, strict=False)  # type: ignore[no-untyped-call]
             frozen = torch.jit.freeze(traced)
             torch.jit.save(frozen, file)
         kinds = [node.kind() for node in frozen.inlined_graph.nodes()]
