@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from .anatomy import infer
 from .diff import Diff
 from .errors import CalibrationError, RewriteError, RoadmapError
-from .inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree
+from .inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, specs
 from .network import Network, Totals
 from .program import Program
 from .rewriting import Lowering, Pass, rewrite
@@ -186,7 +186,8 @@ def apply(
         calibration: inputs like those that the network will meet, on which the rewritten one is fitted to the original:
             an iterable of batches (tensors, or tuples of arguments); for a network of one image also a folder of
             images, a `.npy` file of inputs, or `synthetic`; or a `Calibration`, which has settings. The result then
-            has a last diff named "calibration". Without it, weights are inherited in closed form, without data.
+            has one more diff, "calibration", behind the passes and before the lowerings. Without it, weights are
+            inherited in closed form, without data.
         max_loss: for a roadmap with a target: layers are rewritten, cheapest gain per dB first, until the calibrated
             network's PSNR on held-out pairs is this many dB below the original's. Needs a calibration on images with
             a degradation, which knows the clean ones.
@@ -264,12 +265,7 @@ def _decided(
 def _reshaped(call: CallSpec, shape: tuple[int, ...]) -> CallSpec:
     """The call with its first tensor of another shape."""
     left = [shape]
-
-    def like(leaf: Tensor | InputSpec) -> InputSpec:
-        return InputSpec(left.pop() if left else tuple(leaf.shape), leaf.dtype)
-
-    args, kwargs = map_tree((call.args, dict(call.kwargs)), (Tensor, InputSpec), like)  # type: ignore[arg-type]
-    return CallSpec(args, kwargs)
+    return specs(call).map(lambda spec: InputSpec(left.pop() if left else spec.shape, spec.dtype))
 
 
 def _passes(network: Network, passes: Iterable[Pass]) -> Iterator[tuple[Network, Diff]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 import sys
 import sysconfig
 import traceback
@@ -75,6 +76,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"
+
+
+def not_installed(packages: Iterable[str], extra: str | None) -> str | None:
+    """Which of these distributions is not there, and the extra that installs it, in one line; None where all are."""
+    for package in packages:
+        try:
+            importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return f"{package} is not installed: pip install 'mofa-compiler[{extra}]'"
+    return None
 
 
 def one_line(error: BaseException) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mofa_compiler import Result, Roadmap, apply, load
 from mofa_compiler.anatomy import infer
@@ -17,6 +18,19 @@ from mofa_compiler.rewriting import Pass, rewrite
 from mofa_compiler.survey import signature
 from mofa_compiler.tracing import capture
 from mofa_compiler.tracing.state import copied
+
+
+class Net(nn.Module):
+    """A small net whose forward is given."""
+
+    def __init__(self, forward: Any, **modules: nn.Module):
+        super().__init__()
+        for name, module in modules.items():
+            self.add_module(name, module)
+        self.steps = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.steps(self, x)
 
 
 def network(model: nn.Module, *shape: int) -> Network:

@@ -118,7 +118,7 @@ class CalibrationImages:
                 yield torch.stack([self._crop(index) for index in range(start, stop)])
 
     def pairs(self, count: int) -> list[tuple[Tensor, Tensor]]:
-        """Inputs and targets (C, `size`, `size`) of `count` further crops, on which nothing is calibrated.
+        """Inputs and targets (C, `size`, `size`) of `count` further crops of the images, none of them calibrated on.
 
         Raises:
             DataError: there is no degradation, so that inputs are all that is known.
@@ -129,11 +129,7 @@ class CalibrationImages:
         for index in range(self.crops, self.crops + count):
             source = generator(self.seed, index)
             if self._files:
-                path = self._files[index % len(self._files)]
-                image, side = to_channels(read_image(path), self._clean_channels(), path), self._clean_size()
-                height, width = image.shape[1:]
-                top, left = integer(height - side + 1, source), integer(width - side + 1, source)
-                clean = image[:, top : top + side, left : left + side].clone()
+                clean = self._window(self._image(index % len(self._files)), source)
             else:
                 clean = dead_leaves(self._clean_size(), self._clean_channels(), source)
             pair = self.degradation(clean, source)
@@ -160,14 +156,22 @@ class CalibrationImages:
 
     def _cut(self, file: int) -> None:
         """Keep all crops of an image, so that it is read but once."""
-        path, side = self._files[file], self._clean_size()
-        image = to_channels(read_image(path), self._clean_channels(), path)
-        height, width = image.shape[1:]
+        image = self._image(file)
         for index in range(self.crops):
             if self._file(index) == file:
                 source = generator(self.seed, index)
-                top, left = integer(height - side + 1, source), integer(width - side + 1, source)
-                self._kept[index] = self._degraded(image[:, top : top + side, left : left + side].clone(), source)
+                self._kept[index] = self._degraded(self._window(image, source), source)
+
+    def _image(self, file: int) -> Tensor:
+        path = self._files[file]
+        return to_channels(read_image(path), self._clean_channels(), path)
+
+    def _window(self, image: Tensor, source: torch.Generator) -> Tensor:
+        """A crop of a clean image, at a random place."""
+        height, width = image.shape[1:]
+        side = self._clean_size()
+        top, left = integer(height - side + 1, source), integer(width - side + 1, source)
+        return image[:, top : top + side, left : left + side].clone()
 
     def _clean_size(self) -> int:
         return self.size * (self.degradation.scale if self.degradation else 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from graphlib import TopologicalSorter
 from typing import Any
 
 from ..registry import available
@@ -13,17 +14,11 @@ from ..roadmap import Roadmap
 
 ORIGINAL = "original"
 
-OFFERED = ("pointwise-first", "shrink-kernels")
-"""Passes that are tried for a target though the roadmap does not name them: they cost parameters, never time"""
-
 FORMS = "lower-pconv"
 """The pass that gives partial convolutions the form that an engine runs best"""
 
 ONLY_ON = {"in-place": ("eager", "channels-last"), "fused": ("cuda",), "channels-last": ("eager", "cuda")}
 """Forms and exact passes that can make a difference on these engines alone"""
-
-ORDER = ("lower-layer-norm", "merge-linear", "lower-gates", "lower-shuffle", "channels-last")
-"""In which exact passes are tried: what merging and gates need comes first, the layout of everything last"""
 
 
 @dataclass(frozen=True)
@@ -70,15 +65,14 @@ def candidates(roadmap: Roadmap, *, removing: bool = False) -> list[Candidate]:
             continue
         for start in _kinds(by_name[base]):
             partial = getattr(start, "convolution", "pconv") == "pconv"
-            variants: list[tuple[Pass, ...]] = [(start,)]
-            if partial:
-                variants += [(start, wide) for wide in _widened(roadmap)]
-                narrow = [pass_ for pass_ in roadmap if pass_.name == "pconv-to-pdwconv"][:1]
-                depthwise = [replace(pass_, **_options(pass_, threshold=0)) for pass_ in narrow]
-                variants += [(*passes, one) for passes in list(variants) for one in depthwise]
-            for passes in variants:
-                spread = (*passes[:1], *passes[1:2], *restored, *passes[2:]) if restored and partial else passes
-                found.append(_named(tuple(spread)))
+            if not partial:
+                found.append(_named((start,)))
+                continue
+            mixing = [(start, *restored), *((start, wide, *restored) for wide in _widened(roadmap))]
+            narrow = [pass_ for pass_ in roadmap if pass_.name == "pconv-to-pdwconv"][:1]
+            depthwise = [replace(pass_, **_options(pass_, threshold=0)) for pass_ in narrow]
+            found += [_named(passes) for passes in mixing]
+            found += [_named((*passes, one)) for passes in mixing for one in depthwise]
     return _unique(found)
 
 
@@ -108,10 +102,13 @@ def lowerings(roadmap: Roadmap, engine: str) -> list[Pass]:
     """Exact passes that are tried on the whole network, one after the other: the roadmap's, then all others."""
     own: list[Pass] = [pass_ for pass_ in roadmap if isinstance(pass_, Lowering) and pass_.name != FORMS]
     names = {pass_.name for pass_ in own}
-    known = sorted(available(), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    tried = [name for name in known if name not in {*names, FORMS} and engine in ONLY_ON.get(name, (engine,))]
-    kinds = [available()[name] for name in tried]
-    return own + [kind() for kind in kinds if issubclass(kind, Lowering)]
+    others = {
+        name: kind
+        for name, kind in available().items()
+        if issubclass(kind, Lowering) and name not in {*names, FORMS} and engine in ONLY_ON.get(name, (engine,))
+    }
+    before = {name: [earlier for earlier in kind.after if earlier in others] for name, kind in others.items()}
+    return own + [others[name]() for name in TopologicalSorter(before).static_order()]
 
 
 def merged(chosen: Mapping[Candidate, Iterable[str]], roadmap: Roadmap) -> list[Pass]:

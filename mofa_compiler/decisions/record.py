@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .target import Conditions
@@ -19,7 +18,6 @@ class Alternative:
         ratio: that divided by the time of the original piece.
         interval: 95 % interval of the ratio.
         problem: why it was not measured.
-        loss: in dB, what it alone cost the whole network; None where that was not asked for.
     """
 
     name: str
@@ -27,7 +25,6 @@ class Alternative:
     ratio: float | None = None
     interval: tuple[float, float] | None = None
     problem: str = ""
-    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,8 +82,6 @@ class Decisions:
     """Which of `networks` it became, or `original`"""
     limit: Comparison | None = None
     """The original without its stride-1 depthwise convolutions: what no rewrite of these alone can beat"""
-    losses: Mapping[str, float] = field(default_factory=dict)
-    """PSNR lost in dB on held-out pairs, by step; empty without a bound"""
 
     @property
     def final(self) -> Comparison | None:

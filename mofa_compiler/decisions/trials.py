@@ -55,7 +55,7 @@ class Trials:
             if isinstance(piece, str):
                 continue
             try:
-                compiled[name] = self._ready(*piece)
+                compiled[name] = self.engine.compile(*piece, self.target.threads)
             except EngineError as error:
                 problems[name] = str(error)
         first = next(iter(found))
@@ -73,7 +73,7 @@ class Trials:
         ordered = [alternatives.get(name, Alternative(name, problem="not compiled")) for name in found]
         widths = [one.interval[1] - one.interval[0] for one in ordered if one.interval is not None]
         if all(width < NOISY for width in widths):
-            self._remember(key, {"alternatives": [_plain(one) for one in ordered]})
+            self._remember(key, {"alternatives": [vars(one) for one in ordered]})
         return ordered
 
     def networks(self, networks: Mapping[str, Network], inputs: Sequence[Tensor]) -> list[Comparison]:
@@ -117,26 +117,12 @@ class Trials:
             self._remember(key, {"comparisons": [vars(one) for one in found]})
         return found
 
-    def _ready(self, module: nn.Module, inputs: Sequence[Tensor]) -> Compiled:
-        """A module compiled, and run once: some engines take what they then cannot run.
-
-        Raises:
-            EngineError: the engine does not take it, or does not run it.
-        """
-        found = self.engine.compile(module, inputs, self.target.threads)
-        try:
-            with self.engine.running(self.target.threads):
-                found.run()
-        except Exception as error:
-            raise EngineError(f"{self.engine.name} does not run it: {one_line(error)}") from error
-        return found
-
     def _compiled(self, network: Network, inputs: Sequence[Tensor]) -> Compiled:
         """A network as the engine runs it; the last ones are kept, for one network is compared with several."""
         for known, compiled in self._kept:
             if known is network:
                 return compiled
-        found = self._ready(network.program.graph_module, inputs)
+        found = self.engine.compile(network.program.graph_module, inputs, self.target.threads)
         self._kept = [*self._kept[-2:], (network, found)]
         return found
 
@@ -163,10 +149,6 @@ def _alternatives(names: Sequence[str], run: Race) -> list[Alternative]:
         Alternative(name, medians[index], *(run.ratio(index, 0) if index else (1.0, (1.0, 1.0))))
         for index, name in enumerate(names)
     ]
-
-
-def _plain(one: Alternative) -> dict[str, Any]:
-    return {"name": one.name, "ms": one.ms, "ratio": one.ratio, "interval": one.interval, "problem": one.problem}
 
 
 def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:

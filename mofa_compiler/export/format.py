@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import ClassVar, TypeAlias
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from ..errors import not_installed
 from ..inputs import CallSpec, tensor_leaves
 
 Runner: TypeAlias = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -76,12 +76,7 @@ class Format(ABC):
 
     def missing(self) -> str | None:
         """Why it cannot be written here and what to do about that, in one line; None where it can."""
-        for package in self.packages:
-            try:
-                importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                return f"{package} is not installed: pip install 'mofa-compiler[{self.extra}]'"
-        return None
+        return not_installed(self.packages, self.extra)
 
     @abstractmethod
     def write(self, source: Source, file: Path) -> Written:

@@ -34,9 +34,9 @@ Keys, in order:
   `best_step` is the step whose weights were kept, 0 where none was better than the start
 - `decisions`: null, or what was decided by measurement on a target: `conditions` (`engine`, `version`, `torch`,
   `processor`, `threads`, `input`), `layers` (`[{"paths", "layer", "chosen", "reason", "alternatives": [{"name", "ms",
-  "ratio", "interval", "problem", "loss"}]}]`: layers that are alike, the piece of the network around one of them timed
+  "ratio", "interval", "problem"}]}]`: layers that are alike, the piece of the network around one of them timed
   with every alternative, the first being the original), `networks` and `limit` (`{"name", "ms", "original_ms", "ratio",
-  "interval", "control"}`: whole networks against the original), `chosen`, `losses`, and all of it in a `sentence`
+  "interval", "control"}`: whole networks against the original), `chosen`, and all of it in a `sentence`
 
 Totals are `{"parameters", "macs", "stages"}`; a stage is `{"name", "parameters", "macs", "vanilla", "parameters_share",
 "macs_share", "vanilla_share"}`: `vanilla` is the MACs by the paper's estimate, as if every convolution were a vanilla

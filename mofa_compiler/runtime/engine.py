@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import EngineError, one_line, source_line
+from ..errors import EngineError, not_installed, one_line, source_line
 from .quiet import quiet
 
 PROFILED_RUNS = 10
@@ -76,12 +76,7 @@ class Engine(ABC):
 
     def missing(self) -> str | None:
         """Why it cannot run here and what to do about that, in one line; None where it can."""
-        for package in self.packages:
-            try:
-                importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                return f"{package} is not installed: pip install 'mofa-compiler[{self.extra}]'"
-        return None
+        return not_installed(self.packages, self.extra)
 
     def version(self) -> str:
         """Version of what compiles and runs."""

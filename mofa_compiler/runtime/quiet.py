@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import io
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator
+
+from ..export.silence import calm
 
 
 @contextlib.contextmanager
@@ -19,15 +18,7 @@ def quiet() -> Iterator[None]:
     Errors are not held back: they are raised. Both streams are the whole process's, so what other threads print
     meanwhile is lost, too.
     """
-    disabled = logging.root.manager.disable
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        stack.callback(logging.disable, disabled)
-        logging.disable(max(disabled, logging.WARNING))
-        stack.enter_context(_nowhere())
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+    with _nowhere(), calm():
         yield
 
 

@@ -47,14 +47,11 @@ def test_what_takes_least_time_is_chosen(tower: Tower, monkeypatch: pytest.Monke
 
 
 def test_nothing_faster_leaves_the_original(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = sum(p.numel() for p in tower.parameters())
-    # whatever has other parameters than it had is slower
-    invent(monkeypatch, lambda module: 1 + abs(sum(p.numel() for p in module.parameters()) - weights) % 7 + 1e-9)
     invent(monkeypatch, lambda module: 1 + 1000 / (1 + depthwise_taps(module)))
     result = apply(tower, TARGET, X)
     assert result.decisions.chosen == "original"
     assert result.decisions.final is None
-    assert "left as it is" in result.decisions.sentence or "it was left" in result.decisions.sentence
+    assert "it was left as it is" in result.decisions.sentence
     assert torch.equal(result.model.eval()(X), tower(X))
 
 

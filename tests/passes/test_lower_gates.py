@@ -10,22 +10,9 @@ from torch import Tensor, nn
 from architectures import NAFNet
 from mofa_compiler.passes import LowerGates
 from mofa_compiler.rewriting import rewrite
-from tests.rewrites import assert_lowers, assert_same_outputs, network, scattered
+from tests.rewrites import Net, assert_lowers, assert_same_outputs, network, scattered
 
 SPLITS = ("chunk", "split", "tensor_split")
-
-
-class Net(nn.Module):
-    """A small net whose forward is given."""
-
-    def __init__(self, forward: Any, **modules: nn.Module):
-        super().__init__()
-        for name, module in modules.items():
-            self.add_module(name, module)
-        self.steps = forward
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.steps(self, x)
 
 
 def gate(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from architectures import NAFNet, UNet
 from mofa_compiler import Roadmap, apply
 from mofa_compiler.passes import LowerLayerNorm, MergeLinear
 from mofa_compiler.rewriting import rewrite
-from tests.rewrites import assert_lowers, assert_same_outputs, network, scattered
+from tests.rewrites import Net, assert_lowers, assert_same_outputs, network, scattered
 
 ZEROS = "its shift cannot go into {}, behind it, past the zeros that it is padded with"
 NOWHERE = "no convolution stands directly before or behind it"
@@ -167,19 +167,6 @@ def test_weights_in_single_precision_are_rounded_once_and_verified(joined: bool)
     assert verdict.whole and verdict.holds
     assert 1e-12 < max(size.error for size in verdict.whole.sizes) < 1e-6
     assert "rounded" in verdict.whole.note
-
-
-class Net(nn.Module):
-    """A small net whose forward is given."""
-
-    def __init__(self, forward: Any, **modules: nn.Module):
-        super().__init__()
-        for name, module in modules.items():
-            self.add_module(name, module)
-        self.steps = forward
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.steps(self, x)
 
 
 def test_values_that_others_read_stay():
