@@ -7,7 +7,7 @@ import importlib.metadata
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 _PATHS = sysconfig.get_paths()
@@ -94,19 +94,19 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300]}"
 
 
-def source_line(error: BaseException) -> str:
+def source_line(error: BaseException, besides: Collection[str] = ()) -> str:
     """` (net.py:12: if x.mean() > 0:)`, where a network's code raised; empty where there is none.
 
-    That is the last frame that is neither torch's, nor Python's own, nor of this package.
+    That is the last frame that is neither torch's, nor Python's own, nor of this package, nor of those named besides.
     """
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not _is_machinery(frame.filename):
+        if not _is_machinery(frame.filename, ("torch", *besides)):
             return f" ({frame.filename}:{frame.lineno}{f': {frame.line}' if frame.line else ''})"
     return ""
 
 
-def _is_machinery(filename: str) -> bool:
-    torch = getattr(sys.modules.get("torch"), "__file__", None)
-    if filename.startswith((_OURS, "<")) or (torch and filename.startswith(f"{Path(torch).parent}/")):
+def _is_machinery(filename: str, packages: Collection[str]) -> bool:
+    loaded = [path for package in packages for path in getattr(sys.modules.get(package), "__path__", ())]
+    if filename.startswith((_OURS, "<", *(f"{path}/" for path in loaded))):
         return True
     return filename.startswith(f"{_PATHS['stdlib']}/") and not filename.startswith(_SITES)

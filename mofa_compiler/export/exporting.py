@@ -197,7 +197,7 @@ class _Maker:
                 continue
             return Source(self.module, example, program, dynamic=True), sizes, images
         assert first is not None
-        raise self._refusal(first, only_trace=True, other=second_size(options[0], images)) from first
+        raise self._refusal(first, only_trace=True, images=images, sizes=options[0]) from first
 
     def written(self, source: Source, file: Path, images: Images | None, sizes: Sizes | None) -> Written:
         """What the format says of the file that it wrote."""
@@ -207,35 +207,42 @@ class _Maker:
         except MofaError:
             raise
         except Exception as error:
-            other = second_size(sizes, images) if images and sizes else None
-            raise self._refusal(error, only_trace=False, other=other) from error
+            raise self._refusal(error, only_trace=False, images=images, sizes=sizes) from error
 
-    def _refusal(self, error: Exception, *, only_trace: bool, other: CallSpec | None = None) -> ExportError:
+    def _refusal(
+        self, error: Exception, *, only_trace: bool, images: Images | None = None, sizes: Sizes | None = None
+    ) -> ExportError:
         """What to say about an error: the layer at fault, found by exporting the network's modules one by one."""
-        resized = observe(self.module, other.example(), keep_calls=True).calls if other else {}
-        calls = observe(self.module, self.call, keep_calls=True).calls
+        call, resized, dynamic = self.call, dict[str, CallSpec](), images is not None and sizes is not None
+        if images is not None and sizes is not None:
+            call = example_sizes(sizes, images).example()
+            resized = observe(self.module, second_size(sizes, images).example(), keep_calls=True).calls
+        calls = observe(self.module, call, keep_calls=True).calls
 
         def attempt(inner: nn.Module, path: str) -> None:
             call = calls[path]
             program = _trace_alone(inner, call, resized.get(path)) if self.kind.traced else None
             if not only_trace:
                 with calm(), tempfile.TemporaryDirectory() as folder:
-                    source = Source(inner, call, program, dynamic=other is not None)
+                    source = Source(inner, call, program, dynamic)
                     self.kind.write(source, Path(folder, f"layer{self.kind.suffixes[0]}"))
 
-        fault = locate(self.module, self.call, attempt, error, lambda path: self.tell(f"looking for the fault: {path}"))
-        shape = " with dynamic sizes" if other else ""
+        fault = locate(self.module, call, attempt, error, lambda path: self.tell(f"looking for the fault: {path}"))
+        shape = " with dynamic sizes" if dynamic else ""
         return ExportError(
             f"{self.name} cannot be exported to {self.kind.title}{shape}: {fault}: {reason(fault.error)}"
-            f"{source_line(fault.error)}. {self._advice(fault, dynamic=other is not None)}"
+            f"{source_line(fault.error, self.kind.packages)}. {self._advice(fault, only_trace, dynamic)}"
         )
 
-    def _advice(self, fault: Fault, dynamic: bool) -> str:
+    def _advice(self, fault: Fault, only_trace: bool, dynamic: bool) -> str:
         if dynamic:
             return "Rewrite it so that it holds for every size, or export at one size, without --dynamic"
         replace = "Replace that layer" if fault.path else "Write it with operators that the exporter knows"
-        others = {"torchscript": "pt2", "pt2": "torchscript"}
-        return f"{replace}, or try another format (--to {others.get(self.kind.name, 'pt2 or torchscript')})"
+        if not self.kind.traced:
+            others = "pt2"
+        else:  # what torch.export cannot trace is not for any format that starts from it
+            others = "torchscript" if only_trace or self.kind.name == "pt2" else "pt2 or torchscript"
+        return f"{replace}, or try another format (--to {others})"
 
 
 def _trace_alone(module: nn.Module, call: CallSpec, other: CallSpec | None) -> ExportedProgram:
@@ -246,9 +253,9 @@ def _trace_alone(module: nn.Module, call: CallSpec, other: CallSpec | None) -> E
     for one, two in zip(tensors(call), tensors(other), strict=True):
         dims = {i: Dim.DYNAMIC for i, (a, b) in enumerate(zip(one.shape, two.shape, strict=True)) if a != b}
         if dims:
-            collection[two] = dims
-    shapes = collection.dynamic_shapes(module, other.args, dict(other.kwargs))  # type: ignore[no-untyped-call]
-    return trace(module, other.args, other.kwargs, shapes)
+            collection[one] = dims
+    shapes = collection.dynamic_shapes(module, call.args, dict(call.kwargs))  # type: ignore[no-untyped-call]
+    return trace(module, call.args, call.kwargs, shapes)
 
 
 def _network(bundle_or_module: str | Path | nn.Module, inputs: ExampleInputs) -> tuple[nn.Module, CallSpec]:

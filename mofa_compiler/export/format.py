@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -127,8 +129,14 @@ def reason(error: BaseException) -> str:
     """What lies behind an exporter's error, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = " ".join(str(error).split()) or "no message"
-    return f"{type(error).__name__}: {text[:240].rstrip('.')}"
+    text = _BOILERPLATE.sub("", " ".join(str(error).split())) or "no message"
+    return f"{type(error).__name__}: {textwrap.shorten(text, 280, placeholder=' ...').rstrip('.')}"
+
+
+_BOILERPLATE = re.compile(
+    r"^Check '[^']*' failed at \S+ FrontEnd API failed with \w+: (Model wasn't fully converted\. )?(Summary: )?(-- )?"
+    r"|For more information, run with TORCH_LOGS=\S+ (- )?"
+)
 
 
 def tensors(call: CallSpec) -> list[Tensor]:

@@ -21,7 +21,7 @@ def notes(source: Source, seen: Observed, uses: Sequence[Use]) -> list[str]:
     found = [*_portable(uses), *_autograd(seen, uses)]
     if source.program is not None:
         calls = operator_calls(source.program.graph)
-        found += _partial(calls)
+        found += [*_partial(calls), *_shuffled(calls, uses)]
         if any("pad" in use.kind.lower() for use in uses):  # some exporters drop what does nothing
             found += _padding(calls)
     else:
@@ -71,6 +71,17 @@ def _partial_modules(module: nn.Module) -> Iterable[str]:
         yield (
             f"{len(layers)} split and {len(layers)} cat from partial convolutions copy memory on most engines, in "
             f"{where(layers)}"
+        )
+
+
+def _shuffled(calls: Sequence[fx.Node], uses: Sequence[Use]) -> Iterable[str]:
+    """Pixel shuffles for which the format has no operator of its own."""
+    shuffles = [node for node in calls if operator_name(node) in ("pixel_shuffle", "pixel_unshuffle")]
+    if shuffles and any("permute" in use.kind for use in uses):
+        yield (
+            f"{len(shuffles)} pixel (un)shuffle run as reshapes and a permutation, which copy memory, in "
+            f"{where(_layers(shuffles))}: pass lower-shuffle makes one with the 1x1 convolution before it a transposed "
+            "convolution"
         )
 
 

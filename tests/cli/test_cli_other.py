@@ -327,6 +327,7 @@ def test_version() -> None:
         ["analyze"],
         ["capture"],
         ["measure"],
+        ["export"],
         ["engines"],
         ["passes"],
         ["roadmaps"],

@@ -122,6 +122,14 @@ def test_executorch_says_what_xnnpack_leaves(tmp_path: Path) -> None:
     assert any("LayerNormFunction is a custom autograd function" in one for one in done.notes)
 
 
+def test_a_pixel_shuffle_that_is_permuted_is_noted(tmp_path: Path) -> None:
+    for to, noted in (("executorch", True), ("onnx", False)):
+        done = export(Small().eval(), to, tmp_path / f"net{SUFFIX[to]}", inputs=torch.rand(1, 3, 16, 16))
+        found = [note for note in done.notes if note.startswith("1 pixel (un)shuffle run as reshapes and a permutation")]
+        assert bool(found) == noted
+        assert all("in up.1: pass lower-shuffle" in note for note in found)
+
+
 def test_torchscript_holds_the_forward_pass_of_a_custom_autograd_function(tmp_path: Path) -> None:
     network = NAFNet(width=4, enc_blk_nums=(1,), dec_blk_nums=(1,)).eval()
     apply = torch.autograd.Function.__dict__["apply"]
@@ -152,8 +160,9 @@ def test_no_note_without_partial_convolutions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inner", "to", "dynamic", "message"),
     [
-        (Eigenvalues(), "onnx", False, r"to ONNX: layer 'body\.0\.1' \(Eigenvalues\).*linalg_eig.*try another format"),
+        (Eigenvalues(), "onnx", False, r"to ONNX: layer 'body\.0\.1' \(Eigenvalues\).*linalg_eig.*--to pt2 or torchscript"),
         (Branch(), "pt2", False, r"to PT2: layer 'body\.0\.1' \(Branch\).*test_exporting\.py:\d+: return x \* 2 if"),
+        (Branch(), "onnx", False, r"to ONNX: layer 'body\.0\.1' \(Branch\).*try another format \(--to torchscript\)"),
         (Position(), "onnx", True, r"does not take 1x3x\d+x\d+ .*layer 'body\.0\.1' \(Position\).*without --dynamic"),
         (RowByRow(), "pt2", True, r"with dynamic sizes: layer 'body\.0\.1' \(RowByRow\).*without --dynamic"),
     ],
@@ -163,6 +172,7 @@ def test_the_layer_at_fault_is_named(tmp_path: Path, inner: nn.Module, to: str, 
     with pytest.raises(ExportError, match=message) as caught:
         export(network, to, file, dynamic=dynamic, inputs=torch.rand(1, 3, 16, 16))
     assert "\n" not in str(caught.value)
+    assert "site-packages" not in str(caught.value)  # lines of the exporters, which are not at fault
     assert files(tmp_path) == []
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
