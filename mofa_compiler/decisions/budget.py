@@ -13,7 +13,8 @@ from ..calibration import Calibration, calibrate
 from ..errors import CalibrationError
 from ..rewriting import Lowering
 from .candidates import ORIGINAL, Candidate
-from .deciding import Choice, carried_out
+from .deciding import Choice
+from .exact import carried_out
 
 HELD_OUT = 8
 """Pairs that the loss is measured on"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -17,12 +17,12 @@ from ..roadmap import Roadmap
 from ..survey import Layer, signature
 from ..tracing import capture
 from .candidates import ORIGINAL, Candidate, candidates, formed, lowerings, merged
+from .exact import Tell, carried_out, faster_lowerings
 from .record import Alternative, Decision, Decisions
 from .regions import Region, extract, region
 from .target import Target
 from .trials import Trials, fingerprint
 
-Tell = Callable[[str, int, int], None]
 Piece: TypeAlias = tuple[nn.Module, tuple[Tensor, ...]]
 
 NEAR = 1.3
@@ -95,7 +95,7 @@ def decide(
     assert target is not None
     inputs = tuple(tensor_leaves((call.args, dict(call.kwargs))))
     trials = Trials(target, ", ".join("x".join(map(str, x.shape)) for x in inputs))
-    exact = _faster_lowerings(network, lowerings(roadmap, target.engine), trials, inputs, tell)
+    exact = faster_lowerings(network, lowerings(roadmap, target.engine), trials, inputs, tell)
     groups = list(_groups(network, candidates(roadmap, removing=bound is not None), exact, tell))
     measured: list[list[Alternative]] = []
     for index, group in enumerate(groups):
@@ -142,31 +142,6 @@ def decide(
         for group, (candidate, reason), found in zip(groups, picked, measured, strict=True)
     )
     return Decided(final, Decisions(trials.conditions, layers, tuple(compared.values()), name, limit))
-
-
-def carried_out(network: Network, passes: Iterable[Pass]) -> Network:
-    """The network after all passes."""
-    for pass_ in passes:
-        network, _ = rewrite(network, pass_)
-    return network
-
-
-def _faster_lowerings(
-    network: Network, offered: Sequence[Pass], trials: Trials, inputs: Sequence[Tensor], tell: Tell
-) -> list[Pass]:
-    """Those exact passes that make the network faster, each on top of those that were kept before it."""
-    kept: list[Pass] = []
-    best = network
-    for index, pass_ in enumerate(offered):
-        tell(f"measuring {pass_.name}", index, len(offered))
-        lowered, diff = rewrite(best, pass_)
-        if not diff.edits:
-            continue
-        found = trials.networks({ORIGINAL: best, pass_.name: lowered}, inputs)
-        if found and found[0].is_faster:
-            kept.append(pass_)
-            best = lowered
-    return kept
 
 
 def _groups(network: Network, offered: Sequence[Candidate], exact: Sequence[Pass], tell: Tell) -> Iterator[Group]:

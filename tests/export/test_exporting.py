@@ -125,7 +125,9 @@ def test_executorch_says_what_xnnpack_leaves(tmp_path: Path) -> None:
 def test_a_pixel_shuffle_that_is_permuted_is_noted(tmp_path: Path) -> None:
     for to, noted in (("executorch", True), ("onnx", False)):
         done = export(Small().eval(), to, tmp_path / f"net{SUFFIX[to]}", inputs=torch.rand(1, 3, 16, 16))
-        found = [note for note in done.notes if note.startswith("1 pixel (un)shuffle run as reshapes and a permutation")]
+        found = [
+            note for note in done.notes if note.startswith("1 pixel (un)shuffle run as reshapes and a permutation")
+        ]
         assert bool(found) == noted
         assert all("in up.1: pass lower-shuffle" in note for note in found)
 
@@ -160,7 +162,12 @@ def test_no_note_without_partial_convolutions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inner", "to", "dynamic", "message"),
     [
-        (Eigenvalues(), "onnx", False, r"to ONNX: layer 'body\.0\.1' \(Eigenvalues\).*linalg_eig.*--to pt2 or torchscript"),
+        (
+            Eigenvalues(),
+            "onnx",
+            False,
+            r"to ONNX: layer 'body\.0\.1' \(Eigenvalues\).*linalg_eig.*--to pt2 or torchscript",
+        ),
         (Branch(), "pt2", False, r"to PT2: layer 'body\.0\.1' \(Branch\).*test_exporting\.py:\d+: return x \* 2 if"),
         (Branch(), "onnx", False, r"to ONNX: layer 'body\.0\.1' \(Branch\).*try another format \(--to torchscript\)"),
         (Position(), "onnx", True, r"does not take 1x3x\d+x\d+ .*layer 'body\.0\.1' \(Position\).*without --dynamic"),
