@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from .leaves import dead_leaves
 from .seeding import generator, integer
 
 SYNTHETIC = "synthetic"
+
+ASIDE = 8
+"""One of so many images is held out"""
 
 
 class CalibrationImages:
@@ -117,24 +121,34 @@ class CalibrationImages:
             else:
                 yield torch.stack([self._crop(index) for index in range(start, stop)])
 
-    def pairs(self, count: int) -> list[tuple[Tensor, Tensor]]:
-        """Inputs and targets (C, `size`, `size`) of `count` further crops of the images, none of them calibrated on.
+    def held_out(self, count: int) -> tuple[CalibrationImages, list[tuple[Tensor, Tensor]]]:
+        """These images without some of them, and inputs and targets (C, `size`, `size`) of `count` crops of those.
+
+        Every eighth image, at least one, is set aside. Of a single image or of synthetic ones nothing is: the crops are
+        then further ones, of other places and other noise.
 
         Raises:
             DataError: there is no degradation, so that inputs are all that is known.
         """
         if self.degradation is None:
             raise DataError(f"{self.source}: without a degradation there are no clean images to compare with")
-        found = []
-        for index in range(self.crops, self.crops + count):
-            source = generator(self.seed, index)
-            if self._files:
-                clean = self._window(self._image(index % len(self._files)), source)
+        rest = copy.copy(self)
+        rest._kept = {}
+        aside = self._files
+        if len(self._files) > 1:
+            aside = self._files[::ASIDE]
+            rest._files = [file for file in self._files if file not in aside]
+        check_sides(aside, self._clean_size())
+        pairs = []
+        for index in range(count):
+            source = generator(self.seed, self.crops + index)
+            if aside:
+                clean = self._window(self._read(aside[index % len(aside)]), source)
             else:
                 clean = dead_leaves(self._clean_size(), self._clean_channels(), source)
             pair = self.degradation(clean, source)
-            found.append((pair.input, pair.target))
-        return found
+            pairs.append((pair.input, pair.target))
+        return rest, pairs
 
     def _clean_channels(self) -> int:
         return self.degradation.clean_channels(self.channels) if self.degradation else self.channels
@@ -156,14 +170,13 @@ class CalibrationImages:
 
     def _cut(self, file: int) -> None:
         """Keep all crops of an image, so that it is read but once."""
-        image = self._image(file)
+        image = self._read(self._files[file])
         for index in range(self.crops):
             if self._file(index) == file:
                 source = generator(self.seed, index)
                 self._kept[index] = self._degraded(self._window(image, source), source)
 
-    def _image(self, file: int) -> Tensor:
-        path = self._files[file]
+    def _read(self, path: Path) -> Tensor:
         return to_channels(read_image(path), self._clean_channels(), path)
 
     def _window(self, image: Tensor, source: torch.Generator) -> Tensor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from ..calibration import Calibration, calibrate
+from ..data import CalibrationImages
 from ..errors import CalibrationError
 from ..rewriting import Lowering
 from .candidates import ORIGINAL, Candidate
@@ -38,6 +39,8 @@ class Upgrade:
 class Budget:
     """Picks alternatives under a bound.
 
+    The loss is measured on images that are held out while this is decided, where there are several.
+
     Args:
         bound: dB of PSNR that the calibrated network may lose against the original, >= 0.
         calibration: on images whose clean version is known.
@@ -48,16 +51,17 @@ class Budget:
     """
 
     def __init__(self, bound: float, calibration: Calibration | None, tell: Callable[[str, int, int], None]):
-        pairs = getattr(calibration.batches if calibration else None, "pairs", None)
+        images = calibration.batches if calibration else None
         if not bound >= 0:
             raise CalibrationError(f"max_loss={bound}: must be a number of dB, at least 0")
-        if calibration is None or pairs is None or getattr(calibration.batches, "degradation", None) is None:
+        if calibration is None or not isinstance(images, CalibrationImages) or images.degradation is None:
             raise CalibrationError(
                 "max_loss is measured against clean images: calibrate on a folder of them, or on synthetic ones, with "
                 "a degradation (--calibrate DIR --degrade gaussian:25; CalibrationImages(..., degradation=...))"
             )
-        self.bound, self.calibration, self.tell = bound, calibration, tell
-        self.pairs: list[tuple[Tensor, Tensor]] = pairs(HELD_OUT)
+        self.bound, self.tell = bound, tell
+        rest, self.pairs = images.held_out(HELD_OUT)
+        self.calibration = replace(calibration, batches=rest)
 
     def __call__(self, choice: Choice) -> list[Candidate]:
         """The alternatives, one a group."""

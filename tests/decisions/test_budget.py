@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from mofa_compiler import Result, Roadmap, apply
 from mofa_compiler.calibration import Calibration
@@ -22,9 +24,10 @@ class Wanted(CalibrationImages):
 
     network: Tower
 
-    def pairs(self, count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def held_out(self, count: int) -> tuple[CalibrationImages, list[tuple[torch.Tensor, torch.Tensor]]]:
+        rest, pairs = super().held_out(count)
         with torch.no_grad():
-            return [(x, self.network(x[None])[0]) for x, _ in super().pairs(count)]
+            return rest, [(x, self.network(x[None])[0]) for x, _ in pairs]
 
 
 def bounded(bound: float, monkeypatch: pytest.MonkeyPatch) -> Result:
@@ -42,7 +45,7 @@ def lost(result: Result) -> float:
     images.network.load_state_dict(result.original.program.state())
     images.network.eval()
     with torch.no_grad():
-        errors = [float((result.model.eval()(x[None])[0] - y).square().mean()) for x, y in images.pairs(8)]
+        errors = [float((result.model.eval()(x[None])[0] - y).square().mean()) for x, y in images.held_out(8)[1]]
     return 120 - sum(-10 * math.log10(max(error, 1e-12)) for error in errors) / len(errors)
 
 
@@ -66,12 +69,24 @@ def test_a_bound_knows_the_clean_images(monkeypatch: pytest.MonkeyPatch) -> None
         apply(Tower().eval(), roadmap, X, [X], max_loss=-1.0)
 
 
-def test_pairs_are_no_calibration_inputs() -> None:
+def test_what_is_held_out_is_no_calibration_input(tmp_path: Path) -> None:
     images = CalibrationImages("synthetic", channels=3, size=16, degradation="gaussian:25", crops=4)
-    given, target = images.pairs(3)[0]
+    rest, pairs = images.held_out(3)
+    given, target = pairs[0]
     assert given.shape == target.shape == (3, 16, 16)
     assert 0 < float((given - target).square().mean().sqrt()) < 0.2
     assert all(not torch.equal(given, image) for batch in images for image in batch)
-    assert torch.equal(images.pairs(2)[1][0], images.pairs(2)[1][0])
+    assert torch.equal(images.held_out(2)[1][1][0], pairs[1][0])
+    assert all(torch.equal(one, two) for one, two in zip(rest, images, strict=True))
     with pytest.raises(DataError, match="no clean images"):
-        CalibrationImages("synthetic", channels=3, size=16).pairs(1)
+        CalibrationImages("synthetic", channels=3, size=16).held_out(1)
+
+
+def test_whole_images_are_held_out_of_a_folder(tmp_path: Path) -> None:
+    for level in range(3):
+        Image.new("L", (24, 24), 100 * level).save(tmp_path / f"{level}.png")
+    images = CalibrationImages(tmp_path, channels=3, size=16, degradation="gaussian:1", crops=6)
+    rest, pairs = images.held_out(4)
+    assert {round(float(target.mean()) * 255) for _, target in pairs} == {0}
+    assert {round(float(image.mean()) * 2.55) for batch in rest for image in batch} == {1, 2}
+    assert len(images) == len(rest)
