@@ -18,7 +18,6 @@ import threading
 import tokenize
 import weakref
 from collections.abc import Callable, Iterator
-from enum import Enum, auto
 from itertools import islice
 from pathlib import Path
 from types import CodeType, FrameType
@@ -35,17 +34,12 @@ _CONTEXTLIB = contextlib.contextmanager.__code__.co_filename
 _RECONSTRUCT: CodeType | None = getattr(getattr(copy, "_reconstruct", None), "__code__", None)
 
 
-class _Owner(Enum):
-    """Whose code a file holds."""
-
-    MACHINERY = auto()  # torch, the standard library, this package, and what is in no file
-    LIBRARY = auto()
-    USER = auto()
-
-
 class _Source(NamedTuple):
-    owner: _Owner
-    path: str  # absolute
+    """A file that frames name: its absolute path, and whose code it holds."""
+
+    path: str
+    user: bool
+    library: bool  # an installed one; where neither holds: torch, the standard library, this package, or no file
 
 
 class _Site(NamedTuple):
@@ -63,6 +57,7 @@ class Recording:
         self._outermost = outermost
         self._sites: dict[int, tuple[weakref.ref[nn.Module], _Site]] = {}
         self._sources: dict[str, _Source] = {}
+        self._resolved: dict[tuple[int, int], Position] = {}
         self._texts: dict[str, list[str]] = {}
 
     @property
@@ -73,7 +68,12 @@ class Recording:
     def position(self, module: nn.Module) -> Position | None:
         """Where a module was made; None where that was not recorded, or not by code that lies in a file."""
         site = self._site(module)
-        return None if site is None else self._resolve(site)
+        if site is None:
+            return None
+        key = id(site.code), site.offset
+        if key not in self._resolved:
+            self._resolved[key] = self._resolve(site)
+        return self._resolved[key]
 
     def positions(self, model: nn.Module, definition: Callable[..., Any] | None = None) -> dict[str, Position]:
         """Where the modules of a model were made, by dotted path, under all paths of those that have several.
@@ -119,12 +119,11 @@ class Recording:
         while frame is not None:
             code = frame.f_code
             source = self._sources.get(code.co_filename) or self._source(code.co_filename)
-            wanted = source.owner is _Owner.USER or (source.owner is _Owner.LIBRARY and library is None)
-            if wanted and not _constructs(frame, module):
-                site = _Site(code, frame.f_lasti, source.path)
-                if source.owner is _Owner.USER:
-                    return site
-                library = site
+            if source.user:
+                if not _constructs(frame, module):
+                    return _Site(code, frame.f_lasti, source.path)
+            elif source.library and library is None and not _constructs(frame, module):
+                library = _Site(code, frame.f_lasti, source.path)
             if frame is self._outermost:
                 break
             frame = frame.f_back
@@ -133,14 +132,11 @@ class Recording:
     def _source(self, filename: str) -> _Source:
         """Whose a file is, found out once."""
         path = os.path.abspath(filename)
-        if filename.startswith("<") or not os.path.isfile(path) or path.startswith(_machinery()):
-            owner = _Owner.MACHINERY
-        elif _SITES.isdisjoint(Path(path).parts):
-            owner = _Owner.MACHINERY if path.startswith(_STANDARD) else _Owner.USER
-        else:
-            owner = _Owner.LIBRARY
-        self._sources[filename] = _Source(owner, path)
-        return self._sources[filename]
+        known = not filename.startswith("<") and os.path.isfile(path) and not path.startswith(_machinery())
+        installed = not _SITES.isdisjoint(Path(path).parts)  # often below the standard library
+        user = known and not installed and not path.startswith(_STANDARD)
+        self._sources[filename] = source = _Source(path, user, known and installed)
+        return source
 
     def _resolve(self, site: _Site) -> Position:
         spans = islice(site.code.co_positions(), site.offset // 2, None)  # two bytes an instruction
@@ -250,12 +246,14 @@ def _constructs(frame: FrameType, module: nn.Module) -> bool:
     if not count:
         return False
     variables = frame.f_locals
-    arguments = [variables.get(name) for name in code.co_varnames[:count]]
-    if any(argument is module for argument in arguments):
+    for name in code.co_varnames[:count]:
+        if variables.get(name) is module:
+            return True
+    if code.co_flags & inspect.CO_VARARGS and any(each is module for each in variables.get(name) or ()):
         return True
-    if code.co_flags & inspect.CO_VARARGS and any(argument is module for argument in arguments[-1] or ()):
-        return True
-    return code.co_name in ("__call__", "__new__") and any(arguments[0] is base for base in type(module).__mro__)
+    if code.co_name not in ("__call__", "__new__"):
+        return False
+    return any(variables.get(code.co_varnames[0]) is base for base in type(module).__mro__)
 
 
 def _original(module: nn.Module, frame: FrameType | None) -> object:
