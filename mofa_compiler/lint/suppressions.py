@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import tokenize
 from collections import Counter
@@ -50,10 +49,7 @@ class Suppressions:
     """
 
     def __init__(self, known: Collection[str], root: Path | None = None):
-        """Args:
-        known: the codes of all rules there are.
-        root: the folder to which findings name files; the working folder unless given.
-        """
+        """`known`: the codes of all rules there are; `root`: where files are named from, else the working folder."""
         self._known = {*known, CODE}
         self._root = root or Path.cwd()
         self._read: dict[str, Sequence[Suppression]] = {}
@@ -76,7 +72,7 @@ class Suppressions:
             ran: the codes of the rules that looked at this model. None at all say that it could not be linted: what is
                 unused in its files is then not known.
         """
-        for file in map(os.path.abspath, files):
+        for file in files:
             self._touched.setdefault(file, model)
             self._ran.setdefault(file, set()).update(ran)
             if not ran:
@@ -136,7 +132,7 @@ class Suppressions:
         if position is None:
             return []
         last = position.end_line or position.line
-        comments = self._comments(os.path.abspath(position.file))
+        comments = self._comments(position.file)
         return [comment for comment in comments if position.line <= comment.position.line <= last]
 
     def _comments(self, file: str) -> Sequence[Suppression]:
