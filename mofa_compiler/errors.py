@@ -71,6 +71,10 @@ class ExportError(MofaError):
     """A network cannot be written in a file format, or the file does not compute what the network does."""
 
 
+class LintError(MofaError):
+    """The configuration or the baseline of `mofa lint` cannot be read, or says something that makes no sense."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the closest of `known`, or the whole list where nothing comes close."""
     known = sorted(known)
