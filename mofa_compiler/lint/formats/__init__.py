@@ -1,1 +1,76 @@
 """Output formats: each renders an `Outcome`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+
+from ..finding import Outcome
+from . import concise, data, full, github, gitlab, junit, markdown, sarif
+from .context import Context, Renderer
+from .wording import summary
+
+if TYPE_CHECKING:
+    from ..rule import Rule
+
+__all__ = ["FORMATS", "Context", "emit", "render", "summary"]
+
+FORMATS: Mapping[str, Renderer] = {
+    "full": full.render,
+    "concise": concise.render,
+    "json": data.render,
+    "json-lines": data.render_lines,
+    "github": github.render,
+    "gitlab": gitlab.render,
+    "junit": junit.render,
+    "sarif": sarif.render,
+    "markdown": markdown.render,
+}
+
+
+def render(
+    name: str,
+    outcome: Outcome,
+    rules: Mapping[str, type[Rule]],
+    root: Path,
+    *,
+    config: Path | None = None,
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> str:
+    """What `--output-format NAME` prints.
+
+    Args:
+        name: one of `FORMATS`.
+        rules: all that there are, by code.
+        root: folder that files are named relative to: of the repository or, without one, of the configuration.
+        config: the configuration file, where there is one.
+        stream: what the text will be written to: gives `full` its width and decides about colours, as rich does
+            (`NO_COLOR`, `FORCE_COLOR`, `TERM`, `COLUMNS`); None for a file.
+        environ: `GITHUB_STEP_SUMMARY` there makes `github` append to that file.
+    """
+    screen = Console(file=stream, _environ=environ) if stream else None
+    job_summary = environ.get("GITHUB_STEP_SUMMARY")
+    context = Context(
+        rules,
+        root,
+        config,
+        width=screen.width if screen else 100,
+        colour=bool(screen and screen.color_system),
+        monochrome=bool(screen and screen.no_color),
+        summary=Path(job_summary) if job_summary else None,
+    )
+    return FORMATS[name](outcome, context)
+
+
+def emit(text: str, stream: TextIO | None = None) -> None:
+    """Write a result to stdout or another stream; characters that its encoding lacks are escaped."""
+    stream = stream or sys.stdout
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
