@@ -21,6 +21,7 @@ Comparison: TypeAlias = Mapping[str, Any]
 _SHOWN = 25
 """Findings of each kind that are shown: a comment on a pull request has room for 65536 characters"""
 _HEADER = ("", "before", "after", "change")
+_TITLES = {"new": "New findings", "gone": "Gone"}
 _LEVELS = ("error", "warning", "note")
 
 
@@ -47,15 +48,14 @@ def markdown(comparison: Comparison) -> str:
     blocks: list[str] = []
     for model in comparison["models"]:
         blocks += [
-            f"## {code(text.printable(model['model']))}",
+            f"## {_span(model['model'])}",
             _markdown_table(_HEADER, _figures(model)),
             escape(_note(model)),
-            *_markdown_findings("New findings", model["new"], model),
-            *_markdown_findings("Gone", model["gone"], model),
+            *(block for key in _TITLES for block in _markdown_findings(key, model)),
             escape(_unchanged(model)),
         ]
         if rows := _stages(model):
-            table = _markdown_table(_STAGES, [(_code(name), *rest) for name, *rest in rows])
+            table = _markdown_table(_STAGES, [(_cell(name), *rest) for name, *rest in rows])
             blocks.append(f"<details><summary>Stages</summary>\n\n{table}\n\n</details>")
     return "\n\n".join(filter(None, blocks or ["No models to compare."])) + "\n"
 
@@ -93,7 +93,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             if not findings:
                 continue
             console.print()
-            say(f"{text.count(len(findings), 'finding')} {key}", style)
+            say(f"{_TITLES[key]}: {len(findings)}", style)
             grid = Table.grid(padding=(0, 1, 0, 0))
             grid.add_column(no_wrap=True)
             grid.add_column(no_wrap=True)
@@ -209,15 +209,16 @@ def _sorted(findings: Sequence[Comparison]) -> list[Comparison]:
     return sorted(findings, key=urgency)
 
 
-def _markdown_findings(title: str, findings: Sequence[Comparison], model: Comparison) -> list[str]:
+def _markdown_findings(key: str, model: Comparison) -> list[str]:
+    findings = model[key]
     if not findings:
         return []
     rows = [
-        (finding["code"], _code(finding["path"] or model["model"]), escape(text.printable(finding["message"])))
+        (finding["code"], _cell(finding["path"] or model["model"]), escape(text.printable(finding["message"])))
         for finding in _sorted(findings)[:_SHOWN]
     ]
     more = f"\n\nand {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
-    return [f"### {title}: {len(findings)}", _markdown_table(("rule", "layer", "finding"), rows, "lll") + more]
+    return [f"### {_TITLES[key]}: {len(findings)}", _markdown_table(("rule", "layer", "finding"), rows, "lll") + more]
 
 
 def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "lrrr") -> str:
@@ -225,6 +226,11 @@ def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align:
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
 
 
-def _code(name: str) -> str:
-    """A code span in a table, whose cell no pipe ends: in one `\\|` is a pipe, and `\\\\|` might be either."""
-    return code(text.printable(name).replace("\\|", "\\ |")).replace("|", "\\|")
+def _span(name: str) -> str:
+    """A code span, which nothing in a name ends; a dash for a blank one."""
+    return code(text.printable(name)) if name.strip() else "–"
+
+
+def _cell(name: str) -> str:
+    """The same in a table, whose cell no pipe ends: there `\\|` is one, and readers differ on what `\\\\|` is."""
+    return _span(text.printable(name).replace("\\|", "\\ |")).replace("|", "\\|")

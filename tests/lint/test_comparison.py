@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.cells import cell_len
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from mofa_compiler.lint.comparison import compare, markdown, print_comparison
 from mofa_compiler.lint.finding import Finding, Fix, Linted
+from mofa_compiler.report.text import printable
 
 
 def finding(path: str, code: str = "MOFA201", message: str = "a separable convolution", **rest) -> Finding:
@@ -192,6 +194,8 @@ HOSTILE = st.text(st.sampled_from("|\\`*_<>[]\n\r\x1b\u2028@&ä网 b"), min_size
 
 
 @given(name=HOSTILE, path=HOSTILE, stage=HOSTILE, message=HOSTILE)
+@example(name="|", path="a|b", stage="|", message="a|b")
+@example(name="`\\", path="a\\|b", stage="\\|", message="a\\|<b>`*b*`")
 def test_names_cannot_be_markup(name: str, path: str, stage: str, message: str):
     model = replace(AFTER, model=name, findings=(finding(path, message=message),), stages={stage: 7})
     shown = markdown(compare(replace(AFTER, model=name, findings=(), stages={}), model))
@@ -199,10 +203,18 @@ def test_names_cannot_be_markup(name: str, path: str, stage: str, message: str):
     cells = [tokens[i + 1] for i, token in enumerate(tokens) if token.type in ("th_open", "td_open")]
     assert len(cells) == 4 * 4 + 3 * 2 + 4 * 2  # figures, one new finding, one stage
     assert [token.type for token in tokens].count("html_block") == 2  # the fold around the stages, and nothing else
+    for index, shown_text in ((-10, path), (-9, message), (-4, stage)):
+        content = "".join(child.content for child in cells[index].children or ())
+        assert re.sub("[ –]", "", content) == printable(shown_text).replace(" ", "")  # a dash for a blank name
     inside = [child for token in tokens for child in token.children or ()]
     assert {child.type for child in inside} <= {"text", "code_inline", "text_special"}
     assert "\x1b" not in shown
     assert tokens[0].type == "heading_open" and [t.type for t in tokens].count("heading_open") == 2
+
+
+def test_a_backslash_before_a_pipe_does_not_take_its_escape_away():
+    shown = markdown(compare(BEFORE, replace(BEFORE, findings=(finding("a\\|b"),))))
+    assert r"| `a\ \|b` |" in shown
 
 
 @given(name=HOSTILE, path=st.text(min_size=1, max_size=200), width=st.sampled_from([60, 80, 120]))
