@@ -243,6 +243,24 @@ class Config:
         return _error(self.file, self._text, (*_section(self.file), *key), message)
 
 
+def settings(data: Mapping[str, Any], known: Collection[str]) -> Settings:
+    """Settings of one model from plain data, with the keys of a configuration, its `budgets.stages` among them.
+
+    Raises:
+        LintError: a key or value makes no sense.
+    """
+    budgets = data.get("budgets", {})
+    try:
+        general = General.model_validate({k: v for k, v in data.items() if k != "budgets"}, context={"known": known})
+        allowed = ModelBudgets.model_validate(budgets, context={"known": known})
+    except ValidationError as error:
+        key, message = _problem(error.errors()[0])
+        raise LintError(f"{written(key)}: {message}") from error
+    chosen = (general.selection,)
+    ignores = dict(general.per_path_ignores)
+    return Settings(chosen, ignores, general.engine, general.threads, general.thresholds, allowed)
+
+
 def shown(file: Path) -> str:
     """A path as messages name it: from the working folder on, where it lies below."""
     try:

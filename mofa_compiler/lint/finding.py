@@ -33,6 +33,7 @@ class Fix:
         macs: change in MACs of one forward pass on the model's input.
         ratio: of the whole network's time with this rule's fixes to that without, on `engine`, where that was measured.
         engine: that engine, with its version.
+        layers: paths of the layers that it rewrites, where that is not the finding's path alone.
     """
 
     passes: tuple[str, ...]
@@ -41,6 +42,7 @@ class Fix:
     macs: int | None = None
     ratio: float | None = None
     engine: str | None = None
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -159,24 +159,17 @@ class Settings:
         return replace(self, selections=(*self.selections, selection), engine=engine or self.engine)
 
     def selected(self, rules: Mapping[str, Default]) -> tuple[str, ...]:
-        """Codes of the rules that run, in the order given. What needs an engine does not run without one.
+        """Codes of the rules that run, in the order given.
 
         Args:
             rules: by code, whether each runs that nobody selected.
-
-        Raises:
-            LintError: a rule was selected by its whole code that needs an engine, and there is none.
         """
         return tuple(code for code, default in rules.items() if self._selects(code, default))
 
     def _selects(self, code: str, default: Default) -> bool:
         decisions = (selection.decides(code) for selection in reversed(self.selections))
-        wanted = next((decision for decision in decisions if decision is not None), default != "off")
-        if not wanted or default != "engine" or self.engine is not None:
-            return wanted
-        if any(selection.names(code) for selection in self.selections):
-            raise LintError(f"{code} is selected and needs an engine: name one (engine, or --engine), or ignore {code}")
-        return False
+        usual = default == "on" or (default == "engine" and self.engine is not None)
+        return next((decision for decision in decisions if decision is not None), usual)
 
     def ignored(self, code: str, path: str) -> bool:
         """Whether a rule's findings do not count at a layer's dotted path."""

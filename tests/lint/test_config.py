@@ -278,7 +278,7 @@ DEFAULTS = {"MOFA001": "on", "MOFA201": "on", "MOFA202": "off", "MOFA404": "engi
         pytest.param([], "eager", "001 201 404 405", id="with an engine"),
         pytest.param([Selection(extend_select=("MOFA202",))], None, "001 201 202", id="besides"),
         pytest.param([Selection(("MOFA2",))], "eager", "201 202", id="only these"),
-        pytest.param([Selection(("MOFA",))], None, "001 201 202", id="all, without an engine"),
+        pytest.param([Selection(("MOFA",))], None, "001 201 202 404 405", id="all, without an engine"),
         pytest.param([Selection(())], "eager", "", id="none"),
         pytest.param([Selection(ignore=("MOFA2",))], None, "001", id="but these"),
         pytest.param([Selection(("MOFA2",), ignore=("MOFA201",))], None, "202", id="ignore is longer"),
@@ -298,13 +298,6 @@ def test_selection(selections, engine, codes: str):
     for selection in selections:
         settings = settings.overridden(selection)
     assert settings.selected(DEFAULTS) == tuple(f"MOFA{code}" for code in codes.split())  # type: ignore[arg-type]
-
-
-def test_a_rule_that_needs_an_engine_and_was_asked_for_by_name():
-    settings = Settings().overridden(Selection(("MOFA404",)))
-    with pytest.raises(LintError, match=r"MOFA404 is selected and needs an engine: name one"):
-        settings.selected(DEFAULTS)  # type: ignore[arg-type]
-    assert settings.overridden(Selection(), engine="eager").selected(DEFAULTS) == ("MOFA404",)  # type: ignore[arg-type]
 
 
 def test_ignored_on_paths():
