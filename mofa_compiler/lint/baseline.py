@@ -14,12 +14,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from ..errors import LintError
-from .finding import Finding, Linted
+from .finding import UNLINTABLE, Finding, Linted
 from .matching import unmatched
 
 SCHEMA = "mofa-lint-baseline/1"
-_NEVER = "MOFA9"
-"""A model that cannot be linted is never what one got used to"""
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
@@ -162,7 +160,7 @@ _ENTRIES = TypeAdapter(dict[str, list[Entry]])
 
 
 def _may(finding: Finding) -> bool:
-    return not finding.code.startswith(_NEVER)
+    return not finding.code.startswith(UNLINTABLE)  # that is nothing to get used to
 
 
 def _baselined(linted: Linted) -> list[Finding]:

@@ -10,6 +10,9 @@ from typing import Any, Literal
 Level = Literal["error", "warning", "note"]
 """`error`: a budget is broken, or the model cannot be linted at all; `note`: an opportunity"""
 
+UNLINTABLE = "MOFA9"
+"""How the codes begin that say that a model, or a part of it, cannot be linted"""
+
 
 @dataclass(frozen=True)
 class Position:
@@ -132,7 +135,7 @@ class Outcome:
     @property
     def exit_code(self) -> int:
         """0: clean, 1: findings, 2: a model could not be linted (rules 9xx)."""
-        if any(finding.code.startswith("MOFA9") and finding.level == "error" for finding in self.findings):
+        if any(finding.code.startswith(UNLINTABLE) and finding.level == "error" for finding in self.findings):
             return 2
         return 1 if self.findings else 0
 

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from ..errors import LintError, nearest
 from ..options import Portion
+from .finding import UNLINTABLE
 from .quantities import memory, number
 
 if TYPE_CHECKING:
@@ -120,12 +121,17 @@ class Selection:
     ignore: tuple[str, ...] = ()
 
     def decides(self, code: str) -> bool | None:
-        """Whether a rule runs, by the longest prefix, `ignore` winning a draw; None where nothing is said about it."""
-        wanted = _longest((*(self.select or ()), *self.extend_select), code)
-        unwanted = _longest(self.ignore, code)
+        """Whether a rule runs, by the longest prefix, `ignore` winning a draw; None where nothing is said about it.
+
+        That a model cannot be linted (MOFA9...) only goes unsaid where it is ignored by its own prefix.
+        """
+        failure = code.startswith(UNLINTABLE)
+        least = len(UNLINTABLE) if failure else 0
+        wanted = _longest((*(self.select or ()), *self.extend_select), code, least)
+        unwanted = _longest(self.ignore, code, least)
         if wanted or unwanted:
             return wanted > unwanted
-        return None if self.select is None else False
+        return None if self.select is None or failure else False
 
     def names(self, code: str) -> bool:
         """Whether a rule is selected by its whole code."""
@@ -207,6 +213,6 @@ def parse_prefixes(values: Iterable[str], known: Collection[str], option: str) -
         raise LintError(f"{option}: {error}") from error
 
 
-def _longest(prefixes: Iterable[str], code: str) -> int:
-    """How long the longest of the prefixes with which a code begins is; 0 where it begins with none."""
-    return max((len(prefix) for prefix in prefixes if code.startswith(prefix)), default=0)
+def _longest(prefixes: Iterable[str], code: str, least: int = 0) -> int:
+    """How long the longest of the prefixes is, of `least` or more, with which a code begins; 0 where there is none."""
+    return max((len(prefix) for prefix in prefixes if len(prefix) >= least and code.startswith(prefix)), default=0)

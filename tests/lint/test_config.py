@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mofa_compiler.errors import LintError
-from mofa_compiler.lint.config import Config
-from mofa_compiler.lint.settings import Selection, Settings, Thresholds, parse_prefixes
+from mofa_compiler.lint.config import Config, General, Model
+from mofa_compiler.lint.settings import ModelBudgets, Selection, Settings, Thresholds, parse_prefixes
 
 KNOWN = ("MOFA001", "MOFA101", "MOFA201", "MOFA202", "MOFA304", "MOFA404", "MOFA501", "MOFA901")
 
@@ -300,6 +304,20 @@ def test_selection(selections, engine, codes: str):
     assert settings.selected(DEFAULTS) == tuple(f"MOFA{code}" for code in codes.split())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("selection", "said"),
+    [
+        (Selection(("MOFA2",)), True),
+        (Selection(()), True),
+        (Selection(ignore=("MOFA",)), True),
+        (Selection(ignore=("MOFA9",)), False),
+        (Selection(extend_select=("MOFA901",), ignore=("MOFA9",)), True),
+    ],
+)
+def test_that_a_model_cannot_be_linted_is_said_unless_it_is_ignored_as_such(selection, said: bool):
+    assert bool(Settings().overridden(selection).selected({"MOFA901": "on"})) is said
+
+
 def test_ignored_on_paths():
     settings = Settings(
         per_path_ignores={"encoders.*": ("MOFA2", "MOFA304"), "head": ("MOFA",), "*.[ab]": ("MOFA101",)}
@@ -323,3 +341,40 @@ def test_prefixes_from_the_command_line():
 def test_reading_a_configuration_does_not_wait_for_torch():
     code = "import sys, mofa_compiler.lint.config; sys.exit('torch' in sys.modules or 'rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def _inline(table: dict[str, str]) -> str:
+    return f"{{{', '.join(f'{key} = {value}' for key, value in table.items())}}}"
+
+
+TABLES = (General, Model, ModelBudgets, Thresholds)
+NAMES = st.sampled_from(["unknown", *(field.alias or "" for table in TABLES for field in table.model_fields.values())])
+TEXTS = ["", "1M", "1/4", "a:B", "MOFA2", "1x3"]
+VALUES = st.recursive(
+    st.sampled_from(["1", "-1", "0.5", "nan", "true", "1979-05-27", *map(json.dumps, TEXTS)]),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda values: f"[{', '.join(values)}]")
+        | st.dictionaries(NAMES, inner, max_size=3).map(_inline)
+    ),
+    max_leaves=6,
+)
+_TARGET = {"target": '"a:B"'}
+MODELS = st.dictionaries(NAMES, VALUES, max_size=3).map(lambda table: f"[{_inline(_TARGET | table)}]")
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=4), MODELS)
+def test_whatever_a_file_holds_is_read_or_one_clear_error(tmp_path_factory, table, models):
+    file = tmp_path_factory.mktemp("config") / "mofa.toml"
+    table = {"models": models, **table}
+    file.write_text("\n".join(f"{key} = {value}" for key, value in table.items()))
+    try:
+        config = Config.load(file, KNOWN)
+    except LintError as error:
+        found = str(error)
+    else:
+        for model in (None, *config.models):
+            assert config.settings_for(model).threads == config.general.threads
+        return
+    named = re.match(r"(?P<file>.*/mofa\.toml):(?P<line>\d+): (?P<key>[a-z-]+)", found)
+    assert named is not None, found
+    assert named["key"] == list(table)[int(named["line"]) - 1]
