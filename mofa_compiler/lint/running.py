@@ -86,6 +86,8 @@ def lint_model(job: Job, tell: Tell = lambda _: None) -> Report:
             _check_stages(subject)
     except _LintingError as failed:
         findings = [failed.finding(job, positions)]
+    ran = {rule.code for rule in rules}
+    findings = [finding for finding in findings if finding.code in ran]
     if job.settings.engine is not None and subject is not None:
         findings = _timed(job, subject, rules, findings, skipped, tell)
     totals = subject.network.totals if subject else None

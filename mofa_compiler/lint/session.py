@@ -114,7 +114,7 @@ def run(options: Options, tell: Tell, say: Callable[[str], None]) -> Done:
     destinations = _destinations(options, jobs)
     suppressions = Suppressions(RULES, root)
     reports = [_linted(job, suppressions, lambda step, n=n: tell(step, n, len(jobs))) for n, job in enumerate(jobs)]  # type: ignore[misc]
-    linted = _told_of_comments([report.linted for report in reports], suppressions)
+    linted = _told_of_comments(reports, suppressions)
     comparison = None
     if options.diff is not None:
         others = [_linted(_reference_job(job, options.diff), Suppressions(RULES, root)) for job in jobs]
@@ -140,13 +140,15 @@ def _linted(job: Job, suppressions: Suppressions, tell: Callable[[str], None] = 
     return replace(report, linted=replace(report.linted, findings=tuple(kept), suppressed=suppressed))
 
 
-def _told_of_comments(linted: Sequence[Linted], suppressions: Suppressions) -> list[Linted]:
+def _told_of_comments(reports: Sequence[Report], suppressions: Suppressions) -> list[Linted]:
     """With what is wrong with the comments, each at the first model that its file builds."""
     unused = suppressions.report()
-    return [
-        replace(one, findings=(*one.findings, *(finding for finding in unused if finding.model == one.model)))
-        for one in linted
-    ]
+    linted = []
+    for report in reports:
+        one, ran = report.linted, {rule.code for rule in report.rules}
+        mine = [finding for finding in unused if finding.model == one.model and finding.code in ran]
+        linted.append(replace(one, findings=(*one.findings, *mine)))
+    return linted
 
 
 def _reference_job(job: Job, reference: str) -> Job:

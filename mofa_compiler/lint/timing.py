@@ -25,7 +25,8 @@ class Timing:
 
     def __init__(self, engine: str, threads: int, subject: Subject, cache: Cache | None = None):
         self.subject = subject
-        self.inputs = tuple(x for x in tensor_leaves((subject.call.args, dict(subject.call.kwargs))))
+        call = subject.call.example()
+        self.inputs = tuple(tensor_leaves((call.args, dict(call.kwargs))))
         shape = ", ".join("x".join(map(str, x.shape)) for x in self.inputs)
         self.cache = Cache() if cache is None else cache
         self.trials = Trials(Target(engine, threads), shape, self.cache)

@@ -1,0 +1,142 @@
+"""Running rules that need an engine, and what fixes are measured to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mofa_compiler.decisions.record import Comparison
+from mofa_compiler.errors import EngineError, LintError
+from mofa_compiler.lint import Finding, lint
+from mofa_compiler.lint.config import Config
+from mofa_compiler.lint.rules import RULES
+from mofa_compiler.lint.running import Job, lint_model
+from mofa_compiler.lint.timing import Timing
+
+X = torch.rand(1, 3, 16, 16)
+
+
+class Eigenvalues(nn.Module):
+    """ONNX has no such operator."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.linalg.eigvals(x[..., :8, :8]).real.amax()
+
+
+class ChannelMean(nn.Module):
+    """XNNPACK takes no mean over channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(1, keepdim=True)
+
+
+def around(inner: nn.Module) -> nn.Sequential:
+    first, last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 3, padding=1)
+    return nn.Sequential(first, nn.Sequential(nn.ReLU(), inner), nn.ReLU(), last).eval()
+
+
+@pytest.mark.parametrize(
+    ("inner", "engine", "message"),
+    [(Eigenvalues(), "onnxruntime", "cannot be exported"), (ChannelMean(), "xnnpack", "mean.dim is not delegated")],
+)
+def test_operators_that_an_engine_does_not_take(inner: nn.Module, engine: str, message: str) -> None:
+    model = around(inner)
+    (finding,) = lint(model, X, select=["MOFA404"], engine=engine).findings
+    assert (finding.path, finding.level) == ("1.1", "error")
+    assert message in finding.message
+    assert lint(around(nn.ReLU()), X, select=["MOFA404"], engine=engine).findings == ()
+
+
+def test_rules_that_need_an_engine() -> None:
+    model = around(nn.ReLU())
+    with pytest.raises(LintError, match="MOFA404 needs an engine"):
+        lint(model, X, select=["MOFA404"])
+    with pytest.raises(EngineError, match="did you mean 'onnxruntime'"):
+        lint(model, X, engine="onnxrutime")
+
+
+def job(folder: Path, model: nn.Module, **more: Any) -> Job:
+    """A job for `model`, timed against a network of its own, by the settings of a configuration file."""
+    file = folder / "mofa.toml"
+    file.write_text(
+        'engine = "eager"\n[[models]]\ntarget = "net.py:Net"\nreference = "old"\nbudgets = { latency-ratio = 2.0 }\n'
+    )
+    config = Config.load(file, RULES)
+    settings = config.settings_for(config.models[0])
+    return Job("net", "net.py:Net", lambda: (model, {}), lambda _: X, settings, lambda: around(nn.ReLU()), **more)
+
+
+def findings(job: Job, code: str) -> list[Finding]:
+    return [finding for finding in lint_model(job).linted.findings if finding.code == code]
+
+
+def test_latency_against_a_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def measure(a: nn.Module, b: nn.Module, **settings: Any) -> Any:
+        asked.append((a, b, settings["engine"]))
+        return type("M", (), {"ratio": ratio, "interval": (ratio - 0.1, ratio + 0.1)})
+
+    monkeypatch.setattr("mofa_compiler.runtime.measure", measure)
+    model = around(nn.ReLU())
+    for value, found in ((2.05, 0), (2.2, 1)):
+        ratio = value
+        assert len(findings(job(tmp_path, model), "MOFA504")) == found
+    assert asked[0][0] is model and asked[0][1] is not model and asked[0][2] == "eager"
+
+
+@pytest.mark.parametrize(("ratio", "found"), [(0.8, 1), (1.3, 0)])
+def test_fixes_that_were_measured(ratio: float, found: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes the network slower is no finding; what was measured once is at hand from then on."""
+    monkeypatch.setenv("MOFA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        "mofa_compiler.lint.timing.Trials.networks",
+        lambda *_: [Comparison("fixed", ratio, 1.0, ratio, (ratio - 0.1, ratio + 0.1), (0.99, 1.01))],
+    )
+    model = around(nn.Conv2d(4, 4, 3, padding=1, groups=4))
+    (plain,) = findings(job(tmp_path, model), "MOFA201")
+    assert plain.fix is not None and plain.fix.ratio is None
+    for measure in (True, False):
+        report = lint_model(job(tmp_path, model, measure=measure))
+        again = [finding for finding in report.linted.findings if finding.code == "MOFA201"]
+        assert len(again) == found
+        assert [finding.fix.ratio for finding in again if finding.fix] == [ratio] * found
+        assert any(text.startswith("slower on eager") for text in report.linted.suppressed) == (not found)
+
+
+def test_fixes_are_measured_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mofa_compiler.decisions import trials
+
+    monkeypatch.setenv("MOFA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(trials, "WHOLE_SECONDS", 0.05)
+    monkeypatch.setattr(trials, "NOISY", 1e9)
+    model = around(nn.Conv2d(4, 4, 3, padding=1, groups=4))
+    lint_model(job(tmp_path, model, measure=True))
+    monkeypatch.setattr(Timing, "measure", None)
+    linted = lint_model(job(tmp_path, model)).linted
+    measured = [one.fix.ratio for one in linted.findings if one.code == "MOFA201" and one.fix]
+    assert measured != [None], "measured, or left out as slower"
+
+
+def test_a_failing_rule_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Any:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(RULES["MOFA202"], "message", fail)
+    model = around(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, groups=4)))
+    codes = {finding.code: finding.message for finding in lint(model, X).findings}
+    assert codes.keys() >= {"MOFA201", "MOFA903"}
+    assert "rule MOFA202 (dense-convolution) failed: ZeroDivisionError" in codes["MOFA903"]
+
+
+def test_the_model_is_not_changed() -> None:
+    model = around(nn.Conv2d(4, 4, 3, padding=1, groups=4)).train()
+    model[0].eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    lint(model, X, select=["MOFA"], ignore=["MOFA404", "MOFA504"])
+    assert model.training and not model[0].training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
