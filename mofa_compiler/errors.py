@@ -68,7 +68,18 @@ class EngineError(MofaError):
 
 
 class ExportError(MofaError):
-    """A network cannot be written in a file format, or the file does not compute what the network does."""
+    """A network cannot be written in a file format, or the file does not compute what the network does.
+
+    `layer` is the path of the one at fault, empty where that is the network itself or not known.
+    """
+
+    def __init__(self, message: str, layer: str = ""):
+        super().__init__(message)
+        self.layer = layer
+
+
+class LintError(MofaError):
+    """The configuration or the baseline of `mofa lint` cannot be read, or says something that makes no sense."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

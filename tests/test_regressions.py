@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import mofa_compiler
+from architectures import UNet
 from mofa_compiler import apply, capture
 from tests.nets import GeneratedUNet, Plan
 
@@ -65,3 +66,10 @@ def test_stochastic_depth_does_not_stay_random_in_silence() -> None:
         warnings.simplefilter("always")
         module = capture(model, x).graph_module.eval()
     assert warned or torch.equal(module(*x), model.eval()(*x))
+
+
+def test_a_resize_between_merged_layers_of_a_tiny_unet() -> None:
+    model, x = UNet(width=4, depth=1, bilinear=True).eval(), torch.rand(1, 3, 32, 32)
+    result = apply(model, "mofa", x)
+    assert result.diffs[0].edits
+    assert result.model.eval()(x).shape == model(x).shape

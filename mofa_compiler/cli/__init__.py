@@ -1,4 +1,4 @@
-"""The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `export`, `analyze`, `capture` and lists.
+"""The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `export`, `lint`, `analyze`, `capture`, lists.
 
 Commands import what needs torch when they run, so that help and errors in the arguments come at once.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import analyze, capture, engines, export, measure, passes, recover, rewrite, roadmaps, verify
+from . import analyze, capture, engines, export, lint, measure, passes, recover, rewrite, roadmaps, rule, verify
 from .errors import Group
 
 app = typer.Typer(
@@ -29,9 +29,11 @@ app.command("export", no_args_is_help=True)(export.export)
 app.command("analyze", no_args_is_help=True)(analyze.analyze)
 app.command("capture", no_args_is_help=True)(capture.capture)
 app.command("measure", no_args_is_help=True)(measure.measure)
+app.command("lint")(lint.lint)
 app.command("engines")(engines.engines)
 app.command("passes")(passes.passes)
 app.command("roadmaps")(roadmaps.roadmaps)
+app.command("rule")(rule.rule)
 
 
 def _show_version(wanted: bool) -> None:
@@ -58,12 +60,13 @@ def root(
     mofa verify net-mofa --original arch.py:Net --checkpoint net.pth
     mofa measure arch.py:Net net-mofa --engine onnxruntime
     mofa export net-mofa --to onnx --dynamic
+    mofa lint arch.py:Net                  what could be better, as a CI step
 
     \b
     Exit codes:
       0    done
-      1    an error in the input, in one line on stderr
-      2    wrong usage
+      1    an error in the input, in one line on stderr; of `lint`: findings
+      2    wrong usage; of `lint` also any error
       130  interrupted
     """
 

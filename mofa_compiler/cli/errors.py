@@ -26,15 +26,20 @@ class Group(TyperGroup):
             if ctx.meta.get(DEBUG):
                 raise
             print(f"error: {_message(error)}", file=sys.stderr)
-            raise typer.Exit(1) from error
+            raise typer.Exit(_code(ctx)) from error
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
             if ctx.meta.get(DEBUG):
                 raise
             text = " ".join(str(error).split())[:300]
             print(f"error: {type(error).__name__}: {text} (mofa --debug shows where)", file=sys.stderr)
-            raise typer.Exit(1) from error
+            raise typer.Exit(_code(ctx)) from error
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
+
+
+def _code(ctx: Any) -> int:
+    """2 for `mofa lint`, whose 1 means findings."""
+    return 2 if ctx.invoked_subcommand == "lint" else 1
 
 
 def _message(error: Exception) -> str:

@@ -231,7 +231,8 @@ class _Maker:
         shape = " with dynamic sizes" if dynamic else ""
         return ExportError(
             f"{self.name} cannot be exported to {self.kind.title}{shape}: {fault}: {reason(fault.error)}"
-            f"{source_line(fault.error, self.kind.packages)}. {self._advice(fault, only_trace, dynamic)}"
+            f"{source_line(fault.error, self.kind.packages)}. {self._advice(fault, only_trace, dynamic)}",
+            fault.path,
         )
 
     def _advice(self, fault: Fault, only_trace: bool, dynamic: bool) -> str:

@@ -10,6 +10,9 @@ from typing import Any, Literal
 Level = Literal["error", "warning", "note"]
 """`error`: a budget is broken, or the model cannot be linted at all; `note`: an opportunity"""
 
+UNLINTABLE = "MOFA9"
+"""How the codes begin that say that a model, or a part of it, cannot be linted"""
+
 
 @dataclass(frozen=True)
 class Position:
@@ -33,6 +36,7 @@ class Fix:
         macs: change in MACs of one forward pass on the model's input.
         ratio: of the whole network's time with this rule's fixes to that without, on `engine`, where that was measured.
         engine: that engine, with its version.
+        layers: paths of the layers that it rewrites, where that is not the finding's path alone.
     """
 
     passes: tuple[str, ...]
@@ -41,6 +45,7 @@ class Fix:
     macs: int | None = None
     ratio: float | None = None
     engine: str | None = None
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ class Outcome:
     @property
     def exit_code(self) -> int:
         """0: clean, 1: findings, 2: a model could not be linted (rules 9xx)."""
-        if any(finding.code.startswith("MOFA9") and finding.level == "error" for finding in self.findings):
+        if any(finding.code.startswith(UNLINTABLE) and finding.level == "error" for finding in self.findings):
             return 2
         return 1 if self.findings else 0
 

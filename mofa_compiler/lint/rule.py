@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
+from ..diff import Diff
 from ..inputs import CallSpec
 from ..network import Network
+from ..rewriting import Pass, rewrite
 from .finding import Finding, Fix, Level, Position
+from .savings import Change, savings
+from .settings import ModelBudgets
 
 Default = Literal["on", "off", "engine"]
 """Whether a rule runs that nobody selected; `engine`: where an engine is configured"""
@@ -28,6 +32,8 @@ class Subject:
         network: what was captured of it.
         call: example inputs.
         positions: where layers were made, by path; the empty path is the model's own class or factory.
+        budgets: what it may use.
+        reference: makes what its latency is compared with, where there is such.
     """
 
     name: str
@@ -35,12 +41,30 @@ class Subject:
     network: Network
     call: CallSpec
     positions: Mapping[str, Position] = field(default_factory=dict)
+    budgets: ModelBudgets = field(default_factory=ModelBudgets)
+    reference: Callable[[], nn.Module] | None = None
+    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def position(self, path: str) -> Position | None:
         """Where the module at a path was made, or else the nearest one around it."""
         while path and path not in self.positions:
             path = path.rpartition(".")[0]
         return self.positions.get(path)
+
+    def changes(self, *passes: Pass) -> Mapping[str, Change]:
+        """What passes, one after the other, would change, by path of the layer; computed without weights."""
+        if passes not in self._known:
+            self._known[passes] = savings(self.network, *passes)
+        found: Mapping[str, Change] = self._known[passes]
+        return found
+
+    def lowered(self, pass_: Pass) -> Diff:
+        """The diff of an exact pass, which is carried out for it."""
+        key = ("lowered", pass_)
+        if key not in self._known:
+            self._known[key] = rewrite(self.network, pass_)[1]
+        found: Diff = self._known[key]
+        return found
 
 
 class Rule(ABC):
@@ -56,10 +80,16 @@ class Rule(ABC):
     level: ClassVar[Level] = "warning"
     fixes: ClassVar[Literal["exact", "approximate"] | None] = None
     """Whether a fix keeps what the network computes; None where there is no fix"""
+    needs_engine: ClassVar[bool] = False
+    """Whether it has nothing to say without one"""
 
     @abstractmethod
     def check(self, subject: Subject) -> Iterator[Finding]:
         """Everything that it finds, in execution order."""
+
+    def passes(self) -> tuple[Pass, ...]:
+        """The passes that its findings name, with its thresholds as their options, in order."""
+        return ()
 
     @classmethod
     def summary(cls) -> str:

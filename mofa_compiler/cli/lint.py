@@ -1,0 +1,179 @@
+"""`mofa lint`: rules on networks, for CI."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from . import options
+
+_FORMATS = ("full", "concise", "json", "json-lines", "github", "gitlab", "junit", "sarif", "markdown")
+
+
+def lint(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TARGET]...",
+            help="Names of configured models, or package.module:Class or path/to/file.py:Class; without any, all "
+            "models of the configuration.",
+        ),
+    ] = None,
+    arguments: options.Arguments = None,
+    inputs: options.Inputs = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="pyproject.toml or mofa.toml; by default the nearest one upwards."),
+    ] = None,
+    select: Annotated[
+        list[str] | None, typer.Option(metavar="PREFIX", help="Run these rules, such as MOFA2; repeatable.")
+    ] = None,
+    extend_select: Annotated[
+        list[str] | None, typer.Option(metavar="PREFIX", help="Run these rules besides; repeatable.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(metavar="PREFIX", help="Leave these rules out; repeatable.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="ENGINE", help="Where the models run: switches on the rules 4xx.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time every rule's fixes on the engine; remembered on disk.")
+    ] = False,
+    output_format: Annotated[
+        str, typer.Option("--output-format", metavar="FORMAT", help=f"One of {', '.join(_FORMATS)}.")
+    ] = "full",
+    output_file: Annotated[
+        Path | None, typer.Option("--output-file", "-o", metavar="FILE", help="Write there instead of to stdout.")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Findings that are known; only new ones count.")
+    ] = None,
+    write_baseline: Annotated[
+        bool, typer.Option("--write-baseline", help="Write the findings that are there now to --baseline.")
+    ] = False,
+    diff: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUNDLE|TARGET", help="Compare with another version of the model: only findings new to it count."
+        ),
+    ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Carry out exact fixes, and save bundles to --out.")] = False,
+    unsafe_fixes: Annotated[
+        bool, typer.Option("--unsafe-fixes", help="With --fix: approximate ones, too; the output changes.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where --fix saves; of several models a folder each.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 where there are findings.")] = False,
+    exit_non_zero_on_fix: Annotated[
+        bool, typer.Option("--exit-non-zero-on-fix", help="Exit with 1 also where all findings were fixed.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but findings and errors.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Find FLOPs-cheap layers, missed rewrites and broken budgets, on the line of source that built the layer.
+
+    Findings go to stdout, everything else to stderr. `mofa rule` lists the rules.
+
+    \b
+    mofa lint                                    the models of pyproject.toml
+    mofa lint arch.py:Net --input 1x3x256x256 --select MOFA2
+    mofa lint --output-format sarif -o mofa.sarif
+    mofa lint --fix --out net-fixed
+
+    \b
+    Exit codes:
+      0    clean
+      1    findings
+      2    wrong usage or configuration, or a model that cannot be linted
+      130  interrupted
+    """
+    shapes = [options.parse_shape(shape) for shape in inputs or ()]
+    if output_format not in _FORMATS:
+        from ..errors import nearest
+
+        hint = nearest(output_format, _FORMATS)
+        raise typer.BadParameter(f"there is no format {output_format!r}{hint}", param_hint="--output-format")
+    for wrong, option, why in (
+        (unsafe_fixes and not fix, "--unsafe-fixes", "needs --fix"),
+        (fix and out is None, "--fix", "needs --out, a folder for the result"),
+        (out is not None and not fix, "--out", "needs --fix"),
+        (write_baseline and baseline is None, "--write-baseline", "needs --baseline"),
+        (fix and diff is not None, "--fix", "contradicts --diff"),
+        (bool(arguments or shapes) and not targets, "--arg" if arguments else "--input", "needs a target"),
+    ):
+        if wrong:
+            raise typer.BadParameter(why, param_hint=option)
+
+    with _results(output_file) as results:
+        from ..lint.session import Options, run
+
+        chosen = Options(
+            targets=tuple(targets or ()),
+            arguments=tuple(arguments or ()),
+            shapes=tuple(shapes),
+            config=config,
+            select=None if select is None else tuple(select),
+            extend_select=tuple(extend_select or ()),
+            ignore=tuple(ignore or ()),
+            engine=engine,
+            measure=measure,
+            baseline=baseline,
+            write_baseline=write_baseline,
+            diff=diff,
+            fix=fix,
+            unsafe_fixes=unsafe_fixes,
+            out=out,
+            overwrite=overwrite,
+            debug=debug,
+        )
+        with options.progress_bar(quiet) as phase:
+            bar = phase("linting")
+            done = run(chosen, lambda step, count, total: bar(step, count, total), _silent if quiet else _tell)
+        done.write(output_format, results)
+        code = done.outcome.exit_code
+        if code == 1 and exit_zero:
+            code = 0
+        if code == 0 and exit_non_zero_on_fix and done.fixed:
+            code = 1
+    raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def _results(file: Path | None) -> Iterator[TextIO]:
+    """Where findings go; whatever a model's code prints to stdout, now or at exit, goes to stderr."""
+    if file is not None:
+        from ..writing import replaced
+
+        with replaced(file) as handle:
+            yield handle
+        return
+    try:
+        real = sys.stdout.fileno() == 1
+    except (OSError, ValueError, AttributeError):  # a test's or a notebook's
+        real = False
+    if not real:
+        shown = sys.stdout
+        with contextlib.redirect_stdout(sys.stderr):
+            yield shown
+        return
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace", newline="") as shown:
+        os.dup2(2, 1)
+        yield shown
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _silent(line: str) -> None:
+    pass

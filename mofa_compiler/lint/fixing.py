@@ -1,0 +1,80 @@
+"""Carrying out what rules advise: the passes that findings name, through `apply`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from graphlib import TopologicalSorter
+
+from ..compiler import Result, apply
+from ..rewriting import Lowering, Pass
+from ..roadmap import Roadmap
+from .finding import Finding
+from .rule import Rule, Subject
+
+
+def fixable(findings: Iterable[Finding], unsafe: bool) -> list[Finding]:
+    """The findings that are mended: exact fixes all, of approximate ones at most one a layer, which saves most MACs."""
+    chosen: list[Finding] = []
+    taken: set[str] = set()
+    for finding in sorted(findings, key=lambda finding: -finding.saving):
+        if finding.fix is None or not (finding.fix.exact or unsafe):
+            continue
+        layers = finding.fix.layers or (finding.path,)
+        if not finding.fix.exact:
+            if taken.intersection(layers):
+                continue
+            taken.update(layers)
+        chosen.append(finding)
+    return chosen
+
+
+def passes_for(rules: Iterable[Rule], findings: Sequence[Finding]) -> list[Pass]:
+    """The passes of these findings' rules, each for the findings' layers alone, in an order that roadmaps take."""
+    globs: dict[Pass, list[str]] = {}
+    for rule in rules:
+        mine = [finding for finding in findings if finding.code == rule.code and finding.fix is not None]
+        layers = [layer for one in mine for layer in ((one.fix.layers if one.fix else ()) or (one.path,))]
+        for pass_ in rule.passes() if layers else ():
+            globs.setdefault(pass_, []).extend(layers)
+    named = [replace(one, layers=_globs(layers)) for one, layers in globs.items()]
+    return _ordered(named)
+
+
+def fix(
+    subject: Subject,
+    rules: Iterable[Rule],
+    findings: Sequence[Finding],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Result:
+    """The model with these findings mended.
+
+    Raises:
+        RewriteError, RoadmapError: as `apply` does; nothing is half done.
+    """
+    return apply(subject.model, Roadmap(passes_for(rules, findings), name="lint"), subject.call, progress=progress)
+
+
+def mended(findings: Iterable[Finding], result: Result) -> list[Finding]:
+    """Those of the findings at whose layers something was rewritten."""
+    edited = {edit.path for diff in result.diffs for edit in diff.rewritten}
+    return [
+        finding
+        for finding in findings
+        if any(layer in edited for layer in ((finding.fix.layers if finding.fix else ()) or (finding.path,)))
+    ]
+
+
+def _globs(layers: Iterable[str]) -> tuple[str, ...]:
+    """The layers, and what passes put below them; brackets in a path are no pattern."""
+    escaped = (layer.replace("[", "[[]") for layer in dict.fromkeys(layers))
+    return tuple(glob for layer in escaped for glob in (layer, f"{layer}.*"))
+
+
+def _ordered(passes: Sequence[Pass]) -> list[Pass]:
+    """By `after`, lowerings last, otherwise as they are."""
+    names = list(dict.fromkeys(pass_.name for pass_ in passes))
+    kinds = {pass_.name: pass_ for pass_ in passes}
+    sorter = TopologicalSorter({name: [one for one in kinds[name].after if one in names] for name in names})
+    order = {name: index for index, name in enumerate(sorter.static_order())}
+    return sorted(passes, key=lambda one: (isinstance(one, Lowering), order[one.name]))

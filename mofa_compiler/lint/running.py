@@ -1,0 +1,234 @@
+"""Running the rules: models in, findings out; what goes wrong with one model is a finding of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from ..errors import AnatomyError, CaptureError, EngineError, LintError, TargetError, one_line
+from ..inputs import ExampleInputs, example_call, specs
+from ..network import Network
+from .finding import Finding, Linted, Position
+from .rule import Rule, Subject
+from .rules import RULES
+from .rules.failures import NoConvolutions, NotAnalysed, NotBuilt, NotTraced
+from .settings import Settings
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to lint.
+
+    Attributes:
+        name: as findings have it.
+        target: what it is built from, in words.
+        build: makes it, and tells where its layers were made, by path.
+        inputs: example inputs of a model; None for the compiler's choice.
+        settings: which rules, with which thresholds and budgets.
+        reference: makes what its latency is compared with.
+        measure: whether fixes are timed on the engine, where that was not done before.
+        debug: whether errors that nobody foresaw are raised, not found.
+        files: where `build` puts the names of the files in which layers were made.
+        args: of the target.
+    """
+
+    name: str
+    target: str
+    build: Callable[[], tuple[nn.Module, Mapping[str, Position]]]
+    inputs: Callable[[nn.Module], ExampleInputs]
+    settings: Settings
+    reference: Callable[[], nn.Module] | None = None
+    measure: bool = False
+    debug: bool = False
+    files: set[str] = field(default_factory=set)
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of one job: the findings, and the model that they are of, where it could be traced."""
+
+    linted: Linted
+    subject: Subject | None = None
+    rules: Sequence[Rule] = ()
+
+
+def lint_model(job: Job, tell: Tell = lambda _: None) -> Report:
+    """Lint one model. Whatever fails is a 9xx finding.
+
+    Raises:
+        LintError: a setting makes no sense: an unknown engine, a budget for a stage that there is not.
+    """
+    start = time.perf_counter()
+    rules = rules_for(job.settings)
+    subject: Subject | None = None
+    positions: Mapping[str, Position] = {}
+    skipped: Counter[str] = Counter()
+    try:
+        with _unchanged():
+            tell(f"{job.name}: building")
+            model, positions = _built(job)
+            tell(f"{job.name}: tracing")
+            subject = _subject(job, model.eval(), positions)
+            findings = list(_checked(job, subject, rules, tell))
+            _check_stages(subject)
+    except _LintingError as failed:
+        findings = [failed.finding(job, positions)]
+    if job.settings.engine is not None and subject is not None:
+        findings = _timed(job, subject, rules, findings, skipped, tell)
+    totals = subject.network.totals if subject else None
+    linted = Linted(
+        job.name,
+        job.target,
+        tuple(findings),
+        dict(skipped),
+        totals.parameters if totals else None,
+        totals.macs if totals else None,
+        {share.stage: share.macs for share in totals.stages} if totals else None,
+        str(specs(subject.call)) if subject else "",
+        seconds=time.perf_counter() - start,
+    )
+    return Report(linted, subject, rules)
+
+
+def rules_for(settings: Settings) -> list[Rule]:
+    """The rules that are selected, with the thresholds that they take.
+
+    Raises:
+        LintError: one was selected by its whole code that needs an engine, and there is none.
+    """
+    given = {name: value for name, value in dict(settings.thresholds).items() if value is not None}
+    given |= {"engine": settings.engine, "threads": settings.threads}
+    found = []
+    for code in settings.selected({code: kind.default for code, kind in RULES.items()}):
+        kind = RULES[code]
+        if kind.needs_engine and settings.engine is None:
+            if any(selection.names(code) for selection in settings.selections):
+                raise LintError(f"{code} needs an engine: name one (engine, or --engine), or do not select it")
+            continue
+        names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        found.append(kind(**{name: given[name] for name in names if name in given}))
+    return found
+
+
+class _LintingError(Exception):
+    """A model that cannot be linted, by the rule that says so."""
+
+    def __init__(self, rule: type[Rule], message: str):
+        super().__init__(message)
+        self.rule = rule
+
+    def finding(self, job: Job, positions: Mapping[str, Position]) -> Finding:
+        return _told(self.rule, job.name, str(self), positions.get(""))
+
+
+def _told(rule: type[Rule], name: str, message: str, position: Position | None) -> Finding:
+    return Finding(rule.code, rule.name, name, "", rule.name, message, rule.level, position=position)
+
+
+def _built(job: Job) -> tuple[nn.Module, Mapping[str, Position]]:
+    try:
+        return job.build()
+    except TargetError as error:
+        raise _LintingError(NotBuilt, str(error)) from error
+
+
+def _subject(job: Job, model: nn.Module, positions: Mapping[str, Position]) -> Subject:
+    from ..anatomy import infer
+    from ..tracing import capture
+
+    if not any(isinstance(module, _ConvNd) for module in model.modules()):
+        raise _LintingError(NoConvolutions, f"{type(model).__name__} has no convolution: is it the right target?")
+    try:
+        call = specs(example_call(model, job.inputs(model)))
+        program = capture(model, call)
+        network = Network(program, infer(program))
+    except CaptureError as error:
+        raise _LintingError(NotTraced, str(error)) from error
+    except AnatomyError as error:
+        raise _LintingError(NotAnalysed, str(error)) from error
+    if not network.layers and not network.functional:
+        raise _LintingError(NoConvolutions, f"no convolution of {type(model).__name__} runs on {call}")
+    return Subject(job.name, model, network, call, positions, job.settings.budgets, job.reference)
+
+
+def _checked(job: Job, subject: Subject, rules: Sequence[Rule], tell: Tell) -> Iterator[Finding]:
+    for rule in rules:
+        tell(f"{job.name}: {rule.name}")
+        try:
+            yield from rule.check(subject)
+        except (EngineError, LintError):
+            raise
+        except Exception as error:
+            if job.debug:
+                raise
+            message = f"rule {rule.code} ({rule.name}) failed: {one_line(error)} (--debug shows where)"
+            yield _told(NotAnalysed, subject.name, message, subject.positions.get(""))
+
+
+def _check_stages(subject: Subject) -> None:
+    from ..errors import nearest
+
+    known = [share.stage for share in subject.network.totals.stages]
+    for name in subject.budgets.stages:
+        if name not in known:
+            raise LintError(f"{subject.name}: budgets.stages names {name!r}, which is no stage{nearest(name, known)}")
+
+
+def _timed(
+    job: Job, subject: Subject, rules: Sequence[Rule], findings: Sequence[Finding], skipped: Counter[str], tell: Tell
+) -> list[Finding]:
+    """The findings with what their fixes were measured to do, without those whose fixes make the network slower."""
+    from .fixing import passes_for
+    from .timing import Timing
+
+    assert job.settings.engine is not None
+    timing = Timing(job.settings.engine, job.settings.threads, subject)
+    kept = list(findings)
+    for rule in rules:
+        mine = [finding for finding in findings if finding.code == rule.code and finding.fix is not None]
+        passes = passes_for([rule], mine)
+        if not mine or not passes:
+            continue
+        if job.measure:
+            tell(f"{job.name}: measuring the fixes of {rule.code}")
+        found = timing.measure(passes) if job.measure else timing.remembered(passes)
+        if found is None:
+            continue
+        for finding in mine:
+            assert finding.fix is not None
+            place = kept.index(finding)
+            if found.interval[0] > 1:
+                del kept[place]
+                skipped[f"slower on {timing.engine}"] += 1
+            else:
+                fix = replace(finding.fix, ratio=found.ratio, engine=timing.engine)
+                kept[place] = replace(finding, fix=fix)
+    return kept
+
+
+@contextlib.contextmanager
+def _unchanged() -> Iterator[None]:
+    """What importing a model may change for the whole process is put back for the next one."""
+    folder, dtype, device = os.getcwd(), torch.get_default_dtype(), torch.get_default_device()
+    gradients = torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
+        torch.set_grad_enabled(gradients)

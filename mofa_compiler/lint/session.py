@@ -1,0 +1,306 @@
+"""A whole run of the linter: configuration and command line in, findings of all models out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from ..bundle import load
+from ..bundle.files import check_destination
+from ..diff import Diff
+from ..errors import LintError, nearest
+from ..inputs import CallSpec, ExampleInputs, InputSpec
+from ..report import text
+from ..runtime import engine as find_engine
+from ..target import load_target, parse_args
+from .baseline import Baseline, refresh
+from .comparison import Comparison, compare, markdown, print_comparison
+from .config import Config, Model
+from .finding import Finding, Linted, Outcome, Position
+from .fixing import fix, fixable, mended
+from .formats import emit, render
+from .positions import recording
+from .rules import RULES
+from .running import Job, Report, lint_model
+from .settings import Selection, Settings, parse_prefixes
+from .suppressions import Suppressions
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; see `mofa lint --help`."""
+
+    targets: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+    config: Path | None = None
+    select: tuple[str, ...] | None = None
+    extend_select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    engine: str | None = None
+    measure: bool = False
+    baseline: Path | None = None
+    write_baseline: bool = False
+    diff: str | None = None
+    fix: bool = False
+    unsafe_fixes: bool = False
+    out: Path | None = None
+    overwrite: bool = False
+    debug: bool = False
+
+
+@dataclass
+class Done:
+    """What a run came to.
+
+    Attributes:
+        outcome: the findings that count.
+        root: what files are named from.
+        fixed: findings that were mended.
+        comparison: with another version, where one was given.
+    """
+
+    outcome: Outcome
+    root: Path
+    config: Path | None = None
+    fixed: list[Finding] = field(default_factory=list)
+    comparison: Comparison | None = None
+
+    def write(self, output_format: str, stream: TextIO) -> None:
+        """Write the outcome in an output format; a comparison instead where the format has one."""
+        if self.comparison is not None and output_format == "markdown":
+            emit(markdown(self.comparison), stream)
+        elif self.comparison is not None and output_format == "json":
+            emit(json.dumps(self.comparison, indent=2, ensure_ascii=False) + "\n", stream)
+        else:
+            if self.comparison is not None and output_format == "full":
+                print_comparison(self.comparison, Console(file=stream, highlight=False, markup=False, emoji=False))
+            emit(render(output_format, self.outcome, RULES, self.root, config=self.config, stream=stream), stream)
+
+
+def run(options: Options, tell: Tell, say: Callable[[str], None]) -> Done:
+    """Lint what the command line and the configuration name.
+
+    Args:
+        options: the command line.
+        tell: told before every step, with how many models are done and how many there are.
+        say: told what a person should know; a line each.
+
+    Raises:
+        LintError: bad configuration or options. EngineError, BundleError, RewriteError: as their docstrings say.
+    """
+    config = _config(options)
+    root = config.root if config else Path.cwd()
+    chosen = Selection(
+        None if options.select is None else parse_prefixes(options.select, RULES, "--select"),
+        parse_prefixes(options.extend_select, RULES, "--extend-select"),
+        parse_prefixes(options.ignore, RULES, "--ignore"),
+    )
+    jobs = [_with(job, chosen, options) for job in _jobs(options, config)]
+    for job in jobs:
+        if job.settings.engine is not None:
+            find_engine(job.settings.engine)
+    if options.measure and any(job.settings.engine is None for job in jobs):
+        raise LintError("--measure needs an engine: name one (engine, or --engine)")
+    destinations = _destinations(options, jobs)
+    suppressions = Suppressions(RULES, root)
+    reports = [_linted(job, suppressions, lambda step, n=n: tell(step, n, len(jobs))) for n, job in enumerate(jobs)]  # type: ignore[misc]
+    linted = _told_of_comments([report.linted for report in reports], suppressions)
+    comparison = None
+    if options.diff is not None:
+        others = [_linted(_reference_job(job, options.diff), Suppressions(RULES, root)) for job in jobs]
+        comparison = compare(
+            [replace(one.linted, model=job.name) for one, job in zip(others, jobs, strict=True)], linted
+        )
+        linted = [_new_only(one, other.linted) for one, other in zip(linted, others, strict=True)]
+    if options.baseline is not None:
+        linted = _against_baseline(options, reports, linted, say)
+    fixed = _fixed(options, reports, linted, destinations, tell, say) if options.fix else []
+    tell("done", len(jobs), len(jobs))
+    return Done(Outcome(linted), root, config.file if config else None, fixed, comparison)
+
+
+def _linted(job: Job, suppressions: Suppressions, tell: Callable[[str], None] = lambda _: None) -> Report:
+    """One model's report, without what comments and the configuration take out."""
+    report = lint_model(job, tell)
+    ran = [] if report.subject is None else [rule.code for rule in report.rules]
+    standing, taken = suppressions.split(job.name, report.linted.findings, job.files, ran)
+    kept = [finding for finding in standing if not job.settings.ignored(finding.code, finding.path)]
+    counts = {"comment": len(taken), "per-path-ignores": len(standing) - len(kept)}
+    suppressed = {**report.linted.suppressed, **{name: count for name, count in counts.items() if count}}
+    return replace(report, linted=replace(report.linted, findings=tuple(kept), suppressed=suppressed))
+
+
+def _told_of_comments(linted: Sequence[Linted], suppressions: Suppressions) -> list[Linted]:
+    """With what is wrong with the comments, each at the first model that its file builds."""
+    unused = suppressions.report()
+    return [
+        replace(one, findings=(*one.findings, *(finding for finding in unused if finding.model == one.model)))
+        for one in linted
+    ]
+
+
+def _reference_job(job: Job, reference: str) -> Job:
+    """The same job on another version of the model."""
+    if Path(reference).is_dir():
+
+        def build() -> tuple[nn.Module, Mapping[str, Position]]:
+            return load(Path(reference)), {}
+
+        return replace(job, target=reference, build=build, measure=False)
+    other = _job(job.name, reference, job.args, (), job.settings)
+    return replace(job, target=reference, build=other.build, files=other.files, measure=False)
+
+
+def _new_only(after: Linted, before: Linted) -> Linted:
+    """A model's findings that the other version does not have."""
+    known = Baseline().refreshed([replace(before, model=after.model)])
+    applied = known.apply(after)
+    old = applied.suppressed.get("baseline", 0)
+    counts = {**after.suppressed, **({"the other version": old} if old else {})}
+    return replace(applied, suppressed=counts)
+
+
+def _against_baseline(
+    options: Options, reports: Sequence[Report], linted: list[Linted], say: Callable[[str], None]
+) -> list[Linted]:
+    assert options.baseline is not None
+    ran = {rule.code for report in reports for rule in report.rules}
+    if options.write_baseline:
+        known = refresh(options.baseline, linted, ran)
+        say(f"{sum(map(len, known.models.values()))} known findings written to {options.baseline}")
+    else:
+        known = Baseline.load(options.baseline)
+        gone = [entry for one in linted for entry in known.fixed(one, ran)]
+        if gone:
+            say(f"{len(gone)} findings of {options.baseline} are mended: --write-baseline takes them out")
+    return [known.apply(one) for one in linted]
+
+
+def _fixed(
+    options: Options,
+    reports: Sequence[Report],
+    linted: list[Linted],
+    destinations: Mapping[str, Path],
+    tell: Tell,
+    say: Callable[[str], None],
+) -> list[Finding]:
+    """Carry out fixes, save bundles, and take what was mended out of `linted`."""
+    fixed: list[Finding] = []
+    for place, (report, one) in enumerate(zip(reports, linted, strict=True)):
+        wanted = fixable(one.findings, options.unsafe_fixes)
+        if report.subject is None or not wanted:
+            continue
+        result = fix(report.subject, report.rules, wanted, progress=tell)
+        done = mended(wanted, result)
+        saved = result.save(destinations[one.model], overwrite=options.overwrite)
+        say(f"{one.model}: {len(done)} of {len(one.findings)} findings fixed, saved to {saved}")
+        for diff in result.diffs:
+            say(f"  {diff.pass_name}: {len(diff.rewritten)} layers, {_change(diff)}")
+        kept = tuple(finding for finding in one.findings if finding not in done)
+        linted[place] = replace(one, findings=kept, fixed=tuple(finding.fingerprint for finding in done))
+        fixed += done
+    return fixed
+
+
+def _change(diff: Diff) -> str:
+    before, after = diff.before, diff.after
+    return (
+        f"{text.signed(after.parameters - before.parameters)} parameters, {text.signed(after.macs - before.macs)} MACs"
+    )
+
+
+def _config(options: Options) -> Config | None:
+    if options.config is not None:
+        return Config.load(options.config, RULES)
+    return Config.discover(Path.cwd(), RULES)
+
+
+def _jobs(options: Options, config: Config | None) -> list[Job]:
+    """The models that are named, or all that are configured."""
+    configured = {model.name: model for model in config.models} if config else {}
+    if not options.targets:
+        if not configured:
+            where = f"{config.file} has no [[models]]" if config else "there is no mofa.toml or [tool.mofa]"
+            raise LintError(f"nothing to lint: {where}, and no target was given")
+        return [_configured(config, model) for model in configured.values() if config]
+    jobs = []
+    for target in options.targets:
+        if target in configured and config:
+            if options.arguments or options.shapes:
+                raise LintError(f"--arg and --input are for targets, and {target} is configured in {config.file}")
+            jobs.append(_configured(config, configured[target]))
+        elif ":" in target:
+            settings = config.settings_for() if config else Settings()
+            jobs.append(
+                _job(target.rpartition(":")[2], target, parse_args(options.arguments), options.shapes, settings)
+            )
+        else:
+            hint = nearest(target, configured) if configured else ""
+            raise LintError(
+                f"{target!r} is neither a configured model{hint} nor a target such as package.module:Class or "
+                "path/to/file.py:Class"
+            )
+    names = [job.name for job in jobs]
+    for job in jobs:
+        if names.count(job.name) > 1:
+            raise LintError(f"two models are called {job.name}: configure them with names of their own")
+    return jobs
+
+
+def _configured(config: Config, model: Model) -> Job:
+    target = config.located(model.target)
+    return _job(model.name, target, model.args, model.input or (), config.settings_for(model))
+
+
+def _job(name: str, target: str, args: Mapping[str, Any], shapes: Sequence[tuple[int, ...]], settings: Settings) -> Job:
+    files: set[str] = set()
+
+    def build() -> tuple[nn.Module, Mapping[str, Position]]:
+        with recording() as made:
+            model = load_target(target, args)
+        files.update(made.files)
+        return model, made.positions(model)
+
+    def inputs(model: nn.Module) -> ExampleInputs:
+        if not shapes:
+            return None
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+        return CallSpec(tuple(InputSpec(shape, dtype) for shape in shapes))
+
+    reference = settings.reference
+    make = None if reference is None else (lambda: _reference(reference))
+    return Job(name, target, build, inputs, settings, make, files=files, args=args)
+
+
+def _reference(reference: str) -> nn.Module:
+    """A bundle's network, or a target's."""
+    if Path(reference).is_dir():
+        return load(Path(reference)).eval()
+    return load_target(reference).eval()
+
+
+def _with(job: Job, selection: Selection, options: Options) -> Job:
+    settings = job.settings.overridden(selection, options.engine)
+    return replace(job, settings=settings, measure=options.measure, debug=options.debug)
+
+
+def _destinations(options: Options, jobs: Sequence[Job]) -> dict[str, Path]:
+    """Where each model's fixes go, checked before the work."""
+    if not options.fix:
+        return {}
+    assert options.out is not None
+    out = options.out.expanduser()
+    found = {job.name: out / job.name if len(jobs) > 1 else out for job in jobs}
+    for folder in found.values():
+        check_destination(folder, options.overwrite)
+    return found

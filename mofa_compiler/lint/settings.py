@@ -1,0 +1,218 @@
+"""What one model is linted with: which rules run, where they count, thresholds and budgets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
+
+from ..errors import LintError, nearest
+from ..options import Portion
+from .finding import UNLINTABLE
+from .quantities import memory, number
+
+if TYPE_CHECKING:
+    from .rule import Default
+
+_PREFIX = re.compile(r"MOFA\d*", re.ASCII)
+
+
+class Table(BaseModel):
+    """A table of the configuration: every key is known and of its type. Keys have hyphens where fields have not."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        alias_generator=lambda name: name.replace("_", "-"),
+    )
+
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """What to say of keys that belong in another table"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_keys(cls, data: Any, info: ValidationInfo) -> Any:
+        if isinstance(data, dict) and info.context is not None:  # from a file, which uses no names of fields
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            for key in data:
+                if key not in known:
+                    hint = cls.elsewhere.get(key) or f"there is no such key{nearest(key, known)}"
+                    raise refused(hint, key)
+        return data
+
+
+def refused(message: str, *at: str | int) -> PydanticCustomError:
+    """What a validator raises; `at` leads from the value in hand to the part of it that is at fault."""
+    return PydanticCustomError("refused", "{message}", {"message": message, "at": at})
+
+
+Count = Annotated[int, BeforeValidator(number)]
+Bytes = Annotated[int, BeforeValidator(memory)]
+
+
+class Thresholds(Table):
+    """From where on rules speak; what is None is left to the rule.
+
+    Attributes:
+        portion: of the channels that partial convolutions convolve.
+        pdwconv: convolved channels from which a partial convolution should be depthwise.
+        cheap_below: a stage is cheap below this share of the median encoder stage.
+        kernel: size of kernels.
+        contraction: ratio of channels.
+    """
+
+    portion: Annotated[Portion, Field(strict=False)] | None = None
+    pdwconv: Annotated[int, Field(ge=1)] | None = None
+    cheap_below: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    kernel: Annotated[int, Field(ge=1)] | None = None
+    contraction: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+
+
+class StageBudgets(Table):
+    """What one stage may cost."""
+
+    parameters: Count | None = None
+    macs: Count | None = None
+
+
+class Budgets(StageBudgets):
+    """What a network may cost; None: as much as it likes.
+
+    Attributes:
+        parameters: at most so many.
+        macs: at most so many in one forward pass on the model's input.
+        activation_memory: at its peak, in bytes.
+        latency_ratio: of its time to that of its reference, on the engine.
+    """
+
+    elsewhere: ClassVar[Mapping[str, str]] = {"stages": "stages are a model's own: give their budgets under [[models]]"}
+
+    activation_memory: Bytes | None = None
+    latency_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+
+class ModelBudgets(Budgets):
+    """The same for one model, also by the names of its stages."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+
+    stages: dict[str, StageBudgets] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What one source (the general settings, a model's, the command line) says about rules, in prefixes of codes.
+
+    Attributes:
+        select: what runs, whatever the sources before said; None: what they said.
+        extend_select: what runs besides.
+        ignore: what does not run.
+    """
+
+    select: tuple[str, ...] | None = None
+    extend_select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+
+    def decides(self, code: str) -> bool | None:
+        """Whether a rule runs, by the longest prefix, `ignore` winning a draw; None where nothing is said about it.
+
+        That a model cannot be linted (MOFA9...) only goes unsaid where it is ignored by its own prefix.
+        """
+        failure = code.startswith(UNLINTABLE)
+        least = len(UNLINTABLE) if failure else 0
+        wanted = _longest((*(self.select or ()), *self.extend_select), code, least)
+        unwanted = _longest(self.ignore, code, least)
+        if wanted or unwanted:
+            return wanted > unwanted
+        return None if self.select is None or failure else False
+
+    def names(self, code: str) -> bool:
+        """Whether a rule is selected by its whole code."""
+        return code in (*(self.select or ()), *self.extend_select)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one model is linted with.
+
+    Attributes:
+        selections: of rules; a later one has the last word on the rules that it speaks of.
+        per_path_ignores: globs over layers' dotted paths, to prefixes of the rules that do not count there.
+        engine: a runtime engine that the network will run on.
+        threads: that the engine may use.
+        thresholds: of rules.
+        budgets: of the model.
+        reference: what the budget for latency compares with: a target, or a bundle's folder.
+    """
+
+    selections: tuple[Selection, ...] = ()
+    per_path_ignores: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    engine: str | None = None
+    threads: int = 1
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    budgets: ModelBudgets = field(default_factory=ModelBudgets)
+    reference: str | None = None
+
+    def overridden(self, selection: Selection, engine: str | None = None) -> Settings:
+        """The same with what the command line says on top."""
+        return replace(self, selections=(*self.selections, selection), engine=engine or self.engine)
+
+    def selected(self, rules: Mapping[str, Default]) -> tuple[str, ...]:
+        """Codes of the rules that run, in the order given.
+
+        Args:
+            rules: by code, whether each runs that nobody selected.
+        """
+        return tuple(code for code, default in rules.items() if self._selects(code, default))
+
+    def _selects(self, code: str, default: Default) -> bool:
+        decisions = (selection.decides(code) for selection in reversed(self.selections))
+        usual = default == "on" or (default == "engine" and self.engine is not None)
+        return next((decision for decision in decisions if decision is not None), usual)
+
+    def ignored(self, code: str, path: str) -> bool:
+        """Whether a rule's findings do not count at a layer's dotted path."""
+        return any(
+            fnmatchcase(path, glob) and _longest(prefixes, code) > 0 for glob, prefixes in self.per_path_ignores.items()
+        )
+
+
+def check_prefix(prefix: str, known: Collection[str] | None) -> str:
+    """A prefix of rules' codes, as it is.
+
+    Args:
+        prefix: such as `MOFA`, `MOFA2` or `MOFA201`.
+        known: codes of all rules; None: whatever is well-formed will do.
+
+    Raises:
+        ValueError: it is none, or no rule's code begins so.
+    """
+    if not _PREFIX.fullmatch(prefix):
+        raise ValueError(f"{prefix!r} is not the beginning of a rule's code such as MOFA2 or MOFA201")
+    if known is not None and not any(code.startswith(prefix) for code in known):
+        raise ValueError(f"no rule's code begins with {prefix!r}{nearest(prefix, known)}")
+    return prefix
+
+
+def parse_prefixes(values: Iterable[str], known: Collection[str], option: str) -> tuple[str, ...]:
+    """Prefixes as the command line gives them, also several joined by commas.
+
+    Raises:
+        LintError: one is none, or no rule's code begins so; the message names the option.
+    """
+    try:
+        return tuple(check_prefix(one.strip(), known) for value in values for one in value.split(","))
+    except ValueError as error:
+        raise LintError(f"{option}: {error}") from error
+
+
+def _longest(prefixes: Iterable[str], code: str, least: int = 0) -> int:
+    """How long the longest of the prefixes is, of `least` or more, with which a code begins; 0 where there is none."""
+    return max((len(prefix) for prefix in prefixes if len(prefix) >= least and code.startswith(prefix)), default=0)

@@ -1,0 +1,307 @@
+"""`mofa lint` and `mofa rule`, as a CI step calls them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+import mofa_compiler
+from mofa_compiler.cli import app
+from mofa_compiler.lint.documentation import page
+from mofa_compiler.lint.rules import RULES
+
+NET = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width=16, dense=False):
+        super().__init__()
+        self.head = nn.Conv2d(3, width, 3, padding=1)
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, groups=1 if dense else width),
+            nn.Conv2d(width, width, 1),
+        )
+        self.tail = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.tail(self.body(self.head(x)))
+
+class Clean(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 3, 3, padding=1))
+
+class Shuffling(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 64, 1, bias=False), nn.PixelShuffle(2),
+                         nn.Conv2d(16, 3, 3, padding=1))
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3)
+
+    def forward(self, x):
+        return self.conv(x) if x.mean() > 0 else x
+
+class Linear(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(3, 3))
+
+class Needs(nn.Sequential):
+    def __init__(self, width):
+        super().__init__(nn.Conv2d(3, width, 1))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("MOFA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("net.py").write_text(NET)
+
+
+def mofa(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def lint(*arguments: str) -> Result:
+    return mofa("lint", *arguments)
+
+
+def codes(result: Result) -> list[str]:
+    return [finding["code"] for model in json.loads(result.stdout)["models"] for finding in model["findings"]]
+
+
+def test_a_finding_points_at_the_line_that_made_the_layer() -> None:
+    result = lint("net.py:Net", "--output-format", "concise", "--input", "1x3x32x32")
+    assert result.exit_code == 1
+    line = next(n for n, text in enumerate(NET.splitlines(), 1) if "groups=1 if dense" in text)
+    assert result.stdout.startswith(f"net.py:{line}:13: MOFA201 depthwise convolution of all 16 channels")
+    assert "[body.0]" in result.stdout
+
+
+def test_exit_codes() -> None:
+    assert lint("net.py:Clean").exit_code == 0
+    assert lint("net.py:Net").exit_code == 1
+    assert lint("net.py:Net", "--exit-zero").exit_code == 0
+    assert lint("net.py:Net", "--ignore", "MOFA201").exit_code == 0
+    assert lint("net.py:Branching").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "message"),
+    [
+        ("net.py:Branching", "MOFA902", "Branching"),
+        ("net.py:Linear", "MOFA904", "has no convolution"),
+        ("net.py:Needs", "MOFA901", "width"),
+        ("net.py:Nothing", "MOFA901", "has no 'Nothing'"),
+        ("nowhere.py:Other", "MOFA901", "there is no file"),
+        ("broken.py:Other", "MOFA901", "ZeroDivisionError"),
+        ("leaving.py:Other", "MOFA901", "SystemExit"),
+    ],
+)
+def test_what_cannot_be_linted_is_a_finding(target: str, code: str, message: str) -> None:
+    Path("broken.py").write_text("1 / 0\n")
+    Path("leaving.py").write_text("import sys\nsys.exit(3)\n")
+    result = lint(target, "net.py:Net", "--output-format", "json")
+    assert result.exit_code == 2
+    assert codes(result) == [code, "MOFA201"], "the other model is linted all the same"
+    assert message in json.loads(result.stdout)["models"][0]["findings"][0]["message"]
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "nowhere.toml"], "nowhere.toml"),
+        ([], "nothing to lint"),
+        (["net.py:Net", "--select", "MOFA7"], "--select"),
+        (["net.py:Net", "--output-format", "sariff"], "did you mean 'sarif'"),
+        (["net.py:Net", "--engine", "xnpack"], "did you mean 'xnnpack'"),
+        (["net.py:Net", "--measure"], "--measure needs an engine"),
+        (["net.py:Net", "--fix"], "--out"),
+        (["net.py:Net", "--unsafe-fixes"], "needs --fix"),
+        (["net.py:Net", "--write-baseline"], "--baseline"),
+        (["net.py:Net", "--baseline", "nowhere.json"], "--write-baseline"),
+        (["net.py:Net", "--select", "MOFA504"], "MOFA504 needs an engine"),
+        (["nett"], "neither a configured model"),
+        (["net.py:Net", "net.py:Net"], "two models are called Net"),
+        (["--arg", "width=3"], "needs a target"),
+    ],
+)
+def test_bad_usage(arguments: list[str], message: str) -> None:
+    result = lint(*arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert result.stdout == ""
+
+
+CONFIG = """
+[tool.mofa]
+ignore = ["MOFA403"]
+
+[[tool.mofa.models]]
+target = "net.py:Net"
+args = { width = 8 }
+input = "1x3x32x32"
+per-path-ignores = { "body.*" = ["MOFA2"] }
+
+[[tool.mofa.models]]
+name = "dense"
+target = "net.py:Net"
+args = { dense = true }
+input = "1x3x32x32"
+budgets = { parameters = "1k" }
+"""
+
+
+def test_configured_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("pyproject.toml").write_text(CONFIG)
+    result = lint("--output-format", "json")
+    assert result.exit_code == 1
+    first, second = json.loads(result.stdout)["models"]
+    assert (first["model"], first["findings"], first["suppressed"]) == ("Net", [], {"per-path-ignores": 1})
+    assert [finding["code"] for finding in second["findings"]] == ["MOFA202", "MOFA501"]
+    assert codes(lint("dense", "--output-format", "json", "--select", "MOFA5")) == ["MOFA501"]
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+    assert codes(lint("--output-format", "json")) == ["MOFA202", "MOFA501"]
+
+
+def test_a_bad_configuration() -> None:
+    Path("mofa.toml").write_text('[[models]]\ntarget = "net.py:Net"\nbudgets = { macs = "2Q" }\n')
+    result = lint()
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: mofa.toml:3: models.budgets.macs: ")
+
+
+def test_an_unknown_stage_in_a_budget() -> None:
+    Path("mofa.toml").write_text(
+        '[[models]]\ntarget = "net.py:Net"\nbudgets = { stages = { "encoder 9" = { macs = "2M" } } }\n'
+    )
+    result = lint()
+    assert result.exit_code == 2
+    assert "'encoder 9', which is no stage" in result.stderr
+
+
+def test_suppressions_and_unused_ones() -> None:
+    text = NET.replace("else width),", "else width),  # mofa: ignore[MOFA201]")
+    Path("net.py").write_text(text.replace("Conv2d(width, width, 1),", "Conv2d(width, width, 1),  # mofa: ignore"))
+    result = lint("net.py:Net", "--output-format", "json")
+    assert codes(result) == ["MOFA001"]
+    assert json.loads(result.stdout)["models"][0]["suppressed"] == {"comment": 1}
+
+
+def test_a_baseline() -> None:
+    assert lint("net.py:Net", "--baseline", "known.json", "--write-baseline").exit_code == 0
+    assert lint("net.py:Net", "--baseline", "known.json").exit_code == 0
+    Path("net.py").write_text("# moved\n" * 7 + NET)
+    assert lint("net.py:Net", "--baseline", "known.json").exit_code == 0
+    result = lint("net.py:Net", "--baseline", "known.json", "--arg", "dense=True", "--output-format", "json")
+    assert (result.exit_code, codes(result)) == (1, ["MOFA202"]), "a new finding"
+    assert "1 findings of known.json are mended" in result.stderr
+    lint("net.py:Net", "--baseline", "known.json", "--arg", "dense=True", "--write-baseline")
+    assert [entry["code"] for entry in json.loads(Path("known.json").read_text())["models"]["Net"]] == ["MOFA202"]
+
+
+def test_two_versions() -> None:
+    Path("old.py").write_text(NET)
+    Path("net.py").write_text(NET.replace("nn.Conv2d(width, width, 1),", "nn.Conv2d(width, width, 3, padding=1),"))
+    result = lint("net.py:Net", "--diff", "old.py:Net", "--output-format", "json")
+    (model,) = json.loads(result.stdout)["models"]
+    assert result.exit_code == 1
+    assert [finding["code"] for finding in model["new"]] == ["MOFA202"]
+    assert model["after"]["parameters"] > model["before"]["parameters"]
+    text = lint("net.py:Net", "--diff", "old.py:Net", "--output-format", "markdown")
+    assert "MOFA202" in text.stdout and "| Parameters |" in text.stdout
+    assert lint("net.py:Net", "--diff", "net.py:Net").exit_code == 0
+
+
+def test_a_bundle_as_the_other_version() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, padding=1)).eval()
+    mofa_compiler.apply(model, [], torch.rand(1, 3, 32, 32)).save("bundle")
+    result = lint("net.py:Net", "--diff", "bundle", "--output-format", "json")
+    assert [finding["code"] for finding in json.loads(result.stdout)["models"][0]["new"]] == ["MOFA201"]
+
+
+def test_exact_fixes() -> None:
+    common = ["net.py:Shuffling", "--select", "MOFA406", "--select", "MOFA302", "--input", "1x3x16x16"]
+    result = lint(*common, "--fix", "--out", "fixed", "--output-format", "json")
+    assert codes(result) == ["MOFA302"], "the approximate one stays"
+    assert result.exit_code == 1
+    assert "1 of 2 findings fixed" in result.stderr
+    fixed = mofa_compiler.load("fixed")
+    assert any(isinstance(module, torch.nn.ConvTranspose2d) for module in fixed.modules())
+    again = lint(*common, "--fix", "--out", "fixed")
+    assert (again.exit_code == 2 and "--overwrite" in again.stderr + again.stdout) or "overwrite" in again.stderr
+
+
+def test_unsafe_fixes() -> None:
+    common = ["net.py:Net", "--fix", "--unsafe-fixes", "--input", "1x3x16x16"]
+    result = lint(*common, "--out", "fixed", "--output-format", "json")
+    assert (result.exit_code, codes(result)) == (0, [])
+    assert type(mofa_compiler.load("fixed").get_submodule("body.0")).__name__ == "PConv2d"
+    assert lint(*common, "--out", "other", "--exit-non-zero-on-fix").exit_code == 1
+
+
+NOISY = """
+import atexit, os, sys, warnings
+import torch
+from torch import nn
+print("importing")
+os.write(1, b"loudly\\n")
+atexit.register(print, "leaving")
+os.chdir("/")
+torch.set_default_dtype(torch.float64)
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        print("building")
+        self.conv = nn.Conv2d(3, 3, 3, padding=1).float()
+    def forward(self, x):
+        print("running")
+        return self.conv(x)
+"""
+
+
+def test_what_a_model_prints_does_not_get_into_the_result() -> None:
+    Path("noisy.py").write_text(NOISY)
+    command = [sys.executable, "-m", "mofa_compiler.cli", "lint", "noisy.py:Net", "net.py:Clean"]
+    done = subprocess.run([*command, "--output-format", "json"], capture_output=True, text=True, check=False)
+    assert [model["findings"] for model in json.loads(done.stdout)["models"]] == [[], []], done.stderr
+    assert all(word in done.stderr for word in ("importing", "loudly", "building", "leaving"))
+    assert done.returncode == 0
+
+
+def test_a_file_for_the_result() -> None:
+    result = lint("net.py:Net", "--output-format", "sarif", "-o", "mofa.sarif")
+    assert result.stdout == ""
+    (run,) = json.loads(Path("mofa.sarif").read_text())["runs"]
+    assert [one["ruleId"] for one in run["results"]] == ["MOFA201"]
+
+
+def test_rule_list_and_page() -> None:
+    listed = mofa("rule").stdout
+    assert all(code in listed for code in RULES)
+    assert max(map(len, listed.splitlines())) <= 80
+    assert mofa("rule", "mofa201").stdout.startswith("# separable-convolution (MOFA201)")
+    assert mofa("rule", "--all").stdout == page()
+    unknown = mofa("rule", "MOFA999")
+    assert unknown.exit_code == 1 and "there is no rule MOFA999" in unknown.stderr
+    assert json.loads(mofa("rule", "MOFA101", "--json").stdout)["fix"] == "exact"
+
+
+def test_the_page_of_the_guides_is_the_generated_one() -> None:
+    guide = Path(__file__).parents[2] / "examples" / "guides" / "rules.md"
+    assert guide.read_text(encoding="utf-8") == page(), "run: mofa rule --all > examples/guides/rules.md"
