@@ -80,7 +80,7 @@ class Finding:
     def fingerprint(self) -> str:
         """What makes this finding the same one in another version of the source: never a line number."""
         parts = "\0".join((self.code, self.model, self.path, self.signature))
-        return hashlib.sha256(parts.encode()).hexdigest()[:32]
+        return hashlib.sha256(parts.encode(errors="surrogatepass")).hexdigest()[:32]
 
     @property
     def saving(self) -> int:

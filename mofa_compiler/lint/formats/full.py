@@ -105,7 +105,7 @@ def _notes(group: Group, linted: Linted) -> Iterator[tuple[str, str]]:
         for message, layers in list(kinds.items())[:_KINDS_SHOWN]:
             yield _label(layers), f"{_listed(layers)}: {message}" if layers else message
         if rest := list(kinds.values())[_KINDS_SHOWN:]:
-            yield "layers", f"{sum(map(len, rest))} more of {count(len(rest), 'other kind')}"
+            yield count(sum(map(len, rest)), "layer"), f"of {count(len(rest), 'other kind')}"
     if fix := first.fix:
         option = "--fix" if fix.exact else f"--fix{_GLUE}--unsafe-fixes"
         done = all(finding.fingerprint in linted.fixed for finding in group.findings)
@@ -116,7 +116,7 @@ def _notes(group: Group, linted: Linted) -> Iterator[tuple[str, str]]:
 
 
 def _label(layers: Sequence[str]) -> str:
-    return "layer" if len(layers) == 1 else "layers"
+    return "layer" if len(layers) == 1 else count(len(layers), "layer")
 
 
 def _listed(layers: Sequence[str]) -> str:

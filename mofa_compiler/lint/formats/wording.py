@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -96,7 +97,10 @@ def listed(names: Sequence[str], shown: int = _LAYERS_NAMED) -> str:
 def relative(file: str, root: Path) -> str:
     """`file` with slashes, relative to `root` if it lies in there, else absolute."""
     path = Path(os.path.normpath(root / file))
-    for inner, outer in ((path, root), (Path(os.path.realpath(path)), Path(os.path.realpath(root)))):
+    pairs = [(path, Path(os.path.normpath(root)))]
+    with contextlib.suppress(OSError, ValueError):  # ValueError: no file can have this name
+        pairs.append((Path(os.path.realpath(path)), Path(os.path.realpath(root))))
+    for inner, outer in pairs:
         if inner.is_relative_to(outer):
             return inner.relative_to(outer).as_posix()
     return path.as_posix()
