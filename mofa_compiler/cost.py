@@ -7,7 +7,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from .evaluation import evaluate
 from .layers import PartialConv2d
@@ -39,9 +38,8 @@ _COUNTED = frozenset(
 
 def conv_macs(module: _ConvNd, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
     """MACs of one convolution; a transposed one is counted at its input resolution, as torch does."""
-    transposed = isinstance(module, _ConvTransposeNd)
-    flops = conv_flop_count(list(input_shape), list(module.weight.shape), list(output_shape), transposed=transposed)
-    return int(flops) // 2
+    pixels = torch.Size((input_shape if isinstance(module, _ConvTransposeNd) else output_shape)[2:]).numel()
+    return input_shape[0] * pixels * module.weight.numel()
 
 
 def module_macs(module: nn.Module, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int | None:
@@ -70,6 +68,8 @@ def node_macs(node: fx.Node, program: Program) -> int:
                 return known
     elif node.op not in ("call_function", "call_method") or function_name(node) not in _COUNTED:
         return 0
+    from torch.utils.flop_counter import FlopCounterMode  # which imports triton, too slow for where nothing needs it
+
     try:
         with FlopCounterMode(display=False) as counter:
             evaluate(node, program)

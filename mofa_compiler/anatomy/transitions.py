@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import networkx as nx
 from torch import fx
 
 from .description import Stage
@@ -100,15 +99,23 @@ def _find_entrances(flow: Flow, runs: list[_Run]) -> None:
 
 def _merge_of(flow: Flow, run: _Run, order: Mapping[fx.Node, int]) -> fx.Node:
     """The first node that every path from the entrances of a run to the run's end passes through."""
-    first = min(order[node] for node in run.entrances)
-    last = order[flow.main[run.stop - 1]]
-    backwards = nx.DiGraph()
-    for i in range(first, last + 1):
-        backwards.add_edges_from((order[user], i) for user in flow.users[flow.nodes[i]] if order[user] <= last)
-    source = -1
-    backwards.add_edges_from((order[entrance], source) for entrance in run.entrances)
-    merge: int = nx.immediate_dominators(backwards, last)[source]
-    return flow.nodes[merge]
+    first, last = min(order[node] for node in run.entrances), order[flow.main[run.stop - 1]]
+    users = {i: [order[user] for user in flow.users[flow.nodes[i]]] for i in range(first, last)}
+    arriving = {last}
+    for i in reversed(users):
+        if not arriving.isdisjoint(users[i]):
+            arriving.add(i)
+    # In execution order, all paths have merged at the first node on them that no edge of theirs leads past.
+    reached = arriving.intersection(order[node] for node in run.entrances)
+    furthest = max(reached)
+    for i in users:
+        if i in reached and i == furthest:
+            return flow.nodes[i]
+        if i in reached:
+            following = arriving.intersection(users[i])
+            reached |= following
+            furthest = max(furthest, *following)
+    return flow.nodes[last]
 
 
 def _called_between(flow: Flow, begin: int, entrances: Sequence[fx.Node], merge: fx.Node) -> set[str]:

@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch._dynamo  # meta tensors import it at first use, and it rebinds torch.manual_seed: not while tracing
 from torch import Tensor, fx, nn
 
 from ..errors import CaptureError, one_line, source_line
 from ..evaluation import wants_values
 from ..inputs import CallSpec, ExampleInputs, bound_call, example_call, specs
 from ..program import Program
+from .lean import lean
 from .modes import CaptureWarning, asks_for_mode, follow_mode
 from .patches import patched
 from .randomness import check_repeatable
@@ -74,7 +74,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
             f"{type(model).__name__} itself has forward hooks, which tracing does not run: remove them, or capture "
             "torch.nn.Sequential(model)"
         )
-    with _TRACING:
+    with _TRACING, lean():
         graph, constants, opaque = _traced(model, call)
         modules, tensors, containers, transient = split_state(model, graph)
         if asks_for_mode(model):
