@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
@@ -87,9 +88,14 @@ class _Tracer(fx.Tracer):
         return not isinstance(m, (Branches, Function, nn.Sequential))
 
 
+_TRACED: WeakKeyDictionary[Branches, fx.Graph] = WeakKeyDictionary()
+
+
 def traced(module: Branches) -> fx.Graph:
     """The calls inside, with one placeholder; targets are paths below the module."""
-    return _Tracer().trace(module)
+    if module not in _TRACED:
+        _TRACED[module] = _Tracer().trace(module)
+    return _TRACED[module]
 
 
 def inner(module: Branches) -> tuple[dict[str, nn.Module], dict[str, type[nn.Module]]]:

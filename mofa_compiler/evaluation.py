@@ -10,9 +10,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
+
+_INTERPOLATE = ("input", "size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
 
 
 class Scope(Protocol):
@@ -33,7 +36,12 @@ def evaluate(node: fx.Node, scope: Scope) -> Any:
     kwargs = fx.map_arg(node.kwargs, lambda n: n.meta["val"])
     with torch.no_grad():
         if node.op == "call_module":
-            return meta_twin(scope.modules[str(node.target)])(*args, **kwargs)
+            twin = meta_twin(scope.modules[str(node.target)])
+            if type(twin) is nn.Upsample and _is_slow(twin.mode, *args):
+                twin.mode, twin.align_corners = "nearest", None
+            return twin(*args, **kwargs)
+        if node.target is F.interpolate:
+            return F.interpolate(**_to_size(args, kwargs))
         if node.op == "call_function":
             if node.target in (operator.eq, operator.ne):  # meta tensors stand for tensors of the network's device
                 args = tuple(scope.device if arg == torch.device("meta") else arg for arg in args)
@@ -45,17 +53,31 @@ def evaluate(node: fx.Node, scope: Scope) -> Any:
         return scope.tensor(str(node.target)).to("meta")
 
 
-def meta_twin(module: nn.Module) -> nn.Module:
+def _is_slow(mode: str, x: Any = None) -> bool:
+    """Whether torch takes milliseconds for the shape of an interpolation, which in another mode is the same."""
+    return mode in ("bilinear", "bicubic") and isinstance(x, Tensor) and x.is_meta and x.dim() == 4
+
+
+def _to_size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of `F.interpolate`, in the mode in which its shape is found fastest."""
+    given = {**dict(zip(_INTERPOLATE, args, strict=False)), **kwargs}
+    if not _is_slow(given.get("mode", ""), given.get("input")):
+        return given
+    return {**given, "mode": "nearest", "align_corners": None, "antialias": False}
+
+
+def _shape(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device="meta", requires_grad=False)
+
+
+def meta_twin(module: nn.Module, tensor_twin: Callable[[Tensor], Tensor] = _shape) -> nn.Module:
     """A shallow copy of `module` whose parameters and buffers are meta tensors; no weight is copied."""
     twin = object.__new__(type(module))  # copy.copy would go by pickle's way, which parametrized modules refuse
     state = twin.__dict__
     state.update(module.__dict__)
     for kind in ("_parameters", "_buffers"):
-        state[kind] = {
-            name: None if tensor is None else torch.empty_like(tensor, device="meta", requires_grad=False)
-            for name, tensor in state[kind].items()
-        }
-    state["_modules"] = {name: child and meta_twin(child) for name, child in state["_modules"].items()}
+        state[kind] = {name: None if tensor is None else tensor_twin(tensor) for name, tensor in state[kind].items()}
+    state["_modules"] = {name: child and meta_twin(child, tensor_twin) for name, child in state["_modules"].items()}
     return twin
 
 

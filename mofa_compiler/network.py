@@ -54,6 +54,14 @@ class Network:
         return functional_convolutions(self.program, self.anatomy)
 
     @cached_property
+    def without_values(self) -> Network:
+        """The same network with its weights on the meta device: what passes make of it has every shape, and no value.
+
+        On it a pass skips its fits, and what it declares exact, which nothing can be checked on, counts as not exact.
+        """
+        return Network(self.program.without_values(), self.anatomy)
+
+    @cached_property
     def totals(self) -> Totals:
         program, anatomy, layers = self.program, self.anatomy, self.layers
         sums = {stage.name: [0, 0, 0] for stage in anatomy.stages}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from .evaluation import meta_twin
 from .inputs import CallSpec, InputSpec
 
 
@@ -101,6 +102,27 @@ class Program:
         tensors = {id(p): p for module in self.modules.values() for p in module.parameters()}
         tensors |= {id(t): t for t in self.tensors.values() if isinstance(t, nn.Parameter)}
         return sum(tensor.numel() for tensor in tensors.values())
+
+    def without_values(self) -> Program:
+        """The same program with its parameters and buffers on the meta device; what is shared stays shared."""
+        twins: dict[int, Any] = {}
+
+        def tensor_twin(tensor: Tensor) -> Tensor:
+            if id(tensor) not in twins:
+                twin = torch.empty_like(tensor, device="meta", requires_grad=False)
+                is_parameter = isinstance(tensor, nn.Parameter)
+                twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+            return twins[id(tensor)]  # type: ignore[no-any-return]
+
+        for module in (*self.modules.values(), *self.ideals.values()):
+            if id(module) not in twins:
+                twins[id(module)] = meta_twin(module, tensor_twin)
+        return replace(
+            self,
+            modules={path: twins[id(module)] for path, module in self.modules.items()},
+            tensors={path: tensor_twin(tensor) for path, tensor in self.tensors.items()},
+            ideals={path: twins[id(module)] for path, module in self.ideals.items()},
+        )
 
     def state(self) -> dict[str, Tensor]:
         """What the model's state_dict holds, by the same keys, without building the module."""

@@ -61,13 +61,14 @@ class Surgery:
             new.requires_grad_(False)
         moved = replacement.moved
         whole = nn.Sequential(new, moved.like) if moved else new
+        error = self._checked_error(layer, replacement, old, whole) if replacement.exact else None
         edit = self._edit(layer.path, old, new, replacement.fate)
         edit = replace(
             edit,
             after=f"{edit.after} + interpolate(to a size, {moved.like.mode})" if moved else edit.after,
-            exact=replacement.exact,
+            exact=error is not None,
             note="; ".join(filter(None, (found.note, replacement.note))),
-            error=self._checked_error(layer, replacement, old, whole) if replacement.exact else None,
+            error=error,
         )
         if replacement.fate == "merged":
             new.to(next(old.parameters()).dtype)
@@ -109,7 +110,10 @@ class Surgery:
         )
         return Network(changed, self.network.anatomy)
 
-    def _checked_error(self, layer: Layer, replacement: Replacement, old: nn.Module, new: nn.Module) -> float:
+    def _checked_error(self, layer: Layer, replacement: Replacement, old: nn.Module, new: nn.Module) -> float | None:
+        """How far a layer that was declared exact is off; None where there are no values to check that on."""
+        if any(parameter.is_meta for module in (old, new) for parameter in module.parameters()):
+            return None
         error = module_error(replacement.reference or old, new, replacement.channels or layer.channels)
         if not error <= EXACT_TOLERANCE:
             raise RewriteError(

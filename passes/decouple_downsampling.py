@@ -71,7 +71,8 @@ class DecoupleDownsampling(Pass):
         weight = old.weight.detach()
         kernel = old.kernel_size[0] if old.kernel_size[0] % 2 else 3
         taps = weight.flatten(2).double()
-        many, one = (taps @ _projection(_Geometry.of(old), size).to(taps) for size in (kernel, 1))
+        projection_to = functools.partial(_projection, _Geometry.of(old))
+        many, one = (inherit.projected(taps, size, projection_to) for size in (kernel, 1))
         many = many.view(*many.shape[:2], kernel, kernel)
         if layer.is_dense:
             body = inherit.cheap_convolution(
@@ -90,8 +91,14 @@ class DecoupleDownsampling(Pass):
             return Replacement(nn.Sequential(OrderedDict(pool=pool, depthwise=depthwise)))
         c, _ = convolved_channels(old.in_channels, self.portion)
         spatial = PConv2d(
-            old.in_channels, c, kernel, padding_mode=inherit.border(old), bias=keep and old.bias is not None
-        ).to(weight)
+            old.in_channels,
+            c,
+            kernel,
+            padding_mode=inherit.border(old),
+            bias=keep and old.bias is not None,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
         folding, ideal = inherit.separable_from_depthwise(
             layer, many, old.bias, spatial, modules, drop_bias=not keep, untouched_gains=one[:, 0, 0]
         )

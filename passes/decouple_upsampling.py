@@ -7,6 +7,7 @@ cheap convolution at the low resolution and an interpolation (MOFA, section 3.5)
 from __future__ import annotations
 
 import copy
+import functools
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -88,9 +89,8 @@ class DecoupleUpsampling(Pass):
                 taps = weight
                 respond = inherit.Enlarged.of(old, factor, str(step.mode))
         target = taps.flatten(2).double()
-        many, one = (
-            target @ inherit.upsampling_projection(respond, factor, self.mode, k).to(target) for k in (kernel, 1)
-        )
+        projection_to = functools.partial(inherit.upsampling_projection, respond, factor, self.mode)
+        many, one = (inherit.projected(target, size, projection_to) for size in (kernel, 1))
         many = many.view(*many.shape[:2], kernel, kernel)
         if old.groups > 1:
             return self._depthwise(layer, many, one[:, 0, 0], factor, modules)
@@ -129,7 +129,14 @@ class DecoupleUpsampling(Pass):
             depthwise = inherit.depthwise_like(kernels, old)
             return Replacement(nn.Sequential(OrderedDict(depthwise=depthwise, upsample=upsample)))
         c, _ = convolved_channels(old.in_channels, self.portion)
-        spatial = PConv2d(old.in_channels, c, kernels.shape[-1], bias=keep and old.bias is not None).to(old.weight)
+        spatial = PConv2d(
+            old.in_channels,
+            c,
+            kernels.shape[-1],
+            bias=keep and old.bias is not None,
+            device=old.weight.device,
+            dtype=old.weight.dtype,
+        )
         folding, ideal = inherit.separable_from_depthwise(
             layer, kernels.to(old.weight), old.bias, spatial, modules, drop_bias=not keep, untouched_gains=gains
         )
@@ -161,9 +168,10 @@ class DecoupleUpsampling(Pass):
         new = copy.deepcopy(partial)
         assert isinstance(new, PConv2d)
         respond = inherit.Enlarged.of(new.conv, factor, mode)
-        matrix = inherit.upsampling_projection(respond, factor, self.mode, new.conv.kernel_size[0])
+        projection_to = functools.partial(inherit.upsampling_projection, respond, factor, self.mode)
         taps = new.conv.weight.detach().flatten(2).double()
-        inherit.fill(new.conv.weight, (taps @ matrix.to(taps)).view_as(new.conv.weight))
+        fitted = inherit.projected(taps, new.conv.kernel_size[0], projection_to)
+        inherit.fill(new.conv.weight, fitted.view_as(new.conv.weight))
         return new
 
 

@@ -276,6 +276,8 @@ def _fused(partial: PartialConv2d, behind: Chain, modules: Mapping[str, nn.Modul
         spatial_bias=old.bias is not None,
         pointwise_bias=pointwise.bias is not None,
         relu=relu is not None,
+        device=old.weight.device,
+        dtype=old.weight.dtype,
     )
     assert isinstance(partial, (PConv2d, PDWConv2d))
     new.partial, new.pointwise = copy.deepcopy(partial), copy.deepcopy(pointwise)

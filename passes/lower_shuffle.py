@@ -68,7 +68,9 @@ class LowerShuffle(Lowering):
             (factor * (height - 1 - top), factor * (width - 1 - left)),
             groups=old.groups,
             bias=old.bias is not None,
-        ).to(old.weight)
+            device=old.weight.device,
+            dtype=old.weight.dtype,
+        )
         inherit.fill(new.weight, inherit.unshuffled(old, factor))
         if old.bias is not None and new.bias is not None:
             inherit.fill(new.bias, old.bias.detach()[:: factor**2])

@@ -61,7 +61,8 @@ class PointwiseFirst(Pass):
         pointwise = modules[str(behind.path)]
         assert isinstance(pointwise, nn.Conv2d)
         mix, kernels = inherit.mixed_first(old, pointwise, spatial=self.spatial)
-        first = nn.Conv2d(old.in_channels, pointwise.out_channels, 1, bias=not self.spatial).to(old.weight)
+        device, dtype = old.weight.device, old.weight.dtype
+        first = nn.Conv2d(old.in_channels, pointwise.out_channels, 1, bias=not self.spatial, device=device, dtype=dtype)
         inherit.fill(first.weight, mix[:, :, None, None])
         bias = inherit.joint_bias(old, pointwise)
         body: OrderedDict[str, nn.Module] = OrderedDict(pointwise=first)
@@ -76,7 +77,9 @@ class PointwiseFirst(Pass):
                 dilation=(old.dilation[0], old.dilation[1]),
                 groups=channels,
                 padding_mode=old.padding_mode,
-            ).to(old.weight)
+                device=device,
+                dtype=dtype,
+            )
             inherit.fill(last.weight, kernels)
             body["depthwise"] = last
         assert last.bias is not None

@@ -77,8 +77,14 @@ class SepConvToPConv(Pass):
             dtype=old.weight.dtype,
         )
         if layer.is_dense:
-            pointwise = nn.Conv2d(old.in_channels, old.out_channels, 1, bias=keep and old.bias is not None)
-            pointwise = pointwise.to(old.weight)
+            pointwise = nn.Conv2d(
+                old.in_channels,
+                old.out_channels,
+                1,
+                bias=keep and old.bias is not None,
+                device=old.weight.device,
+                dtype=old.weight.dtype,
+            )
             inherit.factor_dense(old.weight.detach(), new, pointwise)
             if pointwise.bias is not None and old.bias is not None:
                 inherit.fill(pointwise.bias, old.bias.detach())

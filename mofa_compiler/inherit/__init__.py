@@ -4,6 +4,9 @@ Every fit minimizes the expected squared error of a layer's output over inputs w
 first-order autoregressive field: correlation 0.7 ** distance, the same for every channel, channels uncorrelated.
 (Images lie near 0.95 and deep features near 0.5; white noise, 0, would throw the mean of a kernel away and constant
 input, 1, everything else.)
+
+On the meta device, where tensors have shapes and no values, everything here gives results of the right shapes and does
+none of the work. A bias then counts as one that is not zero, and a dense kernel as one that mixes channels.
 """
 
 from .cheaper import joint_bias, mixed_first, shrunk
@@ -13,7 +16,7 @@ from .kernels import border, depthwise_like, fill, is_diagonal, like, without_bi
 from .linear import composed, only_outputs, passes_shift, unshuffled
 from .lowered import merged, of_channels, of_inputs, of_outputs, over_all_channels, without_inputs
 from .partial import restore_kernels, restored_kernels, separable_from_depthwise, widen
-from .prior import convolve_taps, period, projection, single_taps
+from .prior import convolve_taps, period, projected, projection, single_taps
 from .upsampling import (
     Enlarged,
     Respond,
@@ -55,6 +58,7 @@ __all__ = [
     "of_outputs",
     "over_all_channels",
     "period",
+    "projected",
     "projection",
     "resize",
     "resize_like",

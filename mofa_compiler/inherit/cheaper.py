@@ -11,6 +11,8 @@ from .prior import correlation_of, gains
 
 def shrunk(old: nn.Conv2d, new: nn.Conv2d) -> Tensor:
     """The kernel (O, I, h, w) of `new` that comes closest to that of `old`, which is larger and has the same center."""
+    if old.weight.is_meta:
+        return torch.empty_like(new.weight)
     height, width = old.kernel_size
     top, left = ((a - b) // 2 for a, b in zip(old.kernel_size, new.kernel_size, strict=True))
     inside = torch.zeros(height, width, dtype=torch.bool)
@@ -30,6 +32,8 @@ def mixed_first(depthwise: nn.Conv2d, pointwise: nn.Conv2d, *, spatial: bool) ->
     """
     mix = pointwise.weight.detach().double().flatten(1)
     kernels = depthwise.weight.detach().double()
+    if mix.is_meta:
+        return mix, kernels.new_empty(len(mix), *kernels.shape[1:])
     correlation = correlation_of(depthwise).to(kernels.device)
     if not spatial:
         return mix * gains(kernels[:, 0], correlation), kernels[: len(mix)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..layers import PaddingMode, PConv2d, PDWConv2d
 from ..options import convolved_channels
-from .kernels import add_bias, dirac, fill, is_diagonal
+from .kernels import add_bias, dirac, fill, is_diagonal, with_room
 from .prior import correlation_of, covariance, gains
 
 
@@ -27,6 +27,8 @@ def fill_factors(
         untouched_gains: (O, I), the scalars that best replace the target's kernels.
         correlation: (k*k, k*k) of the pixels under the kernel.
     """
+    if target.is_meta:
+        return
     mix = untouched_gains.double().clone()
     target = target.double()
     half, inverse = square_roots(correlation)
@@ -45,6 +47,8 @@ def fill_factors(
 
 def factor_dense(weight: Tensor, spatial: PConv2d, pointwise: nn.Conv2d) -> None:
     """Fill a partial convolution and the pointwise one behind it from a dense kernel (O, I, k, k)."""
+    if weight.is_meta:
+        return
     correlation = correlation_of(spatial.conv).to(weight.device)
     fill_factors(spatial, pointwise, weight, gains(weight, correlation), correlation)
 
@@ -67,11 +71,19 @@ def cheap_convolution(
     """
     outputs, channels, size, _ = target.shape
     if kind == "dense":
-        conv = nn.Conv2d(channels, outputs, size, padding="same", bias=bias is not None, padding_mode=padding_mode)
-        conv = conv.to(like)
+        conv = nn.Conv2d(
+            channels,
+            outputs,
+            size,
+            padding="same",
+            bias=bias is not None,
+            padding_mode=padding_mode,
+            device=like.device,
+            dtype=like.dtype,
+        )
         fill(conv.weight, target)
         return _with_bias(OrderedDict(conv=conv), conv, bias)
-    pointwise = nn.Conv2d(channels, outputs, 1, bias=bias is not None).to(like)
+    pointwise = nn.Conv2d(channels, outputs, 1, bias=bias is not None, device=like.device, dtype=like.dtype)
     if kind == "pointwise":
         fill(pointwise.weight, untouched_gains[:, :, None, None])
         return _with_bias(OrderedDict(pointwise=pointwise), pointwise, bias)
@@ -79,11 +91,20 @@ def cheap_convolution(
     spatial: nn.Module
     if kind == "separable":
         spatial = nn.Conv2d(
-            channels, channels, size, padding="same", groups=channels, bias=False, padding_mode=padding_mode
-        ).to(like)
+            channels,
+            channels,
+            size,
+            padding="same",
+            groups=channels,
+            bias=False,
+            padding_mode=padding_mode,
+            device=like.device,
+            dtype=like.dtype,
+        )
         name = "depthwise"
     else:
-        spatial = PConv2d(channels, convolved_channels(channels, portion)[0], size, padding_mode=padding_mode).to(like)
+        convolved, _ = convolved_channels(channels, portion)
+        spatial = PConv2d(channels, convolved, size, padding_mode=padding_mode, device=like.device, dtype=like.dtype)
         name = "pconv"
     fill_factors(spatial, pointwise, target, untouched_gains, correlation)
     return _with_bias(OrderedDict([(name, spatial), ("pointwise", pointwise)]), pointwise, bias)
@@ -149,6 +170,8 @@ def depthwise_from_partial(old: PConv2d, new: PDWConv2d, pointwise: nn.Conv2d | 
         index = torch.arange(c)
         fill(new.conv.weight, kernel[index, index].unsqueeze(1))
         return None
+    if kernel.is_meta:
+        return with_room(pointwise, shifted=old.conv.bias is not None)
     height, width = kernel.shape[2:]
     mix = pointwise.weight.detach().double()[:, :c, 0, 0]
     target = (mix @ kernel.double().flatten(1)).view(-1, c, height, width)

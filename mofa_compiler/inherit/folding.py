@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..survey import Layer, Step
-from .kernels import add_bias, fill
+from .kernels import add_bias, fill, with_room
 
 _SMALL_SCALE = 1e-2
 """Below it a batch normalization takes the scale into its weight: statistics divided by it would overflow"""
@@ -21,7 +21,10 @@ _HOMOGENEOUS = {"ReLU", "relu", "LeakyReLU", "leaky_relu"}
 
 @dataclass(frozen=True)
 class Affine:
-    """y[c] = scale[c] * x[c] + shift[c], or scale[c] a kernel and * a convolution."""
+    """y[c] = scale[c] * x[c] + shift[c], or scale[c] a kernel and * a convolution.
+
+    Where the scale has no values, on the meta device, the shift has: 1 where there would be one, else 0.
+    """
 
     scale: Tensor
     shift: Tensor
@@ -92,6 +95,8 @@ def _takes_input_scale(step: Step, modules: Mapping[str, nn.Module]) -> bool:
 
 def scale_inputs(module: nn.Module, owed: Affine) -> nn.Module:
     """A copy of `module` that does to x what it did to owed.scale * x + owed.shift (exact but for zero padding)."""
+    if owed.scale.is_meta:
+        return with_room(module, shifted=bool(owed.shift.any()))
     new = copy.deepcopy(module)
     if isinstance(new, _BatchNorm):
         return _scale_batch_norm(new, owed)
@@ -110,6 +115,8 @@ def scale_inputs(module: nn.Module, owed: Affine) -> nn.Module:
 
 def scale_outputs(module: nn.Module, owed: Affine) -> nn.Module:
     """A copy of a convolution with owed.scale * y + owed.shift for output y."""
+    if owed.scale.is_meta:
+        return with_room(module, shifted=bool(owed.shift.any()))
     new = copy.deepcopy(module)
     assert isinstance(new, (nn.Conv2d, nn.ConvTranspose2d))
     weight = new.weight.detach().double()

@@ -38,6 +38,8 @@ def diagonal(kernels: Tensor) -> Tensor:
 
 def is_diagonal(kernel: Tensor) -> bool:
     """Whether a dense kernel (C, C, k, k) mixes no channels."""
+    if kernel.is_meta:
+        return False
     index = torch.arange(kernel.shape[0])
     return int(kernel.count_nonzero()) == int(kernel[index, index].count_nonzero())
 
@@ -96,6 +98,17 @@ def without_bias(conv: nn.Module) -> nn.Conv2d:
     new = copy.deepcopy(conv)
     assert isinstance(new, nn.Conv2d)
     new.bias = None
+    return new
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def with_room(module: Module, *, shifted: bool) -> Module:
+    """A copy of a module without values, with a bias where it is a convolution and `shifted` calls for one."""
+    new = copy.deepcopy(module)
+    if shifted and isinstance(new, (nn.Conv2d, nn.ConvTranspose2d)) and new.bias is None:
+        new.bias = nn.Parameter(new.weight.new_empty(new.out_channels), requires_grad=new.weight.requires_grad)
     return new
 
 

@@ -15,6 +15,8 @@ def over_all_channels(partial: PartialConv2d) -> nn.Conv2d:
     """A depthwise partial convolution as one over all channels, whose kernels for the untouched ones are centred 1s."""
     old = partial.conv
     new = _conv_like(old, partial.channels, partial.channels, groups=partial.channels)
+    if old.weight.is_meta:
+        return new
     weight = dirac(partial.channels, old.kernel_size, depthwise=True)
     weight[: partial.convolved] = old.weight.detach().double()
     fill(new.weight, weight)
@@ -31,6 +33,10 @@ def merged(partial: PartialConv2d, pointwise: nn.Conv2d, norm: nn.Module | None 
     Its weights are in float64, so that it can be checked before they are rounded.
     """
     old, c = partial.conv, partial.convolved
+    has_bias = pointwise.bias is not None or old.bias is not None or norm is not None
+    new = _conv_like(old, partial.channels, pointwise.out_channels, bias=has_bias).double()
+    if old.weight.is_meta:
+        return new
     mix = pointwise.weight.detach().double().flatten(1)
     bias = mix.new_zeros(len(mix)) if pointwise.bias is None else pointwise.bias.detach().double()
     if norm is not None:
@@ -46,8 +52,6 @@ def merged(partial: PartialConv2d, pointwise: nn.Conv2d, norm: nn.Module | None 
     kernel[:c, :c] = diagonal(own) if partial.depthwise else own
     if old.bias is not None:
         bias = bias + mix[:, :c] @ old.bias.detach().double()
-    has_bias = pointwise.bias is not None or old.bias is not None or norm is not None
-    new = _conv_like(old, partial.channels, pointwise.out_channels, bias=has_bias).double()
     fill(new.weight, torch.einsum("om,mikl->oikl", mix, kernel))
     if new.bias is not None:
         fill(new.bias, bias)

@@ -29,6 +29,10 @@ def partial_from_depthwise(
     Returns what its output still lacks: the gain of the untouched channels, and every bias it has no place for.
     """
     c = new.convolved
+    if kernels.is_meta:
+        moved = torch.full((new.channels,), float(bias is not None))
+        moved[: c if new.conv.bias is not None else 0] = 0
+        return Affine(kernels.new_empty(new.channels), moved)
     fill(new.conv.weight, kernels[:c] if new.depthwise else diagonal(kernels[:c]))
     scale = untouched_gains
     if scale is None:
@@ -45,6 +49,12 @@ def partial_from_depthwise(
 
 def ideal_depthwise(kernels: Tensor, bias: Tensor | None, folding: Folding) -> nn.Conv2d:
     """The depthwise convolution over all channels that does the original's work between the adjusted neighbours."""
+    channels, size = kernels.shape[0], (kernels.shape[2], kernels.shape[3])
+    ideal = nn.Conv2d(
+        channels, channels, size, padding="same", groups=channels, device=kernels.device, dtype=kernels.dtype
+    )
+    if kernels.is_meta:
+        return ideal
     weight = kernels.detach().double()
     shift = weight.new_zeros(len(weight)) if bias is None else bias.detach().double()
     if folding.folded:
@@ -54,10 +64,6 @@ def ideal_depthwise(kernels: Tensor, bias: Tensor | None, folding: Folding) -> n
             shift = (shift - folding.folded.shift) / scale
         else:  # the input arrives with the shift already in it
             shift = shift - weight.sum((1, 2, 3)) * folding.folded.shift
-    channels, size = kernels.shape[0], (kernels.shape[2], kernels.shape[3])
-    ideal = nn.Conv2d(
-        channels, channels, size, padding="same", groups=channels, device=kernels.device, dtype=kernels.dtype
-    )
     fill(ideal.weight, weight)
     assert ideal.bias is not None
     fill(ideal.bias, shift)
@@ -67,6 +73,8 @@ def ideal_depthwise(kernels: Tensor, bias: Tensor | None, folding: Folding) -> n
 def widen(old: PConv2d, new: PConv2d) -> None:
     """Fill a wider partial convolution that computes what `old` does: the new channels are passed through."""
     c, conv = old.convolved, new.conv
+    if conv.weight.is_meta:
+        return
     kernel = dirac(new.convolved, conv.kernel_size, depthwise=False)
     kernel[:c] = 0
     kernel[:c, :c] = old.conv.weight.detach()
@@ -82,6 +90,8 @@ def restored_kernels(old: PConv2d, ideal: nn.Conv2d) -> tuple[Affine, int]:
     an `Affine`, with the number of channels that would change (plus one where `old` mixes channels).
     """
     c, index = old.convolved, torch.arange(old.convolved)
+    if old.conv.weight.is_meta:  # it may be any number: one that claims nothing
+        return Affine(ideal.weight[:c], ideal.weight.new_empty(c)), c
     current = old.conv.weight.detach()[index, index].unsqueeze(1)
     kernels, bias = ideal.weight.detach()[:c], ideal.bias
     assert bias is not None
@@ -99,6 +109,8 @@ def restored_kernels(old: PConv2d, ideal: nn.Conv2d) -> tuple[Affine, int]:
 def restore_kernels(old: PConv2d, new: PartialConv2d, ideal: nn.Conv2d) -> int:
     """Fill `new` with `restored_kernels`; returns how many channels then differ from what `old` computed."""
     restored, changed = restored_kernels(old, ideal)
+    if new.conv.weight.is_meta:
+        return changed
     fill(new.conv.weight, restored.scale if new.depthwise else diagonal(restored.scale))
     if new.conv.bias is not None:
         fill(new.conv.bias, restored.shift)

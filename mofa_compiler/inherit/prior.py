@@ -71,3 +71,10 @@ def projection(old: Callable[[Tensor], Tensor], new: Callable[[Tensor], Tensor],
     ridge = 1e-9 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     matrix: Tensor = torch.linalg.solve(gram + ridge, cross.T).T
     return matrix
+
+
+def projected(taps: Tensor, size: int, projection_to: Callable[[int], Tensor]) -> Tensor:
+    """Old kernels (..., old taps) as those of `size` x `size` (..., size²), by the projection to that size."""
+    if taps.is_meta:
+        return taps.new_empty(*taps.shape[:-1], size**2)
+    return taps @ projection_to(size).to(taps)

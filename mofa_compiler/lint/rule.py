@@ -13,9 +13,9 @@ from torch import nn
 from ..diff import Diff
 from ..inputs import CallSpec
 from ..network import Network
-from ..rewriting import Pass, rewrite
+from ..rewriting import Pass
 from .finding import Finding, Fix, Level, Position
-from .savings import Change, savings
+from .savings import Change, lowered, savings
 from .settings import ModelBudgets
 
 Default = Literal["on", "off", "engine"]
@@ -52,9 +52,9 @@ class Subject:
         return self.positions.get(path)
 
     def changes(self, *passes: Pass) -> Mapping[str, Change]:
-        """What passes, one after the other, would change, by path of the layer; computed without weights."""
+        """What passes, one after the other, would change, by path of the layer; nothing where that is not known."""
         if passes not in self._known:
-            self._known[passes] = savings(self.network, *passes)
+            self._known[passes] = savings(self.network, *passes) or {}
         found: Mapping[str, Change] = self._known[passes]
         return found
 
@@ -62,7 +62,7 @@ class Subject:
         """The diff of an exact pass, which is carried out for it."""
         key = ("lowered", pass_)
         if key not in self._known:
-            self._known[key] = rewrite(self.network, pass_)[1]
+            self._known[key] = lowered(self.network, pass_)
         found: Diff = self._known[key]
         return found
 
