@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from torch import fx
@@ -200,10 +200,10 @@ class UnsupportedOperator(Rule):
             except ExportError as error:
                 yield self.finding(subject, error.layer, f"export({kind})", str(error))
                 return
-        for use in done.uses:
-            if use.backend == "portable":
-                text = f"{use.kind} is not delegated to XNNPACK but left to an unoptimized portable kernel"
-                yield self.finding(subject, use.layer or "", use.kind, text)
+        left = dict.fromkeys((use.kind, use.layer or "") for use in done.uses if use.backend == "portable")
+        for operator, layer in left:
+            text = f"{operator} is not delegated to XNNPACK but left to an unoptimized portable kernel"
+            yield replace(self.finding(subject, layer, operator, text), level="warning")
 
 
 _FORMATS = {"onnxruntime": "onnx", "xnnpack": "executorch", "openvino": "openvino", "mnn": "onnx"}
