@@ -32,6 +32,8 @@ FORMATS: Mapping[str, Renderer] = {
     "markdown": markdown.render,
 }
 
+_PLAIN = str.maketrans({"−": "-", "×": "x", "…": "...", "→": "->", "Δ": "change in", "\u200b": ""})
+
 
 def render(
     name: str,
@@ -69,8 +71,12 @@ def render(
 
 
 def emit(text: str, stream: TextIO | None = None) -> None:
-    """Write a result to stdout or another stream; characters that its encoding lacks are escaped."""
+    """Write a result to stdout or another stream; what its encoding lacks is written otherwise, or escaped."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(_PLAIN).encode(encoding, "backslashreplace").decode(encoding)
+    stream.write(text)
     stream.flush()

@@ -17,7 +17,6 @@ from .context import Context
 from .wording import Group
 
 _NARROWEST = 40
-_KINDS_SHOWN = 4
 _GLUE = "\N{NO-BREAK SPACE}"  # which `wrap` turns into a space
 _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
@@ -65,9 +64,9 @@ def _model(linted: Linted, context: Context, width: int) -> Iterator[Text]:
 
 
 def _entry(group: Group, linted: Linted, context: Context, width: int) -> Iterator[Text]:
-    first, kinds = group.first, group.kinds
-    what = next(iter(kinds)) if len(kinds) == 1 else f"{count(len(group.findings), 'finding')} of {len(kinds)} kinds"
-    yield from _title(first.level, printable(f"{first.code} {first.rule}: {what}"), width)
+    first = group.first
+    title = f"{printable(first.code)} {printable(first.rule)}: {group.title(context.rules)}"
+    yield from _title(first.level, title, width)
     gutter = 2
     lines: list[Text] = []
     if first.position:
@@ -97,15 +96,15 @@ def _title(level: str, text: str, width: int) -> Iterator[Text]:
 
 def _notes(group: Group, linted: Linted) -> Iterator[tuple[str, str]]:
     """Label and text of what stands below the source."""
-    first, kinds = group.first, group.kinds
-    if len(kinds) == 1:
-        if group.layers:
-            yield _label(group.layers), _listed(group.layers)
-    else:
-        for message, layers in list(kinds.items())[:_KINDS_SHOWN]:
-            yield _label(layers), f"{_listed(layers)}: {message}" if layers else message
-        if rest := list(kinds.values())[_KINDS_SHOWN:]:
-            yield count(sum(map(len, rest)), "layer"), f"of {count(len(rest), 'other kind')}"
+    first = group.first
+    kinds, more = group.shown_kinds
+    if len(kinds) > 1:
+        for message, layers in kinds:
+            yield _label(layers), f"{message}{f': {_listed(layers)}' if layers else ''}"
+        if more:
+            yield "more", more
+    elif group.layers:
+        yield _label(group.layers), _listed(group.layers)
     if fix := first.fix:
         option = "--fix" if fix.exact else f"--fix{_GLUE}--unsafe-fixes"
         done = all(finding.fingerprint in linted.fixed for finding in group.findings)
@@ -116,7 +115,7 @@ def _notes(group: Group, linted: Linted) -> Iterator[tuple[str, str]]:
 
 
 def _label(layers: Sequence[str]) -> str:
-    return "layer" if len(layers) == 1 else count(len(layers), "layer")
+    return count(len(layers), "layer") if len(layers) > 1 else "layer" if layers else "model"
 
 
 def _listed(layers: Sequence[str]) -> str:

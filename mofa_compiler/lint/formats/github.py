@@ -56,10 +56,10 @@ def _annotation(command: str, group: Group, target: str, context: Context) -> st
                 properties["endColumn"] = str(position.end_column)
     properties["title"] = printable(f"{first.code} {first.rule}")
     model = printable(first.model)
-    text = [
-        f"{message} [{f'{model}: {wording.listed(layers)}' if layers else model}]"
-        for message, layers in group.kinds.items()
-    ]
+    kinds, more = group.shown_kinds
+    text = [f"{message} [{f'{model}: {wording.listed(layers)}' if layers else model}]" for message, layers in kinds]
+    if more:
+        text.append(more)
     if first.fix:
         text.append(wording.mended(first.fix, group.macs, group.parameters))
     return _command(command, properties, "\n".join(text))

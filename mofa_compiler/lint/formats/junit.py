@@ -6,7 +6,7 @@ from collections import Counter
 from xml.etree import ElementTree
 
 from ...report.text import printable
-from ..finding import Finding, Linted, Outcome
+from ..finding import UNLINTABLE, Finding, Linted, Outcome
 from . import wording
 from .context import Context
 
@@ -65,4 +65,4 @@ def _suite(parent: ElementTree.Element, linted: Linted, context: Context) -> Non
 
 
 def _is_error(finding: Finding) -> bool:
-    return finding.code.startswith("MOFA9") and finding.level == "error"
+    return finding.code.startswith(UNLINTABLE) and finding.level == "error"

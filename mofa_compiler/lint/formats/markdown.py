@@ -96,12 +96,13 @@ def _row(group: Group, target: str, context: Context, several: bool) -> list[str
         speed = wording.effect(fix, None, None)
         passes = ", then ".join(map(code, fix.passes))
         fixed_by = f"{passes} ({'exact' if fix.exact else 'approximate'}){f', {escape(speed)}' if speed else ''}"
+    kinds, more = group.shown_kinds
     level = "" if first.level == "warning" else f"**{first.level}** "
     return [
         *((code(first.model),) if several else ()),
         f"{level}{code(first.code)} {escape(first.rule)}",
         code(wording.spot(first, context.root) or target),
-        "<br>".join(f"{escape(message)}{_named(layers)}" for message, layers in group.kinds.items()),
+        "<br>".join([*(f"{escape(message)}{_named(layers)}" for message, layers in kinds), *([more] if more else [])]),
         fixed_by,
         "" if group.macs is None else signed(group.macs),
         "" if group.parameters is None else signed(group.parameters),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ...report.text import count, printable
-from ..finding import Finding, Outcome, Position
+from ..finding import UNLINTABLE, Finding, Outcome, Position
 from . import wording
 from .context import Context
 from .data import dump
@@ -55,7 +55,7 @@ def render(outcome: Outcome, context: Context) -> str:
     notifications = [
         _notification(finding, indices[finding.code], locations.of(finding))
         for finding in findings
-        if finding.code.startswith("MOFA9")
+        if finding.code.startswith(UNLINTABLE)
     ]
     if cut:
         text = f"{count(cut, 'finding')} left out, the least important ones: the limit is {_RESULTS:,}."
@@ -141,12 +141,13 @@ def _result(finding: Finding, fingerprint: str, index: int, location: dict[str, 
     }
     if fix := finding.fix:
         properties |= {
-            "passes": list(fix.passes),
+            "passes": list(map(printable, fix.passes)),
             "exact": fix.exact,
             "parameters": fix.parameters,
             "macs": fix.macs,
             "ratio": fix.ratio,
             "engine": fix.engine,
+            "layers": list(map(printable, fix.layers)) or None,
         }
     return {
         "ruleId": finding.code,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import tokenize
 from collections.abc import Iterator
 from functools import lru_cache
@@ -71,13 +72,19 @@ def _shown(character: str) -> str:
     return " " * _TAB if character == "\t" else printable(character)
 
 
-@lru_cache(maxsize=64)
 def _read(file: Path) -> tuple[str, ...]:
     """The lines in the encoding that the file declares; none of what is no readable source."""
     try:
-        if not file.is_file() or file.stat().st_size > _LARGEST:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
             return ()
-        with tokenize.open(file) as source:
-            return tuple(source.read().split("\n"))
+        return _lines(file, status.st_mtime_ns, status.st_size)
     except (OSError, SyntaxError, ValueError):  # ValueError: undecodable, or a null character in the name
         return ()
+
+
+@lru_cache(maxsize=64)
+def _lines(file: Path, modified: int, size: int) -> tuple[str, ...]:
+    """Read once for all findings in a file, as long as it stays what it is."""
+    with tokenize.open(file) as source:
+        return tuple(source.read().split("\n"))

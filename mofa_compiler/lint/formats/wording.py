@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...report.text import count, printable, quantity, signed
 from ..finding import Finding, Fix, Linted, Outcome, Position
 from .context import Context
 
+if TYPE_CHECKING:
+    from ..rule import Rule
+
 LEVELS = ("error", "warning", "note")
 _LAYERS_NAMED = 3
 _RULES_NAMED = 4
+_KINDS_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,31 @@ class Group:
         return [printable(finding.path) for finding in self.findings if finding.path]
 
     @property
-    def kinds(self) -> dict[str, list[str]]:
-        """Layers by what is said of them."""
+    def kinds(self) -> list[tuple[str, list[str]]]:
+        """What is said, and of which layers, in order of appearance."""
         kinds: dict[str, list[str]] = {}
         for finding in self.findings:
             kinds.setdefault(printable(finding.message), []).extend([printable(finding.path)] if finding.path else [])
-        return kinds
+        return list(kinds.items())
+
+    @property
+    def shown_kinds(self) -> tuple[list[tuple[str, list[str]]], str]:
+        """The first kinds, as many as are readable, and how many more there are: `12 findings of 3 more kinds`."""
+        kinds = self.kinds
+        if len(kinds) <= _KINDS_SHOWN + 1:
+            return kinds, ""
+        rest = sum(max(1, len(layers)) for _, layers in kinds[_KINDS_SHOWN:])
+        return kinds[:_KINDS_SHOWN], f"{count(rest, 'finding')} of {len(kinds) - _KINDS_SHOWN} more kinds"
+
+    def title(self, rules: Mapping[str, type[Rule]]) -> str:
+        """The message, or the rule's summary where several things are said."""
+        if len(self.kinds) == 1:
+            return self.kinds[0][0]
+        rule = rules.get(self.first.code)
+        if rule is None:
+            return f"{count(len(self.findings), 'finding')} of {len(self.kinds)} kinds"
+        summary = rule.summary()
+        return summary[:1].lower() + summary[1:] if summary[1:2] in " abcdefghijklmnopqrstuvwxyz" else summary
 
 
 def grouped(findings: Iterable[Finding]) -> list[Group]:

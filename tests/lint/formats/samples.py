@@ -206,6 +206,7 @@ fixes = st.builds(
     _numbers,
     st.none() | st.floats(),
     st.none() | hostile,
+    st.lists(hostile, max_size=2).map(tuple),
 )
 
 

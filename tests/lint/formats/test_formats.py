@@ -41,6 +41,12 @@ def test_every_format_can_be_written_to_any_stdout(
     assert written.count("\n") == text.count("\n")
 
 
+def test_signs_are_still_read_where_the_encoding_lacks_them() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    emit("−32.4 M MACs, 0.78 × the time, Δ MACs, é\n", stream)
+    assert stream.buffer.getvalue() == b"-32.4 M MACs, 0.78 x the time, change in MACs, \\xe9\n"  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_run_without_models_is_rendered(name: str, root: Path) -> None:
     text = FORMATS[name](Outcome([]), Context(RULES, root))

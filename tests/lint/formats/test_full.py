@@ -94,9 +94,12 @@ def test_findings_of_one_line_that_say_different_things_are_listed_in_one_entry(
     )
     text = full(Outcome([Linted("m", "t", findings, {})]), context)
     assert text.count("--> nets/nafnet.py:10:22") == 1
-    assert "MOFA201 r: 12 findings of 6 kinds" in text
-    assert "= 2 layers: layer16.0, layer16.1: 16 channels\n" in text
-    assert "layer256" not in text and "= 4 layers: of 2 other kinds" in text
+    assert "MOFA201 r: a depthwise convolution where a partial one would be faster\n" in text
+    assert "= 2 layers: 16 channels: layer16.0, layer16.1\n" in text
+    assert "layer256" not in text and "= more: 4 findings of 2 more kinds\n" in text
+    assert "MOFA201 r: 12 findings of 6 kinds\n" in full(
+        Outcome([Linted("m", "t", findings, {})]), replace(context, rules={})
+    )
 
 
 def test_a_saving_is_not_told_where_that_of_one_layer_is_unknown(context: Context) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from mofa_compiler.lint.finding import Finding, Fix, Linted, Outcome
+from mofa_compiler.lint.finding import Finding, Fix, Linted, Outcome, Position
 from mofa_compiler.lint.formats import FORMATS, Context
 from mofa_compiler.lint.formats.markdown import code, escape, fitting
 from tests.lint.formats.samples import RULES, hostile, outcomes
@@ -85,6 +85,21 @@ def test_rows_after_the_first_fifteen_are_folded(context: Context) -> None:
     opened, folded = text.split("<details><summary>5 more rows</summary>\n\n")
     assert opened.count("`layer") == 15 and folded.count("`layer") == 5
     assert "<details>" not in markdown(_many(15), context)
+
+
+def test_of_many_kinds_the_first_are_said(context: Context) -> None:
+    findings = tuple(
+        Finding("MOFA201", "r", "m", f"layer{index}", "s", f"{index} channels", position=Position("net.py", 1))
+        for index in range(9)
+    )
+    text = markdown(Outcome([Linted("m", "t", findings, {})]), context)
+    assert "| 0 channels: `layer0`<br>1 channels: `layer1`<br>" in text
+    assert "3 channels: `layer3`<br>5 findings of 5 more kinds |" in text
+    [annotation] = FORMATS["github"](Outcome([Linted("m", "t", findings, {})]), context).splitlines()
+    assert annotation.endswith(
+        "::0 channels [m: layer0]%0A1 channels [m: layer1]%0A2 channels [m: layer2]%0A"
+        "3 channels [m: layer3]%0A5 findings of 5 more kinds"
+    )
 
 
 def test_what_a_comment_cannot_hold_is_left_out_from_the_end(context: Context) -> None:
