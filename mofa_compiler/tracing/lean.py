@@ -33,6 +33,7 @@ from torch import nn
 _DYNAMO = "torch._dynamo"
 _SIZES = "torch.fx.experimental.symbolic_shapes"
 _SYMPY = "sympy"
+_LEFT_OUT = (_DYNAMO, _SIZES, _SYMPY)
 _CACHE = "__dynamo_disable"
 """Where torch._compile keeps a function as torch._dynamo leaves it alone"""
 
@@ -76,7 +77,7 @@ def _importer(original: Callable[..., Any], uncompiled: list[Any]) -> Callable[.
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> Any:
-        if name in (_DYNAMO, _SIZES, _SYMPY) and name not in sys.modules and globals is not None and locals is None:
+        if name in _LEFT_OUT and name not in sys.modules and globals and locals is not globals:
             caller = str(globals.get("__name__"))
             if name == _DYNAMO and caller == "torch._compile":
                 return package
@@ -176,7 +177,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in (_DYNAMO, _SIZES, _SYMPY):
+        if fullname not in _LEFT_OUT:
             return None
         found = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, found), None)
