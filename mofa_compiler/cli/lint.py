@@ -115,6 +115,7 @@ def lint(
 
     with _results(output_file) as results:
         from ..lint.session import Options, run
+        from ..tracing.lean import lean
 
         chosen = Options(
             targets=tuple(targets or ()),
@@ -135,7 +136,7 @@ def lint(
             overwrite=overwrite,
             debug=debug,
         )
-        with options.progress_bar(quiet) as phase:
+        with lean(), options.progress_bar(quiet) as phase:  # the bar has a thread of its own
             bar = phase("linting")
             done = run(chosen, lambda step, count, total: bar(step, count, total), _silent if quiet else _tell)
         done.write(output_format, results)

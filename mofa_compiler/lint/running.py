@@ -18,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from ..errors import AnatomyError, CaptureError, EngineError, LintError, TargetError, one_line
 from ..inputs import ExampleInputs, example_call, specs
 from ..network import Network
+from ..tracing.lean import lean
 from .finding import Finding, Linted, Position
 from .rule import Rule, Subject
 from .rules import RULES
@@ -77,7 +78,7 @@ def lint_model(job: Job, tell: Tell = lambda _: None) -> Report:
     positions: Mapping[str, Position] = {}
     skipped: Counter[str] = Counter()
     try:
-        with _unchanged():
+        with _unchanged(), lean():
             tell(f"{job.name}: building")
             model, positions = _built(job)
             tell(f"{job.name}: tracing")

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 from rich.console import Console
 from torch import nn
 
-from ..bundle import load
-from ..bundle.files import check_destination
 from ..diff import Diff
 from ..errors import LintError, nearest
 from ..inputs import CallSpec, ExampleInputs, InputSpec
 from ..report import text
-from ..runtime import engine as find_engine
 from ..target import load_target, parse_args
-from .baseline import Baseline, refresh
-from .comparison import Comparison, compare, markdown, print_comparison
 from .config import Config, Model
 from .finding import Finding, Linted, Outcome, Position
-from .fixing import fix, fixable, mended
 from .formats import emit, render
 from .positions import recording
 from .rules import RULES
 from .running import Job, Report, lint_model
 from .settings import Selection, Settings, parse_prefixes
 from .suppressions import Suppressions
+
+if TYPE_CHECKING:
+    from .comparison import Comparison
 
 Tell = Callable[[str, int, int], None]
 
@@ -77,10 +73,13 @@ class Done:
 
     def write(self, output_format: str, stream: TextIO) -> None:
         """Write the outcome in an output format; a comparison instead where the format has one."""
+        from .comparison import markdown, print_comparison
+        from .formats.data import dump
+
         if self.comparison is not None and output_format == "markdown":
             emit(markdown(self.comparison), stream)
         elif self.comparison is not None and output_format == "json":
-            emit(json.dumps(self.comparison, indent=2, ensure_ascii=False) + "\n", stream)
+            emit(dump(self.comparison, indent=2) + "\n", stream)
         else:
             if self.comparison is not None and output_format == "full":
                 print_comparison(self.comparison, Console(file=stream, highlight=False, markup=False, emoji=False))
@@ -108,7 +107,9 @@ def run(options: Options, tell: Tell, say: Callable[[str], None]) -> Done:
     jobs = [_with(job, chosen, options) for job in _jobs(options, config)]
     for job in jobs:
         if job.settings.engine is not None:
-            find_engine(job.settings.engine)
+            from ..runtime import engine
+
+            engine(job.settings.engine)  # raises where there is no such engine
     if options.measure and any(job.settings.engine is None for job in jobs):
         raise LintError("--measure needs an engine: name one (engine, or --engine)")
     destinations = _destinations(options, jobs)
@@ -117,6 +118,8 @@ def run(options: Options, tell: Tell, say: Callable[[str], None]) -> Done:
     linted = _told_of_comments(reports, suppressions)
     comparison = None
     if options.diff is not None:
+        from .comparison import compare
+
         others = [_linted(_reference_job(job, options.diff), Suppressions(RULES, root)) for job in jobs]
         comparison = compare(
             [replace(one.linted, model=job.name) for one, job in zip(others, jobs, strict=True)], linted
@@ -154,6 +157,7 @@ def _told_of_comments(reports: Sequence[Report], suppressions: Suppressions) -> 
 def _reference_job(job: Job, reference: str) -> Job:
     """The same job on another version of the model."""
     if Path(reference).is_dir():
+        from ..bundle import load
 
         def build() -> tuple[nn.Module, Mapping[str, Position]]:
             return load(Path(reference)), {}
@@ -165,6 +169,8 @@ def _reference_job(job: Job, reference: str) -> Job:
 
 def _new_only(after: Linted, before: Linted) -> Linted:
     """A model's findings that the other version does not have."""
+    from .baseline import Baseline
+
     known = Baseline().refreshed([replace(before, model=after.model)])
     applied = known.apply(after)
     old = applied.suppressed.get("baseline", 0)
@@ -175,6 +181,8 @@ def _new_only(after: Linted, before: Linted) -> Linted:
 def _against_baseline(
     options: Options, reports: Sequence[Report], linted: list[Linted], say: Callable[[str], None]
 ) -> list[Linted]:
+    from .baseline import Baseline, refresh
+
     assert options.baseline is not None
     ran = {rule.code for report in reports for rule in report.rules}
     if options.write_baseline:
@@ -197,6 +205,8 @@ def _fixed(
     say: Callable[[str], None],
 ) -> list[Finding]:
     """Carry out fixes, save bundles, and take what was mended out of `linted`."""
+    from .fixing import fix, fixable, mended
+
     fixed: list[Finding] = []
     for place, (report, one) in enumerate(zip(reports, linted, strict=True)):
         wanted = fixable(one.findings, options.unsafe_fixes)
@@ -287,6 +297,8 @@ def _job(name: str, target: str, args: Mapping[str, Any], shapes: Sequence[tuple
 def _reference(reference: str) -> nn.Module:
     """A bundle's network, or a target's."""
     if Path(reference).is_dir():
+        from ..bundle import load
+
         return load(Path(reference)).eval()
     return load_target(reference).eval()
 
@@ -300,6 +312,8 @@ def _destinations(options: Options, jobs: Sequence[Job]) -> dict[str, Path]:
     """Where each model's fixes go, checked before the work."""
     if not options.fix:
         return {}
+    from ..bundle.files import check_destination
+
     assert options.out is not None
     out = options.out.expanduser()
     found = {job.name: out / job.name if len(jobs) > 1 else out for job in jobs}

@@ -46,9 +46,12 @@ _PATCHED = (torch, torch.jit, torch.autograd.Function, nn.Module, math, builtins
 def lean() -> Iterator[None]:
     """Do without torch._dynamo, symbolic sizes and sympy, as far as possible, until the end of the context.
 
-    To be entered before anything is patched. With other threads about, which may import them at any time, or with
-    torch._dynamo there already, all is as it would be without.
+    To be entered before anything is patched; inside another one it does nothing. With other threads about, which may
+    import them at any time, or with torch._dynamo there already, all is as it would be without.
     """
+    if any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        yield
+        return
     if _DYNAMO in sys.modules or threading.active_count() > 1:
         importlib.import_module(_DYNAMO)  # also where another thread is about to: not while tracing
         yield
