@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping
@@ -30,13 +31,18 @@ class Scope(Protocol):
     def device(self) -> torch.device: ...
 
 
-def evaluate(node: fx.Node, scope: Scope) -> Any:
-    """The value of one node on the meta values of its arguments."""
-    args = fx.map_arg(node.args, lambda n: n.meta["val"])
-    kwargs = fx.map_arg(node.kwargs, lambda n: n.meta["val"])
+def recorded(node: fx.Node) -> Any:
+    """The value that a node has written down: meta tensors and plain Python values."""
+    return node.meta["val"]
+
+
+def evaluate(node: fx.Node, scope: Scope, value: Callable[[fx.Node], Any] = recorded) -> Any:
+    """The value of one node on the meta values of its arguments, those that are recorded unless told."""
+    args, kwargs = fx.map_arg(node.args, value), fx.map_arg(node.kwargs, value)
     with torch.no_grad():
         if node.op == "call_module":
-            twin = meta_twin(scope.modules[str(node.target)])
+            module = scope.modules[str(node.target)]
+            twin = meta_twin(module) if _has_values(module) or type(module) is nn.Upsample else module
             if type(twin) is nn.Upsample and _is_slow(twin.mode, *args):
                 twin.mode, twin.align_corners = "nearest", None
             return twin(*args, **kwargs)
@@ -64,6 +70,10 @@ def _to_size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]
     if not _is_slow(given.get("mode", ""), given.get("input")):
         return given
     return {**given, "mode": "nearest", "align_corners": None, "antialias": False}
+
+
+def _has_values(module: nn.Module) -> bool:
+    return any(not tensor.is_meta for tensor in itertools.chain(module.parameters(), module.buffers()))
 
 
 def _shape(tensor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from .lower_layer_norm import LowerLayerNorm
 from .lower_pconv import LowerPConv
 from .lower_shuffle import LowerShuffle
 from .merge_linear import MergeLinear
+from .narrow_portion import NarrowPortion
 from .pconv_to_pdwconv import PConvToPDWConv
 from .pointwise_first import PointwiseFirst
 from .restore_kernels import RestoreKernels
@@ -24,6 +25,7 @@ __all__ = [
     "LowerShuffle",
     "MergeLinear",
     "LowerPConv",
+    "NarrowPortion",
     "PConvToPDWConv",
     "PointwiseFirst",
     "RestoreKernels",

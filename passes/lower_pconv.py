@@ -62,6 +62,7 @@ class LowerPConv(Lowering):
     after: ClassVar[tuple[str, ...]] = (
         "sepconv-to-pconv",
         "widen-portion",
+        "narrow-portion",
         "restore-kernels",
         "decouple-upsampling",
         "decouple-downsampling",

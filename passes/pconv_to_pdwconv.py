@@ -36,6 +36,7 @@ class PConvToPDWConv(Pass):
     after: ClassVar[tuple[str, ...]] = (
         "sepconv-to-pconv",
         "widen-portion",
+        "narrow-portion",
         "restore-kernels",
         "decouple-upsampling",
         "decouple-downsampling",

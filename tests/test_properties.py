@@ -40,6 +40,7 @@ from mofa_compiler.passes import (
     LowerLayerNorm,
     LowerShuffle,
     MergeLinear,
+    NarrowPortion,
     RestoreKernels,
     SepConvToPConv,
     WidenPortion,
@@ -72,6 +73,7 @@ def _roadmaps() -> dict[str, Roadmap]:
     found["lowered"] = Roadmap([LowerLayerNorm(), MergeLinear(), LowerGates(), LowerShuffle(kernel=5), ChannelsLast()])
     found["dropped"] = Roadmap([SepConvToPConv(portion="1/2", pointwise_bias="drop", kinds=("depthwise",))])
     found["restored"] = Roadmap([SepConvToPConv(portion="1/8"), WidenPortion(where="cheap"), RestoreKernels()])
+    found["narrowed"] = Roadmap([SepConvToPConv(portion="1/2"), NarrowPortion(where="*", portion="1/8")])
     found["dense"] = Roadmap(
         [
             DecoupleUpsampling(mode="nearest", convolution="dense", pointwise_bias="drop"),

@@ -11,11 +11,12 @@ none of the work. A bias then counts as one that is not zero, and a dense kernel
 
 from .cheaper import joint_bias, mixed_first, shrunk
 from .factors import cheap_convolution, depthwise_from_partial, factor_dense
-from .folding import Affine, scale_inputs, scale_outputs
+from .folding import Affine, compensate, scale_inputs, scale_outputs
 from .kernels import border, depthwise_like, fill, is_diagonal, like, without_bias, wraps_around
 from .linear import composed, only_outputs, passes_shift, unshuffled
 from .lowered import merged, of_channels, of_inputs, of_outputs, over_all_channels, without_inputs
-from .partial import restore_kernels, restored_kernels, separable_from_depthwise, widen
+from .narrowing import mixed_behind, narrow
+from .partial import ideal_depthwise, restore_kernels, restored_kernels, separable_from_depthwise, widen
 from .prior import convolve_taps, period, projected, projection, single_taps
 from .upsampling import (
     Enlarged,
@@ -45,14 +46,18 @@ __all__ = [
     "Transposed",
     "border",
     "cheap_convolution",
+    "compensate",
     "convolve_taps",
     "depthwise_from_partial",
     "depthwise_like",
     "factor_dense",
     "fill",
+    "ideal_depthwise",
     "is_diagonal",
     "like",
     "merged",
+    "mixed_behind",
+    "narrow",
     "of_channels",
     "of_inputs",
     "of_outputs",

@@ -105,7 +105,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def with_room(module: Module, *, shifted: bool) -> Module:
-    """A copy of a module without values, with a bias where it is a convolution and `shifted` calls for one."""
+    """A copy of a module, with a new bias (whose values mean nothing) where it is a convolution that needs one."""
     new = copy.deepcopy(module)
     if shifted and isinstance(new, (nn.Conv2d, nn.ConvTranspose2d)) and new.bias is None:
         new.bias = nn.Parameter(new.weight.new_empty(new.out_channels), requires_grad=new.weight.requires_grad)

@@ -15,6 +15,7 @@ from mofa_compiler import Roadmap
 from mofa_compiler.passes import (
     DecoupleDownsampling,
     DecoupleUpsampling,
+    NarrowPortion,
     PConvToPDWConv,
     RestoreKernels,
     SepConvToPConv,
@@ -36,6 +37,7 @@ ROADMAPS = {
             PConvToPDWConv(threshold=4),
         ]
     ),
+    "narrowed": Roadmap([SepConvToPConv(portion="1/2"), NarrowPortion(where=("*",))]),
     "dropped biases": Roadmap(
         [
             SepConvToPConv(pointwise_bias="drop"),

@@ -1,0 +1,83 @@
+"""Let partial convolutions convolve a smaller portion where a larger one costs much.
+
+The inverse of `widen-portion`: where a stage costs as much as the others, more convolved channels buy few parameters
+for many MACs (MOFA, sections 3.3 and 3.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Annotated, ClassVar
+
+from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from mofa_compiler import inherit
+from mofa_compiler.layers import PConv2d
+from mofa_compiler.network import CHEAP_BELOW, Network
+from mofa_compiler.options import FROZEN, Portion, as_tuple, convolved_channels
+from mofa_compiler.places import KINDS, check_places, outside
+from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
+from mofa_compiler.survey import Layer
+
+
+@dataclass(frozen=True, config=FROZEN)
+class NarrowPortion(Pass):
+    """Narrow `PConv2d` to a smaller portion. The kernels of the channels that stay are kept.
+
+    What the others lose goes, as well as it can, into the layer behind or before.
+
+    Options:
+        where: `elsewhere` (the stages that are neither in the middle nor cheap), `middle`, `cheap`, stage names such as
+            `encoder 3`, or globs over layer paths such as `enc3.*`; one or several.
+        portion: the largest share of the channels that stays convolved.
+        cheap_below: a stage is cheap below this share of the median encoder stage, by the paper's estimate of MACs.
+    """
+
+    name: ClassVar[str] = "narrow-portion"
+    after: ClassVar[tuple[str, ...]] = (
+        "sepconv-to-pconv",
+        "widen-portion",
+        "decouple-upsampling",
+        "decouple-downsampling",
+    )
+
+    where: Annotated[tuple[str, ...] | str, BeforeValidator(as_tuple), Field(min_length=1)] = ("elsewhere",)
+    portion: Portion = Fraction(1, 4)
+    cheap_below: Annotated[float, Field(gt=0)] = CHEAP_BELOW
+
+    def prepare(self, network: Network) -> None:
+        check_places(self.name, as_tuple(self.where), network, ("elsewhere", *KINDS))
+
+    def match(self, layer: Layer, network: Network) -> Match | Skip | None:
+        old = layer.module
+        if not isinstance(old, PConv2d):
+            return None
+        if type(old) is not PConv2d:
+            return Skip(f"is a {type(old).__name__}, a subclass of PConv2d whose behaviour is not known")
+        reason = outside(layer, network, as_tuple(self.where), self.cheap_below)
+        if reason is not None:
+            return Skip(reason)
+        c, note = convolved_channels(old.channels, self.portion)
+        if old.convolved <= c:
+            return Skip(f"convolves only {old.convolved} of {old.channels} channels")
+        if any(k % 2 == 0 and d > 1 for k, d in zip(old.conv.kernel_size, old.conv.dilation, strict=True)):
+            return Skip("its even, dilated kernel has no tap at the center, where untouched channels pass")
+        return Match(note)
+
+    def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
+        old = modules[layer.path]
+        assert isinstance(old, PConv2d)
+        c, _ = convolved_channels(old.channels, self.portion)
+        new = inherit.like(old, PConv2d, c)
+        owed = inherit.narrow(old, new)
+        behind = layer.follower
+        if behind and behind.is_pointwise and behind.free and not inherit.is_diagonal(old.conv.weight.detach()):
+            pointwise = modules[str(behind.path)]
+            assert isinstance(pointwise, nn.Conv2d)
+            return Replacement(new, compensated={str(behind.path): inherit.mixed_behind(old, new, pointwise)})
+        folding = inherit.compensate(layer, owed, c, modules)
+        ideal = layer.ideal and inherit.ideal_depthwise(layer.ideal.weight, layer.ideal.bias, folding)
+        return Replacement(new, compensated=folding.neighbours, stands_for=ideal, note=folding.note)
