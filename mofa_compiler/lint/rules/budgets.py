@@ -26,7 +26,22 @@ class _Budget(Rule):
 
 
 @dataclass(frozen=True)
-class TooManyParameters(_Budget):
+class _Counted(_Budget):
+    """Of what the network's totals have, whole and by stage."""
+
+    what: ClassVar[str]
+
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        budgets, totals = subject.budgets, subject.network.totals
+        yield from self.compared(subject, self.what, getattr(totals, self.what), getattr(budgets, self.what))
+        for share in totals.stages:
+            if share.stage in budgets.stages:
+                limit = getattr(budgets.stages[share.stage], self.what)
+                yield from self.compared(subject, self.what, getattr(share, self.what), limit, share.stage)
+
+
+@dataclass(frozen=True)
+class TooManyParameters(_Counted):
     """More parameters than the budget allows.
 
     ## What it does
@@ -48,18 +63,11 @@ class TooManyParameters(_Budget):
     code: ClassVar[str] = "MOFA501"
     name: ClassVar[str] = "too-many-parameters"
     unit: ClassVar[str] = "parameters"
-
-    def check(self, subject: Subject) -> Iterator[Finding]:
-        budgets, totals = subject.budgets, subject.network.totals
-        yield from self.compared(subject, "parameters", totals.parameters, budgets.parameters)
-        for share in totals.stages:
-            if share.stage in budgets.stages:
-                limit = budgets.stages[share.stage].parameters
-                yield from self.compared(subject, "parameters", share.parameters, limit, share.stage)
+    what: ClassVar[str] = "parameters"
 
 
 @dataclass(frozen=True)
-class TooManyMacs(_Budget):
+class TooManyMacs(_Counted):
     """More multiply-accumulates than the budget allows.
 
     ## What it does
@@ -83,13 +91,7 @@ class TooManyMacs(_Budget):
     code: ClassVar[str] = "MOFA502"
     name: ClassVar[str] = "too-many-macs"
     unit: ClassVar[str] = "MACs"
-
-    def check(self, subject: Subject) -> Iterator[Finding]:
-        budgets, totals = subject.budgets, subject.network.totals
-        yield from self.compared(subject, "macs", totals.macs, budgets.macs)
-        for share in totals.stages:
-            if share.stage in budgets.stages:
-                yield from self.compared(subject, "macs", share.macs, budgets.stages[share.stage].macs, share.stage)
+    what: ClassVar[str] = "macs"
 
 
 @dataclass(frozen=True)
