@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from .errors import DEBUG
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from torch import Tensor, nn
 
     from ..compiler import Progress
@@ -82,6 +82,8 @@ def parse_shape(text: str) -> tuple[int, ...]:
 
 def stdout_console() -> Console:
     """Where results go."""
+    from rich.console import Console
+
     return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
 
 
@@ -95,6 +97,7 @@ def prints_to_stderr() -> Iterator[None]:
 @contextlib.contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Callable[[str], Progress]]:
     """A function that makes a bar for one phase of the work; bars show where stderr is a terminal."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bars
 

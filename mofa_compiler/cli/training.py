@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 if TYPE_CHECKING:
     from ..recovery import Status
 
@@ -26,6 +24,7 @@ def training_bar(quiet: bool = False) -> Iterator[Callable[[Status], None] | Non
     if not sys.stderr.isatty():
         yield _lines()
         return
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (TextColumn("recovering"), BarColumn(bar_width=20), TextColumn("{task.description}"))
