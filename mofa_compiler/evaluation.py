@@ -8,13 +8,15 @@ import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
+
+Kind = TypeVar("Kind", bound=nn.Module)
 
 _INTERPOLATE = ("input", "size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
 
@@ -80,7 +82,7 @@ def _shape(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="meta", requires_grad=False)
 
 
-def meta_twin(module: nn.Module, tensor_twin: Callable[[Tensor], Tensor] = _shape) -> nn.Module:
+def meta_twin(module: Kind, tensor_twin: Callable[[Tensor], Tensor] = _shape) -> Kind:
     """A shallow copy of `module` whose parameters and buffers are meta tensors; no weight is copied."""
     twin = object.__new__(type(module))  # copy.copy would go by pickle's way, which parametrized modules refuse
     state = twin.__dict__

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 
 from mofa_compiler import inherit
 from mofa_compiler.cost import conv_macs, function_name
+from mofa_compiler.evaluation import meta_twin
 from mofa_compiler.lowering import GraphLowering, Rewiring, is_image
 from mofa_compiler.options import FROZEN
 from mofa_compiler.survey import readers, signature, writes_in_place
@@ -76,12 +77,12 @@ class MergeLinear(GraphLowering):
         start = source.args[0]
         if not self.looks_at(path) or len(source.users) > 1 or not isinstance(start, fx.Node):
             return False
-        new = inherit.composed(wiring.exactly(before), wiring.exactly(path))
-        if new is None:
+        planned = inherit.composed(meta_twin(first), meta_twin(second))
+        if planned is None:
             return False
         shapes = [tuple(value.meta["val"].shape) for value in (start, source, node)]
         now = conv_macs(first, *shapes[:2]) + conv_macs(second, *shapes[1:])
-        merged = conv_macs(new, shapes[0], shapes[2])
+        merged = conv_macs(planned, shapes[0], shapes[2])
         reason = wiring.fixed(before) or wiring.fixed(path)
         if wiring.overwritten(start):
             reason = f"what {before} reads, before it, is changed in place"
@@ -94,6 +95,8 @@ class MergeLinear(GraphLowering):
         if reason:
             wiring.refuse(path, signature(second), reason)
             return False
+        new = inherit.composed(wiring.exactly(before), wiring.exactly(path))
+        assert new is not None
         old = wiring.piece(start, node)
         was = wiring.describe(path), wiring.describe(before)
         with wiring.changing(node):

@@ -37,9 +37,14 @@ def composed(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d | None:
         groups,
         bias=first.bias is not None or second.bias is not None,
         padding_mode=like.padding_mode,
-    ).to(first.weight)
+        device=first.weight.device,
+        dtype=first.weight.dtype,
+    )
+    if weight.is_meta:
+        return new
     blocks = weight.view(groups, -1, groups, first.in_channels // groups, *weight.shape[2:])
-    kept = torch.stack([blocks[index, :, index] for index in range(groups)])
+    index = torch.arange(groups)
+    kept = blocks[index, :, index]
     fill(new.weight, kept.flatten(0, 1))
     if new.bias is not None:
         offset = 0 if first.bias is None else outer.sum((2, 3)) @ first.bias.detach()
@@ -83,8 +88,8 @@ def _dense(conv: nn.Conv2d) -> Tensor:
     if conv.groups == 1:
         return weight
     dense = weight.new_zeros(conv.groups, conv.out_channels // conv.groups, conv.groups, *weight.shape[1:])
-    for index, block in enumerate(weight.chunk(conv.groups)):
-        dense[index, :, index] = block
+    index = torch.arange(conv.groups)
+    dense[index, :, index] = weight.view(conv.groups, -1, *weight.shape[1:])
     return dense.view(conv.out_channels, conv.in_channels, *weight.shape[2:])
 
 
