@@ -54,11 +54,9 @@ def savings(network: Network, *passes: Pass) -> Mapping[str, Change] | None:
         if type(pass_).carry_out is not Pass.carry_out:
             return None
         pass_.prepare(network)
-        matches, _ = match(
-            network, pass_
-        )  # on the values, as long as there are any: some decide whether a layer matches
         surgery = Surgery(shapes, pass_)
         try:
+            matches, _ = match(network, pass_)  # on values, while there are any: some decide whether a layer matches
             with torch.random.fork_rng(devices=[]):  # new modules draw random weights
                 for layer, found in matches:
                     change = _change(surgery, shapes.layers[layer.path], found)
