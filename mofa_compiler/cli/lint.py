@@ -79,9 +79,9 @@ def lint(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but findings and errors.")] = False,
     debug: options.Debug = False,
 ) -> None:
-    """Find FLOPs-cheap layers, missed rewrites and broken budgets, on the line of source that built the layer.
+    """Find missed rewrites, cheap layers and broken budgets, for CI.
 
-    Findings go to stdout, everything else to stderr. `mofa rule` lists the rules.
+    Each is shown on the line of source that built the layer, with the pass that mends it and what that saves. Findings go to stdout, everything else to stderr. `mofa rule` lists the rules.
 
     \b
     mofa lint                                    the models of pyproject.toml

@@ -331,13 +331,15 @@ def test_version() -> None:
         ["engines"],
         ["passes"],
         ["roadmaps"],
+        ["lint"],
+        ["rule"],
     ],
 )
 def test_help_has_examples_and_exit_codes(command: list[str]) -> None:
     result = mofa(*command, "--help")
     assert result.exit_code == 0
     assert f"\n  mofa {' '.join(command)}" in result.stdout
-    assert "Exit codes:\n    0    done" in result.stdout
+    assert f"Exit codes:\n    0    {'clean' if command == ['lint'] else 'done'}" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert "..." not in result.stdout.partition("Commands:")[2]
 
