@@ -81,7 +81,8 @@ def lint(
 ) -> None:
     """Find missed rewrites, cheap layers and broken budgets, for CI.
 
-    Each is shown on the line of source that built the layer, with the pass that mends it and what that saves. Findings go to stdout, everything else to stderr. `mofa rule` lists the rules.
+    Each is shown on the line of source that built the layer, with the pass that mends it and what that saves.
+    Findings go to stdout, everything else to stderr. `mofa rule` lists the rules.
 
     \b
     mofa lint                                    the models of pyproject.toml
