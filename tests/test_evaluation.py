@@ -26,10 +26,8 @@ from tests.rewrites import Net, network
 )
 @pytest.mark.parametrize("form", ["module", "function", "antialiased"])
 def test_interpolations(options: dict[str, Any], form: str):
-    if form == "antialiased":
-        if options["mode"] not in ("bilinear", "bicubic"):
-            pytest.skip("cannot be antialiased")
-        options = {**options, "antialias": True}
+    can_be_antialiased = options["mode"] in ("bilinear", "bicubic")
+    options = {**options, "antialias": True} if form == "antialiased" and can_be_antialiased else options
     up = nn.Upsample(**options) if form == "module" else None
     model = Net(lambda net, x: net.up(net.first(x)) if up else F.interpolate(net.first(x), **options))
     model.first = nn.Conv2d(8, 8, 1)
