@@ -120,8 +120,8 @@ def _import_member(names: list[str], root: Path) -> ModuleType:
         if private not in sys.modules:
             _execute(private, own, search=root)
         names = [private, *names[1:]]
-    elif str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+    else:
+        _make_way(root)
     return importlib.import_module(".".join(names))
 
 
@@ -132,8 +132,7 @@ def _execute(name: str, path: Path, search: Path) -> ModuleType:
     locations = [str(path.parent)] if path.name == "__init__.py" else None
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=locations)
     assert spec and spec.loader
-    if str(search) not in sys.path:
-        sys.path.insert(0, str(search))
+    _make_way(search)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -142,6 +141,23 @@ def _execute(name: str, path: Path, search: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _make_way(folder: Path) -> None:
+    """Put a folder first on the import path, also where another target's modules have the names of some in it.
+
+    Those are forgotten, so that `import blocks` finds this folder's `blocks.py`, where two versions are compared.
+    """
+    if str(folder) in sys.path:
+        sys.path.remove(str(folder))
+    sys.path.insert(0, str(folder))
+    for name, module in list(sys.modules.items()):
+        file, top = getattr(module, "__file__", None), name.partition(".")[0]
+        if not file or file.startswith(_LIBRARIES) or Path(file).is_relative_to(folder) or top == "mofa_compiler":
+            continue
+        if (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file():
+            del sys.modules[name]
+    importlib.invalidate_caches()
 
 
 def _attribute(module: ModuleType, name: str, source: str) -> Any:

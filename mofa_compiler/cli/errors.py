@@ -27,8 +27,8 @@ class Group(TyperGroup):
                 raise
             print(f"error: {_message(error)}", file=sys.stderr)
             raise typer.Exit(_code(ctx)) from error
-        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-            if ctx.meta.get(DEBUG):
+        except Exception as error:
+            if ctx.meta.get(DEBUG) or hasattr(error, "show"):  # typer's own show themselves
                 raise
             text = " ".join(str(error).split())[:300]
             print(f"error: {type(error).__name__}: {text} (mofa --debug shows where)", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import Annotated, TextIO
 
 import typer
 
+from ..errors import LintError
 from . import options
 
 _FORMATS = ("full", "concise", "json", "json-lines", "github", "gitlab", "junit", "sarif", "markdown")
@@ -109,6 +111,7 @@ def lint(
         (out is not None and not fix, "--out", "needs --fix"),
         (write_baseline and baseline is None, "--write-baseline", "needs --baseline"),
         (fix and diff is not None, "--fix", "contradicts --diff"),
+        (write_baseline and (fix or diff is not None), "--write-baseline", "contradicts --fix and --diff"),
         (bool(arguments or shapes) and not targets, "--arg" if arguments else "--input", "needs a target"),
     ):
         if wrong:
@@ -151,13 +154,25 @@ def lint(
 
 @contextlib.contextmanager
 def _results(file: Path | None) -> Iterator[TextIO]:
-    """Where findings go; whatever a model's code prints to stdout, now or at exit, goes to stderr."""
+    """Where findings go; whatever a model's code prints to stdout, now or when the process ends, goes to stderr."""
     if file is not None:
         from ..writing import replaced
 
-        with replaced(file) as handle:
-            yield handle
+        try:
+            with _stdout_to_stderr(), replaced(file) as handle:
+                yield handle
+        except FileNotFoundError as error:
+            if file.absolute().parent.is_dir():
+                raise
+            raise LintError(f"there is no folder {file.parent} for --output-file") from error
         return
+    with _stdout_to_stderr() as shown:
+        yield shown
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[TextIO]:
+    """Stdout leads to stderr meanwhile, also for what is printed by other means than Python's; yields the real one."""
     try:
         real = sys.stdout.fileno() == 1
     except (OSError, ValueError, AttributeError):  # a test's or a notebook's
@@ -168,9 +183,16 @@ def _results(file: Path | None) -> Iterator[TextIO]:
             yield shown
         return
     sys.stdout.flush()
+    saved = os.dup(1)
     with os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace", newline="") as shown:
         os.dup2(2, 1)
-        yield shown
+        try:
+            yield shown
+        finally:
+            sys.stdout.flush()
+            os.dup2(saved, 1)
+            os.close(saved)
+            atexit.register(os.dup2, 2, 1)  # before what the model's code registered: the last one runs first
 
 
 def _tell(line: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from ..errors import LintError
-from .finding import UNLINTABLE, Finding, Linted
+from ..writing import replaced
+from .finding import BUDGETS, UNLINTABLE, Finding, Linted
 from .matching import unmatched
 
 SCHEMA = "mofa-lint-baseline/1"
@@ -76,14 +76,9 @@ class Baseline:
         Raises:
             LintError: it cannot be written.
         """
-        file = Path(file)
-        scratch = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         try:
-            try:
-                scratch.write_text(self.to_json(), encoding="utf-8", newline="\n")
-                os.replace(scratch, file)
-            finally:
-                scratch.unlink(missing_ok=True)
+            with replaced(Path(file)) as handle:
+                handle.write(self.to_json())
         except OSError as error:
             raise LintError(f"cannot write the baseline {file}: {error.strerror}") from error
 
@@ -160,7 +155,8 @@ _ENTRIES = TypeAdapter(dict[str, list[Entry]])
 
 
 def _may(finding: Finding) -> bool:
-    return not finding.code.startswith(UNLINTABLE)  # that is nothing to get used to
+    """Whether it can be known: not that a model cannot be linted, nor a broken budget, which may break further."""
+    return not finding.code.startswith((UNLINTABLE, BUDGETS))
 
 
 def _baselined(linted: Linted) -> list[Finding]:
@@ -168,7 +164,7 @@ def _baselined(linted: Linted) -> list[Finding]:
 
 
 def _failed(linted: Linted) -> bool:
-    return any(finding.level == "error" and not _may(finding) for finding in linted.findings)
+    return any(finding.level == "error" and finding.code.startswith(UNLINTABLE) for finding in linted.findings)
 
 
 def _damaged(file: Path, cause: str) -> LintError:

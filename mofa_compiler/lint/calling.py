@@ -60,6 +60,9 @@ def lint(
         data["select"] = list(select)
     if engine is not None:
         data["engine"] = engine
+        from ..runtime import engine as find_engine
+
+        find_engine(engine)  # raises where there is no such engine
     chosen = settings(data, RULES)
     name = type(model).__name__
     known = positions or {}

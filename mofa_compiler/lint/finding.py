@@ -10,6 +10,9 @@ from typing import Any, Literal
 Level = Literal["error", "warning", "note"]
 """`error`: a budget is broken, or the model cannot be linted at all; `note`: an opportunity"""
 
+BUDGETS = "MOFA5"
+"""How the codes begin that say that a budget is broken"""
+
 UNLINTABLE = "MOFA9"
 """How the codes begin that say that a model, or a part of it, cannot be linted"""
 
@@ -37,6 +40,7 @@ class Fix:
         ratio: of the whole network's time with this rule's fixes to that without, on `engine`, where that was measured.
         engine: that engine, with its version.
         layers: paths of the layers that it rewrites, where that is not the finding's path alone.
+        ms: change in the whole network's time there, of all of this rule's fixes together.
     """
 
     passes: tuple[str, ...]
@@ -46,6 +50,7 @@ class Fix:
     ratio: float | None = None
     engine: str | None = None
     layers: tuple[str, ...] = ()
+    ms: float | None = None
 
 
 @dataclass(frozen=True)

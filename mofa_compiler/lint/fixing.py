@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from graphlib import TopologicalSorter
 
@@ -29,15 +29,24 @@ def fixable(findings: Iterable[Finding], unsafe: bool) -> list[Finding]:
     return chosen
 
 
-def passes_for(rules: Iterable[Rule], findings: Sequence[Finding]) -> list[Pass]:
-    """The passes of these findings' rules, each for the findings' layers alone, in an order that roadmaps take."""
+def passes_for(rules: Iterable[Rule], findings: Sequence[Finding], complete: Collection[str] = ()) -> list[Pass]:
+    """The passes of these findings' rules, each for the findings' layers alone, in an order that roadmaps take.
+
+    Args:
+        rules: whose findings they are. findings: what to mend.
+        complete: codes of rules all of whose findings are among these: their lowerings look everywhere, since one may
+            make work for another.
+    """
     globs: dict[Pass, list[str]] = {}
+    everywhere: set[Pass] = set()
     for rule in rules:
         mine = [finding for finding in findings if finding.code == rule.code and finding.fix is not None]
         layers = [layer for one in mine for layer in ((one.fix.layers if one.fix else ()) or (one.path,))]
         for pass_ in rule.passes() if layers else ():
             globs.setdefault(pass_, []).extend(layers)
-    named = [replace(one, layers=_globs(layers)) for one, layers in globs.items()]
+            if rule.code in complete and isinstance(pass_, Lowering):
+                everywhere.add(pass_)
+    named = [one if one in everywhere else replace(one, layers=_globs(layers)) for one, layers in globs.items()]
     return _ordered(named)
 
 
@@ -45,6 +54,7 @@ def fix(
     subject: Subject,
     rules: Iterable[Rule],
     findings: Sequence[Finding],
+    complete: Collection[str] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Result:
     """The model with these findings mended.
@@ -52,7 +62,8 @@ def fix(
     Raises:
         RewriteError, RoadmapError: as `apply` does; nothing is half done.
     """
-    return apply(subject.model, Roadmap(passes_for(rules, findings), name="lint"), subject.call, progress=progress)
+    passes = passes_for(rules, findings, complete)
+    return apply(subject.model, Roadmap(passes, name="lint"), subject.call, progress=progress)
 
 
 def mended(findings: Iterable[Finding], result: Result) -> list[Finding]:

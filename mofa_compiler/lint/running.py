@@ -15,13 +15,14 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from ..errors import AnatomyError, CaptureError, EngineError, LintError, TargetError, one_line
+from ..errors import LintError, MofaError, nearest, one_line, source_line
 from ..inputs import ExampleInputs, example_call, specs
 from ..network import Network
 from ..tracing.lean import lean
 from .finding import Finding, Linted, Position
 from .rule import Rule, Subject
 from .rules import RULES
+from .rules.budgets import TooSlow
 from .rules.failures import NoConvolutions, NotAnalysed, NotBuilt, NotTraced
 from .settings import Settings
 
@@ -43,6 +44,7 @@ class Job:
         debug: whether errors that nobody foresaw are raised, not found.
         files: where `build` puts the names of the files in which layers were made.
         args: of the target.
+        blames: makes the error for a setting of this model that makes no sense, by its key.
     """
 
     name: str
@@ -55,15 +57,24 @@ class Job:
     debug: bool = False
     files: set[str] = field(default_factory=set)
     args: Mapping[str, Any] = field(default_factory=dict)
+    blames: Callable[..., LintError] = lambda message, *key: LintError(f"{'.'.join(map(str, key))}: {message}")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came of one job: the findings, and the model that they are of, where it could be traced."""
+    """What came of one job.
+
+    Attributes:
+        linted: the findings that count.
+        subject: the model that they are of, where it could be traced.
+        rules: those that ran.
+        found: all findings, also those that do not count.
+    """
 
     linted: Linted
     subject: Subject | None = None
     rules: Sequence[Rule] = ()
+    found: Sequence[Finding] = ()
 
 
 def lint_model(job: Job, tell: Tell = lambda _: None) -> Report:
@@ -74,6 +85,7 @@ def lint_model(job: Job, tell: Tell = lambda _: None) -> Report:
     """
     start = time.perf_counter()
     rules = rules_for(job.settings)
+    _check_latency(job)
     subject: Subject | None = None
     positions: Mapping[str, Position] = {}
     skipped: Counter[str] = Counter()
@@ -82,15 +94,15 @@ def lint_model(job: Job, tell: Tell = lambda _: None) -> Report:
             tell(f"{job.name}: building")
             model, positions = _built(job)
             tell(f"{job.name}: tracing")
-            subject = _subject(job, model.eval(), positions)
+            subject = _subject(job, model, positions)
             findings = list(_checked(job, subject, rules, tell))
-            _check_stages(subject)
+            _check_stages(job, subject)
+            if job.settings.engine is not None:
+                findings = _timed(job, subject, rules, findings, skipped, tell)
     except _LintingError as failed:
         findings = [failed.finding(job, positions)]
     ran = {rule.code for rule in rules}
     findings = [finding for finding in findings if finding.code in ran]
-    if job.settings.engine is not None and subject is not None:
-        findings = _timed(job, subject, rules, findings, skipped, tell)
     totals = subject.network.totals if subject else None
     linted = Linted(
         job.name,
@@ -103,7 +115,7 @@ def lint_model(job: Job, tell: Tell = lambda _: None) -> Report:
         str(specs(subject.call)) if subject else "",
         seconds=time.perf_counter() - start,
     )
-    return Report(linted, subject, rules)
+    return Report(linted, subject, rules, findings)
 
 
 def rules_for(settings: Settings) -> list[Rule]:
@@ -126,6 +138,15 @@ def rules_for(settings: Settings) -> list[Rule]:
     return found
 
 
+def _check_latency(job: Job) -> None:
+    """Refuse a budget that would silently not be looked at."""
+    settings = job.settings
+    wanted = settings.budgets.latency_ratio is not None and settings.selects(TooSlow.code, TooSlow.default)
+    if wanted and (job.settings.engine is None or job.reference is None):
+        missing = "an engine" if job.settings.engine is None else "the model's reference: a target or a bundle's folder"
+        raise job.blames(f"needs {missing}", "budgets", "latency-ratio")
+
+
 class _LintingError(Exception):
     """A model that cannot be linted, by the rule that says so."""
 
@@ -142,29 +163,42 @@ def _told(rule: type[Rule], name: str, message: str, position: Position | None) 
 
 
 def _built(job: Job) -> tuple[nn.Module, Mapping[str, Position]]:
-    try:
-        return job.build()
-    except TargetError as error:
-        raise _LintingError(NotBuilt, str(error)) from error
+    with _blamed(NotBuilt, job):
+        model, positions = job.build()
+        return model.eval(), positions
 
 
 def _subject(job: Job, model: nn.Module, positions: Mapping[str, Position]) -> Subject:
     from ..anatomy import infer
     from ..tracing import capture
 
-    if not any(isinstance(module, _ConvNd) for module in model.modules()):
-        raise _LintingError(NoConvolutions, f"{type(model).__name__} has no convolution: is it the right target?")
-    try:
+    kind = type(model).__name__
+    if isinstance(model, torch.jit.ScriptModule):
+        raise _LintingError(NotTraced, f"{kind} is TorchScript, which torch.fx cannot trace: lint what it was made of")
+    has_layer = any(isinstance(module, _ConvNd) for module in model.modules())
+    with _blamed(NotTraced if has_layer else NoConvolutions, job):
         call = specs(example_call(model, job.inputs(model)))
         program = capture(model, call)
+    with _blamed(NotAnalysed, job):
         network = Network(program, infer(program))
-    except CaptureError as error:
-        raise _LintingError(NotTraced, str(error)) from error
-    except AnatomyError as error:
-        raise _LintingError(NotAnalysed, str(error)) from error
-    if not network.layers and not network.functional:
-        raise _LintingError(NoConvolutions, f"no convolution of {type(model).__name__} runs on {call}")
-    return Subject(job.name, model, network, call, positions, job.settings.budgets, job.reference)
+        if not network.layers and not network.functional:
+            raise _LintingError(NoConvolutions, f"no convolution of {kind} runs on {call}: is it the right target?")
+        return Subject(job.name, model, network, call, positions, job.settings.budgets, job.reference)
+
+
+@contextlib.contextmanager
+def _blamed(rule: type[Rule], job: Job) -> Iterator[None]:
+    """Whatever is raised inside is a finding of this rule; with `debug`, what nobody foresaw is raised."""
+    try:
+        yield
+    except (_LintingError, LintError):
+        raise
+    except MofaError as error:
+        raise _LintingError(rule, str(error)) from error
+    except (Exception, SystemExit) as error:
+        if job.debug:
+            raise
+        raise _LintingError(rule, f"{one_line(error)}{source_line(error)}") from error
 
 
 def _checked(job: Job, subject: Subject, rules: Sequence[Rule], tell: Tell) -> Iterator[Finding]:
@@ -172,53 +206,61 @@ def _checked(job: Job, subject: Subject, rules: Sequence[Rule], tell: Tell) -> I
         tell(f"{job.name}: {rule.name}")
         try:
             yield from rule.check(subject)
-        except (EngineError, LintError):
-            raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if job.debug:
                 raise
-            message = f"rule {rule.code} ({rule.name}) failed: {one_line(error)} (--debug shows where)"
-            yield _told(NotAnalysed, subject.name, message, subject.positions.get(""))
+            yield _failed(subject, f"rule {rule.code} ({rule.name})", error)
 
 
-def _check_stages(subject: Subject) -> None:
-    from ..errors import nearest
+def _failed(subject: Subject, what: str, error: BaseException) -> Finding:
+    message = f"{what} failed: {one_line(error)} (--debug shows where)"
+    return _told(NotAnalysed, subject.name, message, subject.positions.get(""))
 
+
+def _check_stages(job: Job, subject: Subject) -> None:
     known = [share.stage for share in subject.network.totals.stages]
     for name in subject.budgets.stages:
         if name not in known:
-            raise LintError(f"{subject.name}: budgets.stages names {name!r}, which is no stage{nearest(name, known)}")
+            raise job.blames(f"{name!r} is no stage of {job.name}{nearest(name, known)}", "budgets", "stages", name)
 
 
 def _timed(
     job: Job, subject: Subject, rules: Sequence[Rule], findings: Sequence[Finding], skipped: Counter[str], tell: Tell
 ) -> list[Finding]:
-    """The findings with what their fixes were measured to do, without those whose fixes make the network slower."""
+    """The findings with what their fixes were measured to do.
+
+    Where that is measured in this run, those whose fixes make the network slower are left out; not those of the family
+    1xx, which spend time on purpose. What was remembered is only told, or findings would depend on the machine.
+    """
     from .fixing import passes_for
     from .timing import Timing
 
     assert job.settings.engine is not None
-    timing = Timing(job.settings.engine, job.settings.threads, subject)
     kept = list(findings)
-    for rule in rules:
-        mine = [finding for finding in findings if finding.code == rule.code and finding.fix is not None]
-        passes = passes_for([rule], mine)
-        if not mine or not passes:
-            continue
-        if job.measure:
-            tell(f"{job.name}: measuring the fixes of {rule.code}")
-        found = timing.measure(passes) if job.measure else timing.remembered(passes)
-        if found is None:
-            continue
-        for finding in mine:
-            assert finding.fix is not None
-            place = kept.index(finding)
-            if found.interval[0] > 1:
-                del kept[place]
-                skipped[f"slower on {timing.engine}"] += 1
-            else:
-                fix = replace(finding.fix, ratio=found.ratio, engine=timing.engine)
-                kept[place] = replace(finding, fix=fix)
+    try:
+        timing = Timing(job.settings.engine, job.settings.threads, subject)
+        for rule in rules:
+            mine = [finding for finding in findings if finding.code == rule.code and finding.fix is not None]
+            passes = passes_for([rule], mine)
+            if not mine or not passes:
+                continue
+            if job.measure:
+                tell(f"{job.name}: measuring the fixes of {rule.code}")
+            found = timing.measure(passes) if job.measure else timing.remembered(passes)
+            if found is None:
+                continue
+            for finding in mine:
+                assert finding.fix is not None
+                place = kept.index(finding)
+                if job.measure and found.interval[0] > 1 and not rule.code.startswith("MOFA1"):
+                    del kept[place]
+                    skipped[f"slower on {timing.engine}"] += 1
+                else:
+                    change = found.ms - found.original_ms
+                    fix = replace(finding.fix, ratio=found.ratio, ms=change, engine=timing.engine)
+                    kept[place] = replace(finding, fix=fix)
+    except MofaError as error:
+        kept.append(_failed(subject, f"timing on {job.settings.engine}", error))
     return kept
 
 

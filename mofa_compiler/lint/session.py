@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from ..diff import Diff
-from ..errors import LintError, nearest
+from ..errors import EngineError, LintError, nearest
 from ..inputs import CallSpec, ExampleInputs, InputSpec
 from ..report import text
 from ..target import load_target, parse_args
@@ -98,7 +98,7 @@ def run(options: Options, tell: Tell, say: Callable[[str], None]) -> Done:
         LintError: bad configuration or options. EngineError, BundleError, RewriteError: as their docstrings say.
     """
     config = _config(options)
-    root = config.root if config else Path.cwd()
+    root = _repository(config.root if config else Path.cwd())
     chosen = Selection(
         None if options.select is None else parse_prefixes(options.select, RULES, "--select"),
         parse_prefixes(options.extend_select, RULES, "--extend-select"),
@@ -109,7 +109,10 @@ def run(options: Options, tell: Tell, say: Callable[[str], None]) -> Done:
         if job.settings.engine is not None:
             from ..runtime import engine
 
-            engine(job.settings.engine)  # raises where there is no such engine
+            try:
+                engine(job.settings.engine)
+            except EngineError as error:
+                raise config.blames(str(error), "engine") if config and options.engine is None else error from error
     if options.measure and any(job.settings.engine is None for job in jobs):
         raise LintError("--measure needs an engine: name one (engine, or --engine)")
     destinations = _destinations(options, jobs)
@@ -120,11 +123,10 @@ def run(options: Options, tell: Tell, say: Callable[[str], None]) -> Done:
     if options.diff is not None:
         from .comparison import compare
 
-        others = [_linted(_reference_job(job, options.diff), Suppressions(RULES, root)) for job in jobs]
-        comparison = compare(
-            [replace(one.linted, model=job.name) for one, job in zip(others, jobs, strict=True)], linted
-        )
-        linted = [_new_only(one, other.linted) for one, other in zip(linted, others, strict=True)]
+        linted = [report.linted for report in reports]  # unused comments are no matter of versions
+        before = [_reference_linted(job, options.diff, root, alone=len(jobs) == 1) for job in jobs]
+        comparison = compare(before, linted)
+        linted = [_new_only(one, other) for one, other in zip(linted, before, strict=True)]
     if options.baseline is not None:
         linted = _against_baseline(options, reports, linted, say)
     fixed = _fixed(options, reports, linted, destinations, tell, say) if options.fix else []
@@ -154,28 +156,49 @@ def _told_of_comments(reports: Sequence[Report], suppressions: Suppressions) -> 
     return linted
 
 
-def _reference_job(job: Job, reference: str) -> Job:
-    """The same job on another version of the model."""
-    if Path(reference).is_dir():
+def _reference_linted(job: Job, reference: str, root: Path, *, alone: bool) -> Linted:
+    """Another version of a job's model: a target, a bundle, or of several models a folder with a bundle for each.
+
+    Raises:
+        LintError: it is none of these, or cannot be linted.
+    """
+    folder = Path(reference) if alone else Path(reference, job.name)
+    if not folder.is_dir() and not alone:
+        raise LintError(f"--diff {reference}: of several models it has to be a folder with a bundle {job.name} in it")
+    if folder.is_dir():
         from ..bundle import load
 
         def build() -> tuple[nn.Module, Mapping[str, Position]]:
-            return load(Path(reference)), {}
+            return load(folder), {}
 
-        return replace(job, target=reference, build=build, measure=False)
-    other = _job(job.name, reference, job.args, (), job.settings)
-    return replace(job, target=reference, build=other.build, files=other.files, measure=False)
+        other = replace(job, target=reference, build=build, files=set(), measure=False)
+    elif ":" in reference:
+        made = _job(job.name, reference, job.args, (), job.settings)
+        other = replace(job, target=reference, build=made.build, files=made.files, measure=False)
+    else:
+        raise LintError(f"--diff {reference}: there is no such bundle, nor is it a target such as package.module:Class")
+    report = _linted(other, Suppressions(RULES, root))
+    if report.subject is None:
+        raise LintError(f"--diff {reference}: {'; '.join(finding.message for finding in report.linted.findings)}")
+    return report.linted
+
+
+def _repository(folder: Path) -> Path:
+    """The repository that a folder is in, from which reviewers' tools name files; the folder itself without one."""
+    folder = folder.resolve()
+    return next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), folder)
 
 
 def _new_only(after: Linted, before: Linted) -> Linted:
     """A model's findings that the other version does not have."""
     from .baseline import Baseline
 
-    known = Baseline().refreshed([replace(before, model=after.model)])
-    applied = known.apply(after)
-    old = applied.suppressed.get("baseline", 0)
+    was = {finding.fingerprint for finding in before.findings}
+    known = Baseline().refreshed([before]).apply(after).findings
+    new = tuple(finding for finding in known if finding.fingerprint not in was)
+    old = len(after.findings) - len(new)
     counts = {**after.suppressed, **({"the other version": old} if old else {})}
-    return replace(applied, suppressed=counts)
+    return replace(after, findings=new, suppressed=counts)
 
 
 def _against_baseline(
@@ -212,7 +235,9 @@ def _fixed(
         wanted = fixable(one.findings, options.unsafe_fixes)
         if report.subject is None or not wanted:
             continue
-        result = fix(report.subject, report.rules, wanted, progress=tell)
+        left = {finding.code for finding in report.found if finding not in wanted}
+        complete = {finding.code for finding in wanted} - left
+        result = fix(report.subject, report.rules, wanted, complete, progress=tell)
         done = mended(wanted, result)
         saved = result.save(destinations[one.model], overwrite=options.overwrite)
         say(f"{one.model}: {len(done)} of {len(one.findings)} findings fixed, saved to {saved}")
@@ -271,7 +296,9 @@ def _jobs(options: Options, config: Config | None) -> list[Job]:
 
 def _configured(config: Config, model: Model) -> Job:
     target = config.located(model.target)
-    return _job(model.name, target, model.args, model.input or (), config.settings_for(model))
+    job = _job(model.name, target, model.args, model.input or (), config.settings_for(model))
+    index = config.models.index(model)
+    return replace(job, blames=lambda message, *key: config.blames(message, "models", index, *key))
 
 
 def _job(name: str, target: str, args: Mapping[str, Any], shapes: Sequence[tuple[int, ...]], settings: Settings) -> Job:

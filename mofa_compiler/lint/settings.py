@@ -170,9 +170,10 @@ class Settings:
         Args:
             rules: by code, whether each runs that nobody selected.
         """
-        return tuple(code for code, default in rules.items() if self._selects(code, default))
+        return tuple(code for code, default in rules.items() if self.selects(code, default))
 
-    def _selects(self, code: str, default: Default) -> bool:
+    def selects(self, code: str, default: Default) -> bool:
+        """Whether a rule runs."""
         decisions = (selection.decides(code) for selection in reversed(self.selections))
         usual = default == "on" or (default == "engine" and self.engine is not None)
         return next((decision for decision in decisions if decision is not None), usual)
@@ -180,8 +181,18 @@ class Settings:
     def ignored(self, code: str, path: str) -> bool:
         """Whether a rule's findings do not count at a layer's dotted path."""
         return any(
-            fnmatchcase(path, glob) and _longest(prefixes, code) > 0 for glob, prefixes in self.per_path_ignores.items()
+            fnmatchcase(path, glob) and any(takes_out(prefix, code) for prefix in prefixes)
+            for glob, prefixes in self.per_path_ignores.items()
         )
+
+
+def takes_out(prefix: str, code: str) -> bool:
+    """Whether a prefix, in a comment or a path's ignores, takes out findings of a rule.
+
+    That a model cannot be linted goes by a prefix of its own family alone: `MOFA`, or a bare comment, would make it
+    pass for clean.
+    """
+    return code.startswith(prefix) and (prefix.startswith(UNLINTABLE) or not code.startswith(UNLINTABLE))
 
 
 def check_prefix(prefix: str, known: Collection[str] | None) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..errors import nearest
 from .finding import Finding, Position
 from .positions import relative_to
+from .settings import takes_out
 
 CODE = "MOFA001"
 NAME = "unused-suppression"
@@ -39,7 +40,8 @@ class Suppression:
 
     def takes(self, code: str) -> bool:
         """Whether it takes out findings of this rule."""
-        return self.blanket or any(code.startswith(each) for each in self.codes if each.startswith(_EVERY))
+        prefixes = (_EVERY,) if self.blanket else self.codes
+        return any(takes_out(prefix, code) for prefix in prefixes if prefix.startswith(_EVERY))
 
 
 class Suppressions:

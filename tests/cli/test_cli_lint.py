@@ -13,7 +13,9 @@ from typer.testing import CliRunner, Result
 
 import mofa_compiler
 from mofa_compiler.cli import app
+from mofa_compiler.cli.lint import _FORMATS
 from mofa_compiler.lint.documentation import page
+from mofa_compiler.lint.formats import FORMATS
 from mofa_compiler.lint.rules import RULES
 
 NET = """
@@ -102,7 +104,7 @@ def test_exit_codes() -> None:
     ("target", "code", "message"),
     [
         ("net.py:Branching", "MOFA902", "Branching"),
-        ("net.py:Linear", "MOFA904", "has no convolution"),
+        ("net.py:Linear", "MOFA904", "has no Conv2d"),
         ("net.py:Needs", "MOFA901", "width"),
         ("net.py:Nothing", "MOFA901", "has no 'Nothing'"),
         ("nowhere.py:Other", "MOFA901", "there is no file"),
@@ -191,7 +193,7 @@ def test_an_unknown_stage_in_a_budget() -> None:
     )
     result = lint()
     assert result.exit_code == 2
-    assert "'encoder 9', which is no stage" in result.stderr
+    assert "mofa.toml:3: models.budgets.stages" in result.stderr and "'encoder 9' is no stage of Net" in result.stderr
 
 
 def test_suppressions_and_unused_ones() -> None:
@@ -233,6 +235,58 @@ def test_a_bundle_as_the_other_version() -> None:
     mofa_compiler.apply(model, [], torch.rand(1, 3, 32, 32)).save("bundle")
     result = lint("net.py:Net", "--diff", "bundle", "--output-format", "json")
     assert [finding["code"] for finding in json.loads(result.stdout)["models"][0]["new"]] == ["MOFA201"]
+
+
+def test_two_folders_with_modules_of_the_same_name() -> None:
+    for folder, groups in (("old", 16), ("new", 1)):
+        Path(folder).mkdir()
+        Path(folder, "blocks.py").write_text(
+            f"from torch import nn\ndef block(): return nn.Conv2d(16, 16, 3, padding=1, groups={groups})\n"
+        )
+        Path(folder, "net.py").write_text(
+            "from blocks import block\nfrom torch import nn\nclass Net(nn.Sequential):\n    def __init__(self):\n"
+            "        super().__init__(nn.Conv2d(3, 16, 3), block(), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 3, 3))\n"
+        )
+    result = lint("new/net.py:Net", "--diff", "old/net.py:Net", "--output-format", "json")
+    assert [finding["code"] for finding in json.loads(result.stdout)["models"][0]["new"]] == ["MOFA202"]
+
+
+def test_what_diff_cannot_compare() -> None:
+    for reference, message in (("release/ne", "there is no such bundle"), ("net.py:Branching", "Branching")):
+        result = lint("net.py:Net", "--diff", reference)
+        assert result.exit_code == 2 and message in result.stderr and "--diff" in result.stderr
+    several = lint("net.py:Net", "net.py:Clean", "--diff", "net.py:Net")
+    assert several.exit_code == 2 and "a folder with a bundle Net" in several.stderr
+
+
+def test_comments_are_no_difference() -> None:
+    Path("net.py").write_text(NET.replace("nn.Conv2d(width, width, 1),", "nn.Conv2d(width, width, 1),  # mofa: ignore"))
+    assert lint("net.py:Net").exit_code == 1
+    assert lint("net.py:Net", "--diff", "net.py:Net").exit_code == 0
+
+
+def test_a_model_that_cannot_be_linted_is_never_clean() -> None:
+    Path("mofa.toml").write_text('per-path-ignores = { "*" = ["MOFA"] }\n')
+    Path("net.py").write_text(NET.replace("class Branching(nn.Module):", "class Branching(nn.Module):  # mofa: ignore"))
+    assert lint("net.py:Branching").exit_code == 2
+
+
+def test_files_are_named_from_the_repository() -> None:
+    Path(".git").mkdir()
+    Path("ml").mkdir()
+    Path("net.py").rename("ml/net.py")
+    Path("ml/mofa.toml").write_text('[[models]]\ntarget = "net.py:Net"\n')
+    assert lint("--config", "ml/mofa.toml", "--output-format", "concise").stdout.startswith("ml/net.py:")
+
+
+def test_an_unknown_engine_in_the_configuration() -> None:
+    Path("mofa.toml").write_text('engine = "xnpack"\n[[models]]\ntarget = "net.py:Net"\n')
+    result = lint()
+    assert result.exit_code == 2 and result.stderr.startswith("error: mofa.toml:1: engine: ")
+
+
+def test_formats_of_the_help_are_those_there_are() -> None:
+    assert set(_FORMATS) == set(FORMATS)
 
 
 def test_exact_fixes() -> None:

@@ -327,7 +327,7 @@ def test_ignored_on_paths():
     assert not settings.ignored("MOFA101", "encoders.0")
     assert not settings.ignored("MOFA201", "encoders")
     assert not settings.ignored("MOFA201", "Encoders.0")
-    assert settings.ignored("MOFA901", "head")
+    assert settings.ignored("MOFA401", "head") and not settings.ignored("MOFA901", "head")
     assert settings.ignored("MOFA101", "x.b") and not settings.ignored("MOFA101", "x.c")
     assert not settings.ignored("MOFA201", "")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ..finding import Finding, Level
@@ -124,7 +124,8 @@ class TooMuchMemory(_Budget):
             from ...memory import peak_activation
 
             peak = peak_activation(subject.network.program)
-            yield from self.compared(subject, "memory", peak.bytes, subject.budgets.activation_memory)
+            for found in self.compared(subject, "memory", peak.bytes, subject.budgets.activation_memory):
+                yield replace(found, message=f"{found.message}, at {peak.path or peak.node}")
 
 
 @dataclass(frozen=True)

@@ -181,10 +181,13 @@ class UnsupportedOperator(Rule):
     needs_engine: ClassVar[bool] = True
 
     engine: str | None = None
+    threads: int = 1
 
     def check(self, subject: Subject) -> Iterator[Finding]:
-        kind = _FORMATS.get(self.engine or "")
+        assert self.engine is not None
+        kind = _FORMATS.get(self.engine)
         if kind is None:
+            yield from self._compiled(subject, self.engine)
             return
         import tempfile
         from pathlib import Path
@@ -194,9 +197,8 @@ class UnsupportedOperator(Rule):
 
         with tempfile.TemporaryDirectory() as folder:
             try:
-                done = export(
-                    subject.model, kind, Path(folder, f"net{formats()[kind].suffixes[0]}"), inputs=subject.call
-                )
+                file = Path(folder, f"net{formats()[kind].suffixes[0]}")
+                done = export(subject.model, kind, file, inputs=subject.call)
             except ExportError as error:
                 yield self.finding(subject, error.layer, f"export({kind})", str(error))
                 return
@@ -205,9 +207,21 @@ class UnsupportedOperator(Rule):
             text = f"{operator} is not delegated to XNNPACK but left to an unoptimized portable kernel"
             yield replace(self.finding(subject, layer, operator, text), level="warning")
 
+    def _compiled(self, subject: Subject, name: str) -> Iterator[Finding]:
+        """What an engine that no exported file is for says of the network."""
+        from ...errors import EngineError
+        from ...inputs import tensor_leaves
+        from ...runtime import engine
 
-_FORMATS = {"onnxruntime": "onnx", "xnnpack": "executorch", "openvino": "openvino", "mnn": "onnx"}
-"""The file format that an engine is fed"""
+        call = subject.call.example()
+        try:
+            engine(name).compile(subject.model, tuple(tensor_leaves((call.args, dict(call.kwargs)))), self.threads)
+        except EngineError as error:
+            yield self.finding(subject, "", f"compile({name})", str(error))
+
+
+_FORMATS = {"onnxruntime": "onnx", "xnnpack": "executorch", "openvino": "openvino"}
+"""The file format that an engine is fed: exporting to it names the layer at fault"""
 
 
 @dataclass(frozen=True)
