@@ -10,7 +10,9 @@ of `mofa_compiler.lint.assert_clean`. Without such a test nothing is imported, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+import weakref
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -26,43 +28,60 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remember whether a test of this run is marked, so that nothing is recorded in vain."""
+    session.config.stash[_WANTED] = any(item.get_closest_marker(MARKER) for item in session.items)
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
-    """Remember where layers are made, for fixtures of marked tests."""
-    if item.get_closest_marker(MARKER) is None:
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Remember where the layers of modules are made that fixtures return."""
+    if not request.config.stash.get(_WANTED, False):
         return (yield)
     from .positions import recording
 
     with recording() as made:
-        result = yield
-    item.stash[_MADE] = made
-    return result
+        value = yield
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.nn.Module):
+        request.config.stash.setdefault(_MADE, weakref.WeakKeyDictionary())[value] = made.positions(value)
+    return value
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Lint what a marked test is given."""
+    """Lint what a marked test is given; modules without a convolution, such as losses, are none of its business."""
     __tracebackhide__ = True
     marker = item.get_closest_marker(MARKER)
     if marker is None:
         return
     from torch import nn
+    from torch.nn.modules.conv import _ConvNd
 
+    from ..errors import MofaError
     from .calling import assert_clean
 
-    modules = {k: v for k, v in getattr(item, "funcargs", {}).items() if isinstance(v, nn.Module)}
-    if not modules:
-        pytest.fail(f"{MARKER}: no fixture of {item.name} is an nn.Module", pytrace=False)
+    given = getattr(item, "funcargs", {}).values()
+    nets = [one for one in given if isinstance(one, nn.Module) and any(isinstance(m, _ConvNd) for m in one.modules())]
+    if not nets:
+        pytest.fail(f"{MARKER}: no fixture of {item.name} is an nn.Module with a convolution", pytrace=False)
     settings = dict(marker.kwargs)
     inputs = settings.pop("inputs", None)
-    made = item.stash.get(_MADE, None)
-    for model in modules.values():
-        positions = made.positions(model) if made is not None else None
+    problems = []
+    for net in nets:
+        positions = item.config.stash[_MADE].get(net) if _MADE in item.config.stash else None
         try:
-            assert_clean(model, inputs, positions=positions, **settings)
+            assert_clean(net, inputs, positions=positions, **settings)
         except AssertionError as error:
-            pytest.fail(str(error), pytrace=False)
+            problems.append(str(error))
+        except (MofaError, TypeError) as error:
+            problems.append(f"{MARKER}: {error}")
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)
 
 
+_WANTED = pytest.StashKey[bool]()
 _MADE = pytest.StashKey[Any]()
-"""What `pytest_runtest_setup` recorded"""
+"""Positions, by path, of the layers of modules that fixtures returned"""

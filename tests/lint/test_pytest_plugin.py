@@ -13,6 +13,10 @@ from torch import nn
 from mofa_compiler.lint import assert_clean
 
 @pytest.fixture
+def loss():
+    return nn.L1Loss()
+
+@pytest.fixture(scope="module")
 def net():
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1),
@@ -26,8 +30,16 @@ X = torch.rand(1, 3, 32, 32)
 def test_marked(net):
     raise RuntimeError("is not reached")
 
+@pytest.mark.mofa_clean(inputs=X)
+def test_marked_again(net, loss):
+    raise RuntimeError("is not reached")
+
+@pytest.mark.mofa_clean(inputs=X, slect=["MOFA2"])
+def test_misspelt(net):
+    pass
+
 @pytest.mark.mofa_clean(inputs=X, ignore=["MOFA201"])
-def test_ignored(net):
+def test_ignored(net, loss):
     pass
 
 @pytest.mark.mofa_clean(inputs=X, select=["MOFA5"], budgets={"parameters": 10})
@@ -52,11 +64,13 @@ def test_unmarked(net):
 def test_marked_tests_fail_where_something_is_found(pytester: pytest.Pytester) -> None:
     path = pytester.makepyfile(TESTS)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-q")
-    result.assert_outcomes(passed=3, failed=3)
+    result.assert_outcomes(passed=3, failed=5)
     line = next(n for n, text in enumerate(TESTS.strip().splitlines(), 1) if "groups=16" in text)
     result.stdout.fnmatch_lines(
         [
             f"*{path.name}:{line}:9: MOFA201 depthwise convolution of all 16 channels*[[]1]",
+            f"*{path.name}:{line}:9: MOFA201 depthwise convolution of all 16 channels*[[]1]",
+            "*mofa_clean: *unexpected keyword argument 'slect'*",
             "*MOFA501*over the budget of 10*",
             "*mofa_clean: no fixture of test_no_module is an nn.Module*",
         ]

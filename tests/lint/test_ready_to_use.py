@@ -23,6 +23,9 @@ class Net(nn.Sequential):
 CONFIG = '[[models]]\ntarget = "net.py:Net"\ninput = "1x3x32x32"\n'
 ENVIRON = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PIP_NO_INDEX": "1"}
 
+OFFLINE = {"PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_TARGET": "installed"}
+"""Everything is installed already; pip reads 0 as the value of the option `build isolation`"""
+
 
 @pytest.fixture(autouse=True)
 def _repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,6 +38,9 @@ def run_steps(inputs: dict[str, str]) -> tuple[dict[str, int], dict[str, str]]:
     """Every step of the action in bash, as GitHub runs composite actions; the exit codes, and what steps put out."""
     action = yaml.safe_load((ROOT / ".github" / "actions" / "lint" / "action.yml").read_text())
     values = {f"inputs.{name}": inputs.get(name, one["default"]) for name, one in action["inputs"].items()}
+    clone = Path("action").absolute()  # building leaves files behind
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", ROOT.as_uri(), str(clone)], check=True)
+    values["github.action_path"] = str(clone / ".github" / "actions" / "lint")
     assert inputs.keys() <= action["inputs"].keys()
     codes: dict[str, int] = {}
     for step in action["runs"]["steps"]:
@@ -46,7 +52,10 @@ def run_steps(inputs: dict[str, str]) -> tuple[dict[str, int], dict[str, str]]:
         outputs.write_text("")
         environ = {**ENVIRON, **given, "GITHUB_OUTPUT": str(outputs)}
         command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
-        codes[step["name"]] = subprocess.run(command, env=environ, check=False).returncode
+        folder = "." if "working-directory" not in step else values["inputs.working-directory"]
+        if step["name"] == "Install":
+            environ |= OFFLINE
+        codes[step["name"]] = subprocess.run(command, env=environ, cwd=folder, check=False).returncode
         for line in outputs.read_text().splitlines():
             name, _, value = line.partition("=")
             values[f"steps.{step['id']}.outputs.{name}"] = value
