@@ -13,12 +13,11 @@ from rich.console import Console
 from ..finding import Outcome
 from . import concise, data, full, github, gitlab, junit, markdown, sarif
 from .context import Context, Renderer
-from .wording import summary
 
 if TYPE_CHECKING:
     from ..rule import Rule
 
-__all__ = ["FORMATS", "Context", "emit", "render", "summary"]
+__all__ = ["FORMATS", "Context", "emit", "render"]
 
 FORMATS: Mapping[str, Renderer] = {
     "full": full.render,

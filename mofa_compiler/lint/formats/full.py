@@ -77,7 +77,7 @@ def _entry(group: Group, linted: Linted, context: Context, width: int) -> Iterat
     margin = f"{'':{gutter}} "
     if lines:
         yield Text(f"{margin}|", "blue")
-    for label, text in _notes(group, linted):
+    for label, text in _notes(group):
         wrapped = wrap(f"= {label}: {text}", width, gutter + 1, gutter + 5 + len(label))
         for index, line in enumerate(wrapped):
             styled = Text(line)
@@ -94,7 +94,7 @@ def _title(level: str, text: str, width: int) -> Iterator[Text]:
         yield styled
 
 
-def _notes(group: Group, linted: Linted) -> Iterator[tuple[str, str]]:
+def _notes(group: Group) -> Iterator[tuple[str, str]]:
     """Label and text of what stands below the source."""
     first = group.first
     kinds, more = group.shown_kinds
@@ -107,8 +107,7 @@ def _notes(group: Group, linted: Linted) -> Iterator[tuple[str, str]]:
         yield _label(group.layers), _listed(group.layers)
     if fix := first.fix:
         option = "--fix" if fix.exact else f"--fix{_GLUE}--unsafe-fixes"
-        done = all(finding.fingerprint in linted.fixed for finding in group.findings)
-        yield "fixed" if done else "fix", f"{wording.how(fix)}{'' if done else f', by {option}'}"
+        yield "fix", f"{wording.how(fix)}, by {option}"
         if effects := wording.effect(fix, group.macs, group.parameters):
             yield "effect", f"{'together ' if len(group.findings) > 1 else ''}{effects}"
     yield "help", f"mofa rule {printable(first.code)}"

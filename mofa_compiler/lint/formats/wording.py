@@ -229,12 +229,11 @@ def headline(outcome: Outcome) -> str:
 
 def remarks(outcome: Outcome) -> list[str]:
     """What can be fixed, was fixed, and was left out, a clause each."""
-    fixed = {(linted.model, fingerprint) for linted in outcome.models for fingerprint in linted.fixed}
-    open_ = [f.fix for f in outcome.findings if f.fix and (f.model, f.fingerprint) not in fixed]
+    open_ = [finding.fix for finding in outcome.findings if finding.fix]
     exact = sum(fix.exact for fix in open_)
     clauses = []
-    if fixed:
-        clauses.append(f"{len(fixed)} fixed")
+    if fixed := sum(len(linted.fixed) for linted in outcome.models):
+        clauses.append(f"{fixed} fixed")
     if exact:
         clauses.append(f"{exact} fixable with --fix (exact)")
     if approximate := len(open_) - exact:
@@ -246,8 +245,3 @@ def remarks(outcome: Outcome) -> list[str]:
         by = ", ".join(f"{number} by {printable(name)}" for name, number in left_out.items() if number)
         clauses.append(f"{total} left out ({by})")
     return clauses
-
-
-def summary(outcome: Outcome) -> str:
-    """The whole run in a sentence."""
-    return "; ".join([headline(outcome), *remarks(outcome)])

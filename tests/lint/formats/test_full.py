@@ -125,12 +125,6 @@ def test_markup_in_a_name_is_shown_as_it_is(context: Context) -> None:
     assert "[bold red]x[/] :smile: \\x1b[31m" in text and "[link=a]y[/link]" in text
 
 
-def test_a_fixed_finding_says_so(context: Context) -> None:
-    finding = Finding("MOFA201", "r", "m", "a", "s", "x", fix=Fix(("p",), True))
-    text = full(Outcome([Linted("m", "t", (finding,), {}, fixed=(finding.fingerprint,))]), context)
-    assert "= fixed: p (exact)\n" in text and "1 fixed.\n" in text.lower()
-
-
 @pytest.mark.parametrize("file", ["nets/gone.py", "nets", "nul\0l.py", "binary.py", "latin.py"])
 def test_a_file_that_cannot_be_read_leaves_the_position(file: str, root: Path, context: Context) -> None:
     (root / "binary.py").write_bytes(b"\x00\xff\xfe" * 50)
