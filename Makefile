@@ -26,7 +26,7 @@ readme: $(VENV)/installed
 
 # On a machine that does nothing else: it measures. Peers: $(BIN)/pip install torch-pruning onnxslim
 bench: $(VENV)/installed
-	$(BIN)/python -m tests.benchmarks.deployment --peers --write README.md --plot examples/deployment.svg --json out/deployment.json
+	$(BIN)/python -m tests.benchmarks.deployment --peers --write README.md --plot examples/deployment.png --json out/deployment.json
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info

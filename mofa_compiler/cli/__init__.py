@@ -5,6 +5,7 @@ Commands import what needs torch when they run, so that help and errors in the a
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -76,4 +77,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # an arrow must not fail on a terminal without arrows
+    gc.set_threshold(100_000)  # importing torch makes a million objects, none of which is garbage
     app()

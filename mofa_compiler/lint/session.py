@@ -343,6 +343,9 @@ def _destinations(options: Options, jobs: Sequence[Job]) -> dict[str, Path]:
 
     assert options.out is not None
     out = options.out.expanduser()
+    for job in jobs if len(jobs) > 1 else ():
+        if Path(job.name).name != job.name:
+            raise LintError(f"--fix makes a folder for each model, and {job.name!r} is no folder's name: rename it")
     found = {job.name: out / job.name if len(jobs) > 1 else out for job in jobs}
     for folder in found.values():
         check_destination(folder, options.overwrite)

@@ -301,6 +301,14 @@ def test_exact_fixes() -> None:
     assert (again.exit_code == 2 and "--overwrite" in again.stderr + again.stdout) or "overwrite" in again.stderr
 
 
+def test_no_model_is_saved_outside_the_folder() -> None:
+    Path("mofa.toml").write_text(
+        '[[models]]\ntarget = "net.py:Net"\nname = "../evil"\n[[models]]\ntarget = "net.py:Clean"\n'
+    )
+    result = lint("--fix", "--out", "below/out")
+    assert result.exit_code == 2 and "'../evil' is no folder's name" in result.stderr
+
+
 def test_unsafe_fixes() -> None:
     common = ["net.py:Net", "--fix", "--unsafe-fixes", "--input", "1x3x16x16"]
     result = lint(*common, "--out", "fixed", "--output-format", "json")

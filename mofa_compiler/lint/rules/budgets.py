@@ -33,6 +33,10 @@ class _Counted(_Budget):
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         budgets, totals = subject.budgets, subject.network.totals
+        opaque = ", ".join(subject.network.program.opaque)
+        if opaque and self.what == "macs" and (budgets.macs is not None or budgets.stages):
+            text = f"the budget cannot be checked: {opaque} cannot be seen into, and its MACs are not counted"
+            yield self.finding(subject, "", "macs(opaque)", text)
         yield from self.compared(subject, self.what, getattr(totals, self.what), getattr(budgets, self.what))
         for share in totals.stages:
             if share.stage in budgets.stages:

@@ -220,6 +220,11 @@ def test_budgets() -> None:
     assert codes == ["MOFA502", "MOFA503"]
 
 
+def test_what_cannot_be_seen_into_passes_no_budget() -> None:
+    (finding,) = found("", Hidden(), select=["MOFA5"], budgets={"macs": "1G", "parameters": "1G"})
+    assert finding.code == "MOFA502" and "inner cannot be seen into" in finding.message
+
+
 def test_a_stage_budget() -> None:
     (finding,) = found("", Skipping(), select=["MOFA5"], budgets={"stages": {"encoder 1": {"macs": 1}}})
     assert (finding.code, finding.stage) == ("MOFA502", "encoder 1")
