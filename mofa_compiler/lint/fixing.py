@@ -7,6 +7,7 @@ from dataclasses import replace
 from graphlib import TopologicalSorter
 
 from ..compiler import Result, apply
+from ..decisions.candidates import FORMS
 from ..rewriting import Lowering, Pass
 from ..roadmap import Roadmap
 from .finding import Finding
@@ -83,9 +84,9 @@ def _globs(layers: Iterable[str]) -> tuple[str, ...]:
 
 
 def _ordered(passes: Sequence[Pass]) -> list[Pass]:
-    """By `after`, lowerings last, otherwise as they are."""
+    """By `after`, lowerings last, otherwise as they are; forms of partial convolutions after what merges into them."""
     names = list(dict.fromkeys(pass_.name for pass_ in passes))
     kinds = {pass_.name: pass_ for pass_ in passes}
     sorter = TopologicalSorter({name: [one for one in kinds[name].after if one in names] for name in names})
     order = {name: index for index, name in enumerate(sorter.static_order())}
-    return sorted(passes, key=lambda one: (isinstance(one, Lowering), order[one.name]))
+    return sorted(passes, key=lambda one: (isinstance(one, Lowering), one.name == FORMS, order[one.name]))

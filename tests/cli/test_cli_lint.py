@@ -301,6 +301,19 @@ def test_exact_fixes() -> None:
     assert (again.exit_code == 2 and "--overwrite" in again.stderr + again.stdout) or "overwrite" in again.stderr
 
 
+def test_what_is_called_fixable_is_fixed() -> None:
+    Path("partial.py").write_text(
+        "from torch import nn\nfrom mofa_compiler.layers import PDWConv2d\nclass Net(nn.Sequential):\n"
+        "    def __init__(self):\n        super().__init__(\n"
+        "            nn.Conv2d(3, 16, 3), PDWConv2d(16, 4), nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16), nn.ReLU(),\n"
+        "            nn.Conv2d(16, 3, 3))\n"
+    )
+    common = ["partial.py:Net", "--select", "MOFA401", "--select", "MOFA407", "--input", "1x3x16x16"]
+    assert len(codes(lint(*common, "--output-format", "json"))) == 2
+    fixed = lint(*common, "--fix", "--out", "fixed", "--output-format", "json")
+    assert (fixed.exit_code, codes(fixed)) == (0, [])
+
+
 def test_no_model_is_saved_outside_the_folder() -> None:
     Path("mofa.toml").write_text(
         '[[models]]\ntarget = "net.py:Net"\nname = "../evil"\n[[models]]\ntarget = "net.py:Clean"\n'
