@@ -241,6 +241,10 @@ def _fixed(
         done = mended(wanted, result)
         saved = result.save(destinations[one.model], overwrite=options.overwrite)
         say(f"{one.model}: {len(done)} of {len(one.findings)} findings fixed, saved to {saved}")
+        say(
+            f"warning: {saved} holds the weights that {one.target} starts with, usually random: load a checkpoint into "
+            "the original and use `mofa rewrite` for what ships"
+        )
         for diff in result.diffs:
             say(f"  {diff.pass_name}: {len(diff.rewritten)} layers, {_change(diff)}")
         kept = tuple(finding for finding in one.findings if finding not in done)
