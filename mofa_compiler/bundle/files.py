@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..compiler import Progress, Result
 
 SOURCE, WEIGHTS = "model.py", "model.safetensors"
-KEYMAP, REPORT, REPORT_TEXT = "keymap.json", "report.json", "report.md"
+KEYMAP, REPORT, REPORT_TEXT, REPORT_PAGE = "keymap.json", "report.json", "report.md", "report.html"
 
 _CHECKED_SIZE = 64
 """Height and width of the crop on which the saved model is compared, where the network takes one so small"""
@@ -71,9 +71,9 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
     try:
         scratch.chmod(0o777 & ~_umask())
         (scratch / SOURCE).write_text(source, encoding="utf-8")
-        (scratch / REPORT_TEXT).write_text(render_markdown(report), encoding="utf-8")
         for name, document in documents.items():
             write_json(scratch / name, document)
+        write_report_texts(scratch, report, scratch)
         tell("writing weights", 2, 4)
         write_weights(scratch, result)
         tell("checking", 3, 4)
@@ -125,6 +125,14 @@ def check_destination(folder: Path, overwrite: bool) -> None:
 
 def write_json(file: Path, document: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_report_texts(folder: Path, report: Mapping[str, Any], bundle: Path) -> None:
+    """Write what people read of a report, as Markdown and as a page with the images that `bundle` has."""
+    from ..report.html.page import render as render_page  # with it comes what draws, which nothing else here needs
+
+    (folder / REPORT_TEXT).write_text(render_markdown(report), encoding="utf-8")
+    (folder / REPORT_PAGE).write_text(render_page(report, bundle), encoding="utf-8")
 
 
 def write_weights(folder: Path, result: Result) -> None:

@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING
 
 from ..errors import BundleError
 from ..report.data import plain_data
-from ..report.markdown import render as render_markdown
-from .files import REPORT, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_json, write_weights
+from .files import (
+    REPORT,
+    REPORT_PAGE,
+    REPORT_TEXT,
+    SOURCE,
+    WEIGHTS,
+    check,
+    read_weights,
+    write_json,
+    write_report_texts,
+    write_weights,
+)
 from .recipe import read_recipe
 
 if TYPE_CHECKING:
@@ -44,8 +54,8 @@ def update(result: Result, directory: Path) -> None:
         entry, known = plain_data(recovery.to_data()), report.get("recoveries", [])
         report["recoveries"] = known if entry in known else [*known, entry]  # it may be there, if it was killed here
         write_json(scratch / REPORT, report)
-        (scratch / REPORT_TEXT).write_text(render_markdown(report), encoding="utf-8")
-        for name in (*((WEIGHTS,) if recovery.improved else ()), REPORT, REPORT_TEXT):
+        write_report_texts(scratch, report, target)
+        for name in (*((WEIGHTS,) if recovery.improved else ()), REPORT, REPORT_TEXT, REPORT_PAGE):
             os.replace(scratch / name, target / name)
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot update {target}: {error}") from error
