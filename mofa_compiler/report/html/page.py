@@ -33,6 +33,11 @@ LISTED = 100
 LIMIT = 3_000_000
 """Bytes that a page may have; images are made smaller to fit"""
 
+_DRAWN = {
+    "roadmap": "Figure: parameters and MACs after every step",
+    "flops": "Figure: MACs by stage",
+    "unet": "Figure: the network as a U",
+}
 _SCRIPTS = ("edits.js", "stages.js", "zoom.js")
 
 
@@ -51,7 +56,7 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
         "cards": cards(report),
         "notices": notices(report),
         "network": text.shape_of_network(report["anatomy"]),
-        "figures": _figures(report),
+        "figures": {**dict.fromkeys(_DRAWN, ""), **_drawings(report)},
         "steps": tables.steps(report, _summaries(step["name"] for step in report["passes"])),
         "measured_on": next((step["verdict"]["measured_on"] for step in report["passes"]), ""),
         "stages": tables.stages(report),
@@ -86,8 +91,19 @@ def _with_images(report: Mapping[str, Any], folder: Path | None, view: dict[str,
     return template.render(view, images=images, pictures_note=note)
 
 
-def _figures(report: Mapping[str, Any]) -> dict[str, Any]:
-    return dict.fromkeys(("roadmap", "flops", "unet"), "")
+def _drawings(report: Mapping[str, Any]) -> dict[str, str]:
+    """SVG of the roadmap, the cost of the stages and, of a U-Net, the network; each in a frame that can be scrolled."""
+    from markupsafe import Markup
+
+    from .. import figures
+
+    wanted = {"roadmap": figures.roadmap, "flops": figures.flops, "unet": figures.unet}
+    if not report["passes"]:
+        del wanted["roadmap"]
+    if not (report.get("structure") or {}).get("passes"):
+        del wanted["unet"]
+    frame = Markup('<div class="figure" role="region" tabindex="0" aria-label="{}">{}</div>')
+    return {name: frame.format(_DRAWN[name], Markup(figures.inline_svg(draw(report), name))) for name, draw in wanted.items()}
 
 
 def _parts(report: Mapping[str, Any], view: Mapping[str, Any]) -> list[tuple[str, str]]:
