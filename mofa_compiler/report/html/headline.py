@@ -41,7 +41,9 @@ def cards(report: Mapping[str, Any]) -> list[Card]:
 def notices(report: Mapping[str, Any]) -> list[str]:
     """Sentences on what is not as one may expect; usually none."""
     found = [sentence for sentence in (text.costs(report),) if sentence]
-    found += [f"{step['name']}: {step['verdict']['problem']}." for step in report["passes"] if step["verdict"]["problem"]]
+    found += [
+        f"{step['name']}: {step['verdict']['problem']}." for step in report["passes"] if step["verdict"]["problem"]
+    ]
     found += [
         f"Not seen into, and so left alone: {text.printable(part['path'])} ({part['cause']})."
         for part in report["opaque"]

@@ -36,7 +36,7 @@ LIMIT = 3_000_000
 _DRAWN = {
     "roadmap": "Figure: parameters and MACs after every step",
     "flops": "Figure: MACs by stage",
-    "unet": "Figure: the network as a U",
+    "unet": "Figure: the network by stages",
 }
 _SCRIPTS = ("edits.js", "stages.js", "zoom.js")
 
@@ -100,10 +100,13 @@ def _drawings(report: Mapping[str, Any]) -> dict[str, str]:
     wanted = {"roadmap": figures.roadmap, "flops": figures.flops, "unet": figures.unet}
     if not report["passes"]:
         del wanted["roadmap"]
-    if not (report.get("structure") or {}).get("passes"):
-        del wanted["unet"]
+    if not report["before"]["stages"]:
+        del wanted["flops"], wanted["unet"]
     frame = Markup('<div class="figure" role="region" tabindex="0" aria-label="{}">{}</div>')
-    return {name: frame.format(_DRAWN[name], Markup(figures.inline_svg(draw(report), name))) for name, draw in wanted.items()}
+    return {
+        name: frame.format(_DRAWN[name], Markup(figures.inline_svg(draw(report), name)))
+        for name, draw in wanted.items()
+    }
 
 
 def _parts(report: Mapping[str, Any], view: Mapping[str, Any]) -> list[tuple[str, str]]:

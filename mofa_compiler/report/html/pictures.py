@@ -74,7 +74,9 @@ def _embedded(files: Mapping[str, bytes], room: int) -> tuple[dict[str, str], st
         smaller = {name: _uri(_compressed(found, scale), "webp") for name, found in files.items()}
         if sum(map(len, smaller.values())) <= room:
             size = "" if scale == 1 else f" at {100 * scale:g} % of their size"
-            note = f"To keep this page small, the images are shown compressed{size}; the folder {FOLDER} has them in full."
+            note = (
+                f"To keep this page small, the images are shown compressed{size}; the folder {FOLDER} has them in full."
+            )
             return smaller, note
     return {}, f"The images are too large for this page: see the folder {FOLDER} beside it."
 

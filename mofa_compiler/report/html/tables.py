@@ -173,7 +173,9 @@ def decisions(report: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "conditions": found["conditions"],
         "sentence": found["sentence"],
-        "networks": [{**_compared(one), "name": one["name"], "chosen": one["name"] == found["chosen"]} for one in networks],
+        "networks": [
+            {**_compared(one), "name": one["name"], "chosen": one["name"] == found["chosen"]} for one in networks
+        ],
         "layers": [_decision(one) for one in found["layers"]],
     }
 
