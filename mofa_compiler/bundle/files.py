@@ -23,8 +23,11 @@ from torch import Tensor, nn
 
 from ..errors import BundleError
 from ..inputs import CallSpec, InputSpec, tensor_leaves
+from ..report.data import report as make_report
 from ..report.data import versions
 from ..report.markdown import render as render_markdown
+from ..report.pictures import write_pictures
+from .library import own_classes
 from .marks import marks
 from .recipe import FILE, read_recipe, recipe
 from .source import emit
@@ -61,8 +64,9 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
     tell("writing source", 0, 4)
     source = emit(result.rewritten.program, result.model, result.roadmap.name)
     tell("writing reports", 1, 4)
-    report = result.report
-    documents = {FILE: recipe(result), KEYMAP: _keymap(result), REPORT: report}
+    shown = result.pictures()
+    report = make_report(result, shown)
+    documents = {FILE: recipe(result), KEYMAP: _keymap(result)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -73,7 +77,9 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
         (scratch / SOURCE).write_text(source, encoding="utf-8")
         for name, document in documents.items():
             write_json(scratch / name, document)
-        write_report_texts(scratch, report, scratch)
+        write_pictures(shown, scratch)
+        for name, words in report_texts(report, scratch).items():
+            (scratch / name).write_text(words, encoding="utf-8")
         tell("writing weights", 2, 4)
         write_weights(scratch, result)
         tell("checking", 3, 4)
@@ -100,7 +106,7 @@ def load(directory: str | Path) -> nn.Module:
     for name in (SOURCE, WEIGHTS):
         if not (folder / name).is_file():
             raise BundleError(f"{directory} is incomplete: there is no {name}")
-    return _load(folder)
+    return _load(folder, native=True)
 
 
 def check_destination(folder: Path, overwrite: bool) -> None:
@@ -123,16 +129,20 @@ def check_destination(folder: Path, overwrite: bool) -> None:
         raise BundleError(f"{folder} holds a bundle already: pass overwrite (--overwrite) to replace it")
 
 
+def json_text(document: Mapping[str, Any]) -> str:
+    """A document as a bundle's files hold it."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
 def write_json(file: Path, document: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.write_text(json_text(document), encoding="utf-8")
 
 
-def write_report_texts(folder: Path, report: Mapping[str, Any], bundle: Path) -> None:
-    """Write what people read of a report, as Markdown and as a page with the images that `bundle` has."""
+def report_texts(report: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """`report.json` and what people read of it, by file name; the page shows the images that `folder` has."""
     from ..report.html.page import render as render_page  # with it comes what draws, which nothing else here needs
 
-    (folder / REPORT_TEXT).write_text(render_markdown(report), encoding="utf-8")
-    (folder / REPORT_PAGE).write_text(render_page(report, bundle), encoding="utf-8")
+    return {REPORT: json_text(report), REPORT_TEXT: render_markdown(report), REPORT_PAGE: render_page(report, folder)}
 
 
 def write_weights(folder: Path, result: Result) -> None:
@@ -173,9 +183,12 @@ def _weights(result: Result) -> dict[str, Tensor]:
     return weights
 
 
-def _load(folder: Path) -> nn.Module:
+def _load(folder: Path, *, native: bool = False) -> nn.Module:
+    """The network of a bundle; `native`: with the package's own classes where the bundle has copies of them."""
     weights = read_weights(folder / WEIGHTS)
     module = _run(folder / SOURCE)
+    if native:
+        vars(module).update(own_classes((folder / SOURCE).read_text(encoding="utf-8")))
     try:
         model = module.Model()
         model.load_state_dict(weights, assign=True)

@@ -82,7 +82,7 @@ def made(layers: int, *, decided: bool = False) -> dict[str, Any]:
             "aside": [],
             "cheap": {
                 **{"below": 0.5, "reference": 4e6, "limit": 2e6, "stages": ["bottleneck"]},
-                "rule": "cheap: below 0.5 of the median encoder stage, which is 2.00 M, counted as vanilla convolutions",
+                "rule": "cheap: below 0.5 of the median encoder stage, which is 2.00 M",
             },
         },
         "layers": [
@@ -110,10 +110,10 @@ def with_images(report: dict[str, Any], folder: Path, size: int = 24) -> dict[st
     (folder / "images").mkdir(parents=True)
     images = []
     for number in range(2):
-        files = {name: f"{number}-{name}.png" for name in names}
+        files = {name: f"images/{number}-{name}.png" for name in names}
         for shade, file in enumerate(files.values()):
             pixels = Image.effect_noise((size, size), 40 + 10 * shade).convert("RGB")
-            pixels.save(folder / "images" / file)
+            pixels.save(folder / file)
         figures = {"input": 20.1, "original": 31.25, "rewritten": 30.75, "between": 40.5}
         close = {"input": 0.5, "original": 0.91, "rewritten": 0.9, "between": 0.99}
         if number:
