@@ -9,7 +9,6 @@ from typing import Any
 from .. import text
 from .headline import conditions, milliseconds
 
-_GLUE = "\N{NO-BREAK SPACE}"
 OTHER = "other"
 """The stage of what belongs to none, as in the totals"""
 
@@ -23,6 +22,7 @@ FATES = {
     "fresh": "random weights, which have to be trained",
     "removed": "the layer is gone",
 }
+_GLUE = "\N{NO-BREAK SPACE}"
 _CALIBRATION = "Fit the weights to example inputs."
 
 
@@ -54,12 +54,12 @@ class Row:
 def edits(report: Mapping[str, Any]) -> Iterator[Row]:
     """Every edit of every pass, in order."""
     times = _times(report)
-    last = {edit["path"]: edit for step in report["passes"] for edit in text.rewritten(step)}
+    last = {edit["path"]: id(edit) for step in report["passes"] for edit in text.rewritten(step)}
     number = 0
     for index, step in enumerate(report["passes"], 1):
         for edit in step["edits"]:
             # A time is that of the layer after all passes: it stands once, at the last of its edits.
-            ms = times.get(edit["path"]) if last.get(edit["path"]) is edit else None
+            ms = times.get(edit["path"]) if last.get(edit["path"]) == id(edit) else None
             yield Row(
                 number=number,
                 step=index,
@@ -76,8 +76,9 @@ def edits(report: Mapping[str, Any]) -> Iterator[Row]:
 
 def _times(report: Mapping[str, Any]) -> dict[str, float]:
     """By how much every layer that was timed became slower (or, below 0, faster), in ms."""
-    found = {}
-    for one in (report.get("decisions") or {"layers": ()})["layers"]:
+    found: dict[str, float] = {}
+    decided = report.get("decisions")
+    for one in decided["layers"] if decided else ():
         times = {alternative["name"]: alternative["ms"] for alternative in one["alternatives"]}
         before, after = one["alternatives"][0]["ms"], times.get(one["chosen"])
         if before is not None and after is not None and one["chosen"] != one["alternatives"][0]["name"]:
