@@ -24,8 +24,11 @@ from .pictures import pictures
 if TYPE_CHECKING:
     from jinja2 import Template
 
-ROWS = 1000
+ROWS = 500
 """Edits in the HTML; each is some 300 bytes, besides its data"""
+
+DATA = 2_200_000
+"""Bytes of data from which on what the page does not show is left out: 3,000 layers edited and refused come to that"""
 
 LISTED = 100
 """Layers in the HTML for one reason of one pass"""
@@ -50,6 +53,7 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
     """
     rows = list(tables.edits(report))
     refusals = tables.refusals(report)
+    document, left_out = _data(report)
     view = {
         "report": report,
         "title": text.printable(f"{report['model']} rewritten by {report['roadmap']['name']}"),
@@ -70,7 +74,8 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
         "listed": LISTED,
         "decisions": tables.decisions(report),
         "recoveries": tables.recoveries(report),
-        "document": _json(report),
+        "document": document,
+        "left_out": left_out,
         "extra": _json(_extra(report, rows)),
         "style": _file("style.css"),
         "script": _script(),
@@ -162,6 +167,14 @@ def _extra(report: Mapping[str, Any], rows: Sequence[tables.Row]) -> dict[str, A
 
 def _names(one: Mapping[str, Any]) -> Iterable[str]:
     return (value for value in one.values() if isinstance(value, str))
+
+
+def _data(report: Mapping[str, Any]) -> tuple[str, str]:
+    """The report as JSON, and the key that was left out of it for the page's size, or nothing."""
+    whole, key = _json(report), "rewritten_layers"
+    if len(whole.encode()) <= DATA or key not in report:
+        return whole, ""
+    return _json({name: value for name, value in report.items() if name != key}), key
 
 
 def _json(document: Mapping[str, Any]) -> str:

@@ -58,6 +58,15 @@ def test_the_data_in_the_page_is_the_report() -> None:
     assert set(read.scripts) == {"report", "page", "code"}
 
 
+def test_what_is_not_shown_is_left_out_of_very_much_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = made(30)
+    monkeypatch.setattr(page, "DATA", len(json.dumps(report)) // 2)
+    read = Read(render(report))
+    del report["rewritten_layers"]
+    assert json.loads(read.scripts["report"]) == json.loads(json.dumps(report))
+    assert "that of report.json, but for rewritten_layers , which would make it too large" in read.text
+
+
 def test_no_name_is_markup() -> None:
     html = render(made(3 * len(HOSTILE)))
     read = Read(html)
@@ -136,7 +145,7 @@ def test_times_have_three_digits(value: float | None, words: str) -> None:
 
 def test_a_report_of_an_older_version_has_a_page() -> None:
     report = made(20)
-    for key in ("structure", "layers", "recoveries", "decisions"):
+    for key in ("structure", "layers", "rewritten_layers", "recoveries", "decisions"):
         del report[key]
     read = Read(render(report))
     assert "rewritten by roadmap" in read.text
