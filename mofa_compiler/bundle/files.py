@@ -27,6 +27,7 @@ from ..report.data import report as make_report
 from ..report.data import versions
 from ..report.markdown import render as render_markdown
 from ..report.pictures import write_pictures
+from ..writing import replaced
 from .library import own_classes
 from .marks import marks
 from .recipe import FILE, read_recipe, recipe
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from ..compiler import Progress, Result
 
 SOURCE, WEIGHTS = "model.py", "model.safetensors"
-KEYMAP, REPORT, REPORT_TEXT = "keymap.json", "report.json", "report.md"
+KEYMAP, REPORT, REPORT_TEXT, REPORT_PAGE = "keymap.json", "report.json", "report.md", "report.html"
 
 _CHECKED_SIZE = 64
 """Height and width of the crop on which the saved model is compared, where the network takes one so small"""
@@ -66,7 +67,7 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
     tell("writing reports", 1, 4)
     shown = result.pictures()
     report = make_report(result, shown)
-    documents = {FILE: recipe(result), KEYMAP: _keymap(result), REPORT: report}
+    documents = {FILE: recipe(result), KEYMAP: _keymap(result)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -75,10 +76,10 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
     try:
         scratch.chmod(0o777 & ~_umask())
         (scratch / SOURCE).write_text(source, encoding="utf-8")
-        (scratch / REPORT_TEXT).write_text(render_markdown(report), encoding="utf-8")
         for name, document in documents.items():
             write_json(scratch / name, document)
         write_pictures(shown, scratch)
+        write_reports(report, scratch)
         tell("writing weights", 2, 4)
         write_weights(scratch, result)
         tell("checking", 3, 4)
@@ -128,13 +129,22 @@ def check_destination(folder: Path, overwrite: bool) -> None:
         raise BundleError(f"{folder} holds a bundle already: pass overwrite (--overwrite) to replace it")
 
 
-def json_text(document: Mapping[str, Any]) -> str:
-    """A document as a bundle's files hold it."""
+def write_json(file: Path, document: Mapping[str, Any]) -> None:
+    file.write_text(_json_text(document), encoding="utf-8")
+
+
+def _json_text(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def write_json(file: Path, document: Mapping[str, Any]) -> None:
-    file.write_text(json_text(document), encoding="utf-8")
+def write_reports(report: Mapping[str, Any], folder: Path) -> None:
+    """Write a report as JSON, as Markdown and as a page with the images in `folder`; each file whole or not at all."""
+    from ..report.html.page import render as render_page  # with it comes what draws, which nothing else here needs
+
+    texts = {REPORT: _json_text(report), REPORT_TEXT: render_markdown(report), REPORT_PAGE: render_page(report, folder)}
+    for name, text in texts.items():
+        with replaced(folder / name) as file:
+            file.write(text)
 
 
 def write_weights(folder: Path, result: Result) -> None:

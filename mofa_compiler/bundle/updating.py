@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
 from ..report.data import plain_data
-from ..report.markdown import render as render_markdown
 from ..report.pictures import FOLDER as PICTURES
 from ..report.pictures import write_pictures
-from ..writing import replaced
-from .files import REPORT, REPORT_TEXT, SOURCE, WEIGHTS, check, json_text, read_weights, write_weights
+from .files import REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_reports, write_weights
 from .recipe import read_recipe
 
 if TYPE_CHECKING:
@@ -51,7 +49,7 @@ def update(result: Result, directory: Path) -> None:
         report["images"] = plain_data([picture.data for picture in shown])
         write_pictures(shown, scratch)
         write_reports(report, scratch)
-        for name in (*((WEIGHTS,) if recovery.improved else ()), REPORT, REPORT_TEXT):
+        for name in (*((WEIGHTS,) if recovery.improved else ()), REPORT, REPORT_TEXT, REPORT_PAGE):
             os.replace(scratch / name, target / name)
         _replace_folder(scratch / PICTURES, target / PICTURES)
     except (OSError, ValueError) as error:
@@ -85,13 +83,6 @@ def record(measurements: Sequence[Mapping[str, Any]], directory: Path) -> None:
         write_reports(report, target)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"cannot update the reports of {target}: {error}") from error
-
-
-def write_reports(report: Mapping[str, Any], folder: Path) -> None:
-    """Write `report.json` and what is made of it, each whole or not at all."""
-    for name, text in ((REPORT, json_text(report)), (REPORT_TEXT, render_markdown(report))):
-        with replaced(folder / name) as file:
-            file.write(text)
 
 
 def _replace_folder(new: Path, old: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `export`, `lint`, `analyze`, `capture`, lists.
+"""The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `export`, `report`, `lint`, `analyze` and others.
 
 Commands import what needs torch when they run, so that help and errors in the arguments come at once.
 """
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import analyze, capture, engines, export, lint, measure, passes, recover, rewrite, roadmaps, rule, verify
+from . import analyze, capture, engines, export, lint, measure, passes, recover, report, rewrite, roadmaps, rule, verify
 from .errors import Group
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("rewrite", no_args_is_help=True)(rewrite.rewrite)
 app.command("recover", no_args_is_help=True)(recover.recover)
 app.command("verify", no_args_is_help=True)(verify.verify)
 app.command("export", no_args_is_help=True)(export.export)
+app.command("report", no_args_is_help=True)(report.report)
 app.command("analyze", no_args_is_help=True)(analyze.analyze)
 app.command("capture", no_args_is_help=True)(capture.capture)
 app.command("measure", no_args_is_help=True)(measure.measure)
@@ -61,6 +62,7 @@ def root(
     mofa verify net-mofa --original arch.py:Net --checkpoint net.pth
     mofa measure arch.py:Net net-mofa --engine onnxruntime
     mofa export net-mofa --to onnx --dynamic
+    mofa report net-mofa --open            the page in a bundle, made anew
     mofa lint arch.py:Net                  what could be better, as a CI step
 
     \b

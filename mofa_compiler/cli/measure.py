@@ -57,9 +57,7 @@ def measure(
     memory: Annotated[
         bool, typer.Option("--memory", help="Also the peak memory of a run, in a process of its own.")
     ] = False,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the times to a .png, .svg or .pdf (needs matplotlib).")
-    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the times to a .png, .svg or .pdf.")] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Keep the times in the reports of the bundles that are compared with A.")
     ] = False,
@@ -93,7 +91,7 @@ def measure(
     if record:
         _check_recording(networks)
     if plot is not None:
-        from ..report.plot import check_format
+        from ..report.figures import check_format
 
         check_format(plot)
     names = [name.strip() for given in engine or ["xnnpack"] for name in given.split(",")]
