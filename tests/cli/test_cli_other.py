@@ -317,6 +317,8 @@ def test_version() -> None:
         ["analyze"],
         ["capture"],
         ["measure"],
+        ["compare"],
+        ["plot"],
         ["export"],
         ["engines"],
         ["passes"],

@@ -12,21 +12,19 @@ import pytest
 import torch
 from torch import nn
 
-from architectures import NAFNet
 from mofa_compiler import apply
 from mofa_compiler.report import text
 from mofa_compiler.report.figures import flops, inline_svg, roadmap, save, unet
 from mofa_compiler.report.figures.style import COLOURS
 from mofa_compiler.report.figures.view import outcomes
+from tests.report.reports import HOSTILE, report_of
 
 DRAWN = {"flops": flops, "roadmap": roadmap, "unet": unet}
-HOSTILE = "down[0]\x1b[31m\n$x_{1}$ <b>&网络" + "q" * 300
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def report() -> dict[str, Any]:
-    torch.manual_seed(0)
-    return apply(NAFNet(width=8, enc_blk_nums=[1, 2], dec_blk_nums=[1, 1]), "mofa", torch.rand(1, 3, 32, 32)).report
+    return report_of()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ nothing global is touched and no window opens. `save` writes one to a file, `inl
 from .drawn_network import unet
 from .files import FORMATS, check_format, save
 from .inline import inline_svg
+from .pareto_front import AXES, pareto
 from .stage_chart import flops
 from .steps_chart import roadmap
 
-__all__ = ["FORMATS", "check_format", "flops", "inline_svg", "roadmap", "save", "unet"]
+__all__ = ["AXES", "FORMATS", "check_format", "flops", "inline_svg", "pareto", "roadmap", "save", "unet"]
