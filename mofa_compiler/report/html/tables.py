@@ -59,7 +59,8 @@ def edits(report: Mapping[str, Any]) -> Iterator[Row]:
     for index, step in enumerate(report["passes"], 1):
         for edit in step["edits"]:
             # A time is that of the layer after all passes: it stands once, at the last of its edits.
-            ms = times.get(edit["path"]) if edit is last.get(edit["path"]) else None
+            path = edit["path"]
+            ms = times.get(path) if last.get(path) is edit else None
             yield Row(
                 number=number,
                 step=index,
