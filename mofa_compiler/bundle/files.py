@@ -27,6 +27,7 @@ from ..report.data import report as make_report
 from ..report.data import versions
 from ..report.markdown import render as render_markdown
 from ..report.pictures import write_pictures
+from ..writing import replaced
 from .library import own_classes
 from .marks import marks
 from .recipe import FILE, read_recipe, recipe
@@ -78,8 +79,7 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
         for name, document in documents.items():
             write_json(scratch / name, document)
         write_pictures(shown, scratch)
-        for name, words in report_texts(report, scratch).items():
-            (scratch / name).write_text(words, encoding="utf-8")
+        write_reports(report, scratch)
         tell("writing weights", 2, 4)
         write_weights(scratch, result)
         tell("checking", 3, 4)
@@ -129,20 +129,22 @@ def check_destination(folder: Path, overwrite: bool) -> None:
         raise BundleError(f"{folder} holds a bundle already: pass overwrite (--overwrite) to replace it")
 
 
-def json_text(document: Mapping[str, Any]) -> str:
-    """A document as a bundle's files hold it."""
+def write_json(file: Path, document: Mapping[str, Any]) -> None:
+    file.write_text(_json_text(document), encoding="utf-8")
+
+
+def _json_text(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def write_json(file: Path, document: Mapping[str, Any]) -> None:
-    file.write_text(json_text(document), encoding="utf-8")
-
-
-def report_texts(report: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """`report.json` and what people read of it, by file name; the page shows the images that `folder` has."""
+def write_reports(report: Mapping[str, Any], folder: Path) -> None:
+    """Write a report as JSON, as Markdown and as a page with the images in `folder`; each file whole or not at all."""
     from ..report.html.page import render as render_page  # with it comes what draws, which nothing else here needs
 
-    return {REPORT: json_text(report), REPORT_TEXT: render_markdown(report), REPORT_PAGE: render_page(report, folder)}
+    texts = {REPORT: _json_text(report), REPORT_TEXT: render_markdown(report), REPORT_PAGE: render_page(report, folder)}
+    for name, text in texts.items():
+        with replaced(folder / name) as file:
+            file.write(text)
 
 
 def write_weights(folder: Path, result: Result) -> None:

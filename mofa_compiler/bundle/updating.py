@@ -14,18 +14,7 @@ from ..errors import BundleError
 from ..report.data import plain_data
 from ..report.pictures import FOLDER as PICTURES
 from ..report.pictures import write_pictures
-from ..writing import replaced
-from .files import (
-    REPORT,
-    REPORT_PAGE,
-    REPORT_TEXT,
-    SOURCE,
-    WEIGHTS,
-    check,
-    read_weights,
-    report_texts,
-    write_weights,
-)
+from .files import REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_reports, write_weights
 from .recipe import read_recipe
 
 if TYPE_CHECKING:
@@ -94,13 +83,6 @@ def record(measurements: Sequence[Mapping[str, Any]], directory: Path) -> None:
         write_reports(report, target)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"cannot update the reports of {target}: {error}") from error
-
-
-def write_reports(report: Mapping[str, Any], folder: Path) -> None:
-    """Write `report.json` and what is made of it, each whole or not at all."""
-    for name, words in report_texts(report, folder).items():
-        with replaced(folder / name) as file:
-            file.write(words)
 
 
 def _replace_folder(new: Path, old: Path) -> None:

@@ -82,7 +82,7 @@ def root(
     mofa compare net-a net-b               what is different
     mofa plot roadmap net-mofa --out roadmap.pdf
     mofa export net-mofa --to onnx --dynamic
-    mofa report net-mofa --open            the page that comes with a bundle, made anew
+    mofa report net-mofa --open            the page in a bundle, made anew
     mofa lint arch.py:Net                  what could be better, as a CI step
 
     \b
