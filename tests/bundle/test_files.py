@@ -20,7 +20,7 @@ from mofa_compiler.errors import BundleError
 from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.roadmap import Roadmap
 
-FILES = {"model.py", "model.safetensors", "recipe.json", "keymap.json", "report.json", "report.md"}
+FILES = {"model.py", "model.safetensors", "recipe.json", "keymap.json", "report.json", "report.md", "report.html"}
 
 ALONE = """
 import os, sys, torch

@@ -32,8 +32,10 @@ def test_a_bundle_gets_better_weights_and_says_so(tmp_path: Path) -> None:
     assert seen[-1].progress == 1 and seen[-1].best == recovery.psnr_after and math.isfinite(seen[-1].loss)
     assert same(weights(model), before) and not model.training
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
-    changed = {f.name for f in bundle.iterdir() if f.read_bytes() != kept[f.name]}
-    assert changed == {"model.safetensors", "report.json", "report.md"}
+    changed = {f.name for f in bundle.iterdir() if f.is_file() and f.read_bytes() != kept[f.name]}
+    assert changed == {"model.safetensors", "report.json", "report.md", "report.html"}
+    (image,) = json.loads((bundle / "report.json").read_text())["images"]
+    assert image["name"] == "validation example 1" and (bundle / image["rewritten"]).is_file()
     (entry,) = json.loads((bundle / "report.json").read_text())["recoveries"]
     assert entry["psnr_after"] == recovery.psnr_after and entry["data"] == {"examples": 9, "validation": 1}
     assert "Recovered by distillation, 12 steps" in (bundle / "report.md").read_text()

@@ -51,6 +51,13 @@ def test_a_bundle_against_itself_has_no_difference() -> None:
     assert "<details>" not in comparison.markdown(data)
 
 
+def test_training_since_the_rewrite_is_told() -> None:
+    trained = {**report_of(), "recoveries": [{"best_step": 5, "psnr_after": 34.0, "psnr_original": 35.0}]}
+    data = comparison.compare([report_of(), trained], ["a", "b"])
+    assert "b was trained after the rewrite" in printed(data, 200)
+    assert "| `b` |" in comparison.markdown(data) and "| 34.00 dB |" in comparison.markdown(data)
+
+
 def test_different_originals_and_sizes_are_told() -> None:
     larger = {**report_of(depth=3), "inputs": [{"shape": [1, 3, 64, 64], "dtype": "float32"}]}
     data = comparison.compare([report_of(), larger], ["a", "b"])
