@@ -32,6 +32,9 @@ def print_comparison(data: Mapping[str, Any], console: Console, verbose: bool = 
         console.print()
         print_lines(console, wrap(table.title, width), "bold")
         _print_table(console, table, width)
+    if sentence := tables.timing(data):
+        console.print()
+        print_lines(console, wrap(sentence, width), "dim")
     for difference, network in zip(data["differences"], data["networks"][1:], strict=True):
         console.print()
         if difference is None:
