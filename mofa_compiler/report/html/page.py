@@ -63,7 +63,7 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
         "rule": ((report.get("structure") or {}).get("cheap") or {}).get("rule", ""),
         "rows": [{**vars(row), "name": report["passes"][row.step - 1]["name"]} for row in rows[:ROWS]],
         "total": len(rows),
-        "timed": _conditions(report) if any(row.ms is not None for row in rows) else "",
+        "timed": any(row.ms is not None for row in rows),
         "fates": [fate for fate in tables.FATES if any(row.edit["fate"] == fate for row in rows)],
         "meanings": tables.FATES,
         "refusals": refusals,
@@ -122,12 +122,6 @@ def _parts(report: Mapping[str, Any], view: Mapping[str, Any]) -> list[tuple[str
         "terms": "Terms",
     }
     return [(anchor, label) for anchor, label in named.items() if label]
-
-
-def _conditions(report: Mapping[str, Any]) -> str:
-    found = report["decisions"]["conditions"]
-    threads = text.count(found["threads"], "thread")
-    return f"{found['engine']} {found['version']}, {threads}, input {found['input']}, {found['processor']}"
 
 
 def _summaries(names: Iterable[str]) -> dict[str, str]:

@@ -27,7 +27,7 @@ def pictures(report: Mapping[str, Any], folder: Path | None, room: int) -> tuple
 
     Args:
         report: the report.
-        folder: the bundle, whose folder `images` has the files; None where there is none.
+        folder: the bundle, whose folder `images` has the files; without it no image is shown.
         room: how many bytes all images may come to in the page.
 
     Returns:
@@ -55,10 +55,11 @@ def pictures(report: Mapping[str, Any], folder: Path | None, room: int) -> tuple
 
 def _read(folder: Path | None, name: str) -> bytes | None:
     """A PNG of the bundle; nothing outside its folder of images is ever read."""
-    if folder is None or Path(name).name != name:
+    place, _, file = name.rpartition("/")
+    if folder is None or place != FOLDER or Path(file).name != file:
         return None
     try:
-        found = (folder / FOLDER / name).read_bytes()
+        found = (folder / FOLDER / file).read_bytes()
     except OSError:
         return None
     return found if found.startswith(b"\x89PNG\r\n\x1a\n") else None
@@ -101,8 +102,8 @@ def _caption(key: str, image: Mapping[str, Any]) -> str:
     """How good a pane is, in PSNR and SSIM."""
     if key == "difference":
         close = _figures(image, "between")
-        gain = f"amplified {image['gain']:g} times"
-        return f"{gain}; the outputs agree to {close}" if close else f"{gain}; the outputs are the same"
+        gain = f"grey where both agree, amplified {image['gain']:g} times"
+        return f"{gain}; one against the other: {close}" if close else gain
     against = _figures(image, key)
     return f"{against} against the clean image" if against else ""
 

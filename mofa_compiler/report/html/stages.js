@@ -40,12 +40,14 @@
       toggle(stage.name);
     });
     for (const event of ["pointerenter", "focus"]) block.addEventListener(event, () => list(stage));
-    for (const event of ["pointerleave", "blur"]) block.addEventListener(event, rest);
   });
   blocks.find(Boolean)?.closest("svg").setAttribute("role", "group"); // what is in an image cannot be focused
 
+  let listed = "";
   function list(stage) {
-    if (!panel) return;
+    const now = JSON.stringify([stage.name, table.chosen()]);
+    if (!panel || listed === now) return; // a button in it that is being pressed must stay
+    listed = now;
     const rows = layers.get(stage.name).map((layer) => {
       const form = element("span", { className: "form" }, printable(layer.layer));
       return element("li", {}, element("code", {}, printable(layer.path)), " ", form);
@@ -67,17 +69,12 @@
     const link = element("a", { href: "#edits" }, "table of edits");
     return [element("p", { className: "chosen" }, "The ", link, ` shows only ${printable(chosen)}. `, clear)];
   }
-  function rest() {
-    const chosen = stages.find((stage) => stage.name === table.chosen());
-    if (chosen) list(chosen);
-    else panel?.replaceChildren(element("p", { className: "hint" }, "Point at a stage to see its layers."));
-  }
-
   table.listeners.push((chosen) => {
     for (const [stage, controls] of buttons)
       for (const control of controls) control.setAttribute("aria-pressed", String(stage === chosen));
-    rest();
+    const stage = stages.find((one) => one.name === chosen) ?? stages.find((one) => one.name === JSON.parse(listed || "[]")[0]);
+    if (stage) list(stage);
   });
   for (const controls of buttons.values()) for (const control of controls) control.setAttribute("aria-pressed", "false");
-  rest();
+  panel?.append(element("p", { className: "hint" }, "Point at a stage to see its layers."));
 })();

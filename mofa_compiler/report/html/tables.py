@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import text
-from .headline import milliseconds
+from .headline import conditions, milliseconds
 
+_GLUE = "\N{NO-BREAK SPACE}"
 OTHER = "other"
 """The stage of what belongs to none, as in the totals"""
 
@@ -58,7 +59,7 @@ def edits(report: Mapping[str, Any]) -> Iterator[Row]:
     for index, step in enumerate(report["passes"], 1):
         for edit in step["edits"]:
             # A time is that of the layer after all passes: it stands once, at the last of its edits.
-            ms = times.get(edit["path"]) if last.get(edit["path"]) is edit else None
+            ms = times.get(edit["path"]) if edit is last.get(edit["path"]) else None
             yield Row(
                 number=number,
                 step=index,
@@ -87,7 +88,8 @@ def _times(report: Mapping[str, Any]) -> dict[str, float]:
 def _accuracy(edit: Mapping[str, Any], step: Mapping[str, Any]) -> str:
     if edit["exact"]:
         return "exact" if edit["error"] is None else f"exact (off by {text.off(edit['error'])})"
-    return f"approximate, {text.error_text(step['verdict']['relative_error'])}"
+    error = text.error_text(step["verdict"]["relative_error"])
+    return f"approximate, {error.replace(' ', _GLUE)}"
 
 
 def refusals(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -171,7 +173,7 @@ def decisions(report: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     networks = [*found["networks"], *([found["limit"]] if found["limit"] else [])]
     return {
-        "conditions": found["conditions"],
+        "where": conditions(found["conditions"]),
         "sentence": found["sentence"],
         "networks": [
             {**_compared(one), "name": one["name"], "chosen": one["name"] == found["chosen"]} for one in networks
@@ -194,8 +196,7 @@ def _decision(one: Mapping[str, Any]) -> dict[str, Any]:
         {**_compared(alternative), "name": alternative["name"], "problem": alternative["problem"]}
         for alternative in one["alternatives"]
     ]
-    chosen = next((a for a in alternatives if a["name"] == one["chosen"]), alternatives[0])
-    return {**one, "alternatives": alternatives, "time": chosen}
+    return {**one, "alternatives": alternatives}
 
 
 def recoveries(report: Mapping[str, Any]) -> list[dict[str, Any]]:
