@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from mofa_compiler.errors import ReportError
@@ -78,6 +79,15 @@ def test_the_terminal(pair: dict[str, Any], width: int, verbose: bool) -> None:
     if verbose:
         lines = [line.strip() for line in rendered.splitlines()]
         assert all(one["path"] in lines for one in pair["differences"][0]["different"])
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_hostile_names_fit_the_terminal(width: int) -> None:
+    lines = printed(comparison.compare([report_of(), report_of()], [HOSTILE, "网络" * 60]), width).splitlines()
+    table = lines[lines.index("") + 1 :][:4]
+    assert [line[0] for line in table] == ["n", "o", "d", "网"]
+    assert max(map(cell_len, table)) <= width
+    assert all(line.isprintable() for line in lines)
 
 
 def test_markdown_has_the_tables(pair: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from .. import text
+from ..drawing import shortened
 from ..terminal import elide, print_lines, wrap
 from . import tables
 from .tables import Group, Table
@@ -69,7 +70,7 @@ def _print_table(console: Console, table: Table, width: int) -> None:
     for index, header in enumerate(table.header):
         grid.add_column(header, justify="right" if index else "left", no_wrap=True)
     for name, *cells in table.rows:
-        grid.add_row(Text(elide(text.printable(name), room)), *map(Text, cells))
+        grid.add_row(Text(shortened(text.printable(name), room)), *map(Text, cells))
     console.print(grid)
 
 
