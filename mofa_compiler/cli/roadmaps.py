@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
-from . import options
+from . import completion, options
 
 
 def roadmaps(
-    name: Annotated[str | None, typer.Argument(metavar="[ROADMAP]", help="Print one roadmap as TOML.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[ROADMAP]", help="Print one roadmap as TOML.", autocompletion=completion.roadmaps),
+    ] = None,
     debug: options.Debug = False,
 ) -> None:
     """List the roadmaps that come along, or print one as TOML.
