@@ -1,0 +1,70 @@
+"""What the executor has to know of a page beyond what stands there. Every entry has to be needed.
+
+A guide should need none: its blocks name their files (`title="net.py"`), its sizes are small. The README shows sizes
+that mean something, and takes for granted what its reader has.
+"""
+
+from __future__ import annotations
+
+_NET = """
+import pytest
+import torch
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 3, 3, padding=1))
+
+
+@pytest.fixture
+def net():
+    return Net()
+"""
+
+BEFORE: dict[str, dict[str, tuple[str, str]]] = {
+    "README.md": {
+        "from model import Model": ("out/nafnet", ""),
+        "import mofa_compiler\nfrom mofa_compiler.passes": (
+            ".",
+            "import torch\n"
+            "from architectures import UNet\n"
+            "model = original_model = UNet(width=8, depth=2).eval()\n"
+            "example_inputs = torch.rand(1, 3, 32, 32)\n"
+            "images = batches = [torch.rand(2, 3, 32, 32)]\n",
+        ),
+        "from mofa_compiler.lint import assert_clean": (".", _NET),
+    },
+    "CONTRIBUTING.md": {
+        "@dataclass(frozen=True, config=FROZEN)": (
+            ".",
+            "from typing import Annotated, ClassVar\n"
+            "from pydantic import Field\n"
+            "from pydantic.dataclasses import dataclass\n"
+            "from mofa_compiler.options import FROZEN\n"
+            "from mofa_compiler.rewriting import Pass\n",
+        ),
+    },
+}
+"""By page and by how a block begins: the folder that it is in, and code that makes what its reader has"""
+
+SMALLER: dict[str, list[tuple[str, str, str]]] = {
+    "README.md": [
+        (r"(mofa rewrite .*--calibrate synthetic .*)(--out)", r"\1--crops 2 --crop-size 32 \2", "64 crops of 128x128"),
+        (r"(?s)(--engine xnnpack --input )1x3x256x256", r"\g<1>1x3x32x32", "minutes of measuring"),
+        (r"(mofa measure .*)--per-layer", r"\1--per-layer --seconds 1", "20 seconds otherwise"),
+        (r"(mofa recover .*)", r"\1 --steps 2 --patch 32", "1000 steps otherwise"),
+        (r"(with_target\(.*)1x3x256x256", r"\g<1>1x3x32x32", "minutes of measuring"),
+        (r"input_shape=\(1, 3, 256, 256\)", "input_shape=(1, 3, 32, 32), seconds=1", "20 seconds otherwise"),
+    ],
+}
+"""By page: a pattern in its commands and Python, what stands there when it is executed, and what that saves"""
+
+_MAKE = "sets up an environment of its own; a step of .ci/run, which tests/docs/test_pages.py looks for"
+
+ELSEWHERE: dict[str, tuple[str, str]] = {
+    "make (demo|test|lint|docs)": ("", _MAKE),
+    r"pip install torch==2\.13\.0": ("", ".ci/run installs it with the wheel"),
+    r"pip install \.": ("", ".ci/run installs the wheel in an empty environment"),
+}
+"""Commands that are not run here: what is in their place, or nothing; and why"""
