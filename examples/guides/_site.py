@@ -72,8 +72,8 @@ def commands() -> Iterator[str]:
         return f"```text\n{result.output.strip()}\n```\n"
 
     yield "# Commands\n"
-    yield "What `--help` prints. `mofa --install-completion` makes the shell complete commands, options and the names of"
-    yield "roadmaps, engines, passes and rules.\n"
+    yield "What `--help` prints. `mofa --install-completion` makes the shell complete commands, options and"
+    yield "the names of roadmaps, engines, passes and rules.\n"
     yield shown()
     for name in get_command(app).commands:  # type: ignore[attr-defined]
         yield f"## mofa {name}\n"

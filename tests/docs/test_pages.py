@@ -42,7 +42,7 @@ def prepare_readme(folder: Path, text: str) -> None:
     (folder / "net.py").write_text((ROOT / "examples/architectures/unet.py").read_text().replace("UNet", "Net"))
     (configuration,) = re.findall(r"```toml\n(\[tool\.mofa\].*?)```", text, re.DOTALL)
     (folder / "pyproject.toml").write_text(configuration.replace("256x256", "32x32"))
-    (folder / "known.json").write_text('{"version": 1, "findings": []}')
+    (folder / "known.json").write_text('{"schema": "mofa-lint-baseline/1", "models": {}}')
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
