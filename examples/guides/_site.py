@@ -22,7 +22,8 @@ IMAGES = ("examples/demo.png", "examples/deployment.png")
 DRAWN = "method.md"
 
 _FENCE = re.compile(r"^```(sh|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_INCLUDED = re.compile(r"^<!-- README: (.+) -->$", re.MULTILINE)
+_SECTION = re.compile(r"^<!-- README: (.+) -->$", re.MULTILINE)
+_FILE = re.compile(r"^# include (\S+)$", re.MULTILINE)
 _scratch = tempfile.TemporaryDirectory()
 
 
@@ -46,7 +47,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put sections of the README where pages ask for them."""
+    """Put sections of the README, and in code blocks files of the repository, where pages ask for them."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
 
     def section(asked: re.Match[str]) -> str:
@@ -57,7 +58,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
             raise ValueError(f"the README has no section {asked[1]!r}")
         return found[1].strip()
 
-    return _INCLUDED.sub(section, markdown)
+    markdown = _FILE.sub(lambda asked: (ROOT / asked[1]).read_text(encoding="utf-8").rstrip("\n"), markdown)
+    return _SECTION.sub(section, markdown)
 
 
 def commands() -> Iterator[str]:

@@ -9,29 +9,25 @@ from typing import Any
 
 import yaml
 
-from mofa_compiler import Roadmap
-from mofa_compiler.lint.config import Config
-from mofa_compiler.lint.rules import RULES
-
 REPOSITORY = "mofa-compiler/mofa-compiler"
 ACTIONS = {"actions/checkout", "actions/setup-python", "actions/upload-artifact"}
 """Other people's, which cannot be run here"""
 
 
-def check_toml(source: str, file: Path) -> None:
-    """A linter's configuration, a roadmap, or a project, read as such.
+def readers(source: str, file: Path) -> list[str]:
+    """The command that reads this file, a linter's configuration or a roadmap; a project's are on its page.
 
     Raises:
-        MofaError, AssertionError: it is none of them, or something is wrong in it.
+        AssertionError: it is none of them.
     """
     data = tomllib.loads(source)
     if "pass" in data:
-        Roadmap.from_toml(source, origin=str(file))
-    elif "mofa" in data.get("tool", {}) or file.name == "mofa.toml":
-        file.write_text(source, encoding="utf-8")
-        assert Config.load(file, RULES).models
-    else:
-        assert "project" in data, f"{file}: what reads this?"
+        return [f"python -c 'from mofa_compiler import Roadmap; Roadmap.load(\"{file}\")'"]
+    if "mofa" in data.get("tool", {}) or file.name == "mofa.toml":
+        rules = "from mofa_compiler.lint.rules import RULES"
+        return [f"python -c '{rules}; from mofa_compiler.lint.config import Config; Config.load(\"{file}\", RULES)'"]
+    assert "project" in data, f"{file}: what reads this?"
+    return []
 
 
 def steps(source: str, where: str, root: Path) -> Iterator[str]:

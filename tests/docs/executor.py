@@ -8,9 +8,9 @@
 | `text` | has to be found in what was printed so far |
 | `toml`, `yaml` | parsed by whom they are for; written to their `title`; `run:` steps are run |
 
-A line that is `…` alone stands for any lines, `…` within a line for any text. Durations are not compared. A block in
-another language, or without one, is an error: nothing is left out. With `MOFA_UPDATE=1`, what differs in `console` and
-`text` blocks is written into the page.
+A line that is `…` alone stands for any lines, `…` in a line for any text. Durations and rounding errors (`2e-16`) are
+not compared, measured figures in % and dB roughly, spaces as one. A block in another language, or without one, is an
+error: nothing is left out. With `MOFA_UPDATE=1`, what differs in `console` blocks is written into the page.
 """
 
 from __future__ import annotations
@@ -31,15 +31,13 @@ from sybil import Document, Example, Lexeme, Region, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
-from .configuration import check_toml, steps
+from .configuration import readers, steps
 from .pages import BEFORE, ELSEWHERE, SMALLER
 
 ROOT = Path(__file__).resolve().parents[2]
 UPDATE = bool(os.environ.get("MOFA_UPDATE"))
 
 _LEXER = RawFencedCodeBlockLexer(re.compile(r"(?P<info>[^\n]*)\n"))
-_DURATION = re.compile(r"\b\d+(\\\.\d+)?\\ m?s\b")
-"""As `re.escape` writes it"""
 _BASH = """
 set -a -o pipefail
 [ -f "$STATE" ] && . "$STATE" && cd "$PWD"
@@ -121,7 +119,7 @@ class Page:
 
     def _smaller(self, text: str) -> str:
         """The text with the files that it includes, and with what the table makes smaller."""
-        text = re.sub(r'--8<-- "([^"]+)"', lambda include: (ROOT / include[1]).read_text().rstrip("\n"), text)
+        text = re.sub(r"(?m)^# include (\S+)$", lambda line: (ROOT / line[1]).read_text().rstrip("\n"), text)
         for pattern, new, _ in SMALLER.get(self.name, ()):
             text, count = re.subn(pattern, new, text)
             if count:
@@ -132,9 +130,9 @@ class Page:
         source, before = self._smaller(example.parsed), self._before(example)[1]
         functions = [node.name for node in ast.parse(source, where).body if isinstance(node, ast.FunctionDef)]
         if title:
-            _write(title, source)
+            _write(Path(title), source)
         elif any(name.startswith("test_") for name in functions):
-            _write("test_block.py", f"{before}\n{source}")
+            _write(Path("test_block.py"), f"{before}\n{source}")
             self._command("python -m pytest -q -p no:cacheprovider test_block.py", where)
         else:
             printed = io.StringIO()
@@ -158,25 +156,23 @@ class Page:
                 line, _, expected = expected.partition("\n")
                 first += "\n" + line
             printed = _plain(self._command(first, where))
-            matches = _pattern(expected, whole=True).fullmatch(printed)
+            matches = _shows(expected, printed, whole=True)
             new += f"$ {first}\n{expected if matches else printed}"
             assert matches or UPDATE, f"{where}: {first}\nshown:\n{expected}\nprinted:\n{printed}"
         if new != example.parsed:
             self._updates.append((example.region, textwrap.indent(new, "", bool)))
 
     def _text(self, example: Example, where: str, title: str | None) -> None:
-        found = _pattern(example.parsed).search(_plain(self.printed))
+        found = _shows(example.parsed, _plain(self.printed), whole=False)
         assert found, f"{where}: nothing printed so far holds\n{example.parsed}\nprinted:\n{self.printed}"
 
     def _data(self, example: Example, where: str, title: str | None) -> None:
         source = self._smaller(example.parsed)
-        if title:
-            _write(title, source)
-        if example.region.lexemes["info"].startswith("toml"):
-            check_toml(source, Path(title or "pyproject.toml"))
-        else:
-            for command in steps(source, where, ROOT):
-                self._command(command, where)
+        language = example.region.lexemes["info"].partition(" ")[0]
+        file = Path(title or {"toml": "pyproject.toml", "yaml": "untitled.yml"}[language])
+        _write(file, source)
+        for command in readers(source, file) if language == "toml" else steps(source, where, ROOT):
+            self._command(command, where)
 
     def _command(self, command: str, where: str) -> str:
         """Run one command as a shell does; what it prints, to stdout or stderr.
@@ -241,24 +237,43 @@ def _commands(source: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Without spaces at the ends of lines, empty lines at both ends, and durations."""
+    """Without spaces at the ends of lines, and without empty lines at both ends."""
     lines = [line.rstrip() for line in text.splitlines()]
     text = "\n".join(lines).strip("\n")
     return f"{text}\n" if text else ""
 
 
-def _pattern(shown: str, whole: bool = False) -> re.Pattern[str]:
-    """What matches the lines that a page shows."""
-    pattern = ""
+def _shows(shown: str, printed: str, whole: bool) -> bool:
+    """Whether these lines of a page are what was printed, or, unless `whole`, stand somewhere in it."""
+    pattern, figures = "", []
     for line in _plain(shown).splitlines():
-        escaped = ".*".join(map(re.escape, line.split("…")))
-        pattern += r"(?:.*\n)*?" if line.strip() == "…" else _DURATION.sub(r"[\\d.]+\\ m?s", escaped) + r"\n"
-    return re.compile(pattern if whole else rf"(?m:^){pattern}")
+        if line.strip() == "…":
+            pattern += r"(?:.*\n)*?"
+            continue
+        for part in re.split(r"(…| +|\b[\d.]+ (?:ms|s)\b|\b\d\S*e-\d+|\b[\d.]+ (?:%|dB))", line):
+            if figure := re.fullmatch(r"([\d.]+) (%|dB)", part):
+                figures.append((float(figure[1]), figure[2]))
+                pattern += rf"([\d.e-]+) {figure[2]}"
+            elif re.fullmatch(r"[\d.]+ m?s", part):
+                pattern += r"[\d.]+ m?s"
+            elif re.fullmatch(r"\d\S*e-\d+", part):
+                pattern += r"(?:0|\d\S*e-\d+)"
+            else:
+                pattern += ".*" if part == "…" else " +" if part.startswith(" ") else re.escape(part)
+        pattern += r"\n"
+    found = re.fullmatch(pattern, printed) if whole else re.search(rf"(?m:^){pattern}", printed)
+    return found is not None and all(
+        _close(value, float(now), unit) for (value, unit), now in zip(figures, found.groups(), strict=True)
+    )
 
 
-def _write(title: str, source: str) -> None:
-    file = Path(title)
-    assert not file.is_absolute() and ".." not in file.parts, f"{title} is outside the page's folder"
+def _close(shown: float, now: float, unit: str) -> bool:
+    """Whether a measured figure is what a page shows, on another processor."""
+    return abs(shown - now) <= (1.5 if unit == "dB" else max(0.3, 0.3 * shown))
+
+
+def _write(file: Path, source: str) -> None:
+    assert not file.is_absolute() and ".." not in file.parts, f"{file} is outside the page's folder"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(source, encoding="utf-8")
 

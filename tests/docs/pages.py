@@ -60,11 +60,19 @@ SMALLER: dict[str, list[tuple[str, str, str]]] = {
 }
 """By page: a pattern in its commands and Python, what stands there when it is executed, and what that saves"""
 
-_MAKE = "sets up an environment of its own; a step of .ci/run, which tests/docs/test_pages.py looks for"
+SLOW = {"phone.md": "measures for minutes on an engine: a step of .ci/run, by python -m tests.docs"}
+"""Pages that are not executed by pytest"""
+
+_REWRITE = (
+    "mofa rewrite examples/architectures/nafnet.py:NAFNet --checkpoint examples/checkpoints/nafnet_denoiser.safetensors"
+)
+_MAKE = "sets up an environment of its own: a step of .ci/run"
 
 ELSEWHERE: dict[str, tuple[str, str]] = {
-    "make (demo|test|lint|docs)": ("", _MAKE),
-    r"pip install torch==2\.13\.0": ("", ".ci/run installs it with the wheel"),
-    r"pip install \.": ("", ".ci/run installs the wheel in an empty environment"),
+    "make demo": (f"{_REWRITE} --roadmap mofa --input 1x3x256x256 --out out/demo --overwrite", _MAKE),
+    "make (test|lint|docs)": ("", _MAKE),
+    r"pip install torch==2\.13\.0": ("", "hundreds of megabytes: .ci/run installs it with the wheel"),
+    r"pip install \.": ("", "the same: .ci/run installs the wheel in an empty environment"),
+    r"pip install '(mofa-compiler|\.)\[[\w,]+\]'": ("", "hundreds of megabytes: make test installs every extra"),
 }
-"""Commands that are not run here: what is in their place, or nothing; and why"""
+"""Commands that are not run here: what is run in their place, if anything, and why; test_pages.py looks after them"""

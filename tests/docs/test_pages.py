@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from markdown_it import MarkdownIt
 
 from mofa_compiler.cli import app
 
-from .executor import ROOT, Page
-from .pages import BEFORE, ELSEWHERE, SMALLER
+from .executor import ROOT
+from .pages import BEFORE, ELSEWHERE, SLOW, SMALLER
+from .preparing import prepared
 
 GUIDES = sorted((ROOT / "examples" / "guides").rglob("*.md"))
 RULES = ROOT / "examples" / "guides" / "rules.md"
@@ -21,33 +23,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for page in GUIDES
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
-def prepared(folder: Path, page: Path) -> Page:
-    """A folder in which the page's reader might be: beside a checkout's examples, with a few photographs."""
-    (folder / "examples").symlink_to(ROOT / "examples")
-    if page.name == "README.md":
-        prepare_readme(folder, page.read_text(encoding="utf-8"))
-    return Page(page, folder)
-
-
-def prepare_readme(folder: Path, text: str) -> None:
-    """What its commands take for granted: photographs, and the models that its own configuration names."""
-    import torch
-    from PIL import Image
-
-    (folder / "out").mkdir()
-    (folder / "photos").mkdir()
-    for index in range(3):
-        pixels = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(index)).mul(255).byte().numpy()
-        Image.fromarray(pixels).save(folder / "photos" / f"{index}.png")
-    (folder / "net.py").write_text((ROOT / "examples/architectures/unet.py").read_text().replace("UNet", "Net"))
-    (configuration,) = re.findall(r"```toml\n(\[tool\.mofa\].*?)```", text, re.DOTALL)
-    (folder / "pyproject.toml").write_text(configuration.replace("256x256", "32x32"))
-    (folder / "known.json").write_text('{"schema": "mofa-lint-baseline/1", "models": {}}')
-
-
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [page for page in PAGES if page.name not in SLOW], ids=lambda path: path.stem)
 def test_every_block_is_executed(path: Path, tmp_path: Path) -> None:
-    page = prepared(tmp_path, path)
+    page = prepared(path, tmp_path)
     blocks = page.run()
     fences = [token for token in MarkdownIt().parse(path.read_text(encoding="utf-8")) if token.type == "fence"]
     assert blocks == len(fences)
@@ -64,12 +42,30 @@ def test_the_rules_examples_are_python() -> None:
 
 
 def test_what_is_run_elsewhere_is_run_there() -> None:
-    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    for pattern in ELSEWHERE:
-        alternatives = re.search(r"\((.*)\)", pattern)
-        for name in alternatives[1].split("|") if alternatives and pattern.startswith("make") else ():
-            assert re.search(rf"^make {name}$", ci, re.MULTILINE), f".ci/run does not run make {name}"
+    ci, makefile = ((ROOT / name).read_text(encoding="utf-8") for name in (".ci/run", "Makefile"))
+    for name in ("demo", "test", "lint", "docs"):
+        assert re.search(rf"^make {name}$", ci, re.MULTILINE), f".ci/run does not run make {name}"
+    assert f"$(BIN)/{ELSEWHERE['make demo'][0]}" in makefile
     assert re.search(r'pip" install .* torch==2\.13\.0 "\$work"/dist/\*\.whl', ci)
+    assert '-e ".[dev]"' in makefile
+    (slow,) = re.findall(r"python -m tests\.docs (.*)", ci)
+    assert {Path(page).name for page in slow.split()} == SLOW.keys()
+
+
+def test_extras_that_pages_install_are_part_of_what_make_test_installs() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+
+    def reached(name: str) -> set[str]:
+        inner = {one for needed in extras[name] for one in re.findall(r"mofa-compiler\[(.*)\]", needed)}
+        return {name}.union(*(reached(one) for names in inner for one in names.split(",")))
+
+    named = {
+        name
+        for page in PAGES
+        for names in re.findall(r"(?:mofa-compiler|\.)\[([\w,]+)\]['`]", page.read_text(encoding="utf-8"))
+        for name in names.split(",")
+    }
+    assert {"executorch", "plot"} <= named <= reached("dev")
 
 
 def inline_commands() -> list[tuple[str, str]]:
