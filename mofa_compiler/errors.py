@@ -82,6 +82,10 @@ class LintError(MofaError):
     """The configuration or the baseline of `mofa lint` cannot be read, or says something that makes no sense."""
 
 
+class ReportError(MofaError):
+    """A report cannot be read, or does not hold what is asked of it."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the closest of `known`, or the whole list where nothing comes close."""
     known = sorted(known)

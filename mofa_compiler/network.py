@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 
-from torch import nn
+from torch import fx, nn
 
 from .anatomy import Anatomy, Stage
 from .cost import node_macs
@@ -62,6 +62,12 @@ class Network:
         return Network(self.program.without_values(), self.anatomy)
 
     @cached_property
+    def other_macs(self) -> dict[fx.Node, int]:
+        """MACs of the calls that are none of `layers`, where there are any."""
+        others = (n for n in self.program.graph.nodes if n.op != "output" and n.target not in self.layers)
+        return {node: macs for node in others if (macs := node_macs(node, self.program))}
+
+    @cached_property
     def totals(self) -> Totals:
         program, anatomy, layers = self.program, self.anatomy, self.layers
         sums = {stage.name: [0, 0, 0] for stage in anatomy.stages}
@@ -83,13 +89,9 @@ class Network:
         for path, layer in layers.items():
             share(path)[1] += layer.macs
             share(path)[2] += layer.vanilla
-        for node in program.graph.nodes:
-            if node.op == "output" or node.target in layers:
-                continue
-            macs = node_macs(node, program)
-            if macs:
-                stack = list((node.meta.get("nn_module_stack") or {"": ("", None)}).values())
-                share(stack[-1][0])[1] += macs
+        for node, macs in self.other_macs.items():
+            stack = list((node.meta.get("nn_module_stack") or {"": ("", None)}).values())
+            share(stack[-1][0])[1] += macs
         return Totals(
             parameters=sum(s[0] for s in sums.values()),
             macs=sum(s[1] for s in sums.values()),

@@ -1,4 +1,4 @@
-"""The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `export`, `lint`, `analyze`, `capture`, lists.
+"""The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `compare`, `plot`, `export`, `lint`, and more.
 
 Commands import what needs torch when they run, so that help and errors in the arguments come at once.
 """
@@ -12,7 +12,22 @@ from typing import Annotated
 
 import typer
 
-from . import analyze, capture, engines, export, lint, measure, passes, recover, rewrite, roadmaps, rule, verify
+from . import (
+    analyze,
+    capture,
+    compare,
+    engines,
+    export,
+    lint,
+    measure,
+    passes,
+    plot,
+    recover,
+    rewrite,
+    roadmaps,
+    rule,
+    verify,
+)
 from .errors import Group
 
 app = typer.Typer(
@@ -30,6 +45,8 @@ app.command("export", no_args_is_help=True)(export.export)
 app.command("analyze", no_args_is_help=True)(analyze.analyze)
 app.command("capture", no_args_is_help=True)(capture.capture)
 app.command("measure", no_args_is_help=True)(measure.measure)
+app.command("compare", no_args_is_help=True)(compare.compare)
+app.command("plot", no_args_is_help=True)(plot.plot)
 app.command("lint")(lint.lint)
 app.command("engines")(engines.engines)
 app.command("passes")(passes.passes)
@@ -60,6 +77,8 @@ def root(
         --data photos --degrade gaussian:25
     mofa verify net-mofa --original arch.py:Net --checkpoint net.pth
     mofa measure arch.py:Net net-mofa --engine onnxruntime
+    mofa compare net-a net-b               what is different
+    mofa plot roadmap net-mofa --out roadmap.pdf
     mofa export net-mofa --to onnx --dynamic
     mofa lint arch.py:Net                  what could be better, as a CI step
 

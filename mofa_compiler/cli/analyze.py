@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,9 +27,7 @@ def analyze(
         ),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="List the convolutions of every stage.")] = False,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the chart to a .png, .svg or .pdf (needs matplotlib).")
-    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the chart to a .png, .svg or .pdf.")] = None,
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the network as a U to a .png, .svg or .pdf.")
     ] = None,
@@ -60,7 +57,7 @@ def analyze(
     if quiet and (as_json or layers):
         raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--layers")
     for file in filter(None, (plot, draw)):
-        from ..report.plot import check_format
+        from ..report.figures import check_format
 
         check_format(file)
 
@@ -81,16 +78,14 @@ def analyze(
         else:
             result = apply(model, plan, example, progress=phase("rewriting"))
             data = distribution(result.original, result.rewritten, plan.name)
-    if plot is not None:
-        from ..report.plot import plot as draw_chart
+    if plot is not None or draw is not None:
+        from ..report.figures import flops, save, unet
 
-        draw_chart(data, plot)
+        if plot is not None:
+            save(lambda: flops(data), plot)
+        if draw is not None:
+            save(lambda: unet(data), draw)
     if as_json:
         print(json.dumps(data, indent=2, ensure_ascii=False))
     elif not quiet:
         print_distribution(data, options.stdout_console(), layers)
-    if draw is not None:  # last: what is no U-Net cannot be drawn, but has its table
-        from ..report.figure import draw_figure
-
-        sys.stdout.flush()
-        draw_figure(data, draw)

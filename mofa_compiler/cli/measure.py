@@ -58,9 +58,7 @@ def measure(
     memory: Annotated[
         bool, typer.Option("--memory", help="Also the peak memory of a run, in a process of its own.")
     ] = False,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the times to a .png, .svg or .pdf (needs matplotlib).")
-    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the times to a .png, .svg or .pdf.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     debug: options.Debug = False,
@@ -88,7 +86,7 @@ def measure(
     if quiet and (as_json or per_layer):
         raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--per-layer")
     if plot is not None:
-        from ..report.plot import check_format
+        from ..report.figures import check_format
 
         check_format(plot)
     names = [name.strip() for given in engine or ["xnnpack"] for name in given.split(",")]

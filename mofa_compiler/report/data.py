@@ -9,6 +9,10 @@ Keys, in order:
 - `inputs`: one `{"shape": [int], "dtype"}` an example input
 - `anatomy`: `{"is_unet", "reason", "stages": [{"name", "kind", "level", "units": [path]}]}`
 - `opaque`: `[{"path", "cause"}]`, the modules that tracing could not see into
+- `structure`: the original drawn as a U, and which of its stages are cheap (below)
+- `layers`, `rewritten_layers`: `[{"path", "stage", "layer", "parameters", "macs"}]`, the modules with parameters or
+  MACs of the original and of the rewritten network, in execution order, `layer` being the short form as in `edits`; of
+  a module that tracing could not see into, its class
 - `before`, `after`: totals (below) of the original and of the rewritten network
 - `passes`: one object a pass, in order, and one named `calibration`, before the lowerings, if there was one:
     - `name`, `options`
@@ -38,6 +42,10 @@ Keys, in order:
   with every alternative, the first being the original), `networks` and `limit` (`{"name", "ms", "original_ms", "ratio",
   "interval", "control"}`: whole networks against the original), `chosen`, and all of it in a `sentence`
 
+The structure is `{"passes", "skips", "aside", "cheap"}`, all in names of stages: `passes`, `skips` and `aside` are as
+in `report.distribution`, and empty for what is no U-Net; `cheap` is `{"below", "reference", "limit", "rule",
+"stages"}`: as there, with the names of the cheap stages.
+
 Totals are `{"parameters", "macs", "stages"}`; a stage is `{"name", "parameters", "macs", "vanilla", "parameters_share",
 "macs_share", "vanilla_share"}`: `vanilla` is the MACs by the paper's estimate, as if every convolution were a vanilla
 one, and the shares are those of the network's, in [0, 1]. The `stage` of an edit or a skip is null where the layer is
@@ -55,12 +63,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..roadmap import plain_options
+from ..survey import signature
+from .structure import cheap_rule, structure
 
 if TYPE_CHECKING:
     from ..anatomy import Anatomy
     from ..compiler import Result
     from ..diff import Diff
-    from ..network import Totals
+    from ..network import Network, Totals
     from ..rewriting import Pass
     from ..verification.verdict import Verdict
 
@@ -83,6 +93,9 @@ def report(result: Result) -> dict[str, Any]:
         "inputs": [{"shape": spec.shape, "dtype": str(spec.dtype).removeprefix("torch.")} for spec in result.inputs],
         "anatomy": anatomy_data(result.original.anatomy),
         "opaque": [{"path": path, "cause": cause} for path, cause in program.opaque.items()],
+        "structure": structure_data(result.original),
+        "layers": layers_data(result.original),
+        "rewritten_layers": layers_data(result.rewritten),
         "before": totals_data(result.before),
         "after": totals_data(result.after),
         "passes": [_pass(*step) for step in steps],
@@ -102,6 +115,38 @@ def anatomy_data(anatomy: Anatomy) -> dict[str, Any]:
     """What the inference found, as far as a reader of a report needs it."""
     stages = [{"name": s.name, "kind": s.kind, "level": s.level, "units": s.units} for s in anatomy.stages]
     return {"is_unet": anatomy.is_unet, "reason": anatomy.reason, "stages": stages}
+
+
+def structure_data(network: Network) -> dict[str, Any]:
+    """What a drawing needs to know of a network besides its anatomy."""
+    cheap = [stage.name for stage in network.anatomy.stages if network.is_cheap(stage)[0]]
+    return {**asdict(structure(network)), "cheap": {**cheap_rule(network), "stages": cheap}}
+
+
+def layers_data(network: Network) -> list[dict[str, Any]]:
+    """The modules of a network with parameters or MACs, each once, in execution order."""
+    program, anatomy, convolutions = network.program, network.anatomy, network.layers
+    macs: dict[str, int] = {path: layer.macs for path, layer in convolutions.items()}
+    for node, number in network.other_macs.items():
+        if node.op == "call_module":
+            macs[str(node.target)] = macs.get(str(node.target), 0) + number
+    found = []
+    for path in dict.fromkeys(str(node.target) for node in program.graph.nodes if node.op == "call_module"):
+        module = program.modules[path]
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        if not parameters and not macs.get(path):
+            continue
+        stage = anatomy.stage_of(path)
+        found.append(
+            {
+                "path": path,
+                "stage": stage.name if stage else None,
+                "layer": type(module).__name__ if path in program.opaque else signature(module),
+                "parameters": parameters,
+                "macs": macs.get(path, 0),
+            }
+        )
+    return found
 
 
 def totals_data(totals: Totals) -> dict[str, Any]:

@@ -37,12 +37,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..network import CHEAP_BELOW
 from ..survey import signature
 from . import text
 from .data import anatomy_data, plain_data, totals_data, versions
 from .drawing import draw
-from .structure import structure
+from .structure import cheap_rule, structure
 from .terminal import print_lines, wrap
 
 if TYPE_CHECKING:
@@ -72,24 +71,12 @@ def distribution(network: Network, after: Network | None = None, roadmap: str | 
         "before": {"parameters": network.totals.parameters, "macs": network.totals.macs},
         "after": {"parameters": after.totals.parameters, "macs": after.totals.macs} if after else None,
         "middle": [stage.name for stage in anatomy.middle()],
-        "cheap": _rule(network),
+        "cheap": cheap_rule(network),
         "stages": [_stage(network, share, later.get(share["name"])) for share in totals["stages"]],
         **asdict(structure(network)),
     }
     plain: dict[str, Any] = plain_data(document)
     return plain
-
-
-def _rule(network: Network) -> dict[str, Any]:
-    reference = network.cheap_reference
-    limit = CHEAP_BELOW * reference
-    rule = (
-        f"cheap: below {CHEAP_BELOW:g} of the median encoder stage, which is {text.quantity(limit)}, "
-        "counted as vanilla convolutions"
-        if network.anatomy.is_unet
-        else f"no stage counts as cheap: {network.anatomy.reason}"
-    )
-    return {"below": CHEAP_BELOW, "reference": reference, "limit": limit, "rule": rule}
 
 
 def _stage(network: Network, share: Mapping[str, Any], after: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import text
-from .plot import save
+from .figures.files import save
 from .terminal import elide, print_lines, wrap
 
 _SLOWEST = 20
@@ -57,7 +57,7 @@ def plot_measured(data: Mapping[str, Any], path: Path) -> None:
     """Draw the times as bars, grouped by engine; writes all of the file or nothing.
 
     Raises:
-        MofaError: matplotlib is not installed, or the file's ending names no format that we write.
+        MofaError: the file's ending names no format that we write.
         OSError: the file cannot be written.
     """
     save(lambda: _figure(data), path)

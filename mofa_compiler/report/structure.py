@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ..network import CHEAP_BELOW
+from . import text
 
 if TYPE_CHECKING:
     from ..anatomy import Anatomy, Stage
@@ -76,6 +79,19 @@ def structure(network: Network) -> Structure:
         for skip in anatomy.skips
     )
     return Structure(passes, tuple(skips), aside)
+
+
+def cheap_rule(network: Network) -> dict[str, Any]:
+    """By what rule a stage is cheap: `below` times `reference` is the `limit`, in MACs; `rule` says so in words."""
+    reference = network.cheap_reference
+    limit = CHEAP_BELOW * reference
+    rule = (
+        f"cheap: below {CHEAP_BELOW:g} of the median encoder stage, which is {text.quantity(limit)}, "
+        "counted as vanilla convolutions"
+        if network.anatomy.is_unet
+        else f"no stage counts as cheap: {network.anatomy.reason}"
+    )
+    return {"below": CHEAP_BELOW, "reference": reference, "limit": limit, "rule": rule}
 
 
 def _u_shape(index: int, anatomy: Anatomy) -> UShape:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def quantity(number: float) -> str:
-    """Three significant digits and a decimal prefix: `962 M`, `1.03 M`, `448`."""
+    """Three significant digits and a decimal prefix: `962 M`, `1.03 M`, `448`, or an exponent where there is none."""
+    if abs(number) >= 0.9995e21:
+        return f"{number:.2e}"
     for scale, unit in _UNITS:
         if abs(number) >= 0.9995 * scale:
             scaled = number / scale

@@ -34,7 +34,7 @@ from mofa_compiler.cli.options import parse_shape
 from mofa_compiler.decisions import trials
 from mofa_compiler.errors import EngineError, MofaError
 from mofa_compiler.inputs import InputSpec
-from mofa_compiler.report.plot import check_format
+from mofa_compiler.report.figures import check_format
 from mofa_compiler.runtime import Compiled, Engine, Measurement, engines, race
 from mofa_compiler.runtime.cache import VARIABLE
 from tests.benchmarks.deployment_report import markdown, plot

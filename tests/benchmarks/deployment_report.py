@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mofa_compiler.report.plot import save
+from mofa_compiler.report.figures import save
 
 from .variants import LIMIT, ORIGINAL, OURS
 
@@ -92,7 +92,7 @@ def plot(data: Mapping[str, Any], path: Path) -> None:
     """Draw a bar chart for each engine; writes all of the file or nothing.
 
     Raises:
-        MofaError: matplotlib is not installed, or the file's ending names no format that we write.
+        MofaError: the file's ending names no format that we write.
         OSError: the file cannot be written.
     """
     save(lambda: _figure(data), path)

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import apply, capture
 from mofa_compiler.anatomy import infer
-from mofa_compiler.errors import MofaError
 from mofa_compiler.network import Network
 from mofa_compiler.report import text
 from mofa_compiler.report.arrangement import arrange
 from mofa_compiler.report.canvas import Canvas
 from mofa_compiler.report.distribution import distribution
 from mofa_compiler.report.drawing import draw
-from mofa_compiler.report.figure import draw_figure
+from mofa_compiler.report.figures import save, unet
 from mofa_compiler.report.structure import StageSkip, Structure, UShape, structure
 from tests.anatomy.small import UNetPair
 
@@ -119,6 +118,8 @@ def invented(levels: int, passes: int, skips: list[tuple[str, str]] | None = Non
         }
     return {
         "model": "Invented",
+        "anatomy": {"is_unet": True, "reason": "it says so"},
+        "roadmap": None,
         "inputs": [{"shape": [1, 3, 64, 64], "dtype": "float32"}],
         "before": {"macs": 10**9, "parameters": 10**6},
         "after": None,
@@ -333,26 +334,29 @@ def test_lines_cross_but_do_not_run_over_anything() -> None:
 )
 def test_figures(drawings: dict[str, dict[str, Any]], tmp_path: Path, name: str, kind: str) -> None:
     path = tmp_path / f"figure.{kind}"
-    draw_figure(drawings[name], path)
+    save(lambda: unet(drawings[name]), path)
     content = path.read_bytes()
     assert content.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[kind])
-    draw_figure(drawings[name], path)
+    save(lambda: unet(drawings[name]), path)
     assert path.read_bytes() == content
     if kind == "svg":
         names = [stage["name"].removeprefix(f"pass {stage['pass']} ") for stage in drawings[name]["stages"]]
-        assert all(f">{name}</text>" in content.decode() for name in names)
+        drawn = content.decode()
+        assert all(f">{name}</text>" in drawn or f">{name} (cheap)</text>" in drawn for name in names)
 
 
 def test_a_figure_draws_every_skip(tmp_path: Path) -> None:
     data = invented(3, 1)
     data["skips"].append({"source": "decoder 1", "target": "decoder 3", "kind": "multiply"})
-    draw_figure(data, tmp_path / "figure.svg")
+    save(lambda: unet(data), tmp_path / "figure.svg")
     drawn = (tmp_path / "figure.svg").read_text()
     assert drawn.count(">cat</text>") == 3
     assert drawn.count(">multiply</text>") == 1
 
 
-def test_no_unet_no_figure(drawings: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    with pytest.raises(MofaError, match="Sequential is no U-Net: the resolution goes down once and never up again"):
-        draw_figure(drawings["classifier"], tmp_path / "figure.svg")
-    assert not list(tmp_path.iterdir())
+def test_no_unet_has_its_stages_in_a_row(drawings: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    save(lambda: unet(drawings["classifier"]), tmp_path / "figure.svg")
+    drawn = (tmp_path / "figure.svg").read_text()
+    assert ">No U to draw, so its stages in a row: the resolution goes down once and never up again</text>" in drawn
+    for stage in drawings["classifier"]["stages"]:
+        assert f">{stage['name']}</text>" in drawn

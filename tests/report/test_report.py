@@ -47,6 +47,9 @@ KEYS: dict[str, set[str]] = {
             "inputs",
             "anatomy",
             "opaque",
+            "structure",
+            "layers",
+            "rewritten_layers",
             "before",
             "after",
             "passes",
@@ -58,6 +61,10 @@ KEYS: dict[str, set[str]] = {
     "inputs": {"shape", "dtype"},
     "anatomy": {"is_unet", "reason", "stages"},
     "anatomy.stages": {"name", "kind", "level", "units"},
+    "structure": {"passes", "skips", "aside", "cheap"},
+    "structure.cheap": {"below", "reference", "limit", "rule", "stages"},
+    "layers": {"path", "stage", "layer", "parameters", "macs"},
+    "rewritten_layers": {"path", "stage", "layer", "parameters", "macs"},
     "before": TOTALS,
     "after.stages": {
         *("name", "parameters", "macs", "vanilla", "parameters_share", "macs_share", "vanilla_share"),
@@ -119,6 +126,30 @@ def test_totals_add_up(report: dict[str, Any]) -> None:
             assert step["after"][key] - step["before"][key] == sum(edit[key] for edit in step["edits"])
 
 
+def test_the_layers_are_those_of_the_stages(report: dict[str, Any]) -> None:
+    for state, key in (("before", "layers"), ("after", "rewritten_layers")):
+        assert sum(layer["macs"] for layer in report[key]) == report[state]["macs"]
+        paths = [layer["path"] for layer in report[key]]
+        assert len(paths) == len(set(paths))
+    (first,) = [layer for layer in report["layers"] if layer["path"] == "intro"]
+    assert first["layer"] == "Conv2d(3→8, k3, bias)"
+    assert (first["stage"], first["parameters"]) == ("stem", 8 * 3 * 9 + 8)
+    by_path = {layer["path"]: layer["layer"] for layer in report["layers"]}
+    for edit in text.rewritten(report["passes"][0]):
+        assert by_path[edit["path"]] == edit["before"]
+
+
+def test_the_structure_names_cheap_stages_and_skips(report: dict[str, Any]) -> None:
+    structure, names = report["structure"], [stage["name"] for stage in report["before"]["stages"]]
+    (shape,) = structure["passes"]
+    assert [*shape["descending"], shape["bottom"], *shape["ascending"]] == names
+    limit = structure["cheap"]["limit"]
+    vanilla = {stage["name"]: stage["vanilla"] for stage in report["before"]["stages"]}
+    never = ("stem", "head")
+    assert structure["cheap"]["stages"] == [name for name in names if vanilla[name] < limit and name not in never]
+    assert {skip["target"] for skip in structure["skips"]} == {"decoder 1", "decoder 2"}
+
+
 def test_numbers_that_json_lacks_become_null(unchanged: dict[str, Any]) -> None:
     verdict = unchanged["passes"][0]["verdict"]
     assert (verdict["relative_error"], verdict["psnr"], verdict["step_psnr"], verdict["holds"]) == (0, None, None, True)
@@ -138,6 +169,8 @@ def test_numbers_that_json_lacks_become_null(unchanged: dict[str, Any]) -> None:
             (99_960_000, "100 M"),
             (3.45e9, "3.45 G"),
             (-2.5e12, "-2.50 T"),
+            (3 * 10**15, "3.00 P"),
+            (10**30, "1.00e+30"),
         ),
     ],
 )

@@ -1,0 +1,87 @@
+"""`mofa compare`: bundles side by side."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+
+
+class Format(StrEnum):
+    """How a comparison is written."""
+
+    TERMINAL = "terminal"
+    MARKDOWN = "markdown"
+    HTML = "html"
+    JSON = "json"
+
+
+def compare(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="A B...", help="Bundles, or their report.json files; two or more.")
+    ],
+    output_format: Annotated[
+        Format, typer.Option("--format", metavar="FORMAT", help="terminal, markdown, html or json.")
+    ] = Format.TERMINAL,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write there; what is there is replaced.", show_default="standard output"),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every layer that differs.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Compare bundles: their sizes, times, quality and layers.
+
+    Each one's layers are compared with those of the first, by path. Times are those that are in the bundles: `mofa
+    measure A B` takes new ones. HTML is one file that loads nothing.
+
+    \b
+    mofa compare net-a net-b
+    mofa compare net-a net-b net-c --format markdown
+    mofa compare net-a net-b --format html --out comparison.html
+
+    \b
+    Exit codes:
+      0    done
+      1    an error in the input, in one line on stderr
+      2    wrong usage
+      130  interrupted
+    """
+    if len(sources) < 2:
+        raise typer.BadParameter("a comparison needs at least two bundles", param_hint="A B")
+    if out is not None and output_format is Format.TERMINAL:
+        raise typer.BadParameter("needs --format markdown, html or json", param_hint="--out")
+    if verbose and output_format is not Format.TERMINAL:
+        raise typer.BadParameter(f"--format {output_format} shows all of it anyway", param_hint="--verbose")
+
+    from ..report import comparison
+    from ..report.reading import check_output, read_report, short_names
+    from ..writing import replaced
+
+    files = [source.expanduser() for source in sources]
+    target = None if out is None else out.expanduser()
+    if target is not None:
+        check_output(target, files)
+    reports = [read_report(file) for file in files]
+    data = comparison.compare(reports, short_names([str(file) for file in sources]))
+    if output_format is Format.TERMINAL:
+        comparison.print_comparison(data, options.stdout_console(), verbose)
+        return
+    if output_format is Format.JSON:
+        content = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    elif output_format is Format.MARKDOWN:
+        content = comparison.markdown(data)
+    else:
+        content = comparison.html(data, reports)
+    if target is None:
+        sys.stdout.write(content)
+        return
+    with replaced(target) as handle:
+        handle.write(content)
+    print(f"saved to {out}", file=sys.stderr)

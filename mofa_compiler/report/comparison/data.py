@@ -1,0 +1,86 @@
+"""The comparison as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ...errors import ReportError
+from .. import text
+from ..summary import condition, summary
+
+SCHEMA = "mofa-comparison/1"
+
+
+def compare(reports: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """The data form of several reports under these names; layers are compared with those of the first.
+
+    Raises:
+        ReportError: there are fewer than two.
+    """
+    if len(reports) < 2:
+        raise ReportError("a comparison needs at least two bundles")
+    networks = [summary(report, name) for report, name in zip(reports, names, strict=True)]
+    same = len({_original(report) for report in reports}) == 1
+    return {
+        "schema": SCHEMA,
+        "networks": networks,
+        "same_original": same,
+        "notes": list(_notes(networks, same)),
+        "differences": [
+            _difference(reports[0], report, names[0], name) for report, name in zip(reports[1:], names[1:], strict=True)
+        ],
+    }
+
+
+def _original(report: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells an original from another one: its name and layers, or where they are not known, its size."""
+    if "layers" not in report:
+        return report["model"], report["before"]["parameters"]
+    return report["model"], tuple((layer["path"], layer["layer"]) for layer in report["layers"])
+
+
+def _notes(networks: Sequence[Mapping[str, Any]], same_original: bool) -> Iterable[str]:
+    if not same_original:
+        originals = ", ".join(
+            f"{one['name']} from {one['model']} of {text.quantity(one['original']['parameters'])} parameters"
+            for one in networks
+        )
+        yield f"These bundles were made from different originals ({originals}): changes are relative to each one's own."
+    if len({one["inputs"] for one in networks}) > 1:
+        inputs = ", ".join(f"{one['name']} at {one['inputs']}" for one in networks)
+        yield f"Input sizes differ ({inputs}): MACs cannot be compared."
+    measured = {one["quality_on"] for one in networks if one["quality_on"]}
+    if len(measured) > 1:
+        yield f"Output errors were measured on different inputs ({', '.join(sorted(measured))})."
+    for one in networks:
+        if one["rewritten"]["error"] is None and one["quality_on"] == "validation examples":
+            yield f"{one['name']} was trained after the rewrite: its PSNR is that of the training's validation."
+    places = {tuple(condition(one)) for network in networks for one in network["latency"]}
+    if places and any(len({condition(one) for one in network["latency"]}) < len(places) for network in networks):
+        yield "Not every bundle was measured under the same conditions: compare times only within one table."
+
+
+def _difference(first: Mapping[str, Any], other: Mapping[str, Any], a: str, b: str) -> dict[str, Any] | None:
+    if "rewritten_layers" not in first or "rewritten_layers" not in other:
+        return None
+    left, right = ({layer["path"]: layer for layer in report["rewritten_layers"]} for report in (first, other))
+    different = [
+        {
+            "path": path,
+            "stage": layer["stage"],
+            "layer": [layer["layer"], right[path]["layer"]],
+            "parameters": [layer["parameters"], right[path]["parameters"]],
+            "macs": [layer["macs"], right[path]["macs"]],
+        }
+        for path, layer in left.items()
+        if path in right and layer["layer"] != right[path]["layer"]
+    ]
+    return {
+        "first": a,
+        "other": b,
+        "same": len(left.keys() & right.keys()) - len(different),
+        "only_first": [layer for path, layer in left.items() if path not in right],
+        "only_other": [layer for path, layer in right.items() if path not in left],
+        "different": different,
+    }

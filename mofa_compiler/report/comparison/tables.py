@@ -1,0 +1,130 @@
+"""The comparison as tables of text, which every format renders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import text
+from ..summary import condition, condition_text
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, a header and rows; the first column is text, the others are numbers."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that differ in the same way: `before` in the first network, `after` in the other, empty for none."""
+
+    before: str
+    after: str
+    paths: tuple[str, ...]
+
+
+def heading(data: Mapping[str, Any]) -> str:
+    """`NAFNet at 1x3x256x256, roadmaps mofa and wide`."""
+    models = ", ".join(dict.fromkeys(f"{one['model']} at {one['inputs']}" for one in data["networks"]))
+    roadmaps = list(dict.fromkeys(one["roadmap"] for one in data["networks"]))
+    return f"{models}, roadmap{'s' if len(roadmaps) > 1 else ''} {' and '.join(roadmaps)}"
+
+
+def sizes(data: Mapping[str, Any]) -> Table:
+    """Parameters, MACs and quality: the originals, each once, then the bundles."""
+    networks = data["networks"]
+    truth = any(one["rewritten"]["psnr"] is not None for one in networks)
+    header = ("network", "parameters", "MACs", "error", *(("PSNR",) if truth else ()), "PSNR to original")
+    rows, seen = [], set()
+    for one in networks:
+        original = one["original"]
+        key = (one["model"], one["inputs"], original["parameters"], original["macs"])
+        if key not in seen:
+            seen.add(key)
+            name = "original" if data["same_original"] and len({n["inputs"] for n in networks}) == 1 else one["model"]
+            quantities = (text.quantity(original["parameters"]), text.quantity(original["macs"]))
+            rows.append((name, *quantities, "", *((_psnr(original["psnr"]),) if truth else ()), ""))
+    for one in networks:
+        before, after = one["original"], one["rewritten"]
+        amounts = (
+            f"{text.quantity(after[key])} ({text.change(before[key], after[key])})" for key in ("parameters", "macs")
+        )
+        known = after["error"] is not None
+        to_original = _psnr(one["psnr_to_original"]) or ("same" if after["error"] == 0 else "")
+        rows.append(
+            (
+                one["name"],
+                *amounts,
+                text.error_text(after["error"]) if known else "",
+                *((_psnr(after["psnr"]),) if truth else ()),
+                to_original,
+            )
+        )
+    return Table("", header, tuple(rows))
+
+
+def times(data: Mapping[str, Any]) -> list[Table]:
+    """One table for every place where something was measured."""
+    places: dict[tuple[Any, ...], list[tuple[str, ...]]] = {}
+    titles = {}
+    for network in data["networks"]:
+        for one in network["latency"]:
+            where = condition(one)
+            titles[where] = f"Time of one run on {condition_text(where)}"
+            interval = one["interval"]
+            places.setdefault(where, []).append(
+                (
+                    network["name"],
+                    _ms(one["original_ms"]),
+                    _ms(one["rewritten_ms"]),
+                    f"{one['ratio']:.3f}",
+                    f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "",
+                    one["verdict"] or "",
+                )
+            )
+    header = ("network", "original ms", "ms", "ratio", "95 % interval", "")
+    return [Table(titles[where], header, tuple(rows)) for where, rows in places.items()]
+
+
+def quality(data: Mapping[str, Any]) -> str:
+    """What the columns of quality say."""
+    measured = sorted({one["quality_on"] for one in data["networks"] if one["quality_on"]})
+    where = f", on the {' or the '.join(measured)}" if measured else ""
+    return f"Error and PSNR to original: of the output, against the original's{where}."
+
+
+def counts(difference: Mapping[str, Any]) -> str:
+    """`From a to b: 12 layers of different form, 3 only in a, 0 only in b, 40 the same`."""
+    a, b = difference["first"], difference["other"]
+    numbers = (
+        f"{text.count(len(difference['different']), 'layer')} of different form",
+        f"{len(difference['only_first'])} only in {a}",
+        f"{len(difference['only_other'])} only in {b}",
+        f"{difference['same']} the same",
+    )
+    return f"From {a} to {b}: {', '.join(numbers)}."
+
+
+def groups(difference: Mapping[str, Any]) -> list[Group]:
+    """Layers that differ, alike ones together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for layer in difference["different"]:
+        found.setdefault(tuple(layer["layer"]), []).append(layer["path"])
+    for side, layers in enumerate((difference["only_first"], difference["only_other"])):
+        for layer in layers:
+            key = ("", layer["layer"]) if side else (layer["layer"], "")
+            found.setdefault(key, []).append(layer["path"])
+    return [Group(before, after, tuple(paths)) for (before, after), paths in found.items()]
+
+
+def _psnr(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} dB"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"

@@ -1,0 +1,14 @@
+"""Figures for papers, READMEs and the HTML report, drawn with matplotlib from the plain data of a report.
+
+Each function takes what `report.json` holds and returns a `matplotlib.figure.Figure` made without pyplot, so that
+nothing global is touched and no window opens. `save` writes one to a file, `inline_svg` makes it a part of a page.
+"""
+
+from .drawn_network import unet
+from .files import FORMATS, check_format, save
+from .inline import inline_svg
+from .pareto_front import AXES, pareto
+from .stage_chart import flops
+from .steps_chart import roadmap
+
+__all__ = ["AXES", "FORMATS", "check_format", "flops", "inline_svg", "pareto", "roadmap", "save", "unet"]

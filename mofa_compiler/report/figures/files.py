@@ -1,0 +1,57 @@
+"""Figures as files: all of a file or nothing, and the same bytes every time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import MofaError
+from .style import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "svg", "pdf")
+
+
+def save(make: Callable[[], Figure], path: Path) -> None:
+    """Write the figure that `make` returns, all of it or nothing; the same figure gives the same bytes.
+
+    Raises:
+        MofaError: the file's ending names no format, or there is no such folder.
+        OSError: the file cannot be written.
+    """
+    kind = check_format(path)
+    if not path.parent.is_dir():
+        raise MofaError(f"cannot write {path}: there is no folder {path.parent}")
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        scratch = Path(file.name)
+    try:
+        with style():
+            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+            make().savefig(scratch, format=kind, dpi=200, metadata=metadata)
+        scratch.chmod(0o666 & ~_umask())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def check_format(path: Path) -> str:
+    """The format that a file's ending stands for.
+
+    Raises:
+        MofaError: there is no such format.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise MofaError(f"cannot plot to {path}: its name has to end in {', '.join('.' + name for name in FORMATS)}")
+    return kind
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

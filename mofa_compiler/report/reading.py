@@ -1,0 +1,76 @@
+"""Reports as they were saved: of a bundle, or in a file of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ReportError
+
+FILE = "report.json"
+_REPORT, _DISTRIBUTION = "mofa-report/1", "mofa-distribution/1"
+_NEEDED = ("model", "roadmap", "inputs", "anatomy", "before", "after", "passes")
+
+
+def read_report(path: Path, *, or_distribution: bool = False) -> dict[str, Any]:
+    """The report in a bundle's folder, or in a file; with `or_distribution` also what `mofa analyze --json` printed.
+
+    Raises:
+        ReportError: there is none, it cannot be read, or it is of another schema or damaged.
+    """
+    file = report_file(path)
+    if not file.is_file():
+        raise ReportError(f"{path} is not a bundle: it has no {FILE}" if path.exists() else f"there is no {path}")
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise ReportError(f"{file} cannot be read as a report: {error}") from error
+    schema = document.get("schema") if isinstance(document, Mapping) else None
+    if or_distribution and schema == _DISTRIBUTION:
+        return dict(document)
+    if schema != _REPORT:
+        what = f"of schema {schema!r}" if schema else "no report"
+        raise ReportError(f"{file} is {what}: give a bundle or its {FILE}, of schema {_REPORT}")
+    missing = [key for key in _NEEDED if key not in document]
+    if missing:
+        raise ReportError(f"{file} is damaged: it has no {' and no '.join(missing)}")
+    return dict(document)
+
+
+def report_file(path: Path) -> Path:
+    """Where the report of a bundle is; any other path as it is."""
+    return path / FILE if path.is_dir() else path
+
+
+def check_output(target: Path, sources: Iterable[Path]) -> None:
+    """Refuse to write over one of the reports that are read, or over what is in one of their bundles.
+
+    Raises:
+        ReportError: `target` is such a file.
+    """
+    for source in sources:
+        file = report_file(source)
+        inside = source.is_dir() and target.absolute().parent.resolve() == source.resolve()
+        if target.exists() and (inside or (file.exists() and target.samefile(file))):
+            raise ReportError(f"{target} is part of {source}, which is read: choose another --out")
+
+
+def short_names(sources: list[str]) -> list[str]:
+    """A bundle's folder or a file's name for each source; as given where another has that, numbered where it is twice.
+
+    `out/a` and `out/b/report.json` are `a` and `b`.
+    """
+    short = {source: _short(Path(source)) for source in sources}
+    names: list[str] = []
+    for index, source in enumerate(sources):
+        name = short[source] if list(short.values()).count(short[source]) == 1 else source
+        again = sources[:index].count(source)
+        names.append(f"{name} ({again + 1})" if again else name)
+    return names
+
+
+def _short(path: Path) -> str:
+    whole = path.absolute()
+    return whole.parent.name if whole.name == FILE else whole.stem if whole.suffix == ".json" else whole.name

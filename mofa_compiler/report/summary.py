@@ -1,0 +1,105 @@
+"""What a report comes to, in the few numbers by which networks are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+from typing import Any
+
+from . import text
+
+
+def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The numbers of a report under a name:
+
+    - `name`, `model`, `roadmap`, `inputs`: text; `inputs` as in `1x3x256x256`
+    - `original`, `rewritten`: `{"parameters", "macs", "error", "psnr"}`: `error` is the output's, relative to the
+      original's, and null where training has changed the weights since; `psnr` is against the ground truth, in dB, and
+      null where there is none
+    - `psnr_to_original`: of the rewritten network's output, in dB, or null: equal outputs have none
+    - `quality_on`: on what images or inputs `error` and `psnr_to_original` were measured
+    - `latency`: `[{"engine", "version", "threads", "processor", "original_ms", "rewritten_ms", "ratio", "interval",
+      "input", "verdict"}]`: `ratio` is rewritten ÷ original, `interval` its 95 % interval or null, and `verdict` is
+      `faster`, `slower`, `inside the noise` or null
+    """
+    before, after = report["before"], report["after"]
+    original: dict[str, Any] = {"parameters": before["parameters"], "macs": before["macs"], "error": 0.0, "psnr": None}
+    rewritten: dict[str, Any] = {"parameters": after["parameters"], "macs": after["macs"], "error": 0.0, "psnr": None}
+    between, measured_on = None, ""
+    if report["passes"]:
+        verdict = report["passes"][-1]["verdict"]
+        rewritten["error"], between, measured_on = verdict["accumulated"], verdict["psnr"], verdict["measured_on"]
+    images = [one["psnr"] for one in report.get("images") or () if one["psnr"]["rewritten"] is not None]
+    if images:
+        original["psnr"], rewritten["psnr"] = (_mean(one[key] for one in images) for key in ("original", "rewritten"))
+    trained = [one for one in report.get("recoveries") or () if one["best_step"]]
+    if trained:
+        last = trained[-1]
+        rewritten["error"], between, measured_on = None, None, "validation examples"
+        if last["psnr_original"] is None:
+            between = last["psnr_after"]
+        else:
+            original["psnr"], rewritten["psnr"] = last["psnr_original"], last["psnr_after"]
+    return {
+        "name": name,
+        "model": report["model"],
+        "roadmap": report["roadmap"]["name"],
+        "inputs": text.shapes(report),
+        "original": original,
+        "rewritten": rewritten,
+        "psnr_to_original": between,
+        "quality_on": measured_on,
+        "latency": latencies(report),
+    }
+
+
+def latencies(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was measured of the whole network: after the rewrite, and where a roadmap was decided by measuring."""
+    found = []
+    for one in report.get("measurements") or ():
+        keys = ("engine", "version", "threads", "processor", "original_ms", "rewritten_ms", "ratio", "interval")
+        found.append({**{key: one[key] for key in keys}, "input": _shape(one["input"]), "verdict": one["verdict"]})
+    decisions = report.get("decisions")
+    final = (
+        next((one for one in decisions["networks"] if one["name"] == decisions["chosen"]), None) if decisions else None
+    )
+    if decisions and final:
+        conditions = decisions["conditions"]
+        found.append(
+            {
+                **{key: conditions[key] for key in ("engine", "version", "threads", "processor")},
+                "original_ms": final["original_ms"],
+                "rewritten_ms": final["ms"],
+                "ratio": final["ratio"],
+                "interval": final["interval"],
+                "input": _shape(conditions["input"]),
+                "verdict": None,
+            }
+        )
+    return found
+
+
+def condition(latency: Mapping[str, Any]) -> tuple[str, str, int, str, str]:
+    """Where a time was measured: times are comparable only where this is the same."""
+    engine, version, threads = latency["engine"], latency["version"], latency["threads"]
+    return engine, version, threads, latency["input"], latency["processor"]
+
+
+def condition_text(where: tuple[str, str, int, str, str]) -> str:
+    """`xnnpack 1.0.1, 1 thread, 1x3x256x256, Cortex-A76`."""
+    engine, version, threads, shape, processor = where
+    return ", ".join(filter(None, (f"{engine} {version}".strip(), text.count(threads, "thread"), shape, processor)))
+
+
+def _shape(given: Any) -> str:
+    """An input as text, of a shape or shapes as lists also."""
+    if isinstance(given, str):
+        return given
+    if given and all(isinstance(size, int) for size in given):
+        return "x".join(map(str, given))
+    return ", ".join(_shape(one.get("shape") if isinstance(one, Mapping) else one) for one in given or ())
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    return None if any(value is None for value in known) or not known else fmean(v for v in known if v is not None)

@@ -1,0 +1,130 @@
+"""Several bundles side by side, in every format."""
+
+from __future__ import annotations
+
+import io
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mofa_compiler.errors import ReportError
+from mofa_compiler.report import comparison, text
+from tests.report.reports import HOSTILE, measured, report_of
+
+
+@pytest.fixture
+def pair() -> dict[str, Any]:
+    reports = [measured(report_of(), 12.0), measured(report_of("paper-nafnet"), 21.0)]
+    return comparison.compare(reports, ["ours", "theirs"])
+
+
+def printed(data: dict[str, Any], width: int, verbose: bool = False) -> str:
+    stream = io.StringIO()
+    comparison.print_comparison(data, Console(file=stream, width=width), verbose)
+    return stream.getvalue()
+
+
+def test_every_layer_is_the_same_different_or_in_one_only(pair: dict[str, Any]) -> None:
+    (difference,) = pair["differences"]
+    first, other = (
+        {one["path"]: one for one in report_of(name)["rewritten_layers"]} for name in ("mofa", "paper-nafnet")
+    )
+    assert {one["path"] for one in difference["only_first"]} == first.keys() - other.keys()
+    assert {one["path"] for one in difference["only_other"]} == other.keys() - first.keys()
+    changed = {path for path in first.keys() & other.keys() if first[path]["layer"] != other[path]["layer"]}
+    assert changed
+    assert {one["path"] for one in difference["different"]} == changed
+    for one in difference["different"]:
+        path = one["path"]
+        assert one["layer"] == [first[path]["layer"], other[path]["layer"]]
+        assert one["parameters"] == [first[path]["parameters"], other[path]["parameters"]]
+    assert difference["same"] + len(changed) == len(first.keys() & other.keys())
+
+
+def test_a_bundle_against_itself_has_no_difference() -> None:
+    data = comparison.compare([report_of(), report_of()], ["a", "b"])
+    assert not data["notes"]
+    assert "From a to b: 0 layers of different form, 0 only in a, 0 only in b" in printed(data, 120)
+    assert "<details>" not in comparison.markdown(data)
+
+
+def test_different_originals_and_sizes_are_told() -> None:
+    larger = {**report_of(depth=3), "inputs": [{"shape": [1, 3, 64, 64], "dtype": "float32"}]}
+    data = comparison.compare([report_of(), larger], ["a", "b"])
+    assert not data["same_original"]
+    for rendered in (printed(data, 300), comparison.markdown(data), comparison.html(data)):
+        assert "These bundles were made from different originals" in rendered
+        assert "a at 1x3x32x32, b at 1x3x64x64" in rendered
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("verbose", [False, True])
+def test_the_terminal(pair: dict[str, Any], width: int, verbose: bool) -> None:
+    rendered = printed(pair, width, verbose)
+    assert max(map(len, rendered.splitlines())) <= width
+    for network in pair["networks"]:
+        assert f"{text.quantity(network['rewritten']['macs'])} (" in rendered
+    assert "0.600" in rendered and "1.050" in rendered
+    if verbose:
+        lines = [line.strip() for line in rendered.splitlines()]
+        assert all(one["path"] in lines for one in pair["differences"][0]["different"])
+
+
+def test_markdown_has_the_tables(pair: dict[str, Any]) -> None:
+    rendered = comparison.markdown(pair)
+    assert re.search(r"^\| `ours` \| .* \| .* \| .* \| .* dB \|$", rendered, re.MULTILINE)
+    assert "| `ours` | 20 | 12 | 0.600 | 0.590 to 0.610 | faster |" in rendered
+    assert "Time of one run on xnnpack 1.0, 1 thread, 1x3x32x32, Cortex-A76" in rendered
+
+
+class Page(HTMLParser):
+    """What a browser would make of the elements."""
+
+    def __init__(self, content: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.words = ""
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        assert not any(name in ("src", "href", "onload", "onclick") for name, _ in attrs)
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_the_page_loads_nothing_and_escapes_names(pair: dict[str, Any]) -> None:
+    reports = [report_of(), report_of("paper-nafnet")]
+    for report in reports:
+        report["model"] = HOSTILE
+        report["rewritten_layers"][0]["path"] = f"<script>alert({HOSTILE!r})</script>{report['roadmap']['name']}"
+    data = comparison.compare(reports, [HOSTILE, "<img src=x onerror=alert(1)>"])
+    page = Page(comparison.html(data, reports))
+    assert "script" not in page.tags and "img" not in page.tags and "b" not in page.tags
+    assert "svg" in page.tags
+    assert "<script>alert(" in page.words and "<img src=x" in page.words
+
+
+def test_markdown_escapes_names() -> None:
+    report = {**report_of(), "model": "A<b>|c"}
+    rendered = comparison.markdown(comparison.compare([report, report], ["x|y", "<i>"]))
+    assert rendered.startswith(r"## A\<b\>\|c at ")
+    assert r"| `x\|y` | " in rendered and "| `<i>` | " in rendered
+    assert len({len(re.split(r"(?<!\\)\|", line)) for line in rendered.splitlines() if line.startswith("|")}) == 1
+
+
+def test_older_reports_have_no_layers() -> None:
+    old = {key: value for key, value in report_of().items() if key not in ("layers", "rewritten_layers", "structure")}
+    data = comparison.compare([report_of(), old], ["new", "old"])
+    assert data["differences"] == [None]
+    for rendered in (printed(data, 200), comparison.markdown(data), comparison.html(data)):
+        assert "layers" in rendered.lower()
+
+
+def test_one_is_too_few() -> None:
+    with pytest.raises(ReportError, match="at least two"):
+        comparison.compare([report_of()], ["a"])

@@ -1,0 +1,88 @@
+"""The pareto plot: which numbers it takes, which points are on the front, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mofa_compiler.errors import ReportError
+from mofa_compiler.report.figures import inline_svg, pareto
+from mofa_compiler.report.figures.pareto_front import front
+from mofa_compiler.report.summary import summary
+from tests.report.reports import HOSTILE, measured, report_of
+from tests.report.test_figures import words
+
+
+def recovered(report: dict[str, Any], original: float | None) -> dict[str, Any]:
+    one = {"best_step": 5, "psnr_before": 30.0, "psnr_after": 34.0, "psnr_original": original}
+    return {**report, "recoveries": [one]}
+
+
+@pytest.mark.parametrize(
+    ("points", "higher", "expected"),
+    [
+        ([(1, 3), (2, 2), (3, 1), (3, 3), (2, 4)], False, [0, 1, 2]),
+        ([(1, 3), (2, 2), (3, 4)], True, [0, 2]),
+        ([(1, 1), (1, 2), (2, 1)], False, [0]),
+        ([(1, 1), (1, 1)], False, [0, 1]),
+        ([(5, 5)], False, [0]),
+    ],
+)
+def test_the_front_is_what_nothing_dominates(
+    points: list[tuple[float, float]], higher: bool, expected: list[int]
+) -> None:
+    assert front(points, y_higher=higher) == expected
+
+
+def test_cost_against_error_with_the_original() -> None:
+    drawn = words(inline_svg(pareto([report_of(), report_of("paper-nafnet")], ["ours", "theirs"])))
+    assert {"ours", "theirs", "NAFNet", "original", "rewritten", "MACs at 1x3x32x32"} <= set(drawn)
+    assert "output error, relative to the original's" in drawn
+
+
+def test_times_are_compared_under_common_conditions() -> None:
+    reports = [measured(measured(report_of(), 15, "eager"), 12), measured(report_of("paper-nafnet"), 9)]
+    drawn = words(inline_svg(pareto(reports, ["a", "b"], y="parameters")))
+    assert "ms, xnnpack 1.0, 1 thread, 1x3x32x32, Cortex-A76" in drawn
+    with pytest.raises(ReportError, match="ms is not known of all under the same conditions"):
+        pareto([measured(report_of(), 15, "eager"), reports[1]], x="ms")
+    with pytest.raises(ReportError, match="ms is not known of b: they were not measured"):
+        pareto([reports[0], report_of()], ["a", "b"], x="ms")
+
+
+def test_quality_is_against_the_ground_truth_where_it_is_known() -> None:
+    known = recovered(report_of(), 35.0)
+    assert summary(known, "a")["rewritten"]["psnr"] == 34.0
+    assert "PSNR, dB" in words(inline_svg(pareto([known])))
+    against = recovered(report_of(), None)
+    assert summary(against, "a")["psnr_to_original"] == 34.0
+    assert "PSNR to the original's output, dB" in words(inline_svg(pareto([against, report_of()], y="psnr")))
+    with pytest.raises(ReportError, match="psnr is not known of known, and equal outputs have none"):
+        pareto([against, known], ["against", "known"], y="psnr")
+
+
+def test_training_makes_the_error_of_the_rewrite_unknown() -> None:
+    with pytest.raises(ReportError, match="error is not known of trained"):
+        pareto([recovered(report_of(), None)], ["trained"], y="error")
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"x": "flops"}, "there is no axis 'flops': choose of parameters, macs, ms, psnr, error"),
+        ({"x": "macs", "y": "macs"}, "both axes are macs"),
+    ],
+)
+def test_axes_that_make_no_sense(axes: dict[str, str], message: str) -> None:
+    with pytest.raises(ReportError, match=message):
+        pareto([report_of()], **axes)
+
+
+def test_no_report_and_hostile_names() -> None:
+    with pytest.raises(ReportError, match="at least one report"):
+        pareto([])
+    hostile = {**report_of(), "model": HOSTILE}
+    drawn = words(inline_svg(pareto([hostile] * 20, [f"{HOSTILE}{index}" for index in range(20)])))
+    assert sum(word.startswith("down[0]") for word in drawn) >= 20
+    assert all(word.isprintable() for word in drawn)
