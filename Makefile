@@ -23,7 +23,7 @@ lint: $(VENV)/installed
 
 # Draws the figures and makes the reference anew; a warning is an error.
 docs: $(VENV)/installed
-	$(BIN)/mkdocs build --quiet --strict --clean --config-file .mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean --config-file .mkdocs.yml
 
 readme: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.paper_table --write README.md

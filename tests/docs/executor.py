@@ -198,6 +198,7 @@ class Page:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
+            timeout=600,
             check=False,
         )
         assert done.returncode in codes, f"{where}: {command}\nends with {done.returncode}:\n{done.stdout}"
