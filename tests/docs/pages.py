@@ -54,8 +54,16 @@ BEFORE: dict[str, dict[str, tuple[str, str]]] = {
 
 SMALLER: dict[str, list[tuple[str, str, str]]] = {
     "README.md": [
-        (r"(?s)(mofa rewrite .*--calibrate synthetic .*)(--out)", r"\1--crops 2 --crop-size 32 \2", "64 crops of 128x128"),
-        ("--engine xnnpack --input 1x3x256x256 ", "--input 1x3x32x32 ", "minutes of measuring: how-to/phone.md does it"),
+        (
+            r"(?s)(mofa rewrite .*--calibrate synthetic .*)(--out)",
+            r"\1--crops 2 --crop-size 32 \2",
+            "64 crops of 128x128",
+        ),
+        (
+            "--engine xnnpack --input 1x3x256x256 ",
+            "--input 1x3x32x32 ",
+            "minutes of measuring; phone.md does it",
+        ),
         (r"(mofa measure .*)--per-layer", r"\1--per-layer --seconds 1", "20 seconds otherwise"),
         (r"(mofa recover .*)", r"\1 --steps 2 --patch 32", "1000 steps otherwise"),
         (r"(with_target\(.*)1x3x256x256", r"\g<1>1x3x32x32", "minutes of measuring"),
