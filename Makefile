@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 export PIP_CACHE_DIR ?= $(CURDIR)/$(VENV)/pip-cache
 export MPLCONFIGDIR ?= $(CURDIR)/$(VENV)/matplotlib
 
-.PHONY: demo test lint check readme bench clean
+.PHONY: demo test lint docs readme bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/mofa rewrite examples/architectures/nafnet.py:NAFNet --checkpoint examples/checkpoints/nafnet_denoiser.safetensors --roadmap mofa --input 1x3x256x256 --out out/demo --overwrite
@@ -20,6 +20,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mofa_compiler passes
+
+# Draws the figures and makes the reference anew; a warning is an error.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean --config-file .mkdocs.yml
 
 readme: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.paper_table --write README.md

@@ -1,4 +1,4 @@
-"""The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `compare`, `plot`, `report`, `export`, `lint`, …
+"""The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `compare`, `plot`, `report`, `export`, and others.
 
 Commands import what needs torch when they run, so that help and errors in the arguments come at once.
 """

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import options
+from . import completion, options
 
 
 def analyze(
@@ -19,7 +19,12 @@ def analyze(
     strip_prefix: options.StripPrefix = None,
     inputs: options.Inputs = None,
     roadmap: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Show also what this roadmap makes of each stage.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Show also what this roadmap makes of each stage.",
+            autocompletion=completion.roadmaps,
+        ),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="List the convolutions of every stage.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the chart to a .png, .svg or .pdf.")] = None,

@@ -13,12 +13,19 @@ from typing import Annotated
 
 import typer
 
-from . import options
+from . import completion, options
 
 
 def export(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `mofa rewrite --out` wrote.")],
-    to: Annotated[str, typer.Option(metavar="FORMAT", help="onnx, pt2, executorch, openvino or torchscript.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="onnx, pt2, executorch, openvino or torchscript.",
+            autocompletion=completion.export_formats,
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The file to write.", show_default="BUNDLE.onnx, .pt2, .pte, .xml or .pt"),

@@ -13,9 +13,9 @@ from typing import Annotated, TextIO
 import typer
 
 from ..errors import LintError
-from . import options
+from . import completion, options
 
-_FORMATS = ("full", "concise", "json", "json-lines", "github", "gitlab", "junit", "sarif", "markdown")
+_FORMATS = completion.LINT_FORMATS
 
 
 def lint(
@@ -46,13 +46,24 @@ def lint(
         list[str] | None, typer.Option(metavar="PREFIX", help="Leave these rules out; repeatable.")
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(metavar="ENGINE", help="Where the models run: switches on the rules 4xx.")
+        str | None,
+        typer.Option(
+            metavar="ENGINE",
+            help="Where the models run: switches on the rules 4xx.",
+            autocompletion=completion.engines,
+        ),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Time every rule's fixes on the engine; remembered on disk.")
     ] = False,
     output_format: Annotated[
-        str, typer.Option("--output-format", metavar="FORMAT", help=f"One of {', '.join(_FORMATS)}.")
+        str,
+        typer.Option(
+            "--output-format",
+            metavar="FORMAT",
+            help=f"One of {', '.join(_FORMATS)}.",
+            autocompletion=completion.lint_formats,
+        ),
     ] = "full",
     output_file: Annotated[
         Path | None, typer.Option("--output-file", "-o", metavar="FILE", help="Write there instead of to stdout.")

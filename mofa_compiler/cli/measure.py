@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import options
+from . import completion, options
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,6 +34,7 @@ def measure(
             metavar="NAME",
             help="Where to run them; repeatable, or several with commas. `mofa engines` lists them.",
             show_default="xnnpack",
+            autocompletion=completion.engines,
         ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, metavar="N", help="Threads that the engine may use.")] = 1,

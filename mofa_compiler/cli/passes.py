@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import RoadmapError, nearest
-from . import options
+from . import completion, options
 
 if TYPE_CHECKING:
     from ..rewriting import Pass
 
 
 def passes(
-    name: Annotated[str | None, typer.Argument(metavar="[PASS]", help="Describe one pass in full.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[PASS]", help="Describe one pass in full.", autocompletion=completion.passes),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: options.Debug = False,
 ) -> None:

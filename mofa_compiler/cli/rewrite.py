@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import BundleError, DataError, VerificationError, one_line
-from . import options
+from . import completion, options
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,13 +26,20 @@ def rewrite(
     key: options.Key = None,
     strip_prefix: options.StripPrefix = None,
     roadmap: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="A roadmap's name (see `mofa roadmaps`) or a TOML file.")
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="A roadmap's name (see `mofa roadmaps`) or a TOML file.",
+            autocompletion=completion.roadmaps,
+        ),
     ] = "mofa",
     inputs: options.Inputs = None,
     engine: Annotated[
         str | None,
         typer.Option(
-            metavar="ENGINE", help="Decide layer by layer by measuring on this engine (see `mofa engines`): needs time."
+            metavar="ENGINE",
+            help="Decide layer by layer by measuring on this engine (see `mofa engines`): needs time.",
+            autocompletion=completion.engines,
         ),
     ] = None,
     threads: Annotated[

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
-from . import options
+from . import completion, options
 
 
 def roadmaps(
-    name: Annotated[str | None, typer.Argument(metavar="[ROADMAP]", help="Print one roadmap as TOML.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[ROADMAP]", help="Print one roadmap as TOML.", autocompletion=completion.roadmaps),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: options.Debug = False,
 ) -> None:

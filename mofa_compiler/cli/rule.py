@@ -9,11 +9,14 @@ from typing import Annotated
 import typer
 
 from ..errors import LintError, nearest
-from . import options
+from . import completion, options
 
 
 def rule(
-    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="Explain this rule, such as MOFA201.")] = None,
+    code: Annotated[
+        str | None,
+        typer.Argument(metavar="[CODE]", help="Explain this rule, such as MOFA201.", autocompletion=completion.rules),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Explain all rules, as one page in Markdown.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: options.Debug = False,

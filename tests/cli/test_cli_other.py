@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from fractions import Fraction
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
+import typer
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from typer.testing import CliRunner, Result
@@ -307,26 +311,10 @@ def test_version() -> None:
     assert mofa("--version").stdout == f"mofa-compiler {version('mofa-compiler')}\n"
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        [],
-        ["rewrite"],
-        ["recover"],
-        ["verify"],
-        ["analyze"],
-        ["capture"],
-        ["measure"],
-        ["compare"],
-        ["plot"],
-        ["export"],
-        ["engines"],
-        ["passes"],
-        ["roadmaps"],
-        ["lint"],
-        ["rule"],
-    ],
-)
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
 def test_help_has_examples_and_exit_codes(command: list[str]) -> None:
     result = mofa(*command, "--help")
     assert result.exit_code == 0
@@ -334,6 +322,19 @@ def test_help_has_examples_and_exit_codes(command: list[str]) -> None:
     assert f"Exit codes:\n    0    {'clean' if command == ['lint'] else 'done'}" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert "..." not in result.stdout.partition("Commands:")[2]
+
+
+def examples() -> list[str]:
+    """The command lines in the help of all commands."""
+    texts = [app.registered_callback.callback.__doc__, *(command.help for command in COMMANDS.values())]  # type: ignore[union-attr]
+    text = re.sub(r"\\\n\s*", "", "\n".join(map(inspect.cleandoc, texts)))
+    return [re.split(r"   +|#", line.strip())[0] for line in text.splitlines() if line.strip().startswith("mofa ")]
+
+
+@pytest.mark.parametrize("line", examples())
+def test_the_examples_in_the_help_are_command_lines(line: str) -> None:
+    _, name, *arguments = shlex.split(line.partition(" > ")[0])
+    COMMANDS[name].make_context(name, arguments)  # raises on what is no option, value or argument of it
 
 
 def test_no_arguments_print_help() -> None:

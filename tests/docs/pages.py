@@ -1,0 +1,90 @@
+"""What the executor has to know of a page beyond what stands there. Every entry has to be needed.
+
+A guide should need none: its blocks name their files (`title="net.py"`), its sizes are small. The README shows sizes
+that mean something, and takes for granted what its reader has.
+"""
+
+from __future__ import annotations
+
+_NET = """
+import pytest
+import torch
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 3, 3, padding=1))
+
+
+@pytest.fixture
+def net():
+    return Net()
+"""
+
+BEFORE: dict[str, dict[str, tuple[str, str]]] = {
+    "README.md": {
+        "from model import Model": ("out/nafnet", ""),
+        "import mofa_compiler\nfrom mofa_compiler.passes": (
+            ".",
+            "import torch\n"
+            "from architectures import UNet\n"
+            "model = original_model = UNet(width=8, depth=2).eval()\n"
+            "example_inputs = torch.rand(1, 3, 32, 32)\n"
+            "images = batches = [torch.rand(2, 3, 32, 32)]\n",
+        ),
+        "roadmap = mofa_compiler.Roadmap.load": (
+            ".",
+            "model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 4, 1), torch.nn.Conv2d(4, 3, 1))",
+        ),
+        "from mofa_compiler.lint import assert_clean": (".", _NET),
+    },
+    "CONTRIBUTING.md": {
+        "@dataclass(frozen=True, config=FROZEN)": (
+            ".",
+            "from typing import Annotated, ClassVar\n"
+            "from pydantic import Field\n"
+            "from pydantic.dataclasses import dataclass\n"
+            "from mofa_compiler.options import FROZEN\n"
+            "from mofa_compiler.rewriting import Pass\n",
+        ),
+    },
+}
+"""By page and by how a block begins: the folder that it is in, and code that makes what its reader has"""
+
+SMALLER: dict[str, list[tuple[str, str, str]]] = {
+    "README.md": [
+        (
+            r"(?s)(mofa rewrite .*--calibrate synthetic .*)(--out)",
+            r"\1--crops 2 --crop-size 32 \2",
+            "64 crops of 128x128",
+        ),
+        (
+            "--engine xnnpack --input 1x3x256x256 ",
+            "--input 1x3x32x32 ",
+            "minutes of measuring; phone.md does it",
+        ),
+        (r"(mofa measure .*)--per-layer", r"\1--per-layer --seconds 1", "20 seconds otherwise"),
+        (r"(mofa recover .*)", r"\1 --steps 2 --patch 32", "1000 steps otherwise"),
+        (r"(with_target\(.*)1x3x256x256", r"\g<1>1x3x32x32", "minutes of measuring"),
+        (r"input_shape=\(1, 3, 256, 256\)", "input_shape=(1, 3, 32, 32), seconds=1", "20 seconds otherwise"),
+    ],
+}
+"""By page: a pattern in its commands and Python, what stands there when it is executed, and what that saves"""
+
+SLOW = {"phone.md": "measures for minutes on an engine: a step of .ci/run, by python -m tests.docs"}
+"""Pages that are not executed by pytest"""
+
+_REWRITE = (
+    "mofa rewrite examples/architectures/nafnet.py:NAFNet --checkpoint examples/checkpoints/nafnet_denoiser.safetensors"
+)
+_MAKE = "sets up an environment of its own: a step of .ci/run"
+
+ELSEWHERE: dict[str, tuple[str, str]] = {
+    "make demo": (f"{_REWRITE} --roadmap mofa --input 1x3x256x256 --out out/demo --overwrite", _MAKE),
+    "make (test|lint|docs)": ("", _MAKE),
+    r"pip install torch==2\.13\.0": ("", "hundreds of megabytes: .ci/run installs it with the wheel"),
+    r"pip install \.": ("", "the same: .ci/run installs the wheel in an empty environment"),
+    r"pip install '(mofa-compiler|\.)\[[\w,]+\]'": ("", "hundreds of megabytes: make test installs every extra"),
+}
+"""Commands that are not run here: what is run in their place, if anything, and why; test_pages.py looks after them"""
