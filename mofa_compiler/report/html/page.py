@@ -41,6 +41,7 @@ _DRAWN = {
     "flops": "Figure: MACs by stage",
     "unet": "Figure: the network by stages",
 }
+_VERDICT = {"measured_on": "example input", "step_psnr": None, "holds": True, "problem": "", "whole": None}
 _SCRIPTS = ("edits.js", "stages.js", "zoom.js")
 
 
@@ -51,9 +52,10 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
         report: what `report.data.report` returns, or an older `report.json` of the same schema.
         folder: the bundle, whose folder `images` has the images that the report names.
     """
+    document, left_out = _data(report)
+    report = _completed(report)
     rows = list(tables.edits(report))
     refusals = tables.refusals(report)
-    document, left_out = _data(report)
     view = {
         "report": report,
         "title": text.printable(f"{report['model']} rewritten by {report['roadmap']['name']}"),
@@ -83,6 +85,12 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
     }
     view["parts"] = _parts(report, view)
     return _with_images(report, folder, view)
+
+
+def _completed(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A report of the first versions with what their verdicts did not say yet."""
+    passes = [{**step, "verdict": {**_VERDICT, **step["verdict"]}} for step in report["passes"]]
+    return {**report, "passes": passes}
 
 
 def _with_images(report: Mapping[str, Any], folder: Path | None, view: dict[str, Any]) -> str:

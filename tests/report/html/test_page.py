@@ -147,8 +147,10 @@ def test_a_report_of_an_older_version_has_a_page() -> None:
     report = made(20)
     for key in ("structure", "layers", "rewritten_layers", "recoveries", "decisions"):
         del report[key]
+    for step in report["passes"]:
+        step["verdict"] = {key: step["verdict"][key] for key in ("relative_error", "accumulated", "psnr")}
     read = Read(render(report))
-    assert "rewritten by roadmap" in read.text
+    assert "2.1 % off" in read.text
 
 
 def test_an_unchanged_network_has_a_page() -> None:
