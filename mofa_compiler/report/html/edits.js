@@ -109,6 +109,7 @@ const table = (() => {
       ? `${found.length} of ${all}: those ${chosen.join(", ")}${first}.`
       : `${all}${first}.`;
     more.hidden = found.length <= limit;
+    more.querySelector("button").hidden = found.length - limit <= Number(more.querySelector("button").dataset.more);
   };
   const filter = () => {
     const words = fields.words.value.toLowerCase().split(/\s+/).filter(Boolean);

@@ -186,10 +186,13 @@ def test_accessible_and_within_its_width(opened: Open, tmp_path: Path, scheme: s
 
 
 def test_everything_is_opened_to_be_printed(opened: Open) -> None:
-    report = made(120)
+    report = made(300)
     page = opened(render(report))
+    page.get_by_role("button", name="Show 200 more").click()
+    assert len(column(page, 1)) == 250
+    assert page.get_by_role("button", name="Show 200 more").count() == 0
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert len(column(page, 1)) == 120
+    assert len(column(page, 1)) == 300
     assert page.locator("details:not([open])").count() == 0
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert len(column(page, 1)) == 50
