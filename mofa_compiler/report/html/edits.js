@@ -13,6 +13,7 @@ for (const hidden of document.querySelectorAll(".script")) hidden.hidden = false
 
 const table = (() => {
   const part = matchMedia("(max-width: 46rem)").matches ? 20 : 50;
+  const chunk = 200;
   const body = document.querySelector("table.edits tbody");
   const listeners = [];
   if (!body) return { listeners, count: () => 0, choose() {}, chosen: () => "" };
@@ -86,8 +87,15 @@ const table = (() => {
 
   // -- what is shown -------------------------------------------------------------------------------------------------
   const fields = form.elements;
-  const show = () => {
-    body.replaceChildren(...found.slice(0, limit).map(row));
+  let pending = 0;
+  const fill = (from, to) => {
+    body.append(...found.slice(from, Math.min(to, limit)).map(row));
+    if (to < Math.min(limit, found.length)) pending = setTimeout(fill, 0, to, to + chunk);
+  };
+  const show = (atOnce = chunk) => {
+    clearTimeout(pending);
+    body.replaceChildren();
+    fill(0, atOnce); // the browser takes a second to lay out thousands of rows: it does that after the first are seen
     const chosen = [
       fields.words.value.trim() && `containing “${fields.words.value.trim()}”`,
       fields.stage.value && `of stage ${printable(fields.stage.value)}`,
@@ -158,11 +166,11 @@ const table = (() => {
     if (!count) return;
     const first = Math.min(limit, found.length);
     limit = count === "all" ? Infinity : limit + Number(count);
-    show();
+    show(first + chunk);
     row(found[first]).querySelector("th").setAttribute("tabindex", "-1");
     row(found[first]).querySelector("th").focus(); // where the reader goes on
   });
-  addEventListener("beforeprint", () => { limit = Infinity; show(); });
+  addEventListener("beforeprint", () => { limit = Infinity; show(Infinity); });
   addEventListener("afterprint", () => { limit = part; show(); });
   form.reset(); // a browser may have kept what was chosen before a reload
   show();

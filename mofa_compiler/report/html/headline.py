@@ -70,7 +70,7 @@ def milliseconds(value: float | None) -> str:
 
 
 def _digits(number: float) -> str:
-    return f"{number:.3g}" if abs(number) < 999.5 else f"{number:.0f}"
+    return f"{number:.{2 if abs(number) < 9.995 else 1 if abs(number) < 99.95 else 0}f}"
 
 
 def _costs(report: Mapping[str, Any]) -> Iterator[Card]:

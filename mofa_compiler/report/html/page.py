@@ -24,8 +24,11 @@ from .pictures import pictures
 if TYPE_CHECKING:
     from jinja2 import Template
 
-ROWS = 1000
+ROWS = 500
 """Edits in the HTML; each is some 300 bytes, besides its data"""
+
+DATA = 2_200_000
+"""Bytes of data from which on what the page does not show is left out: 3,000 layers edited and refused come to that"""
 
 LISTED = 100
 """Layers in the HTML for one reason of one pass"""
@@ -38,6 +41,7 @@ _DRAWN = {
     "flops": "Figure: MACs by stage",
     "unet": "Figure: the network by stages",
 }
+_VERDICT = {"measured_on": "example input", "step_psnr": None, "holds": True, "problem": "", "whole": None}
 _SCRIPTS = ("edits.js", "stages.js", "zoom.js")
 
 
@@ -48,6 +52,8 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
         report: what `report.data.report` returns, or an older `report.json` of the same schema.
         folder: the bundle, whose folder `images` has the images that the report names.
     """
+    document, left_out = _data(report)
+    report = _completed(report)
     rows = list(tables.edits(report))
     refusals = tables.refusals(report)
     view = {
@@ -70,7 +76,8 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
         "listed": LISTED,
         "decisions": tables.decisions(report),
         "recoveries": tables.recoveries(report),
-        "document": _json(report),
+        "document": document,
+        "left_out": left_out,
         "extra": _json(_extra(report, rows)),
         "style": _file("style.css"),
         "script": _script(),
@@ -78,6 +85,12 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
     }
     view["parts"] = _parts(report, view)
     return _with_images(report, folder, view)
+
+
+def _completed(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A report of the first versions with what their verdicts did not say yet."""
+    passes = [{**step, "verdict": {**_VERDICT, **step["verdict"]}} for step in report["passes"]]
+    return {**report, "passes": passes}
 
 
 def _with_images(report: Mapping[str, Any], folder: Path | None, view: dict[str, Any]) -> str:
@@ -162,6 +175,14 @@ def _extra(report: Mapping[str, Any], rows: Sequence[tables.Row]) -> dict[str, A
 
 def _names(one: Mapping[str, Any]) -> Iterable[str]:
     return (value for value in one.values() if isinstance(value, str))
+
+
+def _data(report: Mapping[str, Any]) -> tuple[str, str]:
+    """The report as JSON, and the key that was left out of it for the page's size, or nothing."""
+    whole, key = _json(report), "rewritten_layers"
+    if len(whole.encode()) <= DATA or key not in report:
+        return whole, ""
+    return _json({name: value for name, value in report.items() if name != key}), key
 
 
 def _json(document: Mapping[str, Any]) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import text
+from ..figures.view import outcomes
 from .headline import conditions, milliseconds
 
-_GLUE = "\N{NO-BREAK SPACE}"
 OTHER = "other"
 """The stage of what belongs to none, as in the totals"""
 
@@ -23,6 +23,7 @@ FATES = {
     "fresh": "random weights, which have to be trained",
     "removed": "the layer is gone",
 }
+_GLUE = "\N{NO-BREAK SPACE}"
 _CALIBRATION = "Fit the weights to example inputs."
 
 
@@ -54,13 +55,12 @@ class Row:
 def edits(report: Mapping[str, Any]) -> Iterator[Row]:
     """Every edit of every pass, in order."""
     times = _times(report)
-    last = {edit["path"]: edit for step in report["passes"] for edit in text.rewritten(step)}
+    last = {edit["path"]: id(edit) for step in report["passes"] for edit in text.rewritten(step)}
     number = 0
     for index, step in enumerate(report["passes"], 1):
         for edit in step["edits"]:
             # A time is that of the layer after all passes: it stands once, at the last of its edits.
-            path = edit["path"]
-            ms = times.get(path) if last.get(path) is edit else None
+            ms = times.get(edit["path"]) if last.get(edit["path"]) == id(edit) else None
             yield Row(
                 number=number,
                 step=index,
@@ -77,8 +77,9 @@ def edits(report: Mapping[str, Any]) -> Iterator[Row]:
 
 def _times(report: Mapping[str, Any]) -> dict[str, float]:
     """By how much every layer that was timed became slower (or, below 0, faster), in ms."""
-    found = {}
-    for one in (report.get("decisions") or {"layers": ()})["layers"]:
+    found: dict[str, float] = {}
+    decided = report.get("decisions")
+    for one in decided["layers"] if decided else ():
         times = {alternative["name"]: alternative["ms"] for alternative in one["alternatives"]}
         before, after = one["alternatives"][0]["ms"], times.get(one["chosen"])
         if before is not None and after is not None and one["chosen"] != one["alternatives"][0]["name"]:
@@ -131,18 +132,17 @@ def steps(report: Mapping[str, Any], summaries: Mapping[str, str]) -> list[dict[
 
 
 def stages(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a stage: parameters, MACs and share of them before and after, whether it is cheap, and its edits."""
+    """One row a stage: parameters, MACs and share of them before and after, whether it is cheap, the number of its
+    edits, and how many of its layers were edited and were only refused."""
     later = {stage["name"]: stage for stage in report["after"]["stages"]}
     units = {stage["name"]: stage["units"] for stage in report["anatomy"]["stages"]}
     cheap = (report.get("structure") or {}).get("cheap") or {}
     edited: dict[str, int] = {}
-    refused: dict[str, int] = {}
-    for counts, key in ((edited, "edits"), (refused, "skips")):
-        for step in report["passes"]:
-            for one in step[key]:
-                counts[one["stage"] or OTHER] = counts.get(one["stage"] or OTHER, 0) + 1
+    for edit in (edit for step in report["passes"] for edit in step["edits"]):
+        edited[edit["stage"] or OTHER] = edited.get(edit["stage"] or OTHER, 0) + 1
+    happened = {stage or OTHER: layers for stage, (_, *layers) in outcomes(report["passes"]).items()}
     known = [stage["name"] for stage in report["before"]["stages"]]
-    lost = [name for name in dict.fromkeys((*later, *edited, *refused)) if name not in known]
+    lost = [name for name in dict.fromkeys((*later, *happened)) if name not in known]
     nothing = {"parameters": 0, "macs": 0, "macs_share": 0.0}
     rows = []
     for stage in (*report["before"]["stages"], *({"name": name, **nothing} for name in lost)):
@@ -157,7 +157,7 @@ def stages(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "shares": (_percent(stage["macs_share"]), _percent(after["macs_share"])),
                 "cheap": name in cheap.get("stages", ()),
                 "edits": edited.get(name, 0),
-                "refused": refused.get(name, 0),
+                "layers": happened.get(name, (0, 0)),
             }
         )
     return rows

@@ -1,6 +1,6 @@
 // All pictures of one image show the same part of it.
 for (const image of document.querySelectorAll(".image")) {
-  const panes = [...image.querySelectorAll(".pane:has(img)")];
+  const panes = [...image.querySelectorAll(".pane")].filter((pane) => pane.querySelector("img"));
   const slider = image.querySelector("input");
   const said = image.querySelector("output");
   const view = { x: 0.5, y: 0.5, zoom: 1 }; // the centre, as a share of the picture, and how many times it is enlarged

@@ -89,6 +89,7 @@ def made(layers: int, *, decided: bool = False) -> dict[str, Any]:
             {"path": path, "stage": stage, "layer": "Conv2d(8, k5, depthwise)", "parameters": 200, "macs": 51_200}
             for path, stage in zip(paths, stage_of, strict=True)
         ],
+        "rewritten_layers": [],
         "before": totals[0],
         "after": totals[-1],
         "passes": [

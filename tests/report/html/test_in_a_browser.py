@@ -43,6 +43,7 @@ def test_sorting_and_filtering(opened: Open, layers: int) -> None:
     page.get_by_role("button", name="Δ MACs").click()
     if layers > 50:
         page.get_by_role("button", name="Show all", exact=True).click()
+    expect(page.locator(ROWS)).to_have_count(layers)
     everything = edits(report)
     rising = sorted(everything, key=lambda edit: edit["macs"])
     assert column(page, 1) == [printable(edit["path"]) for edit in rising]
@@ -64,18 +65,17 @@ def test_sorting_and_filtering(opened: Open, layers: int) -> None:
 
 def test_three_thousand_edits_are_quick(opened: Open) -> None:
     page = opened(render(made(3000)))
-    milliseconds = page.evaluate(
-        """() => {
-            const times = [...document.querySelectorAll("th[data-key] button")].map((button) => {
-                const start = performance.now();
-                button.click();
-                document.body.getBoundingClientRect(); // lays out
-                return performance.now() - start;
-            });
-            return Math.max(...times);
-        }"""
-    )
-    assert milliseconds < 400  # 20 to 60 on an idle machine
+    slowest_sort = """() => Math.max(...[...document.querySelectorAll("th[data-key] button")].map((button) => {
+        const start = performance.now();
+        button.click();
+        document.body.getBoundingClientRect(); // lays out
+        return performance.now() - start;
+    }))"""
+    assert page.evaluate(slowest_sort) < 400  # ms; 10 to 40 on a busy machine
+    page.get_by_role("button", name="Show all", exact=True).click()
+    expect(page.locator(ROWS)).to_have_count(3000)
+    assert page.evaluate(slowest_sort) < 400  # 20 to 100: the rows that are out of sight come a moment later
+    expect(page.locator(ROWS)).to_have_count(3000)
 
 
 def test_a_stage_lists_its_layers_and_filters_the_edits(opened: Open) -> None:
