@@ -40,7 +40,7 @@ def report(
     \b
     Exit codes:
       0    done
-      1    no bundle, a damaged report, or no place to write to, in one line on stderr
+      1    no bundle, a damaged report or no place to write to, in one line
       2    wrong usage
       130  interrupted
     """

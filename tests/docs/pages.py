@@ -64,7 +64,7 @@ SMALLER: dict[str, list[tuple[str, str, str]]] = {
             "--input 1x3x32x32 ",
             "minutes of measuring; phone.md does it",
         ),
-        (r"(mofa measure .*)--per-layer", r"\1--per-layer --seconds 1", "20 seconds otherwise"),
+        (r"(mofa measure .*)--per-layer", r"\1--per-layer --seconds 1 --input 1x3x32x32", "a minute otherwise"),
         (r"(mofa recover .*)", r"\1 --steps 2 --patch 32", "1000 steps otherwise"),
         (r"(with_target\(.*)1x3x256x256", r"\g<1>1x3x32x32", "minutes of measuring"),
         (r"input_shape=\(1, 3, 256, 256\)", "input_shape=(1, 3, 32, 32), seconds=1", "20 seconds otherwise"),
