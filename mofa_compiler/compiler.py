@@ -27,8 +27,10 @@ from .verification.verdict import Verdict
 
 if TYPE_CHECKING:
     from .calibration import Calibration
+    from .data import Sample
     from .decisions import Decisions
     from .recovery import Recovery
+    from .report.pictures import Picture
 
 Progress = Callable[[str, int, int], None]
 """Called before each step with what it is, how many are done, and how many there are."""
@@ -58,12 +60,14 @@ class Result:
         evaluation: inputs that verification measures on, if there are better ones than the example.
         channel_orders: how calibration permuted channels of the original (see `mofa_compiler.calibration`).
         decisions: what was measured on the roadmap's target and chosen by it, if it had one.
+        samples: images that the report shows, if there are any.
         recoveries: how `model` was trained by `recover` since, one entry a call.
     """
 
     evaluation: Sequence[CallSpec] | None = None
     channel_orders: Mapping[int, tuple[int, ...]] = MappingProxyType({})
     decisions: Decisions | None = None
+    samples: Sequence[Sample] = ()
 
     def __init__(self, roadmap: Roadmap, networks: Sequence[Network], diffs: Sequence[Diff], example: CallSpec):
         self.roadmap = roadmap
@@ -154,6 +158,12 @@ class Result:
 
         return report(self)
 
+    def pictures(self) -> list[Picture]:
+        """`samples` through the original and through `model`, with the weights that it has now."""
+        from .report.pictures import pictures
+
+        return pictures(self.original.program.graph_module, self.model, self.samples)
+
     def save(self, directory: str | Path, *, overwrite: bool = True, progress: Progress | None = None) -> Path:
         """Write a bundle: source, weights, recipe, key map and reports (see `mofa_compiler.bundle`).
 
@@ -235,6 +245,8 @@ def apply(
     result.decisions = decisions
     if calibrated is not None:
         result.evaluation, result.channel_orders = calibrated.evaluation, calibrated.orders
+    if settings is not None:
+        result.samples = settings.samples(result.evaluation or ())
     return result
 
 

@@ -114,10 +114,23 @@ def source_line(error: BaseException, besides: Collection[str] = ()) -> str:
 
     That is the last frame that is neither torch's, nor Python's own, nor of this package, nor of those named besides.
     """
+    frame = _own_frame(error, besides)
+    return f" ({frame.filename}:{frame.lineno}{f': {frame.line}' if frame.line else ''})" if frame else ""
+
+
+def source_place(error: BaseException) -> tuple[str, int] | None:
+    """File and line (from 1) of what `source_line` shows; of a syntax error, its own."""
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return error.filename, error.lineno
+    frame = _own_frame(error)
+    return (frame.filename, frame.lineno) if frame and frame.lineno else None
+
+
+def _own_frame(error: BaseException, besides: Collection[str] = ()) -> traceback.FrameSummary | None:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not _is_machinery(frame.filename, ("torch", *besides)):
-            return f" ({frame.filename}:{frame.lineno}{f': {frame.line}' if frame.line else ''})"
-    return ""
+            return frame
+    return None
 
 
 def _is_machinery(filename: str, packages: Collection[str]) -> bool:

@@ -200,7 +200,8 @@ def _check_arguments(found: Any, target: str, args: Mapping[str, Any]) -> None:
         return
     parameters = signature.parameters
     plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters.values()]
-    takes = f"it is {target.rpartition(':')[2]}{inspect.Signature(plain)}; give arguments as --arg name=value"
+    call = f"{target.rpartition(':')[2]}{inspect.Signature(plain)}"
+    takes = f"it is {call}; give arguments as --arg name=value (in a configuration: args)"
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     unknown = next((name for name in args if name not in parameters), None)
     if unknown is not None and not takes_any:

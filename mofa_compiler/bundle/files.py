@@ -23,8 +23,12 @@ from torch import Tensor, nn
 
 from ..errors import BundleError
 from ..inputs import CallSpec, InputSpec, tensor_leaves
+from ..report.data import report as make_report
 from ..report.data import versions
 from ..report.markdown import render as render_markdown
+from ..report.pictures import write_pictures
+from ..writing import replaced
+from .library import own_classes
 from .marks import marks
 from .recipe import FILE, read_recipe, recipe
 from .source import emit
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from ..compiler import Progress, Result
 
 SOURCE, WEIGHTS = "model.py", "model.safetensors"
-KEYMAP, REPORT, REPORT_TEXT = "keymap.json", "report.json", "report.md"
+KEYMAP, REPORT, REPORT_TEXT, REPORT_PAGE = "keymap.json", "report.json", "report.md", "report.html"
 
 _CHECKED_SIZE = 64
 """Height and width of the crop on which the saved model is compared, where the network takes one so small"""
@@ -61,8 +65,9 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
     tell("writing source", 0, 4)
     source = emit(result.rewritten.program, result.model, result.roadmap.name)
     tell("writing reports", 1, 4)
-    report = result.report
-    documents = {FILE: recipe(result), KEYMAP: _keymap(result), REPORT: report}
+    shown = result.pictures()
+    report = make_report(result, shown)
+    documents = {FILE: recipe(result), KEYMAP: _keymap(result)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -71,9 +76,10 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
     try:
         scratch.chmod(0o777 & ~_umask())
         (scratch / SOURCE).write_text(source, encoding="utf-8")
-        (scratch / REPORT_TEXT).write_text(render_markdown(report), encoding="utf-8")
         for name, document in documents.items():
             write_json(scratch / name, document)
+        write_pictures(shown, scratch)
+        write_reports(report, scratch)
         tell("writing weights", 2, 4)
         write_weights(scratch, result)
         tell("checking", 3, 4)
@@ -100,7 +106,7 @@ def load(directory: str | Path) -> nn.Module:
     for name in (SOURCE, WEIGHTS):
         if not (folder / name).is_file():
             raise BundleError(f"{directory} is incomplete: there is no {name}")
-    return _load(folder)
+    return _load(folder, native=True)
 
 
 def check_destination(folder: Path, overwrite: bool) -> None:
@@ -124,7 +130,21 @@ def check_destination(folder: Path, overwrite: bool) -> None:
 
 
 def write_json(file: Path, document: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.write_text(_json_text(document), encoding="utf-8")
+
+
+def _json_text(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_reports(report: Mapping[str, Any], folder: Path) -> None:
+    """Write a report as JSON, as Markdown and as a page with the images in `folder`; each file whole or not at all."""
+    from ..report.html.page import render as render_page  # with it comes what draws, which nothing else here needs
+
+    texts = {REPORT: _json_text(report), REPORT_TEXT: render_markdown(report), REPORT_PAGE: render_page(report, folder)}
+    for name, text in texts.items():
+        with replaced(folder / name) as file:
+            file.write(text)
 
 
 def write_weights(folder: Path, result: Result) -> None:
@@ -165,9 +185,12 @@ def _weights(result: Result) -> dict[str, Tensor]:
     return weights
 
 
-def _load(folder: Path) -> nn.Module:
+def _load(folder: Path, *, native: bool = False) -> nn.Module:
+    """The network of a bundle; `native`: with the package's own classes where the bundle has copies of them."""
     weights = read_weights(folder / WEIGHTS)
     module = _run(folder / SOURCE)
+    if native:
+        vars(module).update(own_classes((folder / SOURCE).read_text(encoding="utf-8")))
     try:
         model = module.Model()
         model.load_state_dict(weights, assign=True)

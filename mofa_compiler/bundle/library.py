@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import BundleError
+from ..layers import FusedPConv2d, PConv2d, PDWConv2d
 from .values import literal
 
 _STANDARD = {
@@ -113,6 +114,17 @@ class Library:
                 "needs nothing but torch cannot carry"
             )
         self._objects[name] = value
+
+
+def own_classes(source: str) -> dict[str, type]:
+    """This package's layers of which a bundle's source holds unchanged copies, by name: those are what passes know."""
+    found: dict[str, type] = {}
+    for kind in (PConv2d, PDWConv2d, FusedPConv2d):
+        library = Library()
+        library.copy(kind)
+        if all(section in source for section in library.sections.values()):
+            found[kind.__name__] = kind
+    return found
 
 
 def _unknown_annotations(tree: ast.Module, space: dict[str, Any]) -> list[tuple[int, int, int, int]]:

@@ -6,13 +6,15 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
 from ..report.data import plain_data
-from ..report.markdown import render as render_markdown
-from .files import REPORT, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_json, write_weights
+from ..report.pictures import FOLDER as PICTURES
+from ..report.pictures import write_pictures
+from .files import REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_reports, write_weights
 from .recipe import read_recipe
 
 if TYPE_CHECKING:
@@ -43,14 +45,51 @@ def update(result: Result, directory: Path) -> None:
         recovery = result.recoveries[-1]
         entry, known = plain_data(recovery.to_data()), report.get("recoveries", [])
         report["recoveries"] = known if entry in known else [*known, entry]  # it may be there, if it was killed here
-        write_json(scratch / REPORT, report)
-        (scratch / REPORT_TEXT).write_text(render_markdown(report), encoding="utf-8")
-        for name in (*((WEIGHTS,) if recovery.improved else ()), REPORT, REPORT_TEXT):
+        shown = result.pictures()
+        report["images"] = plain_data([picture.data for picture in shown])
+        write_pictures(shown, scratch)
+        write_reports(report, scratch)
+        for name in (*((WEIGHTS,) if recovery.improved else ()), REPORT, REPORT_TEXT, REPORT_PAGE):
             os.replace(scratch / name, target / name)
+        _replace_folder(scratch / PICTURES, target / PICTURES)
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot update {target}: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def record(measurements: Sequence[Mapping[str, Any]], directory: Path) -> None:
+    """Put measurements into a bundle's reports, each in place of an earlier one under the same conditions.
+
+    Args:
+        measurements: as `report.json` has them under `measurements`.
+        directory: the bundle.
+
+    Raises:
+        BundleError: there is no bundle, or its report cannot be read or written.
+    """
+    target = directory.expanduser().resolve()
+    read_recipe(target)
+    conditions = ("engine", "threads", "input", "processor")
+
+    def under(entry: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(str(entry[key]) for key in conditions)
+
+    try:
+        report = json.loads((target / REPORT).read_text(encoding="utf-8"))
+        entries = {under(entry): entry for entry in report.get("measurements", [])}
+        entries |= {under(entry): entry for entry in plain_data(list(measurements))}
+        report["measurements"] = list(entries.values())
+        write_reports(report, target)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"cannot update the reports of {target}: {error}") from error
+
+
+def _replace_folder(new: Path, old: Path) -> None:
+    """One folder in place of another; either may be missing."""
+    shutil.rmtree(old, ignore_errors=True)
+    if new.is_dir():
+        new.rename(old)
 
 
 def load_weights(result: Result, directory: Path) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data import CalibrationImages, Sample
 from ..diff import Diff, Edit, Refusal
 from ..errors import RewriteError
-from ..inputs import CallSpec
+from ..inputs import CallSpec, tensor_leaves
 from ..network import Network
 from ..program import Program
 from ..surgery import origin
@@ -36,6 +37,9 @@ NAME = "calibration"
 
 EVALUATED = 4
 """How many calibration batches a result keeps to be verified on"""
+
+SHOWN = 3
+"""How many images a result keeps for people to look at"""
 
 Tell = Callable[[str, int, int], None]
 
@@ -62,6 +66,14 @@ class Calibration:
         source = getattr(self.batches, "description", None)
         given = dict(source) if isinstance(source, Mapping) else {"source": "given"}
         return {**given, "order": self.order, "fit": self.fit, "tuning": self.tuning}
+
+    def samples(self, evaluation: Sequence[CallSpec]) -> list[Sample]:
+        """Images for people to look at: further ones like those of the inputs, or else some of `evaluation`."""
+        if isinstance(self.batches, CalibrationImages):
+            return self.batches.samples(SHOWN)
+        first = [list(tensor_leaves((call.args, dict(call.kwargs)))) for call in evaluation[:SHOWN]]
+        images = [leaves[0][0] for leaves in first if len(leaves) == 1 and leaves[0].dim() == 4]
+        return [Sample(f"input {index}", image.float()) for index, image in enumerate(images, 1)]
 
 
 @dataclass(frozen=True)

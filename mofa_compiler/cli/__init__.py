@@ -1,4 +1,4 @@
-"""The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `compare`, `plot`, `export`, `lint`, and more.
+"""The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `compare`, `plot`, `report`, `export`, and others.
 
 Commands import what needs torch when they run, so that help and errors in the arguments come at once.
 """
@@ -23,6 +23,7 @@ from . import (
     passes,
     plot,
     recover,
+    report,
     rewrite,
     roadmaps,
     rule,
@@ -42,6 +43,7 @@ app.command("rewrite", no_args_is_help=True)(rewrite.rewrite)
 app.command("recover", no_args_is_help=True)(recover.recover)
 app.command("verify", no_args_is_help=True)(verify.verify)
 app.command("export", no_args_is_help=True)(export.export)
+app.command("report", no_args_is_help=True)(report.report)
 app.command("analyze", no_args_is_help=True)(analyze.analyze)
 app.command("capture", no_args_is_help=True)(capture.capture)
 app.command("measure", no_args_is_help=True)(measure.measure)
@@ -80,6 +82,7 @@ def root(
     mofa compare net-a net-b               what is different
     mofa plot roadmap net-mofa --out roadmap.pdf
     mofa export net-mofa --to onnx --dynamic
+    mofa report net-mofa --open            the page in a bundle, made anew
     mofa lint arch.py:Net                  what could be better, as a CI step
 
     \b

@@ -46,9 +46,16 @@ def capture(
     from ..tracing import CaptureWarning
     from ..tracing import capture as trace
 
-    with options.prints_to_stderr(), warnings.catch_warnings(record=True) as caught:
+    with (
+        options.prints_to_stderr(),
+        options.progress_bar(quiet) as phase,
+        warnings.catch_warnings(record=True) as caught,
+    ):
         warnings.simplefilter("always")
+        tell = phase("capturing")
+        tell("building the model", 0, 2)
         model, _ = options.load_model(target, arguments, None, None, None)
+        tell("tracing it", 1, 2)
         program = trace(model.train(train), options.example_inputs(model, shapes))
     warned = [str(warning.message) for warning in caught if issubclass(warning.category, CaptureWarning)]
     for warning in caught:

@@ -23,11 +23,14 @@ def lint(
         list[str] | None,
         typer.Argument(
             metavar="[TARGET]...",
-            help="Names of configured models, or package.module:Class or path/to/file.py:Class; without any, all "
-            "models of the configuration.",
+            help="Names of configured models, package.module:Class, path/to/file.py:Class, or bundles' folders; "
+            "without any, all models of the configuration.",
         ),
     ] = None,
     arguments: options.Arguments = None,
+    checkpoint: options.Checkpoint = None,
+    key: options.Key = None,
+    strip_prefix: options.StripPrefix = None,
     inputs: options.Inputs = None,
     config: Annotated[
         Path | None,
@@ -101,7 +104,7 @@ def lint(
     mofa lint                                    the models of pyproject.toml
     mofa lint arch.py:Net --input 1x3x256x256 --select MOFA2
     mofa lint --output-format sarif -o mofa.sarif
-    mofa lint --fix --out net-fixed
+    mofa lint arch.py:Net --checkpoint net.pth --fix --out net-fixed
 
     \b
     Exit codes:
@@ -124,17 +127,22 @@ def lint(
         (fix and diff is not None, "--fix", "contradicts --diff"),
         (write_baseline and (fix or diff is not None), "--write-baseline", "contradicts --fix and --diff"),
         (bool(arguments or shapes) and not targets, "--arg" if arguments else "--input", "needs a target"),
+        (checkpoint is not None and len(targets or ()) != 1, "--checkpoint", "needs one target"),
+        (key is not None and checkpoint is None, "--key", "needs --checkpoint"),
+        (strip_prefix is not None and checkpoint is None, "--strip-prefix", "needs --checkpoint"),
+        (output_file is not None and output_file.is_dir(), "--output-file", f"{output_file} is a folder"),
     ):
         if wrong:
             raise typer.BadParameter(why, param_hint=option)
 
     with _results(output_file) as results:
-        from ..lint.session import Options, run
+        from ..lint.session import Checkpoint, Options, run
         from ..tracing.lean import lean
 
         chosen = Options(
             targets=tuple(targets or ()),
             arguments=tuple(arguments or ()),
+            weights=None if checkpoint is None else Checkpoint(str(checkpoint), key, strip_prefix),
             shapes=tuple(shapes),
             config=config,
             select=None if select is None else tuple(select),

@@ -59,6 +59,9 @@ def measure(
         bool, typer.Option("--memory", help="Also the peak memory of a run, in a process of its own.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the times to a .png, .svg or .pdf.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep the times in the reports of the bundles that are compared with A.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     debug: options.Debug = False,
@@ -72,6 +75,7 @@ def measure(
 
     \b
     mofa measure arch.py:Net net-mofa --engine onnxruntime,xnnpack
+    mofa measure arch.py:Net net-mofa --record
     mofa measure net-mofa --engine eager --per-layer --memory
     mofa measure arch.py:Net net-a net-b --threads 4 --input 1x3x512x512 --json
 
@@ -85,6 +89,8 @@ def measure(
     shapes = [options.parse_shape(shape) for shape in inputs or ()]
     if quiet and (as_json or per_layer):
         raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--per-layer")
+    if record:
+        _check_recording(networks)
     if plot is not None:
         from ..report.figures import check_format
 
@@ -102,6 +108,8 @@ def measure(
         for chosen in engines:
             tell = phase(chosen.name)
             measured.append(_measured(chosen, modules, example, threads, tolerance, seconds, per_layer, memory, tell))
+    if record:
+        _record(networks, measured, example)
     data = {
         "schema": "mofa-measurement/1",
         "networks": [{"name": name, "source": source} for name, source in zip(modules, networks, strict=True)],
@@ -167,6 +175,36 @@ def _measured(
         rows.append(row)
     kept = ("engine", "version", "threads", "processor", "rounds", "stopped", "control", "control_interval", "noise")
     return {**{key: shared[key] for key in kept}, "results": rows}
+
+
+def _check_recording(networks: Sequence[str]) -> None:
+    """Refuse to record what is no comparison of a bundle with an original."""
+    first, *others = (Path(source).expanduser().is_dir() for source in networks)
+    if first or not any(others):
+        raise typer.BadParameter(
+            "takes the original first, an architecture, and then the bundles to keep it in", param_hint="--record"
+        )
+
+
+def _record(networks: Sequence[str], measured: Sequence[dict[str, Any]], inputs: Sequence[Tensor]) -> None:
+    """Put the times of the bundles among the networks, against the first network, into their reports."""
+    from ..bundle.updating import record
+
+    for index, source in enumerate(networks):
+        folder = Path(source).expanduser()
+        if index and folder.is_dir():
+            record([_recorded(engine, index, inputs) for engine in measured], folder)
+
+
+def _recorded(engine: dict[str, Any], index: int, inputs: Sequence[Tensor]) -> dict[str, Any]:
+    first, row = engine["results"][0], engine["results"][index]
+    return {
+        **{key: engine[key] for key in ("engine", "version", "processor", "threads")},
+        "input": [list(x.shape) for x in inputs],
+        "original_ms": first["ms"],
+        "rewritten_ms": row["ms"],
+        **{key: row[key] for key in ("ratio", "interval", "verdict")},
+    }
 
 
 def _peak(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,26 +95,67 @@ def prints_to_stderr() -> Iterator[None]:
         yield
 
 
+LINE_EVERY = 30.0
+"""Seconds between two lines of progress where there is no terminal"""
+
+_ROOM_FOR_BARS = 64
+
+
 @contextlib.contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Callable[[str], Progress]]:
-    """A function that makes a bar for one phase of the work; bars show where stderr is a terminal."""
+    """A function that makes a bar for one phase of the work, with the time that it will take still.
+
+    Where stderr is no terminal there are no bars, and a line now and then of what takes long.
+    """
+    if quiet:
+        yield lambda title: lambda step, done, total: None
+        return
+    if not sys.stderr.isatty():
+        yield _progress_lines
+        return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.table import Column
 
     console = Console(file=sys.stderr, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
-    with Bars(*columns, console=console, transient=True, disable=quiet or not sys.stderr.isatty()) as bars:
+    columns = (
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        *((BarColumn(bar_width=16),) if console.width >= _ROOM_FOR_BARS else ()),
+        MofNCompleteColumn(),
+        *((TimeElapsedColumn(),) if console.width >= _ROOM_FOR_BARS else ()),
+        TimeRemainingColumn(compact=True),
+    )
+    with Bars(*columns, console=console, transient=True, expand=True) as bars:
 
         def phase(title: str) -> Progress:
             task = bars.add_task(title, total=None)
+            last = (0, -1)
 
             def tell(step: str, done: int, total: int) -> None:
-                bars.update(task, description=f"{title}: {step}", completed=done, total=total)
+                nonlocal last
+                before, last = last, (done, total)
+                if done < before[0] or total != before[1]:  # other work: its pace says nothing about what comes
+                    bars.reset(task)
+                bars.update(task, description=escape(f"{title}: {step}"), completed=done, total=total)
 
             return tell
 
         yield phase
+
+
+def _progress_lines(title: str) -> Progress:
+    """Prints no line in the first `LINE_EVERY` seconds, so that what is quick stays silent."""
+    last = time.monotonic()
+
+    def tell(step: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY:
+            last = time.monotonic()
+            print(f"{title}: {step} ({done} of {total})", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def load_model(

@@ -34,7 +34,7 @@ class Axis(StrEnum):
 def plot(
     figure: Annotated[Figure, typer.Argument(metavar="FIGURE", help="flops, roadmap, unet or pareto.")],
     sources: Annotated[
-        list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles, or report.json files; pareto takes several.")
+        list[Path], typer.Argument(metavar="BUNDLE", help="Bundles, or report.json files; pareto takes several.")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="A .svg, .png or .pdf; what is there is replaced.")],
     x: Annotated[

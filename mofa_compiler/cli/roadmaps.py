@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ def roadmaps(
         str | None,
         typer.Argument(metavar="[ROADMAP]", help="Print one roadmap as TOML.", autocompletion=completion.roadmaps),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: options.Debug = False,
 ) -> None:
     """List the roadmaps that come along, or print one as TOML.
@@ -23,6 +25,7 @@ def roadmaps(
     \b
     mofa roadmaps
     mofa roadmaps mofa > my.toml
+    mofa roadmaps --json
 
     \b
     Exit codes:
@@ -33,6 +36,10 @@ def roadmaps(
     from ..report.terminal import print_lines, wrap
     from ..roadmap import Roadmap, presets
 
+    if as_json:
+        chosen = [Roadmap.load(one) for one in ([name] if name is not None else presets())]
+        print(json.dumps([roadmap.to_dict() for roadmap in chosen], indent=2, ensure_ascii=False))
+        return
     if name is not None:
         print(Roadmap.load(name).to_toml(), end="")
         return

@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from .options import LINE_EVERY
+
 if TYPE_CHECKING:
     from ..recovery import Status
-
-LINE_EVERY = 30.0
-"""Seconds between two lines where there is no terminal"""
 
 
 @contextlib.contextmanager

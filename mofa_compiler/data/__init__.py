@@ -9,6 +9,7 @@ from .files import image_files, read_image
 from .leaves import dead_leaves
 from .noise import add_noise
 from .pairing import Pairs, pairs, split
+from .samples import Sample
 
 __all__ = [
     "SYNTHETIC",
@@ -16,6 +17,7 @@ __all__ = [
     "Degradation",
     "Pair",
     "Pairs",
+    "Sample",
     "add_noise",
     "calibration_batches",
     "dead_leaves",

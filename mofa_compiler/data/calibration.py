@@ -16,6 +16,7 @@ from ..errors import DataError
 from .degradations import Degradation, parse_degradation
 from .files import SUFFIXES, check_sides, image_files, read_image, to_channels
 from .leaves import dead_leaves
+from .samples import Sample
 from .seeding import generator, integer
 
 SYNTHETIC = "synthetic"
@@ -150,6 +151,38 @@ class CalibrationImages:
             pairs.append((pair.input, pair.target))
         return rest, pairs
 
+    def samples(self, count: int) -> list[Sample]:
+        """`count` images to look at: crops of other places and with other noise than those that are iterated over.
+
+        They are twice as large where the images are. A file of inputs gives some of these.
+
+        Raises:
+            DataError: an image is damaged.
+        """
+        if self._inputs is not None:
+            number = min(count, self.crops)
+            places = [index * self.crops // number for index in range(number)]
+            inputs = [(place, torch.from_numpy(self._inputs[place].astype(np.float32))) for place in places]
+            return [Sample(f"{Path(self.source).name}, input {place}", one) for place, one in inputs]
+        found = []
+        number = min(count, len(self._files)) if self._files else count
+        for index in range(number):
+            source = generator(self.seed, self.crops + index)
+            side = 2 * self._clean_size()
+            if self._files:
+                file = self._files[index * len(self._files) // number]
+                image = self._read(file)
+                name, side = file.stem, side if min(image.shape[1:]) >= side else self._clean_size()
+                clean = self._window(image, source, side)
+            else:
+                name, clean = f"dead leaves {index + 1}", dead_leaves(side, self._clean_channels(), source)
+            if self.degradation is None:
+                found.append(Sample(name, clean, side=self.size))
+            else:
+                pair = self.degradation(clean, source)
+                found.append(Sample(name, pair.input, pair.target, pair.levels, side=self.size))
+        return found
+
     def _clean_channels(self) -> int:
         return self.degradation.clean_channels(self.channels) if self.degradation else self.channels
 
@@ -179,10 +212,10 @@ class CalibrationImages:
     def _read(self, path: Path) -> Tensor:
         return to_channels(read_image(path), self._clean_channels(), path)
 
-    def _window(self, image: Tensor, source: torch.Generator) -> Tensor:
+    def _window(self, image: Tensor, source: torch.Generator, side: int | None = None) -> Tensor:
         """A crop of a clean image, at a random place."""
         height, width = image.shape[1:]
-        side = self._clean_size()
+        side = side or self._clean_size()
         top, left = integer(height - side + 1, source), integer(width - side + 1, source)
         return image[:, top : top + side, left : left + side].clone()
 

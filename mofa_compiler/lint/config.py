@@ -98,6 +98,8 @@ class Model(_Selecting):
         name: that of the class, unless given; unique.
         args: keyword arguments for the target.
         input: shapes of its inputs; None lets the compiler choose.
+        checkpoint: its weights, a file from the configuration's folder, which `--fix` keeps; None: as it starts.
+        key: entry of the checkpoint that holds them. strip_prefix: of the checkpoint's keys.
         reference: what the budget for latency compares with: a target, or a bundle's folder.
         budgets: on top of the general ones.
     """
@@ -106,6 +108,9 @@ class Model(_Selecting):
     name: Name = ""
     args: dict[str, Any] = Field(default_factory=dict)
     input: Shapes | None = None
+    checkpoint: Name | None = None
+    key: Name | None = None
+    strip_prefix: Name | None = None
     reference: Name | None = None
     budgets: ModelBudgets = Field(default_factory=ModelBudgets)
 
@@ -120,6 +125,9 @@ class Model(_Selecting):
     def _compares_with_something(self) -> Model:
         if self.budgets.latency_ratio is not None and self.reference is None:
             raise refused("needs the model's reference: a target or a bundle's folder", "budgets", "latency-ratio")
+        for name, value in (("key", self.key), ("strip-prefix", self.strip_prefix)):
+            if value is not None and self.checkpoint is None:
+                raise refused("is for reading a checkpoint, and there is none", name)
         return self
 
 

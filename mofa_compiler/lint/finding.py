@@ -92,6 +92,11 @@ class Finding:
         """MACs that the fix saves, by which findings are sorted; 0 where that is not known, or where it costs some."""
         return max(0, -(self.fix.macs or 0)) if self.fix else 0
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Paths of the layers that the fix rewrites; without one, that of the finding."""
+        return (self.fix.layers if self.fix else ()) or (self.path,)
+
     def to_data(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {**asdict(self), "fingerprint": self.fingerprint}
@@ -110,7 +115,7 @@ class Linted:
         macs: of one forward pass on `inputs`.
         stages: MACs by stage, in order.
         inputs: shapes, such as `1x3x256x256`.
-        fixed: fingerprints of findings that `--fix` mended.
+        fixed: findings that `--fix` mended.
         seconds: what linting it took.
     """
 
@@ -122,7 +127,7 @@ class Linted:
     macs: int | None = None
     stages: Mapping[str, int] | None = None
     inputs: str = ""
-    fixed: tuple[str, ...] = ()
+    fixed: tuple[Finding, ...] = ()
     seconds: float = 0.0
 
 
@@ -147,6 +152,11 @@ class Outcome:
     def to_data(self) -> dict[str, Any]:
         """As `--output-format json` prints it."""
         models = [
-            {**asdict(linted), "findings": [finding.to_data() for finding in linted.findings]} for linted in self.models
+            {
+                **asdict(linted),
+                "findings": [finding.to_data() for finding in linted.findings],
+                "fixed": [finding.to_data() for finding in linted.fixed],
+            }
+            for linted in self.models
         ]
         return {"schema": "mofa-lint/1", "models": models}

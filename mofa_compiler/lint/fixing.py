@@ -21,11 +21,10 @@ def fixable(findings: Iterable[Finding], unsafe: bool) -> list[Finding]:
     for finding in sorted(findings, key=lambda finding: -finding.saving):
         if finding.fix is None or not (finding.fix.exact or unsafe):
             continue
-        layers = finding.fix.layers or (finding.path,)
         if not finding.fix.exact:
-            if taken.intersection(layers):
+            if taken.intersection(finding.layers):
                 continue
-            taken.update(layers)
+            taken.update(finding.layers)
         chosen.append(finding)
     return chosen
 
@@ -42,7 +41,7 @@ def passes_for(rules: Iterable[Rule], findings: Sequence[Finding], complete: Col
     everywhere: set[Pass] = set()
     for rule in rules:
         mine = [finding for finding in findings if finding.code == rule.code and finding.fix is not None]
-        layers = [layer for one in mine for layer in ((one.fix.layers if one.fix else ()) or (one.path,))]
+        layers = [layer for one in mine for layer in one.layers]
         for pass_ in rule.passes() if layers else ():
             globs.setdefault(pass_, []).extend(layers)
             if rule.code in complete and isinstance(pass_, Lowering):
@@ -70,11 +69,7 @@ def fix(
 def mended(findings: Iterable[Finding], result: Result) -> list[Finding]:
     """Those of the findings at whose layers something was rewritten."""
     edited = {edit.path for diff in result.diffs for edit in diff.rewritten}
-    return [
-        finding
-        for finding in findings
-        if any(layer in edited for layer in ((finding.fix.layers if finding.fix else ()) or (finding.path,)))
-    ]
+    return [finding for finding in findings if not edited.isdisjoint(finding.layers)]
 
 
 def _globs(layers: Iterable[str]) -> tuple[str, ...]:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..diff import Diff
-from ..inputs import CallSpec
+from ..inputs import CallSpec, tensor_leaves
 from ..network import Network
 from ..rewriting import Pass
 from .finding import Finding, Fix, Level, Position
@@ -50,6 +50,11 @@ class Subject:
         while path and path not in self.positions:
             path = path.rpartition(".")[0]
         return self.positions.get(path)
+
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Tensors for one call of the model, in order."""
+        call = self.call.example()
+        return tuple(tensor_leaves((call.args, dict(call.kwargs))))
 
     def changes(self, *passes: Pass) -> Mapping[str, Change]:
         """What passes, one after the other, would change, by path of the layer; nothing where that is not known."""

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from ..errors import LintError, MofaError, nearest, one_line, source_line
+from ..errors import LintError, MofaError, nearest, one_line, source_line, source_place
 from ..inputs import ExampleInputs, example_call, specs
 from ..network import Network
 from ..tracing.lean import lean
@@ -44,6 +44,7 @@ class Job:
         debug: whether errors that nobody foresaw are raised, not found.
         files: where `build` puts the names of the files in which layers were made.
         args: of the target.
+        trained: whether its weights are more than those that it starts with.
         blames: makes the error for a setting of this model that makes no sense, by its key.
     """
 
@@ -57,6 +58,7 @@ class Job:
     debug: bool = False
     files: set[str] = field(default_factory=set)
     args: Mapping[str, Any] = field(default_factory=dict)
+    trained: bool = False
     blames: Callable[..., LintError] = lambda message, *key: LintError(f"{'.'.join(map(str, key))}: {message}")
 
 
@@ -150,12 +152,12 @@ def _check_latency(job: Job) -> None:
 class _LintingError(Exception):
     """A model that cannot be linted, by the rule that says so."""
 
-    def __init__(self, rule: type[Rule], message: str):
+    def __init__(self, rule: type[Rule], message: str, position: Position | None = None):
         super().__init__(message)
-        self.rule = rule
+        self.rule, self.position = rule, position
 
     def finding(self, job: Job, positions: Mapping[str, Position]) -> Finding:
-        return _told(self.rule, job.name, str(self), positions.get(""))
+        return _told(self.rule, job.name, str(self), self.position or positions.get(""))
 
 
 def _told(rule: type[Rule], name: str, message: str, position: Position | None) -> Finding:
@@ -194,11 +196,22 @@ def _blamed(rule: type[Rule], job: Job) -> Iterator[None]:
     except (_LintingError, LintError):
         raise
     except MofaError as error:
-        raise _LintingError(rule, str(error)) from error
+        raise _LintingError(rule, str(error), _raised_at(error)) from error
     except (Exception, SystemExit) as error:
         if job.debug:
             raise
-        raise _LintingError(rule, f"{one_line(error)}{source_line(error)}") from error
+        raise _LintingError(rule, f"{one_line(error)}{source_line(error)}", _raised_at(error)) from error
+
+
+def _raised_at(error: BaseException) -> Position | None:
+    """The line of the model's own code that raised an error, or what it was made of; None where there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        place = source_place(cause)
+        if place is not None:
+            return Position(*place)
+        cause = cause.__cause__
+    return None
 
 
 def _checked(job: Job, subject: Subject, rules: Sequence[Rule], tell: Tell) -> Iterator[Finding]:
@@ -209,10 +222,11 @@ def _checked(job: Job, subject: Subject, rules: Sequence[Rule], tell: Tell) -> I
         except (Exception, SystemExit) as error:
             if job.debug:
                 raise
-            yield _failed(subject, f"rule {rule.code} ({rule.name})", error)
+            yield failed(subject, f"rule {rule.code} ({rule.name})", error)
 
 
-def _failed(subject: Subject, what: str, error: BaseException) -> Finding:
+def failed(subject: Subject, what: str, error: BaseException) -> Finding:
+    """The finding that something which was not the model's fault did not work."""
     message = f"{what} failed: {one_line(error)} (--debug shows where)"
     return _told(NotAnalysed, subject.name, message, subject.positions.get(""))
 
@@ -260,7 +274,7 @@ def _timed(
                     fix = replace(finding.fix, ratio=found.ratio, ms=change, engine=timing.engine)
                     kept[place] = replace(finding, fix=fix)
     except MofaError as error:
-        kept.append(_failed(subject, f"timing on {job.settings.engine}", error))
+        kept.append(failed(subject, f"timing on {job.settings.engine}", error))
     return kept
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from ..diff import Diff
-from ..errors import EngineError, LintError, nearest
+from ..errors import EngineError, LintError, MofaError, nearest
 from ..inputs import CallSpec, ExampleInputs, InputSpec
 from ..report import text
 from ..target import load_target, parse_args
@@ -21,7 +22,7 @@ from .finding import Finding, Linted, Outcome, Position
 from .formats import emit, render
 from .positions import recording
 from .rules import RULES
-from .running import Job, Report, lint_model
+from .running import Job, Report, failed, lint_model
 from .settings import Selection, Settings, parse_prefixes
 from .suppressions import Suppressions
 
@@ -32,11 +33,21 @@ Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint, and how to read it; see `mofa_compiler.checkpoint.load_checkpoint`."""
+
+    file: str
+    key: str | None = None
+    strip_prefix: str | None = None
+
+
+@dataclass(frozen=True)
 class Options:
     """What the command line says; see `mofa lint --help`."""
 
     targets: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    weights: Checkpoint | None = None
     shapes: tuple[tuple[int, ...], ...] = ()
     config: Path | None = None
     select: tuple[str, ...] | None = None
@@ -116,8 +127,11 @@ def run(options: Options, tell: Tell, say: Callable[[str], None]) -> Done:
     if options.measure and any(job.settings.engine is None for job in jobs):
         raise LintError("--measure needs an engine: name one (engine, or --engine)")
     destinations = _destinations(options, jobs)
-    suppressions = Suppressions(RULES, root)
+    names = {code: rule.name for code, rule in RULES.items()}
+    suppressions = Suppressions(names, root)
     reports = [_linted(job, suppressions, lambda step, n=n: tell(step, n, len(jobs))) for n, job in enumerate(jobs)]  # type: ignore[misc]
+    for glob in _idle_globs(jobs, reports):
+        say(f"warning: per-path-ignores: {glob!r} matches no layer")
     linted = _told_of_comments(reports, suppressions)
     comparison = None
     if options.diff is not None:
@@ -129,7 +143,7 @@ def run(options: Options, tell: Tell, say: Callable[[str], None]) -> Done:
         linted = [_new_only(one, other) for one, other in zip(linted, before, strict=True)]
     if options.baseline is not None:
         linted = _against_baseline(options, reports, linted, say)
-    fixed = _fixed(options, reports, linted, destinations, tell, say) if options.fix else []
+    fixed = _fixed(options, jobs, reports, linted, destinations, tell, say) if options.fix else []
     tell("done", len(jobs), len(jobs))
     return Done(Outcome(linted), root, config.file if config else None, fixed, comparison)
 
@@ -143,6 +157,14 @@ def _linted(job: Job, suppressions: Suppressions, tell: Callable[[str], None] = 
     counts = {"comment": len(taken), "per-path-ignores": len(standing) - len(kept)}
     suppressed = {**report.linted.suppressed, **{name: count for name, count in counts.items() if count}}
     return replace(report, linted=replace(report.linted, findings=tuple(kept), suppressed=suppressed))
+
+
+def _idle_globs(jobs: Sequence[Job], reports: Sequence[Report]) -> list[str]:
+    """Globs of the configuration that match no layer of any model; none where a model's layers are not known."""
+    subjects = [report.subject for report in reports]
+    paths = [path for subject in subjects if subject for path, _ in subject.model.named_modules(remove_duplicate=False)]
+    globs = dict.fromkeys(glob for job in jobs for glob in job.settings.per_path_ignores)
+    return [glob for glob in globs if None not in subjects and not any(fnmatchcase(path, glob) for path in paths)]
 
 
 def _told_of_comments(reports: Sequence[Report], suppressions: Suppressions) -> list[Linted]:
@@ -166,18 +188,14 @@ def _reference_linted(job: Job, reference: str, root: Path, *, alone: bool) -> L
     if not folder.is_dir() and not alone:
         raise LintError(f"--diff {reference}: of several models it has to be a folder with a bundle {job.name} in it")
     if folder.is_dir():
-        from ..bundle import load
-
-        def build() -> tuple[nn.Module, Mapping[str, Position]]:
-            return load(folder), {}
-
-        other = replace(job, target=reference, build=build, files=set(), measure=False)
+        made = _bundle_job(job.name, folder, (), job.settings)
+        other = replace(job, target=reference, build=made.build, files=made.files, measure=False)
     elif ":" in reference:
         made = _job(job.name, reference, job.args, (), job.settings)
         other = replace(job, target=reference, build=made.build, files=made.files, measure=False)
     else:
         raise LintError(f"--diff {reference}: there is no such bundle, nor is it a target such as package.module:Class")
-    report = _linted(other, Suppressions(RULES, root))
+    report = _linted(other, Suppressions({code: rule.name for code, rule in RULES.items()}, root))
     if report.subject is None:
         raise LintError(f"--diff {reference}: {'; '.join(finding.message for finding in report.linted.findings)}")
     return report.linted
@@ -210,17 +228,24 @@ def _against_baseline(
     ran = {rule.code for report in reports for rule in report.rules}
     if options.write_baseline:
         known = refresh(options.baseline, linted, ran)
-        say(f"{sum(map(len, known.models.values()))} known findings written to {options.baseline}")
+        say(f"{_counted(sum(map(len, known.models.values())), 'known finding')} written to {options.baseline}")
     else:
         known = Baseline.load(options.baseline)
         gone = [entry for one in linted for entry in known.fixed(one, ran)]
         if gone:
-            say(f"{len(gone)} findings of {options.baseline} are mended: --write-baseline takes them out")
+            are, them = ("is", "it") if len(gone) == 1 else ("are", "them")
+            found = f"{_counted(len(gone), 'finding')} of {options.baseline}"
+            say(f"{found} {are} mended: --write-baseline takes {them} out")
     return [known.apply(one) for one in linted]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _fixed(
     options: Options,
+    jobs: Sequence[Job],
     reports: Sequence[Report],
     linted: list[Linted],
     destinations: Mapping[str, Path],
@@ -231,24 +256,31 @@ def _fixed(
     from .fixing import fix, fixable, mended
 
     fixed: list[Finding] = []
-    for place, (report, one) in enumerate(zip(reports, linted, strict=True)):
+    for place, (job, report, one) in enumerate(zip(jobs, reports, linted, strict=True)):
         wanted = fixable(one.findings, options.unsafe_fixes)
         if report.subject is None or not wanted:
             continue
         left = {finding.code for finding in report.found if finding not in wanted}
         complete = {finding.code for finding in wanted} - left
-        result = fix(report.subject, report.rules, wanted, complete, progress=tell)
+        try:
+            result = fix(report.subject, report.rules, wanted, complete, progress=tell)
+            saved = result.save(destinations[one.model], overwrite=options.overwrite)
+        except MofaError as error:  # the other models' fixes do not wait for it
+            if options.debug:
+                raise
+            linted[place] = replace(one, findings=(*one.findings, failed(report.subject, "fixing it", error)))
+            continue
         done = mended(wanted, result)
-        saved = result.save(destinations[one.model], overwrite=options.overwrite)
         say(f"{one.model}: {len(done)} of {len(one.findings)} findings fixed, saved to {saved}")
-        say(
-            f"warning: {saved} holds the weights that {one.target} starts with, usually random: load a checkpoint into "
-            "the original and use `mofa rewrite` for what ships"
-        )
+        if not job.trained:
+            say(
+                f"warning: {saved} holds the weights that {one.target} starts with, usually random: --checkpoint, or "
+                "the model's `checkpoint` in the configuration, takes trained ones"
+            )
         for diff in result.diffs:
             say(f"  {diff.pass_name}: {len(diff.rewritten)} layers, {_change(diff)}")
         kept = tuple(finding for finding in one.findings if finding not in done)
-        linted[place] = replace(one, findings=kept, fixed=tuple(finding.fingerprint for finding in done))
+        linted[place] = replace(one, findings=kept, fixed=tuple(done))
         fixed += done
     return fixed
 
@@ -274,22 +306,26 @@ def _jobs(options: Options, config: Config | None) -> list[Job]:
             where = f"{config.file} has no [[models]]" if config else "there is no mofa.toml or [tool.mofa]"
             raise LintError(f"nothing to lint: {where}, and no target was given")
         return [_configured(config, model) for model in configured.values() if config]
-    jobs = []
+    jobs, settings = [], config.settings_for() if config else Settings()
     for target in options.targets:
         if target in configured and config:
-            if options.arguments or options.shapes:
-                raise LintError(f"--arg and --input are for targets, and {target} is configured in {config.file}")
+            if options.arguments or options.shapes or options.weights:
+                raise LintError(
+                    f"--arg, --input and --checkpoint are for targets, and {target} is configured in {config.file}"
+                )
             jobs.append(_configured(config, configured[target]))
+        elif Path(target).is_dir():
+            if options.arguments or options.weights:
+                raise LintError(f"--arg and --checkpoint are for architectures, and {target} is a bundle")
+            jobs.append(_bundle_job(Path(target).resolve().name, Path(target), options.shapes, settings))
         elif ":" in target:
-            settings = config.settings_for() if config else Settings()
-            jobs.append(
-                _job(target.rpartition(":")[2], target, parse_args(options.arguments), options.shapes, settings)
-            )
+            name, args = target.rpartition(":")[2], parse_args(options.arguments)
+            jobs.append(_job(name, target, args, options.shapes, settings, options.weights))
         else:
             hint = nearest(target, configured) if configured else ""
             raise LintError(
-                f"{target!r} is neither a configured model{hint} nor a target such as package.module:Class or "
-                "path/to/file.py:Class"
+                f"{target!r} is neither a configured model{hint} nor a bundle's folder nor a target such as "
+                "package.module:Class or path/to/file.py:Class"
             )
     names = [job.name for job in jobs]
     for job in jobs:
@@ -300,17 +336,62 @@ def _jobs(options: Options, config: Config | None) -> list[Job]:
 
 def _configured(config: Config, model: Model) -> Job:
     target = config.located(model.target)
-    job = _job(model.name, target, model.args, model.input or (), config.settings_for(model))
+    weights = None
+    if model.checkpoint is not None:
+        weights = Checkpoint(config.located(model.checkpoint), model.key, model.strip_prefix)
+    job = _job(model.name, target, model.args, model.input or (), config.settings_for(model), weights)
     index = config.models.index(model)
     return replace(job, blames=lambda message, *key: config.blames(message, "models", index, *key))
 
 
-def _job(name: str, target: str, args: Mapping[str, Any], shapes: Sequence[tuple[int, ...]], settings: Settings) -> Job:
+def _job(
+    name: str,
+    target: str,
+    args: Mapping[str, Any],
+    shapes: Sequence[tuple[int, ...]],
+    settings: Settings,
+    weights: Checkpoint | None = None,
+) -> Job:
+    """A job on an architecture."""
+
+    def build() -> nn.Module:
+        model = load_target(target, args)
+        if weights is not None:
+            from ..checkpoint import fit, load_checkpoint
+
+            found = load_checkpoint(weights.file, model, key=weights.key, strip_prefix=weights.strip_prefix)
+            fit(model, found.state, found.description)
+        return model
+
+    return replace(_recorded(name, target, build, shapes, settings), args=args, trained=weights is not None)
+
+
+def _bundle_job(name: str, folder: Path, shapes: Sequence[tuple[int, ...]], settings: Settings) -> Job:
+    """A job on what a bundle holds.
+
+    Raises:
+        BundleError: there is no bundle.
+    """
+    from ..bundle import load
+    from ..bundle.recipe import read_recipe
+
+    call = CallSpec.from_data(read_recipe(folder)["inputs"])
+    job = _recorded(name, str(folder), lambda: load(folder), shapes, settings)
+    return replace(job, trained=True) if shapes else replace(job, inputs=lambda _: call, trained=True)
+
+
+def _recorded(
+    name: str,
+    target: str,
+    make: Callable[[], nn.Module],
+    shapes: Sequence[tuple[int, ...]],
+    settings: Settings,
+) -> Job:
     files: set[str] = set()
 
     def build() -> tuple[nn.Module, Mapping[str, Position]]:
         with recording() as made:
-            model = load_target(target, args)
+            model = make()
         files.update(made.files)
         return model, made.positions(model)
 
@@ -321,8 +402,8 @@ def _job(name: str, target: str, args: Mapping[str, Any], shapes: Sequence[tuple
         return CallSpec(tuple(InputSpec(shape, dtype) for shape in shapes))
 
     reference = settings.reference
-    make = None if reference is None else (lambda: _reference(reference))
-    return Job(name, target, build, inputs, settings, make, files=files, args=args)
+    other = None if reference is None else (lambda: _reference(reference))
+    return Job(name, target, build, inputs, settings, other, files=files)
 
 
 def _reference(reference: str) -> nn.Module:

@@ -6,7 +6,7 @@ import io
 import re
 import tokenize
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,9 +50,9 @@ class Suppressions:
     Several models may be built by the same lines, so that only the end of a run knows what is unused.
     """
 
-    def __init__(self, known: Collection[str], root: Path | None = None):
-        """`known`: the codes of all rules there are; `root`: where files are named from, else the working folder."""
-        self._known = {*known, CODE}
+    def __init__(self, known: Mapping[str, str], root: Path | None = None):
+        """`known`: names of all rules by code; `root`: where files are named from, else the working folder."""
+        self._known = {**known, CODE: NAME}
         self._root = root or Path.cwd()
         self._read: dict[str, Sequence[Suppression]] = {}
         self._used: set[Suppression] = set()
@@ -116,7 +116,9 @@ class Suppressions:
             return
         unknown = [code for code in comment.codes if not self._is_known(code)]
         for code in unknown:
-            yield f"names {code}, which is no rule{nearest(code, self._known)}"
+            named = next((known for known, name in self._known.items() if name.upper() == code), None)
+            remedy = f"'s code: write {named}" if named else nearest(code, self._known)
+            yield f"names {code.lower() if named else code}, which is no rule{remedy}"
         file = comment.position.file
         if comment in self._used or file in self._unsure:
             return

@@ -10,7 +10,6 @@ from ..decisions.exact import carried_out
 from ..decisions.record import Comparison
 from ..decisions.target import Target
 from ..decisions.trials import Trials
-from ..inputs import tensor_leaves
 from ..rewriting import Pass
 from ..runtime import Cache
 from .rule import Subject
@@ -25,8 +24,7 @@ class Timing:
 
     def __init__(self, engine: str, threads: int, subject: Subject, cache: Cache | None = None):
         self.subject = subject
-        call = subject.call.example()
-        self.inputs = tuple(tensor_leaves((call.args, dict(call.kwargs))))
+        self.inputs = subject.inputs()
         shape = ", ".join("x".join(map(str, x.shape)) for x in self.inputs)
         self.cache = Cache() if cache is None else cache
         self.trials = Trials(Target(engine, threads), shape, self.cache)

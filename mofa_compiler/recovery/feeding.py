@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from ..data import Pair, Pairs, pairs, split
+from ..data import Pair, Pairs, Sample, pairs, split
 from ..data.seeding import generator
 from ..errors import RecoveryError, one_line
 from ..inputs import InputSpec, map_tree, tensor_leaves
@@ -98,6 +98,19 @@ class Feed:
     validation: Stream
     description: Mapping[str, Any]
     fingerprint: str
+
+    def samples(self, count: int) -> list[Sample]:
+        """The first examples that are validated on, as images to look at; none where they are none."""
+        found = []
+        for index in range(min(count, self.validation.length)):
+            batch = self.validation.batch([index])
+            inputs = list(tensor_leaves((batch.args, batch.kwargs)))
+            if len(inputs) != 1 or inputs[0].dim() != 4:
+                return []
+            target = batch.targets[0][0].float() if batch.targets else None
+            levels = Sample.levels if batch.levels is None else batch.levels[0]
+            found.append(Sample(f"validation example {index + 1}", inputs[0][0].float(), target, levels))
+        return found
 
     @property
     def paired(self) -> bool:

@@ -17,6 +17,7 @@ from ..bundle.marks import checksum
 from ..bundle.recipe import architecture_hash
 from ..bundle.updating import load_weights, update
 from ..calibration import in_order
+from ..calibration.calibrate import SHOWN
 from ..compiler import Result
 from ..errors import RecoveryError, one_line
 from ..program import Program
@@ -128,6 +129,7 @@ def recover(
         finally:  # also where it fails, the model is as it was
             result.model.load_state_dict(course.best or begun)
         recovery = _recovery(course, examples.description, settings)
+        result.samples = result.samples or examples.samples(SHOWN)
         result.recoveries = (*result.recoveries, recovery)
         if accelerator.is_main_process:
             if bundle:

@@ -41,6 +41,15 @@ Keys, in order:
   "ratio", "interval", "problem"}]}]`: layers that are alike, the piece of the network around one of them timed
   with every alternative, the first being the original), `networks` and `limit` (`{"name", "ms", "original_ms", "ratio",
   "interval", "control"}`: whole networks against the original), `chosen`, and all of it in a `sentence`
+- `measurements`: what `mofa measure --record` timed: `[{"engine", "version", "processor", "threads", "input",
+  "original_ms", "rewritten_ms", "ratio", "interval", "verdict"}]`: medians in ms, the second divided by the first with
+  its 95 % interval, and whether the rewritten network is `faster`, `slower` or that is `inside the noise`
+- `images`: one object an image that both networks were run on, with the weights that the rewritten one has now:
+    - `name`, `size` (`[height, width]` of the output), `levels`: which values of the output are black and white
+    - `input`, `original`, `rewritten`, `target`, `difference`: PNG files in the bundle, two of them the networks'
+      outputs, `difference` grey plus `gain` times the second minus the first; `target` may be null
+    - `psnr` in dB, `ssim`: `{"input", "original", "rewritten", "between"}`, of values clipped to [0, 1], against the
+      target (null where it is unknown), the last of the two outputs against each other (`psnr` null where equal)
 
 The structure is `{"passes", "skips", "aside", "cheap"}`, all in names of stages: `passes`, `skips` and `aside` are as
 in `report.distribution`, and empty for what is no U-Net; `cheap` is `{"below", "reference", "limit", "rule",
@@ -55,7 +64,7 @@ in none. Numbers that JSON does not have are null.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -73,12 +82,18 @@ if TYPE_CHECKING:
     from ..network import Network, Totals
     from ..rewriting import Pass
     from ..verification.verdict import Verdict
+    from .pictures import Picture
 
 SCHEMA = "mofa-report/1"
 
 
-def report(result: Result) -> dict[str, Any]:
-    """The whole report; runs the networks on the example input if `result.verify` has not done so yet."""
+def report(result: Result, shown: Sequence[Picture] | None = None) -> dict[str, Any]:
+    """The whole report; runs the networks on the example input if `result.verify` has not done so yet.
+
+    Args:
+        result: what `apply` returned.
+        shown: its `pictures()`, if they were made already.
+    """
     program = result.original.program
     roadmap = iter(result.roadmap)
     steps = [
@@ -101,6 +116,8 @@ def report(result: Result) -> dict[str, Any]:
         "passes": [_pass(*step) for step in steps],
         "recoveries": [recovery.to_data() for recovery in result.recoveries],
         "decisions": None if result.decisions is None else result.decisions.to_data(),
+        "measurements": [],
+        "images": [picture.data for picture in (result.pictures() if shown is None else shown)],
     }
     plain: dict[str, Any] = plain_data(document)
     return plain

@@ -17,7 +17,7 @@ def render(report: Mapping[str, Any]) -> str:
     blocks = [
         f"## {escape(report['model'])} rewritten by roadmap {code(report['roadmap']['name'])}",
         _headline(report),
-        escape(" ".join(filter(None, (text.accuracy(report), text.costs(report))))),
+        escape(" ".join(filter(None, (text.accuracy(report), text.quality(report), text.costs(report))))),
         escape(text.shape_of_network(report["anatomy"])),
         *(escape(text.recovered(recovery)) for recovery in report.get("recoveries", ())),
         _opaque(report),

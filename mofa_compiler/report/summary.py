@@ -16,6 +16,7 @@ def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     - `original`, `rewritten`: `{"parameters", "macs", "error", "psnr"}`: `error` is the output's, relative to the
       original's, and null where training has changed the weights since; `psnr` is against the ground truth, in dB, and
       null where there is none
+    - `trained`: whether training has changed the weights since the rewrite
     - `psnr_to_original`: of the rewritten network's output, in dB, or null: equal outputs have none
     - `quality_on`: on what images or inputs `error` and `psnr_to_original` were measured
     - `latency`: `[{"engine", "version", "threads", "processor", "original_ms", "rewritten_ms", "ratio", "interval",
@@ -32,12 +33,14 @@ def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     images = [one["psnr"] for one in report.get("images") or () if one["psnr"]["rewritten"] is not None]
     if images:
         original["psnr"], rewritten["psnr"] = (_mean(one[key] for one in images) for key in ("original", "rewritten"))
+    pictured = _mean(one["psnr"]["between"] for one in report.get("images") or ())
     trained = [one for one in report.get("recoveries") or () if one["best_step"]]
     if trained:
         last = trained[-1]
-        rewritten["error"], between, measured_on = None, None, "validation examples"
+        # The verdicts are of the weights before training; images are of those now.
+        rewritten["error"], between, measured_on = None, pictured, "" if pictured is None else "images in the bundle"
         if last["psnr_original"] is None:
-            between = last["psnr_after"]
+            between, measured_on = last["psnr_after"], "validation examples"
         else:
             original["psnr"], rewritten["psnr"] = last["psnr_original"], last["psnr_after"]
     return {
@@ -47,6 +50,7 @@ def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
         "inputs": text.shapes(report),
         "original": original,
         "rewritten": rewritten,
+        "trained": bool(trained),
         "psnr_to_original": between,
         "quality_on": measured_on,
         "latency": latencies(report),

@@ -19,22 +19,28 @@ _ROOM_FOR_COUNTS = 76
 
 
 def print_report(report: Mapping[str, Any], console: Console, verbose: bool = False) -> None:
-    """Print the report of `report.data.report`: the headline, a table of the passes, then each pass.
+    """Print the report of `report.data.report`: each pass, the stages, and last, for it stays on the screen, a summary.
 
     Edits of the same kind are grouped and long lists of paths cut short; `verbose` shows every edit and every path.
+    The summary of a preset fits 24 lines of 80 columns.
     """
     width = max(console.width, _NARROWEST)
-    _print_headline(report, console, width)
+    title = f"{report['model']}, roadmap {report['roadmap']['name']}, input {text.shapes(report)}"
+    print_lines(console, wrap(title, width), "bold")
+    console.print()
+    for index, step in enumerate(report["passes"], 1):
+        _print_all(console, _pass_lines(index, step, width, verbose))
+        console.print()
     if report.get("decisions"):
         _print_decisions(report["decisions"], console, width)
+        console.print()
+    if report["passes"]:
+        console.print(_stage_table(report))
+        console.print()
+    _print_headline(report, console, width)
     if report["passes"]:
         console.print()
         console.print(_pass_table(report["passes"], width))
-        console.print()
-        console.print(_stage_table(report))
-    for index, step in enumerate(report["passes"], 1):
-        console.print()
-        _print_all(console, _pass_lines(index, step, width, verbose))
 
 
 def elide(path: str, width: int) -> str:
@@ -73,9 +79,6 @@ def _print_all(console: Console, lines: Iterable[Text]) -> None:
 
 
 def _print_headline(report: Mapping[str, Any], console: Console, width: int) -> None:
-    title = f"{report['model']}, roadmap {report['roadmap']['name']}, input {text.shapes(report)}"
-    print_lines(console, wrap(title, width), "bold")
-    console.print()
     table = _table()
     table.add_column("")
     for header in ("before", "after", "change"):
@@ -86,6 +89,10 @@ def _print_headline(report: Mapping[str, Any], console: Console, width: int) -> 
     console.print(table)
     console.print()
     print_lines(console, wrap(text.accuracy(report), width))
+    if quality := text.quality(report):
+        print_lines(console, wrap(quality, width))
+    if report.get("decisions"):
+        print_lines(console, wrap(decided.headline(report["decisions"]), width), "bold")
     if costs := text.costs(report):
         print_lines(console, wrap(costs, width), "yellow")
     print_lines(console, wrap(text.shape_of_network(report["anatomy"]), width), "dim")
@@ -94,8 +101,6 @@ def _print_headline(report: Mapping[str, Any], console: Console, width: int) -> 
 
 
 def _print_decisions(decisions: Mapping[str, Any], console: Console, width: int) -> None:
-    console.print()
-    print_lines(console, wrap(decided.headline(decisions), width), "bold")
     if rows := decided.rows(decisions):
         table = _table()
         for header in decided.HEADER:

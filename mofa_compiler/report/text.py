@@ -71,6 +71,24 @@ def accuracy(report: Mapping[str, Any]) -> str:
     return f"Output error on the {verdict['measured_on']}, against the original: {figures}."
 
 
+def quality(report: Mapping[str, Any]) -> str:
+    """PSNR and SSIM of both networks, the mean over the report's images with a known target; empty without any."""
+    known = [image for image in report.get("images", ()) if image["psnr"]["original"] is not None]
+    known = [image for image in known if image["psnr"]["rewritten"] is not None]
+    if not known:
+        return ""
+
+    def pair(name: str, digits: int) -> str:
+        values = [[image[name][key] for image in known] for key in ("original", "rewritten")]
+        if None in values[0] + values[1]:
+            return ""
+        before, after = (sum(column) / len(known) for column in values)
+        return f"{before:.{digits}f} → {after:.{digits}f}"
+
+    psnr, ssim = pair("psnr", 2), pair("ssim", 3)
+    return f"On {count(len(known), 'image')}: {psnr} dB PSNR{f', SSIM {ssim}' if ssim else ''}."
+
+
 def off(error: float) -> str:
     """An error of something exact: `2e-16`, `0`."""
     return f"{error:.0e}" if error else "0"

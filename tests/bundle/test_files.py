@@ -20,7 +20,7 @@ from mofa_compiler.errors import BundleError
 from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.roadmap import Roadmap
 
-FILES = {"model.py", "model.safetensors", "recipe.json", "keymap.json", "report.json", "report.md"}
+FILES = {"model.py", "model.safetensors", "recipe.json", "keymap.json", "report.json", "report.md", "report.html"}
 
 ALONE = """
 import os, sys, torch
@@ -140,6 +140,7 @@ def test_the_documents_say_what_was_done(bundle: Path) -> None:
     assert any(decision["fate"] == "skipped" and decision["reason"] for decision in recipe["decisions"])
     assert json.loads((bundle / "report.json").read_text())["schema"].startswith("mofa-report/")
     assert "NAFNet" in (bundle / "report.md").read_text()
+    assert "<title>NAFNet rewritten by mofa</title>" in (bundle / "report.html").read_text(encoding="utf-8")
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import torch
 from typer.testing import CliRunner, Result
 
 import mofa_compiler
+import mofa_compiler.passes
 from mofa_compiler.cli import app
 from mofa_compiler.cli.lint import _FORMATS
+from mofa_compiler.errors import MofaError
 from mofa_compiler.lint.documentation import page
 from mofa_compiler.lint.formats import FORMATS
 from mofa_compiler.lint.rules import RULES
@@ -211,7 +213,7 @@ def test_a_baseline() -> None:
     assert lint("net.py:Net", "--baseline", "known.json").exit_code == 0
     result = lint("net.py:Net", "--baseline", "known.json", "--arg", "dense=True", "--output-format", "json")
     assert (result.exit_code, codes(result)) == (1, ["MOFA202"]), "a new finding"
-    assert "1 findings of known.json are mended" in result.stderr
+    assert "1 finding of known.json is mended" in result.stderr
     lint("net.py:Net", "--baseline", "known.json", "--arg", "dense=True", "--write-baseline")
     assert [entry["code"] for entry in json.loads(Path("known.json").read_text())["models"]["Net"]] == ["MOFA202"]
 
@@ -279,6 +281,12 @@ def test_files_are_named_from_the_repository() -> None:
     assert lint("--config", "ml/mofa.toml", "--output-format", "concise").stdout.startswith("ml/net.py:")
 
 
+def _net() -> torch.nn.Module:
+    namespace: dict[str, object] = {}
+    exec(NET, namespace)
+    return namespace["Net"]()  # type: ignore[operator, no-any-return]
+
+
 def test_an_unknown_engine_in_the_configuration() -> None:
     Path("mofa.toml").write_text('engine = "xnpack"\n[[models]]\ntarget = "net.py:Net"\n')
     result = lint()
@@ -328,6 +336,79 @@ def test_unsafe_fixes() -> None:
     assert (result.exit_code, codes(result)) == (0, [])
     assert type(mofa_compiler.load("fixed").get_submodule("body.0")).__name__ == "PConv2d"
     assert lint(*common, "--out", "other", "--exit-non-zero-on-fix").exit_code == 1
+
+
+def test_fixes_keep_the_weights_of_a_checkpoint() -> None:
+    torch.manual_seed(1)
+    namespace: dict[str, object] = {}
+    exec(NET, namespace)
+    trained = namespace["Shuffling"]()  # type: ignore[operator]
+    torch.save({"params": trained.state_dict()}, "net.pth")
+    common = ["net.py:Shuffling", "--select", "MOFA406", "--input", "1x3x16x16", "--fix"]
+    result = lint(*common, "--checkpoint", "net.pth", "--out", "fixed")
+    assert "random" not in result.stderr
+    x = torch.rand(1, 3, 16, 16)
+    assert torch.allclose(mofa_compiler.load("fixed")(x), trained.eval()(x), atol=1e-5)
+    Path("mofa.toml").write_text(
+        '[[models]]\ntarget = "net.py:Shuffling"\ncheckpoint = "net.pth"\nselect = ["MOFA406"]\ninput = "1x3x16x16"\n'
+    )
+    assert "random" not in lint("--fix", "--out", "configured").stderr
+    assert torch.allclose(mofa_compiler.load("configured")(x), trained.eval()(x), atol=1e-5)
+    assert lint("--checkpoint", "net.pth").exit_code == 2
+
+
+def test_a_checkpoint_that_does_not_fit_is_a_finding_of_its_model() -> None:
+    torch.save({"other": torch.zeros(3)}, "other.pth")
+    result = lint("net.py:Net", "--checkpoint", "other.pth", "--output-format", "json")
+    assert (result.exit_code, codes(result)) == (2, ["MOFA901"])
+    assert "other.pth" in json.loads(result.stdout)["models"][0]["findings"][0]["message"]
+
+
+def test_a_bundle_is_linted_as_what_it_was_made_to_be() -> None:
+    result = mofa_compiler.apply(_net(), [mofa_compiler.passes.SepConvToPConv()], torch.rand(1, 3, 16, 16))
+    result.save("bundle")
+    found = lint("bundle", "--select", "MOFA2", "--output-format", "json")
+    assert codes(found) == [], "its partial convolution is one"
+    assert "MOFA201" in codes(lint("net.py:Net", "--select", "MOFA2", "--output-format", "json"))
+    compared = lint(
+        "net.py:Net", "--select", "MOFA2", "--diff", "bundle", "--input", "1x3x16x16", "--output-format", "json"
+    )
+    assert [one["code"] for one in json.loads(compared.stdout)["models"][0]["new"]] == ["MOFA201"]
+    assert lint("bundle", "--arg", "width=3").exit_code == 2
+
+
+def test_what_cannot_be_built_or_traced_is_shown_where_it_was_raised() -> None:
+    Path("broken.py").write_text("1 / 0\n")
+    for target, line in (("net.py:Branching", "x.mean() > 0"), ("broken.py:Other", "1 / 0")):
+        findings = json.loads(lint(target, "--output-format", "json").stdout)["models"][0]["findings"]
+        position = findings[0]["position"]
+        assert line in Path(position["file"]).read_text().splitlines()[position["line"] - 1]
+
+
+def test_one_model_whose_fix_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    save = mofa_compiler.Result.save
+
+    def failing(self: mofa_compiler.Result, folder: Path, **options: object) -> Path:
+        if Path(folder).name == "first":
+            raise MofaError("no room")
+        return save(self, folder, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(mofa_compiler.Result, "save", failing)
+    model = '[[models]]\ntarget = "net.py:Shuffling"\nselect = ["MOFA406"]\ninput = "1x3x16x16"\nname = "{}"\n'
+    Path("mofa.toml").write_text(model.format("first") + model.format("second"))
+    result = lint("--fix", "--out", "fixed", "--output-format", "json")
+    first, second = json.loads(result.stdout)["models"]
+    assert result.exit_code == 2
+    assert [finding["code"] for finding in first["findings"]] == ["MOFA406", "MOFA903"]
+    assert second["findings"] == [] and [finding["code"] for finding in second["fixed"]] == ["MOFA406"]
+    assert Path("fixed/second/model.py").is_file()
+
+
+def test_a_glob_that_matches_nothing_is_told() -> None:
+    Path("mofa.toml").write_text(
+        'per-path-ignores = { "bodyy.*" = ["MOFA2"], "body.*" = ["MOFA2"] }\n[[models]]\ntarget = "net.py:Net"\n'
+    )
+    assert "'bodyy.*' matches no layer" in (told := lint().stderr) and "'body.*'" not in told
 
 
 NOISY = """

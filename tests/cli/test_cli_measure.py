@@ -215,3 +215,14 @@ def test_the_plot_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 )
 def test_labels_tell_networks_apart(sources: list[str], labels: list[str]) -> None:
     assert _labels(sources) == labels
+
+
+def test_recorded_times_stand_in_the_bundles_report() -> None:
+    mofa("rewrite", UNET, *SMALL, "--input", "1x3x16x16", "--out", "net", "--quiet")
+    assert mofa("measure", UNET, "net", *QUICK, "--record").exit_code == 0
+    assert mofa("measure", UNET, "net", *QUICK, "--record").exit_code == 0  # in place of the first
+    (entry,) = json.loads(Path("net/report.json").read_text())["measurements"]
+    assert (entry["engine"], entry["threads"], entry["input"]) == ("eager", 1, [[1, 3, 16, 16]])
+    assert entry["ratio"] == pytest.approx(entry["rewritten_ms"] / entry["original_ms"])
+    assert entry["interval"][0] <= entry["ratio"] <= entry["interval"][1]
+    assert mofa("measure", "net", UNET, *QUICK, "--record").exit_code == 2

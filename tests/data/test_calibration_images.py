@@ -226,3 +226,22 @@ def test_inputs_that_are_not_finite(tmp_path: Path):
     path = save("a.npy", np.full((1, 3, 8, 8), np.nan, np.float32))(tmp_path)
     with pytest.raises(DataError, match=r"a\.npy holds NaN or infinite values"):
         flat(CalibrationImages(path, channels=3))
+
+
+def test_samples_are_of_every_image_and_of_other_places_than_what_is_calibrated_on(folder: Path):
+    batches = CalibrationImages(folder, channels=3, size=16, degradation="gaussian:5", crops=6)
+    samples = batches.samples(3)
+    assert [sample.name for sample in samples] == ["0", "1", "2"]
+    assert [tuple(sample.input.shape) for sample in samples] == [(3, 32, 32)] * 3  # twice the size
+    assert all(sample.target is not None and sample.side == 16 for sample in samples)
+    again = batches.samples(3)
+    assert all(torch.equal(one.input, other.input) for one, other in zip(samples, again, strict=True))
+    assert len(batches.samples(2)) == 2
+
+
+def test_samples_of_a_file_of_inputs_are_some_of_these(tmp_path: Path):
+    inputs = np.random.default_rng(0).random((5, 3, 8, 8), dtype=np.float32)
+    np.save(tmp_path / "inputs.npy", inputs)
+    samples = CalibrationImages(tmp_path / "inputs.npy", channels=3).samples(3)
+    assert [sample.name for sample in samples] == [f"inputs.npy, input {index}" for index in (0, 1, 3)]
+    assert torch.equal(samples[1].input, torch.from_numpy(inputs[1])) and samples[1].target is None

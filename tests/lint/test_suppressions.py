@@ -14,6 +14,7 @@ from mofa_compiler.lint.suppressions import Suppressions, read_suppressions
 from mofa_compiler.target import load_target
 
 KNOWN = ["MOFA101", "MOFA201", "MOFA202", "MOFA301", "MOFA304", "MOFA501"]
+NAMES = {code: f"rule-{code[-3:]}" for code in KNOWN}
 MALFORMED = "as it is not of the form"
 
 # A comment, and the codes that it takes out.
@@ -52,7 +53,7 @@ def _source(folder: Path, text: str) -> Path:
 def test_which_codes_a_comment_takes_out(comment: str, tmp_path: Path):
     file = _source(tmp_path, f"a = 1\nb = 2  {comment}\n")
     findings = [_finding(file, 2, code) for code in KNOWN]
-    standing, taken = Suppressions(KNOWN).split("net", findings, [str(file)], KNOWN)
+    standing, taken = Suppressions(NAMES).split("net", findings, [str(file)], KNOWN)
     assert [finding.code for finding in taken] == COMMENTS[comment]
     assert [finding.code for finding in standing] == [code for code in KNOWN if code not in COMMENTS[comment]]
 
@@ -92,7 +93,7 @@ def test_a_file_that_cannot_be_read_has_none(content: bytes | None, tmp_path: Pa
         file.write_bytes(content)
     assert read_suppressions(str(file)) == []
     findings = [_finding(file, 1)]
-    assert Suppressions(KNOWN).split("net", findings, [str(file)], KNOWN) == (findings, [])
+    assert Suppressions(NAMES).split("net", findings, [str(file)], KNOWN) == (findings, [])
 
 
 def test_a_file_in_another_encoding_is_read_as_python_reads_it(tmp_path: Path):
@@ -118,7 +119,7 @@ def test_a_comment_counts_on_every_line_of_the_call_and_on_no_other(
 ):
     file = _source(tmp_path, CALL)
     findings = [_finding(file, 2, code, end_line) for code in KNOWN]
-    _, suppressed = Suppressions(KNOWN).split("net", findings, [str(file)], KNOWN)
+    _, suppressed = Suppressions(NAMES).split("net", findings, [str(file)], KNOWN)
     assert [finding.code for finding in suppressed] == taken
 
 
@@ -127,7 +128,7 @@ def test_findings_without_a_position_or_from_other_files_stand(tmp_path: Path):
     other = tmp_path / "other.py"
     other.write_text("a = 1\n")
     findings = [Finding("MOFA201", "rule", "net", "", "", "why"), _finding(other, 1)]
-    assert Suppressions(KNOWN).split("net", findings, [str(file)], KNOWN) == (findings, [])
+    assert Suppressions(NAMES).split("net", findings, [str(file)], KNOWN) == (findings, [])
 
 
 def _messages(suppressions: Suppressions) -> list[str]:
@@ -136,7 +137,7 @@ def _messages(suppressions: Suppressions) -> list[str]:
 
 def test_an_unused_comment_is_a_finding_at_the_comment(tmp_path: Path):
     file = _source(tmp_path, "a = 1  # mofa: ignore[MOFA201, MOFA3]\nb = 2  # mofa: ignore\n")
-    suppressions = Suppressions(KNOWN, tmp_path)
+    suppressions = Suppressions(NAMES, tmp_path)
     suppressions.split("net", [], [str(file)], KNOWN)
     first, second = suppressions.report()
     assert first == Finding(
@@ -158,7 +159,7 @@ def test_what_one_model_of_a_run_needs_is_used(tmp_path: Path):
     file = _source(
         tmp_path, "a = 1  # mofa: ignore[MOFA201]\nb = 2  # mofa: ignore[MOFA2]\nc = 3  # mofa: ignore[MOFA202]\n"
     )
-    suppressions = Suppressions(KNOWN)
+    suppressions = Suppressions(NAMES)
     suppressions.split("first", [_finding(file, 1)], [str(file)], KNOWN)
     suppressions.split("second", [_finding(file, 2, "MOFA202")], [str(file)], KNOWN)
     (unused,) = suppressions.report()
@@ -168,7 +169,7 @@ def test_what_one_model_of_a_run_needs_is_used(tmp_path: Path):
 
 def test_one_code_that_is_needed_is_enough(tmp_path: Path):
     file = _source(tmp_path, "a = 1  # mofa: ignore[MOFA201, MOFA301]\n")
-    suppressions = Suppressions(KNOWN)
+    suppressions = Suppressions(NAMES)
     suppressions.split("net", [_finding(file, 1)], [str(file)], KNOWN)
     assert suppressions.report() == []
 
@@ -190,7 +191,7 @@ def test_codes_of_rules_that_did_not_run_are_not_reported(
     comment: str, ran: list[str], named: str | None, tmp_path: Path
 ):
     file = _source(tmp_path, f"a = 1  # mofa: {comment}\n")
-    suppressions = Suppressions(KNOWN)
+    suppressions = Suppressions(NAMES)
     suppressions.split("net", [], [str(file)], ran)
     messages = _messages(suppressions)
     assert len(messages) == (named is not None)
@@ -199,7 +200,7 @@ def test_codes_of_rules_that_did_not_run_are_not_reported(
 
 def test_a_rule_that_ran_on_another_files_model_says_nothing_about_this_one(tmp_path: Path):
     file = _source(tmp_path, "a = 1  # mofa: ignore[MOFA201]\n")
-    suppressions = Suppressions(KNOWN)
+    suppressions = Suppressions(NAMES)
     suppressions.split("net", [], [str(file)], ["MOFA101"])
     suppressions.split("other", [], [str(tmp_path / "other.py")], ["MOFA201"])
     assert suppressions.report() == []
@@ -207,7 +208,7 @@ def test_a_rule_that_ran_on_another_files_model_says_nothing_about_this_one(tmp_
 
 def test_a_model_that_could_not_be_linted_leaves_its_files_unsure(tmp_path: Path):
     file = _source(tmp_path, "a = 1  # mofa: ignore[MOFA201]\nb = 1  # mofa: ignore[MOFA999]\n")
-    suppressions = Suppressions(KNOWN)
+    suppressions = Suppressions(NAMES)
     suppressions.split("net", [], [str(file)], KNOWN)
     suppressions.split("broken", [], [str(file)], [])
     (message,) = _messages(suppressions)
@@ -216,7 +217,7 @@ def test_a_model_that_could_not_be_linted_leaves_its_files_unsure(tmp_path: Path
 
 def test_files_in_which_nothing_was_made_are_not_looked_at(tmp_path: Path):
     _source(tmp_path, "a = 1  # mofa: ignore\n")
-    suppressions = Suppressions(KNOWN)
+    suppressions = Suppressions(NAMES)
     suppressions.split("net", [], [], KNOWN)
     assert suppressions.report() == []
 
@@ -235,7 +236,7 @@ def test_files_in_which_nothing_was_made_are_not_looked_at(tmp_path: Path):
 )
 def test_what_cannot_be_understood_is_reported_also_where_it_is_used(comment: str, message: str | None, tmp_path: Path):
     file = _source(tmp_path, f"a = 1  # mofa: {comment}\n")
-    suppressions = Suppressions(KNOWN)
+    suppressions = Suppressions(NAMES)
     suppressions.split("net", [_finding(file, 1)], [str(file)], KNOWN)
     messages = _messages(suppressions)
     assert len(messages) == (message is not None)
@@ -244,7 +245,7 @@ def test_what_cannot_be_understood_is_reported_also_where_it_is_used(comment: st
 
 def test_all_that_is_wrong_with_a_comment_is_one_finding(tmp_path: Path):
     file = _source(tmp_path, "a = 1  # mofa: ignore[MOFA999, MOFA201]\n")
-    suppressions = Suppressions(["MOFA201"])
+    suppressions = Suppressions({"MOFA201": "separable-convolution"})
     suppressions.split("net", [], [str(file)], ["MOFA201"])
     assert _messages(suppressions) == [
         "`# mofa: ignore[MOFA999, MOFA201]` names MOFA999, which is no rule (did you mean 'MOFA201'?); "
@@ -258,7 +259,7 @@ def test_fingerprints_differ_and_survive_moved_lines_and_folders(tmp_path: Path)
     for folder, moved in (("here", ""), ("there", "\n\nx = 0\n")):
         (tmp_path / folder).mkdir()
         file = _source(tmp_path / folder, moved + text)
-        suppressions = Suppressions(KNOWN, tmp_path / folder)
+        suppressions = Suppressions(NAMES, tmp_path / folder)
         suppressions.split("net", [], [str(file)], KNOWN)
         prints.append([finding.fingerprint for finding in suppressions.report()])
     assert prints[0] == prints[1]
@@ -292,9 +293,17 @@ def test_comments_meet_the_positions_that_were_recorded(tmp_path: Path, monkeypa
         if isinstance(module, nn.Conv2d)
     ]
     budget = Finding("MOFA501", "rule", "net", "", "", "why", position=positions[""])
-    suppressions = Suppressions(KNOWN)
+    suppressions = Suppressions(NAMES)
     standing, taken = suppressions.split("net", [budget, *findings], recorder.files, KNOWN)
     assert [finding.path for finding in standing] == ["c"]
     assert [finding.path for finding in taken] == ["", "a", "b.0", "b.1"]
     (unused,) = suppressions.report()
     assert unused.position and unused.position.line == 12
+
+
+def test_the_name_of_a_rule_is_answered_with_its_code(tmp_path):
+    file = _source(tmp_path, "x = 1  # mofa: ignore[rule-201]")
+    suppressions = Suppressions(NAMES, tmp_path)
+    suppressions.split("net", [], [str(file)], KNOWN)
+    (finding,) = suppressions.report()
+    assert "names rule-201, which is no rule's code: write MOFA201" in finding.message

@@ -51,6 +51,14 @@ def test_times_are_compared_under_common_conditions() -> None:
         pareto([reports[0], report_of()], ["a", "b"], x="ms")
 
 
+def test_times_of_different_runs_are_compared_by_their_ratios() -> None:
+    slow, fast = measured(report_of(), 10), measured(report_of("paper-nafnet"), 12)
+    slow["measurements"][0] |= {"original_ms": 40.0, "rewritten_ms": 20.0}  # twice as slow a machine, the same ratio
+    axes = pareto([slow, fast], ["a", "b"], x="ms", y="parameters").axes[0]
+    drawn = sorted(float(line.get_xdata()[0]) for line in axes.lines if line.get_linestyle() == "None")
+    assert drawn == pytest.approx([15.0, 18.0, 30.0])
+
+
 def test_quality_is_against_the_ground_truth_where_it_is_known() -> None:
     known = recovered(report_of(), 35.0)
     assert summary(known, "a")["rewritten"]["psnr"] == 34.0

@@ -55,6 +55,8 @@ KEYS: dict[str, set[str]] = {
             "passes",
             "decisions",
             "recoveries",
+            "measurements",
+            "images",
         ),
     },
     "versions": {"mofa-compiler", "torch"},
@@ -297,6 +299,13 @@ def printed(report: Mapping[str, Any], width: int, verbose: bool = False, colour
 def test_no_line_is_wider_than_the_terminal(report: dict[str, Any], width: int, verbose: bool) -> None:
     lines = printed(report, width, verbose).splitlines()
     assert max(map(len, lines)) <= width
+
+
+def test_the_summary_stays_on_a_screen_of_80_by_24(report: dict[str, Any]) -> None:
+    last = printed(report, 80).splitlines()[-23:]  # the prompt takes one
+    start = next(index for index, line in enumerate(last) if line.split() == ["before", "after", "change"])
+    assert any(line.startswith("Output error") for line in last[start:])
+    assert all(any(step["name"] in line for line in last[start:]) for step in report["passes"])
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -171,14 +171,10 @@ class TooSlow(_Budget):
         limit = subject.budgets.latency_ratio
         if limit is None or self.engine is None or subject.reference is None:
             return
-        from ...inputs import tensor_leaves
         from ...runtime import measure
 
-        inputs = list(tensor_leaves(subject.call.example().args))
-
-        measured = measure(
-            subject.model, subject.reference(), engine=self.engine, threads=self.threads, example_inputs=inputs
-        )
+        networks = (subject.model, subject.reference())
+        measured = measure(*networks, engine=self.engine, threads=self.threads, example_inputs=subject.inputs())
         low, high = measured.interval
         if low > limit:
             text = (

@@ -210,12 +210,10 @@ class UnsupportedOperator(Rule):
     def _compiled(self, subject: Subject, name: str) -> Iterator[Finding]:
         """What an engine that no exported file is for says of the network."""
         from ...errors import EngineError
-        from ...inputs import tensor_leaves
         from ...runtime import engine
 
-        call = subject.call.example()
         try:
-            engine(name).compile(subject.model, tuple(tensor_leaves((call.args, dict(call.kwargs)))), self.threads)
+            engine(name).compile(subject.model, subject.inputs(), self.threads)
         except EngineError as error:
             yield self.finding(subject, "", f"compile({name})", str(error))
 

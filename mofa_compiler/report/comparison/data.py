@@ -54,8 +54,8 @@ def _notes(networks: Sequence[Mapping[str, Any]], same_original: bool) -> Iterab
     if len(measured) > 1:
         yield f"Output errors were measured on different inputs ({', '.join(sorted(measured))})."
     for one in networks:
-        if one["rewritten"]["error"] is None and one["quality_on"] == "validation examples":
-            yield f"{one['name']} was trained after the rewrite: its PSNR is that of the training's validation."
+        if one["trained"]:
+            yield f"{one['name']} was trained after the rewrite: its PSNR is of the weights since, its error not known."
     places = {tuple(condition(one)) for network in networks for one in network["latency"]}
     if places and any(len({condition(one) for one in network["latency"]}) < len(places) for network in networks):
         yield "Not every bundle was measured under the same conditions: compare times only within one table."

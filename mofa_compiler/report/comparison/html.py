@@ -43,5 +43,6 @@ def render(data: Mapping[str, Any], reports: Sequence[Mapping[str, Any]] = ()) -
         sizes=tables.sizes(data),
         quality=tables.quality(data),
         times=tables.times(data),
+        timing=tables.timing(data),
         differences=list(zip(differences, data["networks"][1:], strict=True)),
     )

@@ -20,6 +20,7 @@ def render(data: Mapping[str, Any]) -> str:
         _table(tables.sizes(data)),
         escape(tables.quality(data)),
         *(f"{escape(table.title)}\n\n{_table(table)}" for table in tables.times(data)),
+        *filter(None, [escape(tables.timing(data))]),
     ]
     for difference, network in zip(data["differences"], data["networks"][1:], strict=True):
         blocks.append(

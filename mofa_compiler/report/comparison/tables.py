@@ -98,6 +98,13 @@ def quality(data: Mapping[str, Any]) -> str:
     return f"Error and PSNR to original: of the output, against the original's{where}."
 
 
+def timing(data: Mapping[str, Any]) -> str:
+    """How to read several times; empty where there are none."""
+    if not any(one["latency"] for one in data["networks"]):
+        return ""
+    return "Each ratio is to the original in the same run. Runs differ with the machine's state: compare the ratios."
+
+
 def counts(difference: Mapping[str, Any]) -> str:
     """`From a to b: 12 layers of different form, 3 only in a, 0 only in b, 40 the same`."""
     a, b = difference["first"], difference["other"]

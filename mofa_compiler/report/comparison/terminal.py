@@ -10,6 +10,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from .. import text
+from ..drawing import shortened
 from ..terminal import elide, print_lines, wrap
 from . import tables
 from .tables import Group, Table
@@ -32,6 +33,9 @@ def print_comparison(data: Mapping[str, Any], console: Console, verbose: bool = 
         console.print()
         print_lines(console, wrap(table.title, width), "bold")
         _print_table(console, table, width)
+    if sentence := tables.timing(data):
+        console.print()
+        print_lines(console, wrap(sentence, width), "dim")
     for difference, network in zip(data["differences"], data["networks"][1:], strict=True):
         console.print()
         if difference is None:
@@ -66,7 +70,7 @@ def _print_table(console: Console, table: Table, width: int) -> None:
     for index, header in enumerate(table.header):
         grid.add_column(header, justify="right" if index else "left", no_wrap=True)
     for name, *cells in table.rows:
-        grid.add_row(Text(elide(text.printable(name), room)), *map(Text, cells))
+        grid.add_row(Text(shortened(text.printable(name), room)), *map(Text, cells))
     console.print(grid)
 
 

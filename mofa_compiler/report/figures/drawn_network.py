@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -248,7 +248,11 @@ class _Drawing:
         options: dict[str, Any] = {"colour": "line", "linewidth": 0.9, "zorder": 2}
         for earlier, later in pairwise(blocks.values()):
             left, right = max(earlier.x, later.x), min(earlier.right, later.right)
-            if abs(earlier.middle - later.middle) < _LEAST and earlier.right < later.x:
+            if (earlier.side, later.side) == ("right", "left"):  # into the next U-Net, over the labels
+                y = min(earlier.middle, later.middle) - (self.row + _BETWEEN_ROWS) / 2
+                self._line([(earlier.centre, earlier.y), (earlier.centre, y), (later.centre, y)])
+                self._arrow((later.centre, y), (later.centre, later.y), **options)
+            elif abs(earlier.middle - later.middle) < _LEAST and earlier.right < later.x:
                 self._arrow((earlier.right, earlier.middle), (later.x, later.middle), **options)
             elif right - left > 0.2 and earlier.side != "below":
                 x = (left + right) / 2
@@ -267,15 +271,11 @@ class _Drawing:
     def _wrap_around(self, earlier: _Block, later: _Block, options: Mapping[str, Any]) -> None:
         y = later.middle - _TALLEST / 2 - _BETWEEN_ROWS / 2
         x, end = earlier.centre + 0.82, later.centre - 0.82  # past the labels
-        colour = COLOURS[options["colour"]]
-        self.axes.plot(
-            (earlier.right, x, x, end, end),
-            (earlier.middle, earlier.middle, y, y, later.middle),
-            color=colour,
-            linewidth=options["linewidth"],
-            zorder=options["zorder"],
-        )
+        self._line([(earlier.right, earlier.middle), (x, earlier.middle), (x, y), (end, y), (end, later.middle)])
         self._arrow((end, later.middle), (later.x, later.middle), **options)
+
+    def _line(self, corners: Sequence[tuple[float, float]]) -> None:
+        self.axes.plot(*zip(*corners, strict=True), color=COLOURS["line"], linewidth=0.9, zorder=2)
 
     def _draw_skips(self, blocks: Mapping[str, _Block]) -> None:
         joined: dict[tuple[str, str], Counter[str]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ReportError
@@ -45,9 +46,10 @@ def pareto(
     Args:
         reports: what `report.json` holds, of one network or of several.
         names: a label for each; without them, the model and the roadmap.
-        x: one of `AXES`: `parameters`, `macs`, `ms` (of one run, under the first conditions that all have in common),
-            `psnr` (in dB, against the ground truth where that is known of all, else against the original's output) or
-            `error` (of the output, relative to the original's); `ms` where it is known of all, else `macs`.
+        x: one of `AXES`: `parameters`, `macs`, `ms` (of one run, under the first conditions that all have in common:
+            each one's ratio to its original, times the median of that original's times), `psnr` (in dB, against the
+            ground truth where that is known of all, else against the original's output) or `error` (of the output,
+            relative to the original's); `ms` where it is known of all, else `macs`.
         y: the same; by default `psnr` where the ground truth is known for all, else `error`, else `parameters`.
 
     Raises:
@@ -118,7 +120,16 @@ class _Axis:
             self.values = [(None, None) for _ in networks]
             return
         self.label = f"ms, {condition_text(shared[0])}"
-        self.values = [(one[shared[0]]["original_ms"], one[shared[0]]["rewritten_ms"]) for one in measured]
+        # One run may have met a slower machine than the next: only ratios to the original in the same run compare.
+        times = [one[shared[0]] for one in measured]
+        families = [_family(network) for network in networks]
+        originals = {
+            family: median(one["original_ms"] for one, own in zip(times, families, strict=True) if own == family)
+            for family in set(families)
+        }
+        self.values = [
+            (originals[family], originals[family] * one["ratio"]) for one, family in zip(times, families, strict=True)
+        ]
 
     def format(self, value: float) -> str:
         if self.name in ("parameters", "macs"):
@@ -130,13 +141,18 @@ def _points(networks: Sequence[Mapping[str, Any]], across: _Axis, up: _Axis) -> 
     """The originals, each once and where both numbers are known of it, and the rewritten networks."""
     families: dict[tuple[Any, ...], int] = {}
     for network, xs, ys in zip(networks, across.values, up.values, strict=True):
-        sizes = network["original"]["parameters"], network["original"]["macs"]
-        known = (network["model"], network["inputs"], *sizes)
+        known = _family(network)
         if known not in families:
             families[known] = len(families)
             if xs[0] is not None and ys[0] is not None:
                 yield _Point(xs[0], ys[0], network["model"], families[known], network["model"], True)
         yield _Point(xs[1], ys[1], network["name"], families[known], network["model"], False)
+
+
+def _family(network: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells one original from another."""
+    original = network["original"]
+    return network["model"], network["inputs"], original["parameters"], original["macs"]
 
 
 def front(points: Sequence[tuple[float, float]], x_higher: bool = False, y_higher: bool = False) -> list[int]:

@@ -101,7 +101,7 @@ def test_a_run_in_a_sentence(outcome: Outcome) -> None:
 
 def test_what_was_fixed_is_counted() -> None:
     left = Finding("MOFA201", "r", "m", "b", "s", "x", fix=Fix(("p",), True))
-    outcome = Outcome([Linted("m", "t", (left,), {}, fixed=("0" * 32,))])
+    outcome = Outcome([Linted("m", "t", (left,), {}, fixed=(left,))])
     assert summary(outcome) == "1 finding in 1 model: 1 MOFA201; 1 fixed; 1 fixable with --fix (exact)"
 
 

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from mofa_compiler.errors import ReportError
@@ -51,6 +52,13 @@ def test_a_bundle_against_itself_has_no_difference() -> None:
     assert "<details>" not in comparison.markdown(data)
 
 
+def test_training_since_the_rewrite_is_told() -> None:
+    trained = {**report_of(), "recoveries": [{"best_step": 5, "psnr_after": 34.0, "psnr_original": 35.0}]}
+    data = comparison.compare([report_of(), trained], ["a", "b"])
+    assert "b was trained after the rewrite" in printed(data, 200)
+    assert "| `b` |" in comparison.markdown(data) and "| 34.00 dB |" in comparison.markdown(data)
+
+
 def test_different_originals_and_sizes_are_told() -> None:
     larger = {**report_of(depth=3), "inputs": [{"shape": [1, 3, 64, 64], "dtype": "float32"}]}
     data = comparison.compare([report_of(), larger], ["a", "b"])
@@ -71,6 +79,15 @@ def test_the_terminal(pair: dict[str, Any], width: int, verbose: bool) -> None:
     if verbose:
         lines = [line.strip() for line in rendered.splitlines()]
         assert all(one["path"] in lines for one in pair["differences"][0]["different"])
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_hostile_names_fit_the_terminal(width: int) -> None:
+    lines = printed(comparison.compare([report_of(), report_of()], [HOSTILE, "网络" * 60]), width).splitlines()
+    table = lines[lines.index("") + 1 :][:4]
+    assert [line[0] for line in table] == ["n", "o", "d", "网"]
+    assert max(map(cell_len, table)) <= width
+    assert all(line.isprintable() for line in lines)
 
 
 def test_markdown_has_the_tables(pair: dict[str, Any]) -> None:

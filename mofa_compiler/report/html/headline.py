@@ -1,0 +1,178 @@
+"""The head of the page: the network before and after in one row of figures, and what a reader should beware of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from .. import text
+
+_NONE = "–"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One figure of the network, before and after.
+
+    Attributes:
+        label: what it is.
+        before: of the original, with its unit; empty where there is one value only.
+        after: of the rewritten network.
+        change: from the one to the other, in a few words.
+        note: what it means and under what conditions it holds.
+        tone: `good` or `bad` where that is known, else empty.
+    """
+
+    label: str
+    before: str
+    after: str
+    change: str
+    note: str
+    tone: str = ""
+
+
+def cards(report: Mapping[str, Any]) -> list[Card]:
+    """Parameters, MACs, the time on every engine that was measured, and the quality of the output."""
+    return [*_costs(report), *_times(report), _quality(report)]
+
+
+def notices(report: Mapping[str, Any]) -> list[str]:
+    """Sentences on what is not as one may expect; usually none."""
+    measured = report.get("measurements") or report.get("decisions")
+    found = [] if measured else [sentence for sentence in (text.costs(report),) if sentence]
+    found += [
+        f"{step['name']}: {step['verdict']['problem']}." for step in report["passes"] if step["verdict"]["problem"]
+    ]
+    found += [
+        f"Not seen into, and so left alone: {text.printable(part['path'])} ({part['cause']})."
+        for part in report["opaque"]
+    ]
+    return found
+
+
+def conditions(found: Mapping[str, Any]) -> str:
+    """Where something was measured: `onnxruntime 1.32.0, 1 thread, input 1x3x64x64, AMD EPYC`."""
+    threads = text.count(found["threads"], "thread")
+    shape = found["input"] if isinstance(found["input"], str) else "x".join(map(str, found["input"]))
+    return f"{found['engine']} {found['version']}, {threads}, input {shape}, {found['processor']}"
+
+
+def milliseconds(value: float | None) -> str:
+    """A time in three significant digits: `12.3 ms`, `84 µs`, `1.24 s`."""
+    if value is None:
+        return _NONE
+    for scale, unit in ((1e3, "s"), (1.0, "ms")):
+        if abs(value) >= 0.9995 * scale:
+            return f"{_digits(value / scale)} {unit}"
+    return f"{_digits(1e3 * value)} µs"
+
+
+def _digits(number: float) -> str:
+    return f"{number:.{2 if abs(number) < 9.995 else 1 if abs(number) < 99.95 else 0}f}"
+
+
+def _costs(report: Mapping[str, Any]) -> Iterator[Card]:
+    before, after = report["before"], report["after"]
+    meanings = {
+        "parameters": ("Parameters", "numbers that the network learns"),
+        "macs": ("MACs", f"multiply–accumulate operations for one input of {text.shapes(report)}"),
+    }
+    for key, (label, meaning) in meanings.items():
+        amounts = (text.quantity(before[key]), text.quantity(after[key]))
+        yield Card(label, *amounts, text.change(before[key], after[key]), meaning)
+
+
+def _times(report: Mapping[str, Any]) -> Iterator[Card]:
+    measured: Sequence[Mapping[str, Any]] = report.get("measurements") or ()
+    for one in measured:
+        yield _time(one, one["original_ms"], one["rewritten_ms"], one["verdict"])
+    decisions = report.get("decisions")
+    if decisions and decisions["conditions"]["engine"] not in [one["engine"] for one in measured]:
+        final = next((one for one in decisions["networks"] if one["name"] == decisions["chosen"]), None)
+        if final:
+            conditions = {**decisions["conditions"], "ratio": final["ratio"], "interval": final["interval"]}
+            yield _time(conditions, final["original_ms"], final["ms"], _verdict(final))
+    elif not measured:
+        note = "how fast it is depends on the engine and the machine: mofa measure times it there"
+        yield Card("Time", "", "not measured", "", note)
+
+
+def _time(one: Mapping[str, Any], original: float, rewritten: float, verdict: str) -> Card:
+    low, high = one["interval"]
+    return Card(
+        label=f"Time, {one['engine']}",
+        before=milliseconds(original),
+        after=milliseconds(rewritten),
+        change=f"{one['ratio']:.2f} × the time: {verdict}",
+        note=f"95 % interval {low:.2f} to {high:.2f}; {conditions(one)}",
+        tone={"faster": "good", "slower": "bad"}.get(verdict, ""),
+    )
+
+
+def _verdict(final: Mapping[str, Any]) -> str:
+    """Of a network that was chosen, by the rule that chose it (`decisions.record.Comparison.is_faster`)."""
+    if final["interval"][1] < 1 and final["ratio"] < final["control"][0]:
+        return "faster"
+    return "slower" if final["interval"][0] > 1 and final["ratio"] > final["control"][1] else "inside the noise"
+
+
+def _quality(report: Mapping[str, Any]) -> Card:
+    """Against the ground truth where that is known, of as many images as there are; else against the original."""
+    last = next(reversed(report.get("recoveries") or ()), None)
+    if last is not None and last["psnr_original"] is not None:
+        note = "PSNR against the clean images, mean of the validation examples of the recovery; higher is better"
+        return Card("Quality", *_decibels(last["psnr_original"], _reached(last)), note)
+    return _of_images(report) or (_of_recovery(last) if last else _of_output(report))
+
+
+def _reached(recovery: Mapping[str, Any]) -> float:
+    """The PSNR with the weights that a recovery left."""
+    return float(recovery["psnr_after"] if recovery["best_step"] else recovery["psnr_before"])
+
+
+def _of_recovery(last: Mapping[str, Any]) -> Card:
+    """How close training brought the output to the original's."""
+    note = (
+        "PSNR of its output against the original's, on the validation examples of the recovery "
+        f"({last['psnr_before']:.2f} dB before it); higher is closer"
+    )
+    return Card("Output, against the original's", "", f"{_reached(last):.2f} dB", "after recovery", note)
+
+
+def _of_images(report: Mapping[str, Any]) -> Card | None:
+    """Means over the images that have a target."""
+    pairs = [
+        (image["psnr"]["original"], image["psnr"]["rewritten"])
+        for image in report.get("images") or ()
+        if image["psnr"]["original"] is not None and image["psnr"]["rewritten"] is not None
+    ]
+    if not pairs:
+        return None
+    before, after = (fmean(column) for column in zip(*pairs, strict=True))
+    images = "the image below" if len(pairs) == 1 else f"mean of the {len(pairs)} images below"
+    note = f"PSNR against the clean image, {images}; higher is better"
+    return Card("Quality", *_decibels(before, after), note)
+
+
+def _decibels(before: float, after: float) -> tuple[str, str, str]:
+    difference = after - before
+    sign = "+" if difference > 0 else "−"
+    change = "unchanged" if abs(difference) < 0.005 else f"{sign}{abs(difference):.2f} dB"
+    return f"{before:.2f} dB", f"{after:.2f} dB", change
+
+
+def _of_output(report: Mapping[str, Any]) -> Card:
+    """How far the output is from the original's: what is known without any image."""
+    label = "Output, against the original's"
+    if not any(step["edits"] for step in report["passes"]):
+        return Card(label, "", "the same", "", "nothing was rewritten")
+    verdict = report["passes"][-1]["verdict"]
+    where = f"on the {verdict['measured_on']}"
+    if verdict["accumulated"] == 0:
+        return Card(label, "", "the same", "", where)
+    psnr = text.psnr_text(verdict["psnr"])
+    change = f"PSNR {psnr}" if psnr else ""
+    note = f"size of the difference ÷ size of the output, {where}"
+    return Card(label, "", f"{text.error_text(verdict['accumulated'])} off", change, note)

@@ -1,0 +1,220 @@
+"""The rows of the page's tables: passes, stages, edits and refusals, in words that are ready to print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import text
+from ..figures.view import outcomes
+from .headline import conditions, milliseconds
+
+OTHER = "other"
+"""The stage of what belongs to none, as in the totals"""
+
+FATES = {
+    "exact": "computes what it did before, with new weights",
+    "merged": "took over what its neighbours computed: the product of their weights",
+    "inherited": "weights made from the old ones by a formula; no data was needed",
+    "compensated": "the same layer, its weights adjusted because a neighbour was rewritten",
+    "calibrated": "weights fitted on example inputs",
+    "reordered": "the same weights, channels in another order",
+    "fresh": "random weights, which have to be trained",
+    "removed": "the layer is gone",
+}
+_GLUE = "\N{NO-BREAK SPACE}"
+_CALIBRATION = "Fit the weights to example inputs."
+
+
+@dataclass(frozen=True)
+class Row:
+    """One edit, as the page shows it.
+
+    Attributes:
+        number: its place among the edits of all passes, from 0.
+        step: the pass, from 1.
+        stage: name of the stage, `other` where it is in none.
+        edit: the edit as in the report.
+        parameters, macs: the changes, as text.
+        ms: change of the time of the layer's piece of the network, where it was measured; `time` is that as text.
+        accuracy: exact or approximate, with the error.
+    """
+
+    number: int
+    step: int
+    stage: str
+    edit: Mapping[str, Any]
+    parameters: str
+    macs: str
+    ms: float | None
+    time: str
+    accuracy: str
+
+
+def edits(report: Mapping[str, Any]) -> Iterator[Row]:
+    """Every edit of every pass, in order."""
+    times = _times(report)
+    last = {edit["path"]: id(edit) for step in report["passes"] for edit in text.rewritten(step)}
+    number = 0
+    for index, step in enumerate(report["passes"], 1):
+        for edit in step["edits"]:
+            # A time is that of the layer after all passes: it stands once, at the last of its edits.
+            ms = times.get(edit["path"]) if last.get(edit["path"]) == id(edit) else None
+            yield Row(
+                number=number,
+                step=index,
+                stage=edit["stage"] or OTHER,
+                edit=edit,
+                parameters=text.signed(edit["parameters"]),
+                macs=text.signed(edit["macs"]),
+                ms=ms,
+                time="" if ms is None else f"{'+' if ms > 0 else '−'}{milliseconds(abs(ms))}",
+                accuracy=_accuracy(edit, step),
+            )
+            number += 1
+
+
+def _times(report: Mapping[str, Any]) -> dict[str, float]:
+    """By how much every layer that was timed became slower (or, below 0, faster), in ms."""
+    found: dict[str, float] = {}
+    decided = report.get("decisions")
+    for one in decided["layers"] if decided else ():
+        times = {alternative["name"]: alternative["ms"] for alternative in one["alternatives"]}
+        before, after = one["alternatives"][0]["ms"], times.get(one["chosen"])
+        if before is not None and after is not None and one["chosen"] != one["alternatives"][0]["name"]:
+            found.update(dict.fromkeys(one["paths"], after - before))
+    return found
+
+
+def _accuracy(edit: Mapping[str, Any], step: Mapping[str, Any]) -> str:
+    if edit["exact"]:
+        return "exact" if edit["error"] is None else f"exact (off by {text.off(edit['error'])})"
+    error = text.error_text(step["verdict"]["relative_error"])
+    return f"approximate, {error.replace(' ', _GLUE)}"
+
+
+def refusals(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Layers of the right kind that were left alone, by pass and reason: `{"step", "pass", "reason", "stages",
+    "layers"}`, `layers` being `[(path, short form)]`."""
+    found = []
+    for index, step in enumerate(report["passes"], 1):
+        for (reason,), group in text.grouped(step["skips"], "reason").items():
+            stages = list(dict.fromkeys(skip["stage"] or OTHER for skip in group))
+            layers = [(skip["path"], skip["layer"]) for skip in group]
+            found.append({"step": index, "pass": step["name"], "reason": reason, "stages": stages, "layers": layers})
+    return found
+
+
+def steps(report: Mapping[str, Any], summaries: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row a pass: what it is, what it did, what it cost or saved and how far it moved the output."""
+    rows = []
+    for index, step in enumerate(report["passes"], 1):
+        before, after, verdict = step["before"], step["after"], step["verdict"]
+        rows.append(
+            {
+                "number": index,
+                "name": step["name"],
+                "summary": _CALIBRATION if step["name"] == "calibration" else summaries.get(step["name"], ""),
+                "options": text.options_text(step["options"]),
+                "rewritten": len(text.rewritten(step)),
+                "adjusted": len(step["edits"]) - len(text.rewritten(step)),
+                "refused": len(step["skips"]),
+                "parameters": text.signed(after["parameters"] - before["parameters"]),
+                "macs": text.signed(after["macs"] - before["macs"]),
+                "outcome": text.outcome(step),
+                "psnr": text.psnr_text(verdict["step_psnr"]) if step["edits"] and not step["exact"] else "",
+                "accumulated": text.error_text(verdict["accumulated"]),
+                "checked": text.checked(step),
+            }
+        )
+    return rows
+
+
+def stages(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a stage: parameters, MACs and share of them before and after, whether it is cheap, the number of its
+    edits, and how many of its layers were edited and were only refused."""
+    later = {stage["name"]: stage for stage in report["after"]["stages"]}
+    units = {stage["name"]: stage["units"] for stage in report["anatomy"]["stages"]}
+    cheap = (report.get("structure") or {}).get("cheap") or {}
+    edited: dict[str, int] = {}
+    for edit in (edit for step in report["passes"] for edit in step["edits"]):
+        edited[edit["stage"] or OTHER] = edited.get(edit["stage"] or OTHER, 0) + 1
+    happened = {stage or OTHER: layers for stage, (_, *layers) in outcomes(report["passes"]).items()}
+    known = [stage["name"] for stage in report["before"]["stages"]]
+    lost = [name for name in dict.fromkeys((*later, *happened)) if name not in known]
+    nothing = {"parameters": 0, "macs": 0, "macs_share": 0.0}
+    rows = []
+    for stage in (*report["before"]["stages"], *({"name": name, **nothing} for name in lost)):
+        name = stage["name"]
+        after = later.get(name, nothing)
+        rows.append(
+            {
+                "name": name,
+                "units": units.get(name, ()),
+                "parameters": (text.quantity(stage["parameters"]), text.quantity(after["parameters"])),
+                "macs": (text.quantity(stage["macs"]), text.quantity(after["macs"])),
+                "shares": (_percent(stage["macs_share"]), _percent(after["macs_share"])),
+                "cheap": name in cheap.get("stages", ()),
+                "edits": edited.get(name, 0),
+                "layers": happened.get(name, (0, 0)),
+            }
+        )
+    return rows
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def decisions(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was decided by measurement: conditions, whole networks, and one row for every group of equal layers."""
+    found = report.get("decisions")
+    if not found:
+        return None
+    networks = [*found["networks"], *([found["limit"]] if found["limit"] else [])]
+    return {
+        "where": conditions(found["conditions"]),
+        "sentence": found["sentence"],
+        "networks": [
+            {**_compared(one), "name": one["name"], "chosen": one["name"] == found["chosen"]} for one in networks
+        ],
+        "layers": [_decision(one) for one in found["layers"]],
+    }
+
+
+def _compared(one: Mapping[str, Any]) -> dict[str, str]:
+    low, high = one["interval"] or (None, None)
+    return {
+        "ms": milliseconds(one["ms"]),
+        "ratio": "" if one["ratio"] is None else f"{one['ratio']:.2f}",
+        "interval": "" if low is None else f"{low:.2f} to {high:.2f}",
+    }
+
+
+def _decision(one: Mapping[str, Any]) -> dict[str, Any]:
+    alternatives = [
+        {**_compared(alternative), "name": alternative["name"], "problem": alternative["problem"]}
+        for alternative in one["alternatives"]
+    ]
+    return {**one, "alternatives": alternatives}
+
+
+def recoveries(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every training since the rewrite: a sentence, and its validations."""
+    return [
+        {
+            "sentence": text.recovered(one),
+            "seconds": f"{one['seconds']:.3g} s",
+            "history": [
+                {
+                    "step": point["step"],
+                    "psnr": text.psnr_text(point["psnr"]),
+                    "loss": "" if point["loss"] is None else f"{point['loss']:.3g}",
+                    "best": point["step"] == one["best_step"],
+                }
+                for point in one["history"]
+            ],
+        }
+        for one in report.get("recoveries") or ()
+    ]

@@ -1,0 +1,184 @@
+"""The text of the page: what it says, that nothing in it is loaded or breaks out, and how large it becomes."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mofa_compiler.report.html import headline, page
+from mofa_compiler.report.html.page import LIMIT, render
+from tests.report.html.made import HOSTILE, made, with_images
+
+MEASURED = {
+    **{"engine": "onnxruntime", "version": "1.32.0", "processor": "CPU", "threads": 1, "input": "1x3x64x64"},
+    **{"original_ms": 12.34, "rewritten_ms": 0.8123, "ratio": 0.0658, "interval": [0.06, 0.07], "verdict": "faster"},
+}
+RECOVERY = {
+    **{"steps": 9, "seconds": 0.1, "psnr_before": 30.0, "psnr_after": 33.0, "psnr_original": 33.5, "best_step": 3},
+    **{"history": [{"step": 0, "seconds": 0.0, "loss": None, "psnr": 30.0}], "data": {"examples": 9}, "settings": {}},
+}
+
+
+class Read(HTMLParser):
+    """Tags with their attributes, the text, and what stands in scripts by id."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.scripts: dict[str, str] = {}
+        self._script: str | None = None
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._script = (dict(attrs).get("id") or "code") if tag == "script" else None
+
+    def handle_endtag(self, tag: str) -> None:
+        self._script = None
+
+    def handle_data(self, data: str) -> None:
+        if self._script is not None:
+            self.scripts[self._script] = self.scripts.get(self._script, "") + data
+        else:
+            self.words.append(data)
+
+
+def test_the_data_in_the_page_is_the_report() -> None:
+    report = made(3 * len(HOSTILE), decided=True)
+    read = Read(render(report))
+    assert json.loads(read.scripts["report"]) == json.loads(json.dumps(report))
+    assert set(read.scripts) == {"report", "page", "code"}
+
+
+def test_what_is_not_shown_is_left_out_of_very_much_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = made(30)
+    monkeypatch.setattr(page, "DATA", len(json.dumps(report)) // 2)
+    read = Read(render(report))
+    del report["rewritten_layers"]
+    assert json.loads(read.scripts["report"]) == json.loads(json.dumps(report))
+    assert "that of report.json, but for rewritten_layers , which would make it too large" in read.text
+
+
+def test_no_name_is_markup() -> None:
+    html = render(made(3 * len(HOSTILE)))
+    read = Read(html)
+    assert {tag for tag, _ in read.tags} & {"img", "i", "u", "iframe", "object", "link", "base"} == set()
+    assert not any(name.startswith("on") for _, attributes in read.tags for name in attributes)
+    assert "\x00" not in html and "\u202e" not in read.text
+    assert r"right\u202egnp.exe" in read.text
+    assert "{{ 7 * 7 }}" in read.text
+
+
+@pytest.mark.parametrize("layers", [10, 300, 3000])
+def test_nothing_is_loaded_and_the_page_is_small(layers: int, tmp_path: Path) -> None:
+    report = with_images(made(layers, decided=True), tmp_path)
+    html = render(report, tmp_path)
+    assert len(html.encode()) < LIMIT
+    for tag, attributes in Read(html).tags:
+        for name in ("src", "href", "srcset", "data", "action", "xlink:href"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:image/")), (tag, name, value)
+        assert "url(" not in (attributes.get("style") or "").replace("url(#", "")
+    assert "url(" not in page._file("style.css")
+    assert "@import" not in page._file("style.css")
+
+
+def test_the_same_report_gives_the_same_page() -> None:
+    assert render(made(30, decided=True)) == render(made(30, decided=True))
+
+
+def test_every_edit_and_every_refusal_is_there() -> None:
+    report = made(40)
+    read = Read(render(report))
+    assert read.text.count("PConv2d(") >= sum(
+        bool(edit["after"]) for step in report["passes"] for edit in step["edits"]
+    )
+    listed = re.findall(r"\.\d+ Conv2d\(\d+, k1\)", read.text) + re.findall(r"conv Conv2d\(\d+, k1\)", read.text)
+    assert len(listed) == sum(len(step["skips"]) for step in report["passes"]) == 40
+
+
+def test_time_and_quality_at_the_top(tmp_path: Path) -> None:
+    report = made(10)
+
+    def card(label: str, **more: Any) -> headline.Card:
+        return next(card for card in headline.cards({**report, **more}) if card.label.startswith(label))
+
+    assert card("Time").after == "not measured"
+    timed = card("Time", measurements=[MEASURED])
+    assert (timed.label, timed.before, timed.after) == ("Time, onnxruntime", "12.3 ms", "812 µs")
+    assert (timed.change, timed.tone) == ("0.07 × the time: faster", "good")
+    assert "1 thread" in timed.note and "0.06 to 0.07" in timed.note
+
+    assert card("Output").after == "2.1 % off"
+    recovered = card("Quality", recoveries=[RECOVERY])
+    assert (recovered.before, recovered.after, recovered.change) == ("33.50 dB", "33.00 dB", "−0.50 dB")
+    images = with_images(report, tmp_path)["images"]
+    seen = card("Quality", images=images)
+    assert (seen.before, seen.after, seen.change) == ("31.25 dB", "30.75 dB", "−0.50 dB")
+    assert seen.note.startswith("PSNR against the clean image, the image below")
+    towards_the_original = {**RECOVERY, "psnr_original": None, "best_step": 0}
+    assert card("Output", recoveries=[towards_the_original]).after == "30.00 dB"
+
+
+def test_decided_times_are_shown_unless_the_engine_was_measured_since() -> None:
+    report = made(10, decided=True)
+    labels = [card.before for card in headline.cards(report) if card.label.startswith("Time")]
+    assert labels == ["3.00 ms"]
+    labels = [card.before for card in headline.cards({**report, "measurements": [MEASURED]}) if "Time" in card.label]
+    assert labels == ["12.3 ms"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(0.0123, "12.3 µs"), (0.9996, "1.00 ms"), (123.4, "123 ms"), (1234, "1.23 s"), (None, "–")]
+)
+def test_times_have_three_digits(value: float | None, words: str) -> None:
+    assert headline.milliseconds(value) == words
+
+
+def test_a_report_of_an_older_version_has_a_page() -> None:
+    report = made(20)
+    for key in ("structure", "layers", "rewritten_layers", "recoveries", "decisions"):
+        del report[key]
+    for step in report["passes"]:
+        step["verdict"] = {key: step["verdict"][key] for key in ("relative_error", "accumulated", "psnr")}
+    read = Read(render(report))
+    assert "2.1 % off" in read.text
+
+
+def test_an_unchanged_network_has_a_page() -> None:
+    report = made(10)
+    report.update(passes=[], layers=[], after=report["before"])
+    read = Read(render(report))
+    assert "The roadmap has no passes" in read.text
+    assert "Nothing was rewritten" in read.text
+
+
+def test_images_that_are_too_large_are_compressed(tmp_path: Path) -> None:
+    report = with_images(made(10), tmp_path, size=400)
+    html = render(report, tmp_path)
+    assert len(html.encode()) < LIMIT
+    assert "images are shown compressed" in html
+    sources = [attributes["src"] or "" for tag, attributes in Read(html).tags if tag == "img"]
+    assert len(sources) == 9
+    assert all(source.startswith("data:image/webp;base64,") for source in sources)
+
+
+def test_only_images_of_the_bundle_are_read(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    report = with_images(made(10), bundle)
+    Image.new("RGB", (2, 2)).save(tmp_path / "secret.png")
+    (bundle / "images" / "text.png").write_text("no image")
+    names = ("images/../../secret.png", "../secret.png", str(tmp_path / "secret.png"), "images/text.png")
+    for name in names:
+        report["images"][1]["input"] = name
+        read = Read(render(report, bundle))
+        assert sum(tag == "img" for tag, _ in read.tags) == 8
+        assert "not among the files of the bundle" in read.text
