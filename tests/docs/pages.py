@@ -71,7 +71,7 @@ SMALLER: dict[str, list[tuple[str, str, str]]] = {
         ),
         (r"(mofa recover .*)", r"\1 --steps 2 --patch 32", "1000 steps otherwise"),
         ("release/net", "net.py:Net", "a bundle that the reader has"),
-        (r"(with_target\(.*)1x3x256x256", r"\g<1>1x3x32x32", "minutes of measuring"),
+        (r'with_target\("xnnpack"(.*)1x3x256x256', r'with_target("eager"\g<1>1x3x32x32', "minutes of measuring"),
         (r"input_shape=\(1, 3, 256, 256\)", "input_shape=(1, 3, 32, 32), seconds=1", "20 seconds otherwise"),
     ],
 }
