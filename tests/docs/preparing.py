@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from examples.architectures.unet import UNet
+
 from .executor import ROOT, Page
 
 
@@ -28,6 +30,7 @@ def _prepare_readme(folder: Path, text: str) -> None:
         Image.fromarray(pixels).save(folder / "photos" / f"{index}.png")
     unet = (ROOT / "examples" / "architectures" / "unet.py").read_text(encoding="utf-8")
     (folder / "net.py").write_text(unet.replace("UNet", "Net").replace("depth: int = 4", "depth: int = 1"))
+    torch.save(UNet(width=32, depth=1).state_dict(), folder / "net.pth")
     (configuration,) = re.findall(r"```toml\n(\[tool\.mofa\].*?)```", text, re.DOTALL)
     (folder / "pyproject.toml").write_text(configuration.replace("256x256", "32x32"))
     (folder / "known.json").write_text('{"schema": "mofa-lint-baseline/1", "models": {}}')
