@@ -35,6 +35,8 @@ BEFORE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "roadmap = mofa_compiler.Roadmap.load": (
             ".",
+            "import torch\n"
+            "example_inputs, batches = torch.rand(1, 3, 32, 32), [torch.rand(2, 3, 32, 32)]\n"
             "model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 4, 1), torch.nn.Conv2d(4, 3, 1))",
         ),
         "from mofa_compiler.lint import assert_clean": (".", _NET),
