@@ -37,6 +37,8 @@ def steps(source: str, where: str, root: Path) -> Iterator[str]:
         AssertionError: it is neither, or names an action, input or hook that does not exist.
     """
     data = yaml.safe_load(source)
+    if isinstance(data, list):
+        data = {"repos": data}
     assert isinstance(data, dict) and data.keys() & {"jobs", "repos"}, f"{where}: what reads this?"
     for repository in data.get("repos", ()):
         assert repository["repo"] == f"https://github.com/{REPOSITORY}"

@@ -35,6 +35,8 @@ BEFORE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "roadmap = mofa_compiler.Roadmap.load": (
             ".",
+            "import torch\n"
+            "example_inputs, batches = torch.rand(1, 3, 32, 32), [torch.rand(2, 3, 32, 32)]\n"
             "model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 4, 1), torch.nn.Conv2d(4, 3, 1))",
         ),
         "from mofa_compiler.lint import assert_clean": (".", _NET),
@@ -64,9 +66,14 @@ SMALLER: dict[str, list[tuple[str, str, str]]] = {
             "--input 1x3x32x32 ",
             "minutes of measuring; phone.md does it",
         ),
-        (r"(mofa measure .*)--per-layer", r"\1--per-layer --seconds 1 --input 1x3x32x32", "a minute otherwise"),
+        (
+            "--engine xnnpack --per-layer",
+            "--engine eager --per-layer --seconds 1",
+            "a minute of compiling; phone.md does it",
+        ),
         (r"(mofa recover .*)", r"\1 --steps 2 --patch 32", "1000 steps otherwise"),
-        (r"(with_target\(.*)1x3x256x256", r"\g<1>1x3x32x32", "minutes of measuring"),
+        ("release/net", "net.py:Net", "a bundle that the reader has"),
+        (r'with_target\("xnnpack"(.*)1x3x256x256', r'with_target("eager"\g<1>1x3x32x32', "minutes of measuring"),
         (r"input_shape=\(1, 3, 256, 256\)", "input_shape=(1, 3, 32, 32), seconds=1", "20 seconds otherwise"),
     ],
 }
