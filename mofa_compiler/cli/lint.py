@@ -136,7 +136,8 @@ def lint(
             raise typer.BadParameter(why, param_hint=option)
 
     with _results(output_file) as results:
-        from ..lint.session import Checkpoint, Options, run
+        from ..lint.jobs import Checkpoint
+        from ..lint.session import Options, run
         from ..tracing.lean import lean
 
         chosen = Options(

@@ -6,21 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-import torch
 from rich.console import Console
-from torch import nn
 
 from ..diff import Diff
 from ..errors import EngineError, LintError, MofaError, nearest
-from ..inputs import CallSpec, ExampleInputs, InputSpec
 from ..report import text
-from ..target import load_target, parse_args
-from .config import Config, Model
-from .finding import Finding, Linted, Outcome, Position
+from ..target import parse_args
+from .config import Config
+from .finding import Finding, Linted, Outcome
 from .formats import emit, render
-from .positions import recording
+from .jobs import Checkpoint, configured, of_bundle, of_target
 from .rules import RULES
 from .running import Job, Report, failed, lint_model
 from .settings import Selection, Settings, parse_prefixes
@@ -30,15 +27,6 @@ if TYPE_CHECKING:
     from .comparison import Comparison
 
 Tell = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint, and how to read it; see `mofa_compiler.checkpoint.load_checkpoint`."""
-
-    file: str
-    key: str | None = None
-    strip_prefix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -188,10 +176,10 @@ def _reference_linted(job: Job, reference: str, root: Path, *, alone: bool) -> L
     if not folder.is_dir() and not alone:
         raise LintError(f"--diff {reference}: of several models it has to be a folder with a bundle {job.name} in it")
     if folder.is_dir():
-        made = _bundle_job(job.name, folder, (), job.settings)
+        made = of_bundle(job.name, folder, (), job.settings)
         other = replace(job, target=reference, build=made.build, files=made.files, measure=False)
     elif ":" in reference:
-        made = _job(job.name, reference, job.args, (), job.settings)
+        made = of_target(job.name, reference, job.args, (), job.settings)
         other = replace(job, target=reference, build=made.build, files=made.files, measure=False)
     else:
         raise LintError(f"--diff {reference}: there is no such bundle, nor is it a target such as package.module:Class")
@@ -300,29 +288,29 @@ def _config(options: Options) -> Config | None:
 
 def _jobs(options: Options, config: Config | None) -> list[Job]:
     """The models that are named, or all that are configured."""
-    configured = {model.name: model for model in config.models} if config else {}
+    known = {model.name: model for model in config.models} if config else {}
     if not options.targets:
-        if not configured:
+        if not known:
             where = f"{config.file} has no [[models]]" if config else "there is no mofa.toml or [tool.mofa]"
             raise LintError(f"nothing to lint: {where}, and no target was given")
-        return [_configured(config, model) for model in configured.values() if config]
+        return [configured(config, model) for model in known.values() if config]
     jobs, settings = [], config.settings_for() if config else Settings()
     for target in options.targets:
-        if target in configured and config:
+        if target in known and config:
             if options.arguments or options.shapes or options.weights:
                 raise LintError(
                     f"--arg, --input and --checkpoint are for targets, and {target} is configured in {config.file}"
                 )
-            jobs.append(_configured(config, configured[target]))
+            jobs.append(configured(config, known[target]))
         elif Path(target).is_dir():
             if options.arguments or options.weights:
                 raise LintError(f"--arg and --checkpoint are for architectures, and {target} is a bundle")
-            jobs.append(_bundle_job(Path(target).resolve().name, Path(target), options.shapes, settings))
+            jobs.append(of_bundle(Path(target).resolve().name, Path(target), options.shapes, settings))
         elif ":" in target:
             name, args = target.rpartition(":")[2], parse_args(options.arguments)
-            jobs.append(_job(name, target, args, options.shapes, settings, options.weights))
+            jobs.append(of_target(name, target, args, options.shapes, settings, options.weights))
         else:
-            hint = nearest(target, configured) if configured else ""
+            hint = nearest(target, known) if known else ""
             raise LintError(
                 f"{target!r} is neither a configured model{hint} nor a bundle's folder nor a target such as "
                 "package.module:Class or path/to/file.py:Class"
@@ -332,87 +320,6 @@ def _jobs(options: Options, config: Config | None) -> list[Job]:
         if names.count(job.name) > 1:
             raise LintError(f"two models are called {job.name}: configure them with names of their own")
     return jobs
-
-
-def _configured(config: Config, model: Model) -> Job:
-    target = config.located(model.target)
-    weights = None
-    if model.checkpoint is not None:
-        weights = Checkpoint(config.located(model.checkpoint), model.key, model.strip_prefix)
-    job = _job(model.name, target, model.args, model.input or (), config.settings_for(model), weights)
-    index = config.models.index(model)
-    return replace(job, blames=lambda message, *key: config.blames(message, "models", index, *key))
-
-
-def _job(
-    name: str,
-    target: str,
-    args: Mapping[str, Any],
-    shapes: Sequence[tuple[int, ...]],
-    settings: Settings,
-    weights: Checkpoint | None = None,
-) -> Job:
-    """A job on an architecture."""
-
-    def build() -> nn.Module:
-        model = load_target(target, args)
-        if weights is not None:
-            from ..checkpoint import fit, load_checkpoint
-
-            found = load_checkpoint(weights.file, model, key=weights.key, strip_prefix=weights.strip_prefix)
-            fit(model, found.state, found.description)
-        return model
-
-    return replace(_recorded(name, target, build, shapes, settings), args=args, trained=weights is not None)
-
-
-def _bundle_job(name: str, folder: Path, shapes: Sequence[tuple[int, ...]], settings: Settings) -> Job:
-    """A job on what a bundle holds.
-
-    Raises:
-        BundleError: there is no bundle.
-    """
-    from ..bundle import load
-    from ..bundle.recipe import read_recipe
-
-    call = CallSpec.from_data(read_recipe(folder)["inputs"])
-    job = _recorded(name, str(folder), lambda: load(folder), shapes, settings)
-    return replace(job, trained=True) if shapes else replace(job, inputs=lambda _: call, trained=True)
-
-
-def _recorded(
-    name: str,
-    target: str,
-    make: Callable[[], nn.Module],
-    shapes: Sequence[tuple[int, ...]],
-    settings: Settings,
-) -> Job:
-    files: set[str] = set()
-
-    def build() -> tuple[nn.Module, Mapping[str, Position]]:
-        with recording() as made:
-            model = make()
-        files.update(made.files)
-        return model, made.positions(model)
-
-    def inputs(model: nn.Module) -> ExampleInputs:
-        if not shapes:
-            return None
-        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-        return CallSpec(tuple(InputSpec(shape, dtype) for shape in shapes))
-
-    reference = settings.reference
-    other = None if reference is None else (lambda: _reference(reference))
-    return Job(name, target, build, inputs, settings, other, files=files)
-
-
-def _reference(reference: str) -> nn.Module:
-    """A bundle's network, or a target's."""
-    if Path(reference).is_dir():
-        from ..bundle import load
-
-        return load(Path(reference)).eval()
-    return load_target(reference).eval()
 
 
 def _with(job: Job, selection: Selection, options: Options) -> Job:

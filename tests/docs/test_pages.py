@@ -33,12 +33,15 @@ def test_every_block_is_executed(path: Path, tmp_path: Path) -> None:
     assert page.used >= needed, f"entries of tests/docs/pages.py that nothing needs: {needed - page.used}"
 
 
-def test_the_rules_examples_are_python() -> None:
+def test_the_rules_examples_are_python_or_toml() -> None:
     """That a rule finds its example, and nothing in what it advises instead, is tested in tests/lint/rules."""
     for fence in MarkdownIt().parse(RULES.read_text(encoding="utf-8")):
         if fence.type == "fence":
-            assert fence.info == "python"
-            compile(fence.content, f"rules.md:{fence.map}", "exec")
+            assert fence.info in ("python", "toml")
+            if fence.info == "toml":
+                tomllib.loads(fence.content)
+            else:
+                compile(fence.content, f"rules.md:{fence.map}", "exec")
 
 
 def test_what_is_run_elsewhere_is_run_there() -> None:
