@@ -73,6 +73,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
 def _check_schema(document: Any, where: str) -> None:
     schema = document.get("schema") if isinstance(document, Mapping) else None
     if schema == SCHEMA:
+        if not isinstance(document.get("inputs"), Mapping):
+            raise BundleError(f"{where} is of a version before the first release: rewrite the network again")
         return
     if not str(schema).startswith("mofa-recipe/"):
         raise BundleError(f"{where} is not a recipe of mofa-compiler")
@@ -101,7 +103,7 @@ def replay(source: str | Path | Mapping[str, Any], model: nn.Module) -> Result:
     else:
         document = read_recipe(Path(source))
     call = CallSpec.from_data(document["inputs"]).example()
-    _check_architecture(document["architecture"], model, call)
+    check_architecture(document["architecture"], model, call)
     result = apply(model, Roadmap.from_dict(document["roadmap"], origin="recipe"), call)
     recorded, now = (_comparable(decisions) for decisions in (document["decisions"], _decisions(result)))
     if recorded != now:
@@ -114,7 +116,12 @@ def replay(source: str | Path | Mapping[str, Any], model: nn.Module) -> Result:
     return result
 
 
-def _check_architecture(recorded: Mapping[str, str], model: nn.Module, call: CallSpec) -> None:
+def check_architecture(recorded: Mapping[str, str], model: nn.Module, call: CallSpec) -> None:
+    """Refuse a model that is not of a recipe's `architecture`, at an example `call`.
+
+    Raises:
+        BundleError: it is another one.
+    """
     name = f"{type(model).__module__}.{type(model).__qualname__}"
     advice = "use the class, with the arguments, that the bundle was made from"
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from ..errors import BundleError
 from ..report.data import plain_data
 from ..report.pictures import FOLDER as PICTURES
 from ..report.pictures import write_pictures
+from ..report.reading import read_report
 from .files import REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_reports, write_weights
 from .recipe import read_recipe
 
@@ -41,17 +41,22 @@ def update(result: Result, directory: Path) -> None:
         shutil.copy(target / SOURCE, scratch)
         write_weights(scratch, result)
         check(scratch, result)
-        report = json.loads((target / REPORT).read_text(encoding="utf-8"))
+        report = read_report(target)
         recovery = result.recoveries[-1]
         entry, known = plain_data(recovery.to_data()), report.get("recoveries", [])
         report["recoveries"] = known if entry in known else [*known, entry]  # it may be there, if it was killed here
-        shown = result.pictures()
-        report["images"] = plain_data([picture.data for picture in shown])
-        write_pictures(shown, scratch)
+        shown = result.pictures() if recovery.improved else []
+        if shown:
+            report["images"] = plain_data([picture.data for picture in shown])
+            write_pictures(shown, scratch)
+        elif recovery.improved:
+            report["images"] = []  # those that are there show other weights
+        elif (target / PICTURES).is_dir():
+            shutil.copytree(target / PICTURES, scratch / PICTURES)
         write_reports(report, scratch)
         for name in (*((WEIGHTS,) if recovery.improved else ()), REPORT, REPORT_TEXT, REPORT_PAGE):
             os.replace(scratch / name, target / name)
-        _replace_folder(scratch / PICTURES, target / PICTURES)
+        _replace_folder(scratch / PICTURES, target / PICTURES, scratch / "old images")
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot update {target}: {error}") from error
     finally:
@@ -76,7 +81,7 @@ def record(measurements: Sequence[Mapping[str, Any]], directory: Path) -> None:
         return tuple(str(entry[key]) for key in conditions)
 
     try:
-        report = json.loads((target / REPORT).read_text(encoding="utf-8"))
+        report = read_report(target)
         entries = {under(entry): entry for entry in report.get("measurements", [])}
         entries |= {under(entry): entry for entry in plain_data(list(measurements))}
         report["measurements"] = list(entries.values())
@@ -85,9 +90,10 @@ def record(measurements: Sequence[Mapping[str, Any]], directory: Path) -> None:
         raise BundleError(f"cannot update the reports of {target}: {error}") from error
 
 
-def _replace_folder(new: Path, old: Path) -> None:
-    """One folder in place of another; either may be missing."""
-    shutil.rmtree(old, ignore_errors=True)
+def _replace_folder(new: Path, old: Path, aside: Path) -> None:
+    """One folder in place of another, which is moved aside; either may be missing."""
+    if old.is_dir():
+        old.rename(aside)
     if new.is_dir():
         new.rename(old)
 

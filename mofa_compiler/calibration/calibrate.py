@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..data import CalibrationImages, Sample
+from ..data.calibration import FITTED
 from ..diff import Diff, Edit, Refusal
 from ..errors import RewriteError
 from ..inputs import CallSpec, tensor_leaves
@@ -73,7 +74,7 @@ class Calibration:
             return self.batches.samples(SHOWN)
         first = [list(tensor_leaves((call.args, dict(call.kwargs)))) for call in evaluation[:SHOWN]]
         images = [leaves[0][0] for leaves in first if len(leaves) == 1 and leaves[0].dim() == 4]
-        return [Sample(f"input {index}", image.float()) for index, image in enumerate(images, 1)]
+        return [Sample(f"input {index}", image.float(), source=FITTED) for index, image in enumerate(images, 1)]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,13 +104,13 @@ def measure(
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
         loaded = [_load(source, arguments) for source in networks]
         modules = {label: module for label, (module, _) in zip(_labels(networks), loaded, strict=True)}
+        if record:
+            _check_original(networks, loaded[0][0])
         example = _example(loaded[0], shapes)
         measured = []
         for chosen in engines:
             tell = phase(chosen.name)
             measured.append(_measured(chosen, modules, example, threads, tolerance, seconds, per_layer, memory, tell))
-    if record:
-        _record(networks, measured, example)
     data = {
         "schema": "mofa-measurement/1",
         "networks": [{"name": name, "source": source} for name, source in zip(modules, networks, strict=True)],
@@ -126,6 +127,9 @@ def measure(
         from ..report.measured import print_measured
 
         print_measured(data, options.stdout_console())
+    if record:
+        sys.stdout.flush()
+        _record(networks, measured, example)
 
 
 def _measured(
@@ -184,6 +188,21 @@ def _check_recording(networks: Sequence[str]) -> None:
         raise typer.BadParameter(
             "takes the original first, an architecture, and then the bundles to keep it in", param_hint="--record"
         )
+
+
+def _check_original(networks: Sequence[str], original: nn.Module) -> None:
+    """Refuse to record against what a bundle was not made from.
+
+    Raises:
+        BundleError: it was made from another architecture.
+    """
+    from ..bundle.recipe import check_architecture, read_recipe
+    from ..inputs import CallSpec
+
+    for folder in (Path(source).expanduser() for source in networks[1:]):
+        if folder.is_dir():
+            recipe = read_recipe(folder)
+            check_architecture(recipe["architecture"], original, CallSpec.from_data(recipe["inputs"]).example())
 
 
 def _record(networks: Sequence[str], measured: Sequence[dict[str, Any]], inputs: Sequence[Tensor]) -> None:

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .degradations import Degradation, parse_degradation
+from .degradations import Degradation, Raw, parse_degradation
 from .files import SUFFIXES, check_sides, image_files, read_image, to_channels
 from .leaves import dead_leaves
 from .samples import Sample
 from .seeding import generator, integer
 
 SYNTHETIC = "synthetic"
+
+FITTED = "inputs that it was calibrated on"
 
 ASIDE = 8
 """One of so many images is held out"""
@@ -163,9 +165,11 @@ class CalibrationImages:
             number = min(count, self.crops)
             places = [index * self.crops // number for index in range(number)]
             inputs = [(place, torch.from_numpy(self._inputs[place].astype(np.float32))) for place in places]
-            return [Sample(f"{Path(self.source).name}, input {place}", one) for place, one in inputs]
+            name = Path(self.source).name
+            return [Sample(f"{name}, input {place}", one, source=FITTED) for place, one in inputs]
         found = []
         number = min(count, len(self._files)) if self._files else count
+        origin = f"{'other crops of images' if self._files else 'like those'} that it was calibrated on"
         for index in range(number):
             source = generator(self.seed, self.crops + index)
             side = 2 * self._clean_size()
@@ -177,10 +181,11 @@ class CalibrationImages:
             else:
                 name, clean = f"dead leaves {index + 1}", dead_leaves(side, self._clean_channels(), source)
             if self.degradation is None:
-                found.append(Sample(name, clean, side=self.size))
+                found.append(Sample(name, clean, side=self.size, source=origin))
             else:
                 pair = self.degradation(clean, source)
-                found.append(Sample(name, pair.input, pair.target, pair.levels, side=self.size))
+                raw = isinstance(self.degradation, Raw)
+                found.append(Sample(name, pair.input, pair.target, pair.levels, self.size, raw, origin))
         return found
 
     def _clean_channels(self) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from ..data import Pair, Pairs, Sample, pairs, split
+from ..data.degradations import Raw
 from ..data.seeding import generator
 from ..errors import RecoveryError, one_line
 from ..inputs import InputSpec, map_tree, tensor_leaves
@@ -109,7 +110,12 @@ class Feed:
                 return []
             target = batch.targets[0][0].float() if batch.targets else None
             levels = Sample.levels if batch.levels is None else batch.levels[0]
-            found.append(Sample(f"validation example {index + 1}", inputs[0][0].float(), target, levels))
+            raw = str(self.description.get("degradation")).startswith(Raw.name)
+            name, source = (
+                f"validation example {index + 1}",
+                "not trained on, but they chose the weights that were kept",
+            )
+            found.append(Sample(name, inputs[0][0].float(), target, levels, raw=raw, source=source))
         return found
 
     @property

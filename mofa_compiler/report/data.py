@@ -45,7 +45,8 @@ Keys, in order:
   "original_ms", "rewritten_ms", "ratio", "interval", "verdict"}]`: medians in ms, the second divided by the first with
   its 95 % interval, and whether the rewritten network is `faster`, `slower` or that is `inside the noise`
 - `images`: one object an image that both networks were run on, with the weights that the rewritten one has now:
-    - `name`, `size` (`[height, width]` of the output), `levels`: which values of the output are black and white
+    - `name`, `source` (in words: whether the network was fitted on it), `size` (`[height, width]` of the output),
+      `levels`: which values of the output are black and white
     - `input`, `original`, `rewritten`, `target`, `difference`: PNG files in the bundle, two of them the networks'
       outputs, `difference` grey plus `gain` times the second minus the first; `target` may be null
     - `psnr` in dB, `ssim`: `{"input", "original", "rewritten", "between"}`, of values clipped to [0, 1], against the

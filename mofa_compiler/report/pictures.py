@@ -15,13 +15,11 @@ from torch import Tensor, nn
 from ..data.degradations import restore
 from ..data.raw import EXPOSURE, WHITE_BALANCE
 from ..data.samples import Sample
-from ..errors import VerificationError
 from ..inputs import CallSpec, tensor_leaves
 from ..verification.running import run
 
 FOLDER = "images"
 _WINDOW, _SIGMA = 11, 1.5
-_UNIT = (0.0, 1.0)
 _OUTSIDE = 0.05
 """Share of values outside black and white from which on these are not the network's"""
 
@@ -44,7 +42,10 @@ class Picture:
 
 
 def pictures(original: nn.Module, rewritten: nn.Module, samples: Iterable[Sample]) -> list[Picture]:
-    """Every sample through both networks; those are left out that a network does not take or make no image of."""
+    """Every sample through both networks; left out are those that a network does not take or makes no image of.
+
+    An image is where all values are finite.
+    """
     found: list[Picture] = []
     for sample in samples:
         outputs = _outputs(original, rewritten, sample)
@@ -102,8 +103,10 @@ def _outputs(original: nn.Module, rewritten: nn.Module, sample: Sample) -> tuple
     for one in filter(None, (sample, sample.cropped())):
         try:
             before, after = (_image(network, one.input) for network in (original, rewritten))
-        except (RuntimeError, ValueError, TypeError, AssertionError, VerificationError):
-            continue  # of another size than the network was made for
+        except (
+            Exception
+        ):  # whatever a network raises at a size that it was not made for: a picture is no reason to stop
+            continue
         return None if before is None or after is None else (one, before, after)
     return None
 
@@ -113,11 +116,11 @@ def _image(network: nn.Module, x: Tensor) -> Tensor | None:
     weight = next((p for p in network.parameters() if p.is_floating_point()), x)
     output = run(network, CallSpec((x[None].to(weight),), {}))
     images = [leaf for leaf in tensor_leaves(output) if leaf.dim() == 4 and leaf.is_floating_point()]
-    return images[0][0].float().cpu() if images else None
+    return images[0][0].float().cpu() if images and bool(images[0].isfinite().all()) else None
 
 
 def _picture(number: int, sample: Sample, before: Tensor, after: Tensor) -> Picture:
-    target, levels = sample.target, _levels(sample, before)
+    target, levels = sample.target, _levels(sample, before, after)
     shown = {"original": restore(before, levels), "rewritten": restore(after, levels)}
     if target is not None and target.shape == before.shape:
         shown["target"] = restore(target, levels)
@@ -125,12 +128,12 @@ def _picture(number: int, sample: Sample, before: Tensor, after: Tensor) -> Pict
         shown["input"] = restore(sample.input, levels)
     difference = shown["rewritten"] - shown["original"]
     gain = _gain(difference)
-    raw = len(before) == 4 and tuple(levels.tolist()) != _UNIT
-    panels = {name: _visible(image, raw) for name, image in shown.items()}
+    panels = {name: _visible(image, sample.raw) for name, image in shown.items()}
     panels.setdefault("input", _visible(_stretched(sample.input), False))
     panels["difference"] = _colours(0.5 + gain * difference)
     files = {name: f"{FOLDER}/{number}-{name}.png" for name in panels}
-    data: dict[str, Any] = {"name": sample.name, "size": list(before.shape[1:]), "levels": levels.tolist()}
+    data: dict[str, Any] = {"name": sample.name, "source": sample.source, "size": list(before.shape[1:])}
+    data["levels"] = levels.tolist()
     data |= {name: files.get(name) for name in ("input", "original", "rewritten", "target", "difference")}
     data |= {"gain": gain, "psnr": _figures(psnr, shown), "ssim": _figures(ssim, shown)}
     return Picture(data, {files[name]: panel for name, panel in panels.items()})
@@ -148,13 +151,14 @@ def _figures(compare: Callable[[Tensor, Tensor], float | None], shown: Mapping[s
     return figures
 
 
-def _levels(sample: Sample, output: Tensor) -> Tensor:
-    """Black and white: the sample's, or the range of the original's output where that clearly is another one."""
+def _levels(sample: Sample, before: Tensor, after: Tensor) -> Tensor:
+    """Black and white: the sample's, or the range of both outputs where one of them clearly has another one."""
     black, white = sample.levels
-    outside = float(((output < black) | (output > white)).float().mean())
+    outside = max(float(((output < black) | (output > white)).float().mean()) for output in (before, after))
     if sample.target is not None or outside <= _OUTSIDE:
         return sample.levels
-    return torch.stack([output.min(), output.max()])
+    low, high = min(before.min(), after.min()), max(before.max(), after.max())
+    return torch.stack([low, high if high > low else low + 1])
 
 
 def _gain(difference: Tensor) -> int:

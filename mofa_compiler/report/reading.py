@@ -11,6 +11,7 @@ from ..errors import ReportError
 
 FILE = "report.json"
 _REPORT, _DISTRIBUTION = "mofa-report/1", "mofa-distribution/1"
+_VERDICT = {"measured_on": "example input", "step_psnr": None, "holds": True, "problem": "", "whole": None}
 _NEEDED = ("model", "roadmap", "inputs", "anatomy", "before", "after", "passes")
 
 
@@ -36,7 +37,13 @@ def read_report(path: Path, *, or_distribution: bool = False) -> dict[str, Any]:
     missing = [key for key in _NEEDED if key not in document]
     if missing:
         raise ReportError(f"{file} is damaged: it has no {' and no '.join(missing)}")
-    return dict(document)
+    return completed(document)
+
+
+def completed(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report of an early version, with what its verdicts did not say yet."""
+    passes = [{**step, "verdict": {**_VERDICT, **step.get("verdict", {})}} for step in report["passes"]]
+    return {**report, "passes": passes}
 
 
 def report_file(path: Path) -> Path:

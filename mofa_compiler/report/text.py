@@ -86,7 +86,9 @@ def quality(report: Mapping[str, Any]) -> str:
         return f"{before:.{digits}f} → {after:.{digits}f}"
 
     psnr, ssim = pair("psnr", 2), pair("ssim", 3)
-    return f"On {count(len(known), 'image')}: {psnr} dB PSNR{f', SSIM {ssim}' if ssim else ''}."
+    sources = {image["source"] for image in known if image.get("source")}
+    which = f" ({'; '.join(sorted(sources))})" if sources else ""
+    return f"On {count(len(known), 'image')}{which}: {psnr} dB PSNR{f', SSIM {ssim}' if ssim else ''}."
 
 
 def off(error: float) -> str:

@@ -226,3 +226,7 @@ def test_recorded_times_stand_in_the_bundles_report() -> None:
     assert entry["ratio"] == pytest.approx(entry["rewritten_ms"] / entry["original_ms"])
     assert entry["interval"][0] <= entry["ratio"] <= entry["interval"][1]
     assert mofa("measure", "net", UNET, *QUICK, "--record").exit_code == 2
+    wrong = ["--arg", "width=8", "--arg", "depth=2", *QUICK[len(SMALL) :]]
+    refused = mofa("measure", UNET, "net", *wrong, "--record")
+    assert refused.exit_code == 1 and "another one" in refused.stderr
+    assert json.loads(Path("net/report.json").read_text())["measurements"] == [entry]

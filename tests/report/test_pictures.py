@@ -31,7 +31,9 @@ class Scaled(nn.Module):
 
 class FixedSize(Scaled):
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.reshape(1, 3, 16, 16))
+        if x.shape[-1] > 16:
+            raise IndexError("a table of positions has no more")
+        return super().forward(x)
 
 
 def image(channels: int = 3, side: int = 32, seed: int = 0) -> Tensor:
@@ -87,6 +89,26 @@ def test_values_of_another_range_are_shown_in_it() -> None:
     low, high = picture.data["levels"]
     assert low == pytest.approx(-5, abs=0.2) and high == pytest.approx(5, abs=0.2)
     assert 0 <= float(picture.panels["images/1-original.png"].min()) < 0.01
+
+
+def test_what_goes_beyond_the_originals_range_is_not_cut_off() -> None:
+    (picture,) = pictures(Scaled(2.0), Scaled(200.0), [Sample("a", image())])
+    assert picture.data["levels"][1] > 100 and picture.data["psnr"]["between"] < 10
+
+
+def test_constant_outputs_are_shown_and_others_than_numbers_are_not() -> None:
+    (picture,) = pictures(Scaled(0.0), Scaled(0.0), [Sample("a", image() + 5, levels=torch.tensor([2.0, 3.0]))])
+    assert picture.data["levels"] == [0, 1] and picture.data["psnr"]["between"] == math.inf
+    assert pictures(Scaled(1.0), Scaled(math.nan), [Sample("a", image())]) == []
+
+
+def test_four_channels_are_raw_only_where_they_are_said_to_be() -> None:
+    x = image(4) * 2
+    (plain,) = pictures(Scaled(1.0), Scaled(1.0), [Sample("a", x)])
+    (raw,) = pictures(Scaled(1.0), Scaled(1.0), [Sample("a", x, raw=True)])
+    name = "images/1-original.png"
+    assert torch.equal(plain.panels[name], ((x - x.min()) / (x.max() - x.min()))[:3])
+    assert not torch.equal(plain.panels[name], raw.panels[name])
 
 
 def test_a_network_of_one_size_gets_a_crop_of_that_and_others_are_left_out() -> None:

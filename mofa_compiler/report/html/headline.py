@@ -152,7 +152,9 @@ def _of_images(report: Mapping[str, Any]) -> Card | None:
         return None
     before, after = (fmean(column) for column in zip(*pairs, strict=True))
     images = "the image below" if len(pairs) == 1 else f"mean of the {len(pairs)} images below"
-    note = f"PSNR against the clean image, {images}; higher is better"
+    sources = sorted({image["source"] for image in report["images"] if image.get("source")})
+    which = f" ({'; '.join(sources)})" if sources else ""
+    note = f"PSNR against the clean image, {images}{which}; higher is better"
     return Card("Quality", *_decibels(before, after), note)
 
 
