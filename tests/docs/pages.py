@@ -67,8 +67,8 @@ SMALLER: dict[str, list[tuple[str, str, str]]] = {
             "minutes of measuring; phone.md does it",
         ),
         (
-            "--engine xnnpack --per-layer",
-            "--engine eager --per-layer --seconds 1",
+            "--engine xnnpack --(per-layer|record)",
+            r"--engine eager --\1 --seconds 1",
             "a minute of compiling; phone.md does it",
         ),
         (r"(mofa recover .*)", r"\1 --steps 2 --patch 32", "1000 steps otherwise"),

@@ -20,7 +20,8 @@ from .preparing import prepared
 GUIDES = sorted((ROOT / "examples" / "guides").rglob("*.md"))
 RULES = ROOT / "examples" / "guides" / "rules.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for page in GUIDES if page != RULES)]
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+APP = typer.main.get_command(app)
+COMMANDS = APP.commands  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("path", [page for page in PAGES if page.name not in SLOW], ids=lambda path: path.stem)
@@ -93,6 +94,8 @@ def test_commands_in_sentences_exist(page: str, text: str) -> None:
         file = ROOT / (rest[0].replace(".", "/") + ".py" if name == "-m" else name)
         source = file.read_text(encoding="utf-8")
         assert all(word in source for word in rest if word.startswith("--"))
+    elif name.startswith("--"):
+        assert name in {option for parameter in APP.params for option in parameter.opts}
     else:
         known = {option for parameter in COMMANDS[name].params for option in parameter.opts}
         assert {word.partition("=")[0] for word in rest if word.startswith("-")} <= known
