@@ -123,8 +123,10 @@ class Model(_Selecting):
 
     @model_validator(mode="after")
     def _compares_with_something(self) -> Model:
-        if self.budgets.latency_ratio is not None and self.reference is None:
-            raise refused("needs the model's reference: a target or a bundle's folder", "budgets", "latency-ratio")
+        if self.budgets.latency is not None and self.reference is None:
+            raise refused(
+                "needs the model's reference: a target or a bundle's folder", "budgets", *self.budgets.latency
+            )
         for name, value in (("key", self.key), ("strip-prefix", self.strip_prefix)):
             if value is not None and self.checkpoint is None:
                 raise refused("is for reading a checkpoint, and there is none", name)

@@ -142,11 +142,12 @@ def rules_for(settings: Settings) -> list[Rule]:
 
 def _check_latency(job: Job) -> None:
     """Refuse a budget that would silently not be looked at."""
-    settings = job.settings
-    wanted = settings.budgets.latency_ratio is not None and settings.selects(TooSlow.code, TooSlow.default)
-    if wanted and (job.settings.engine is None or job.reference is None):
+    key = job.settings.budgets.latency
+    if key is None or not job.settings.selects(TooSlow.code, TooSlow.default):
+        return
+    if job.settings.engine is None or job.reference is None:
         missing = "an engine" if job.settings.engine is None else "the model's reference: a target or a bundle's folder"
-        raise job.blames(f"needs {missing}", "budgets", "latency-ratio")
+        raise job.blames(f"needs {missing}", "budgets", *key)
 
 
 class _LintingError(Exception):

@@ -76,26 +76,25 @@ class Thresholds(Table):
 
 
 class StageBudgets(Table):
-    """What one stage may cost."""
-
-    parameters: Count | None = None
-    macs: Count | None = None
-
-
-class Budgets(StageBudgets):
-    """What a network may cost; None: as much as it likes.
+    """What a network, or one stage, may cost; None: as much as it likes.
 
     Attributes:
         parameters: at most so many.
         macs: at most so many in one forward pass on the model's input.
-        activation_memory: at its peak, in bytes.
-        latency_ratio: of its time to that of its reference, on the engine.
+        activation_memory: at its peak, in bytes; of a stage: while it runs, with what waits for later stages.
+        latency_ratio: of its time to that of the reference, or of its stage of that name, on the engine.
     """
 
-    elsewhere: ClassVar[Mapping[str, str]] = {"stages": "stages are a model's own: give their budgets under [[models]]"}
-
+    parameters: Count | None = None
+    macs: Count | None = None
     activation_memory: Bytes | None = None
     latency_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+
+class Budgets(StageBudgets):
+    """The same for networks that may be several."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {"stages": "stages are a model's own: give their budgets under [[models]]"}
 
 
 class ModelBudgets(Budgets):
@@ -104,6 +103,14 @@ class ModelBudgets(Budgets):
     elsewhere: ClassVar[Mapping[str, str]] = {}
 
     stages: dict[str, StageBudgets] = Field(default_factory=dict)
+
+    @property
+    def latency(self) -> tuple[str, ...] | None:
+        """The key of a budget for latency, of which one is enough to need an engine and a reference; None without."""
+        if self.latency_ratio is not None:
+            return ("latency-ratio",)
+        stage = next((name for name, one in self.stages.items() if one.latency_ratio is not None), None)
+        return None if stage is None else ("stages", stage, "latency-ratio")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from mofa_compiler.lint import Finding, lint
 from mofa_compiler.lint.config import Config
 from mofa_compiler.lint.rules import RULES
 from mofa_compiler.lint.running import Job, lint_model
+from mofa_compiler.lint.session import Options, run
 
 X = torch.rand(1, 3, 16, 16)
 
@@ -185,3 +186,29 @@ def test_a_latency_budget_that_cannot_be_looked_at_is_an_error() -> None:
         lint(around(nn.ReLU()), X, engine="eager", budgets={"latency-ratio": 1.0})
     with pytest.raises(LintError, match="needs an engine"):
         lint(around(nn.ReLU()), X, budgets={"latency-ratio": 1.0})
+
+
+def test_stages_have_budgets_for_memory_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(
+        "from architectures import UNet\n"
+        "def net():\n    return UNet(width=8, depth=2)\n"
+        "def small():\n    return UNet(width=2, depth=2)\n"
+    )
+    config = (
+        'engine = "eager"\nselect = ["MOFA5"]\n[[models]]\ntarget = "net.py:net"\nreference = "net.py:{}"\n'
+        'input = "1x3x64x64"\n[models.budgets.stages]\n'
+        '"encoder 1" = {{ activation-memory = "{}", latency-ratio = {} }}\n'
+    )
+
+    def findings(*settings: object) -> list[tuple[str, str | None]]:
+        Path("mofa.toml").write_text(config.format(*settings))
+        (linted,) = run(Options(), lambda *_: None, lambda _: None).outcome.models
+        return [(finding.code, finding.stage) for finding in linted.findings]
+
+    assert findings("net", "1GB", 1000) == []
+    assert findings("net", "1kB", 1000) == [("MOFA503", "encoder 1")]
+    assert findings("small", "1GB", 0.001) == [("MOFA504", "encoder 1")]
+    Path("mofa.toml").write_text(config.format("net", "1GB", 1).replace('engine = "eager"\n', ""))
+    with pytest.raises(LintError, match=r'stages."encoder 1".latency-ratio: needs an engine'):
+        run(Options(), lambda *_: None, lambda _: None)

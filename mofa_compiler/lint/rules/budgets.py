@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from statistics import median
+from typing import TYPE_CHECKING, ClassVar
 
 from ..finding import Finding, Level
 from ..rule import Rule, Subject
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ...anatomy import Anatomy
+    from ...runtime import Compiled
+
+TURNS = 5
+"""How often both networks are profiled, to compare their stages"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,8 @@ class TooMuchMemory(_Budget):
 
     ## What it does
     Adds up the bytes of all values that are alive at once in a forward pass without gradients, and compares the peak
-    with `budgets.activation-memory`. Weights are not counted.
+    with `budgets.activation-memory`; of a stage that has a budget, the peak while it runs, with what waits for later
+    stages. Weights are not counted.
 
     ## Why is this bad?
     Phones kill what takes too much, and what does not fit into a cache is slow.
@@ -124,12 +135,24 @@ class TooMuchMemory(_Budget):
     unit: ClassVar[str] = "bytes of activations"
 
     def check(self, subject: Subject) -> Iterator[Finding]:
-        if subject.budgets.activation_memory is not None:
-            from ...memory import peak_activation
+        limits = {name: one.activation_memory for name, one in subject.budgets.stages.items()}
+        if subject.budgets.activation_memory is None and not any(limits.values()):
+            return
+        from ...memory import peak_activation
+        from ...tracing.naming import path_of
 
-            peak = peak_activation(subject.network.program)
-            for found in self.compared(subject, "memory", peak.bytes, subject.budgets.activation_memory):
-                yield replace(found, message=f"{found.message}, at {peak.path or peak.node}")
+        program, anatomy = subject.network.program, subject.network.anatomy
+        peak = peak_activation(program)
+        for found in self.compared(subject, "memory", peak.bytes, subject.budgets.activation_memory):
+            yield replace(found, message=f"{found.message}, at {peak.path or peak.node}")
+        most: dict[str, int] = {}
+        for node in program.graph.nodes:
+            path = str(node.target) if node.op == "call_module" else path_of(node)
+            stage = anatomy.stage_of(path) if node.name in peak.live else None
+            if stage is not None:
+                most[stage.name] = max(most.get(stage.name, 0), peak.live[node.name])
+        for name, used in most.items():
+            yield from self.compared(subject, "memory", used, limits.get(name), name)
 
 
 @dataclass(frozen=True)
@@ -139,7 +162,8 @@ class TooSlow(_Budget):
     ## What it does
     Times the network against the model's `reference` (a target or a bundle) on the configured engine, both in turns in
     one process, and compares the ratio of medians with `budgets.latency-ratio`. What lies within the noise is no
-    finding.
+    finding. Of a stage that has a budget, the time of its layers is compared with that of the reference's stage of the
+    same name, profiled in turns; it is a finding where every turn says so.
 
     ## Why is this bad?
     Fewer MACs are not less time: only the clock of the engine that ships can tell.
@@ -168,12 +192,20 @@ class TooSlow(_Budget):
     threads: int = 1
 
     def check(self, subject: Subject) -> Iterator[Finding]:
+        if subject.budgets.latency is None or self.engine is None or subject.reference is None:
+            return
+        reference = subject.reference()
+        yield from self._whole(subject, reference)
+        yield from self._stages(subject, reference)
+
+    def _whole(self, subject: Subject, reference: nn.Module) -> Iterator[Finding]:
         limit = subject.budgets.latency_ratio
-        if limit is None or self.engine is None or subject.reference is None:
+        if limit is None:
             return
         from ...runtime import measure
 
-        networks = (subject.model, subject.reference())
+        assert self.engine is not None
+        networks = (subject.model, reference)
         measured = measure(*networks, engine=self.engine, threads=self.threads, example_inputs=subject.inputs())
         low, high = measured.interval
         if low > limit:
@@ -182,6 +214,45 @@ class TooSlow(_Budget):
                 f"budget of {limit:g}"
             )
             yield self.finding(subject, "", f"latency({self.engine})", text)
+
+    def _stages(self, subject: Subject, reference: nn.Module) -> Iterator[Finding]:
+        limits = {name: one.latency_ratio for name, one in subject.budgets.stages.items() if one.latency_ratio}
+        if not limits:
+            return
+        from ...anatomy import infer
+        from ...runtime import engine
+        from ...tracing import capture
+
+        chosen, inputs = engine(str(self.engine)), subject.inputs()
+        anatomies = (subject.network.anatomy, infer(capture(reference, subject.call)))
+        compiled = [chosen.compile(network, inputs, self.threads) for network in (subject.model, reference)]
+        turns = []
+        with chosen.running(self.threads):
+            for _ in range(TURNS):
+                turns.append([_by_stage(one, anatomy) for one, anatomy in zip(compiled, anatomies, strict=True)])
+        for name, limit in limits.items():
+            times = [(mine.get(name, 0.0), theirs.get(name, 0.0)) for mine, theirs in turns]
+            if not all(min(pair) > 0 for pair in times):
+                text = f"the budget cannot be checked: {self.engine} tells no time of {name} in both networks"
+                yield self.finding(subject, "", f"latency({self.engine}, {name})", text, stage=name)
+                continue
+            ratios = sorted(mine / theirs for mine, theirs in times)
+            if ratios[0] > limit:
+                text = (
+                    f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) of the reference's time in {name} on "
+                    f"{self.engine}, over the budget of {limit:g}"
+                )
+                yield self.finding(subject, "", f"latency({self.engine}, {name})", text, stage=name)
+
+
+def _by_stage(compiled: Compiled, anatomy: Anatomy) -> dict[str, float]:
+    """ms of the layers of each stage, where the engine can tell."""
+    times: dict[str, float] = {}
+    for operator in compiled.profile() or ():
+        stage = anatomy.stage_of(operator.layer) if operator.layer else None
+        if stage is not None:
+            times[stage.name] = times.get(stage.name, 0.0) + (operator.ms or 0.0)
+    return times
 
 
 def _number(value: float) -> str:
