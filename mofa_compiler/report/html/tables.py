@@ -88,7 +88,7 @@ def _times(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _accuracy(edit: Mapping[str, Any], step: Mapping[str, Any]) -> str:
-    if edit["exact"]:
+    if text.is_exact(edit, step):
         return "exact" if edit["error"] is None else f"exact (off by {text.off(edit['error'])})"
     error = text.error_text(step["verdict"]["relative_error"])
     return f"approximate, {error.replace(' ', _GLUE)}"
