@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ReportError
+from ..errors import ReportError, one_line
 
 FILE = "report.json"
 _REPORT, _DISTRIBUTION = "mofa-report/1", "mofa-distribution/1"
@@ -37,6 +38,31 @@ def read_report(path: Path, *, or_distribution: bool = False) -> dict[str, Any]:
     if missing:
         raise ReportError(f"{file} is damaged: it has no {' and no '.join(missing)}")
     return dict(document)
+
+
+@contextlib.contextmanager
+def naming_damage(sources: Iterable[Path], made: str) -> Iterator[None]:
+    """Turn what goes wrong over a report that lacks something into one error that names its file.
+
+    Args:
+        sources: the bundles or files that are read.
+        made: what is made of them, for the message.
+
+    Raises:
+        ReportError: a key is missing, or a value is not of the kind that the schema says.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, *_undefined()) as error:
+        files = " or ".join(str(report_file(source)) for source in sources)
+        raise ReportError(f"{files} is damaged, so no {made} can be made of it: {one_line(error)}") from error
+
+
+def _undefined() -> tuple[type[Exception], ...]:
+    """What a template raises; called after an error only, as this imports Jinja2."""
+    from jinja2 import UndefinedError
+
+    return (UndefinedError,)
 
 
 def report_file(path: Path) -> Path:
