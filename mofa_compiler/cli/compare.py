@@ -61,7 +61,7 @@ def compare(
         raise typer.BadParameter(f"--format {output_format} shows all of it anyway", param_hint="--verbose")
 
     from ..report import comparison
-    from ..report.reading import check_output, read_report, short_names
+    from ..report.reading import check_output, naming_damage, read_report, short_names
     from ..writing import replaced
 
     files = [source.expanduser() for source in sources]
@@ -69,16 +69,17 @@ def compare(
     if target is not None:
         check_output(target, files)
     reports = [read_report(file) for file in files]
-    data = comparison.compare(reports, short_names([str(file) for file in sources]))
-    if output_format is Format.TERMINAL:
-        comparison.print_comparison(data, options.stdout_console(), verbose)
-        return
-    if output_format is Format.JSON:
-        content = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    elif output_format is Format.MARKDOWN:
-        content = comparison.markdown(data)
-    else:
-        content = comparison.html(data, reports)
+    with naming_damage(files, "comparison"):
+        data = comparison.compare(reports, short_names([str(file) for file in sources]))
+        if output_format is Format.TERMINAL:
+            comparison.print_comparison(data, options.stdout_console(), verbose)
+            return
+        if output_format is Format.JSON:
+            content = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+        elif output_format is Format.MARKDOWN:
+            content = comparison.markdown(data)
+        else:
+            content = comparison.html(data, reports)
     if target is None:
         sys.stdout.write(content)
         return

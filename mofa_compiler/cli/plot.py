@@ -77,18 +77,19 @@ def plot(
             raise typer.BadParameter("is for pareto", param_hint=option)
 
     from ..report import figures
-    from ..report.reading import check_output, read_report, short_names
+    from ..report.reading import check_output, naming_damage, read_report, short_names
 
     target, sources = out.expanduser(), [source.expanduser() for source in sources]
     figures.check_format(target)
     check_output(target, sources)
     also = figure in (Figure.FLOPS, Figure.UNET)
     reports = [read_report(source, or_distribution=also) for source in sources]
-    if several:
-        names = short_names([str(source) for source in sources])
-        figures.save(lambda: figures.pareto(reports, names, x, y), target)
-    else:
-        draw = {Figure.FLOPS: figures.flops, Figure.ROADMAP: figures.roadmap, Figure.UNET: figures.unet}[figure]
-        figures.save(lambda: draw(reports[0]), target)
+    with naming_damage(sources, "figure"):
+        if several:
+            names = short_names([str(source) for source in sources])
+            figures.save(lambda: figures.pareto(reports, names, x, y), target)
+        else:
+            draw = {Figure.FLOPS: figures.flops, Figure.ROADMAP: figures.roadmap, Figure.UNET: figures.unet}[figure]
+            figures.save(lambda: draw(reports[0]), target)
     if not quiet:
         print(f"saved to {out}", file=sys.stderr)

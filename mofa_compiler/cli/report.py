@@ -47,20 +47,17 @@ def report(
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter(f"{out} does not end in .html", param_hint="--out")
 
-    from ..bundle.files import REPORT, REPORT_PAGE
+    from ..bundle.files import REPORT_PAGE
     from ..report.html.page import render
-    from ..report.reading import read_report
+    from ..report.reading import naming_damage, read_report
     from ..writing import replaced
 
     folder = bundle.expanduser()
     if folder.is_file():
         raise ReportError(f"{bundle} is a file, not a bundle: name the folder that it is in")
     data = read_report(folder)
-    try:
+    with naming_damage([folder], "page"):
         page = render(data, folder)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        problem = f"{type(error).__name__}: {error}"
-        raise ReportError(f"{folder / REPORT} is damaged, so no page can be made of it: {problem}") from error
     target = folder / REPORT_PAGE if out is None else out.expanduser()
     if not target.absolute().parent.is_dir():
         raise ReportError(f"cannot write {target}: there is no folder {target.parent}")

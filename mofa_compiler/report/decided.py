@@ -5,11 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-HEADER = ("layers", "was", "became", "time")
+_DECIDED = "decided"
+"""`decisions.deciding.DECIDED`, without what that imports: every layer is what was picked for it"""
+
+
+def carried_out(decisions: Mapping[str, Any]) -> bool:
+    """Whether the layers are what was picked for them; as a whole another network may have been chosen."""
+    return bool(decisions["chosen"] == _DECIDED)
+
+
+def not_kept(decisions: Mapping[str, Any]) -> str:
+    """A sentence that says so where what was picked for the layers was not carried out; empty where it was."""
+    if carried_out(decisions) or not rows(decisions):
+        return ""
+    chosen = f"as a whole, {decisions['chosen']!r} was chosen"
+    return f"What was picked layer by layer was not kept: {chosen}. The picks and their times are of what was tried."
+
+
+def header(decisions: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """The columns of `rows`."""
+    return ("layers", "was", "became" if carried_out(decisions) else "picked, not kept", "time")
 
 
 def rows(decisions: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """One row for every group of layers that became something else, the largest saving of time first."""
+    """One row for every group of layers for which something else was picked, the largest saving of time first."""
     found = []
     for one in decisions["layers"]:
         times = {alternative["name"]: alternative for alternative in one["alternatives"]}
@@ -27,7 +46,7 @@ def rows(decisions: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 def kept(decisions: Mapping[str, Any]) -> str:
     """A sentence on the layers that stayed what they were; empty where there are none."""
     left = [one for one in decisions["layers"] if one["chosen"] == one["alternatives"][0]["name"]]
-    if not left:
+    if not left or not_kept(decisions):
         return ""
     number = sum(len(one["paths"]) for one in left)
     tried = sum(len(one["alternatives"]) - 1 for one in left)

@@ -66,9 +66,9 @@ def _decided(decisions: Mapping[str, Any] | None) -> str:
     if not decisions:
         return ""
     rows = [(_cell(code(name)), _cell(code(was)), escape(new), ms) for name, was, new, ms in decided.rows(decisions)]
-    table = _table(decided.HEADER, "lllr", rows) if rows else ""
-    parts = (escape(decided.headline(decisions)), table, escape(decided.kept(decisions)))
-    return "\n\n".join(filter(None, parts))
+    table = _table(decided.header(decisions), "lllr", rows) if rows else ""
+    before = (decided.headline(decisions), decided.not_kept(decisions))
+    return "\n\n".join(filter(None, (*map(escape, before), table, escape(decided.kept(decisions)))))
 
 
 def _opaque(report: Mapping[str, Any]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ReportError
+from ..errors import ReportError, one_line
 
 FILE = "report.json"
 _REPORT, _DISTRIBUTION = "mofa-report/1", "mofa-distribution/1"
@@ -44,6 +45,31 @@ def completed(report: Mapping[str, Any]) -> dict[str, Any]:
     """A report of an early version, with what its verdicts did not say yet."""
     passes = [{**step, "verdict": {**_VERDICT, **step.get("verdict", {})}} for step in report["passes"]]
     return {**report, "passes": passes}
+
+
+@contextlib.contextmanager
+def naming_damage(sources: Iterable[Path], made: str) -> Iterator[None]:
+    """Turn what goes wrong over a report that lacks something into one error that names its file.
+
+    Args:
+        sources: the bundles or files that are read.
+        made: what is made of them, for the message.
+
+    Raises:
+        ReportError: a key is missing, or a value is not of the kind that the schema says.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, *_undefined()) as error:
+        files = " or ".join(str(report_file(source)) for source in sources)
+        raise ReportError(f"{files} is damaged, so no {made} can be made of it: {one_line(error)}") from error
+
+
+def _undefined() -> tuple[type[Exception], ...]:
+    """What a template raises; called after an error only, as this imports Jinja2."""
+    from jinja2 import UndefinedError
+
+    return (UndefinedError,)
 
 
 def report_file(path: Path) -> Path:

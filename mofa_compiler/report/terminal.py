@@ -101,9 +101,11 @@ def _print_headline(report: Mapping[str, Any], console: Console, width: int) -> 
 
 
 def _print_decisions(decisions: Mapping[str, Any], console: Console, width: int) -> None:
+    if sentence := decided.not_kept(decisions):
+        print_lines(console, wrap(sentence, width), "yellow")
     if rows := decided.rows(decisions):
         table = _table()
-        for header in decided.HEADER:
+        for header in decided.header(decisions):
             table.add_column(header, overflow="fold", no_wrap=header == "time")
         for row in rows:
             table.add_row(*(Text(text.printable(cell)) for cell in row))

@@ -60,6 +60,11 @@ def outcome(step: Mapping[str, Any]) -> str:
     return "exact" if step["exact"] else error_text(verdict["relative_error"])
 
 
+def is_exact(edit: Mapping[str, Any], step: Mapping[str, Any]) -> bool:
+    """Whether an edit of a pass keeps what the network computes; a layer that is gone does so where its pass does."""
+    return bool(step["exact"] if edit["fate"] == "removed" else edit["exact"])
+
+
 def accuracy(report: Mapping[str, Any]) -> str:
     """One sentence on how far the rewritten network is from the original, and on what inputs that was measured."""
     if not any(step["edits"] for step in report["passes"]):

@@ -79,6 +79,23 @@ def test_what_analyze_prints_can_be_drawn() -> None:
     )
 
 
+def test_a_damaged_report_is_named() -> None:
+    report = json.loads(Path("a/report.json").read_text(encoding="utf-8"))
+    for step in report["passes"]:
+        del step["verdict"]
+    Path("a/report.json").write_text(json.dumps(report), encoding="utf-8")
+    Path("cost.json").write_text('{"schema": "mofa-distribution/1"}', encoding="utf-8")
+    for arguments, file in (
+        (("plot", "roadmap", "a", "--out", "f.svg"), "a/report.json"),
+        (("plot", "flops", "cost.json", "--out", "f.svg"), "cost.json"),
+        (("compare", "b", "a"), "b/report.json or a/report.json"),
+    ):
+        result = mofa(*arguments)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"error: {file} is damaged, so no ") and result.stderr.count("\n") == 1
+    assert not Path("f.svg").exists()
+
+
 def test_compare_prints_and_writes() -> None:
     result = mofa("compare", "a", "b")
     assert result.exit_code == 0

@@ -70,6 +70,9 @@ def test_a_damaged_report_is_named(bundle: Path) -> None:
     result = mofa(bundle)
     assert result.exit_code == 1
     assert "report.json is damaged, so no page can be made of it: KeyError" in result.stderr
+    del report["versions"]  # the template reads it
+    (bundle / "report.json").write_text(json.dumps(report))
+    assert "report.json is damaged, so no page can be made of it: UndefinedError" in mofa(bundle).stderr
 
 
 def test_places_that_will_not_do(bundle: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from ..text import is_exact
+
 Outcome = Literal["unchanged", "exact", "approximate", "refused"]
 OUTCOMES: dict[Outcome, str] = {
     "unchanged": "unchanged",
@@ -81,7 +83,7 @@ def outcomes(passes: Iterable[Mapping[str, Any]]) -> dict[str | None, tuple[Outc
     for step in passes:
         for edit in step["edits"]:
             edited.setdefault(edit["stage"], set()).add(edit["path"])
-            inexact[edit["stage"]] += not edit["exact"] and edit["fate"] != "removed"
+            inexact[edit["stage"]] += not is_exact(edit, step)
         for skip in step["skips"]:
             refused.setdefault(skip["stage"], set()).add(skip["path"])
     found: dict[str | None, tuple[Outcome, int, int]] = {}

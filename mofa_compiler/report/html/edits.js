@@ -25,6 +25,7 @@ const table = (() => {
     edit.number = number;
     edit.stage ??= "other";
     edit.ms = extra.times[number] ?? null;
+    if (edit.fate === "removed") edit.exact = data.passes[edit.step - 1].exact; // as `text.is_exact` has it
     edit.words = [edit.path, edit.stage, edit.before, edit.after || "removed", edit.fate, edit.note].join(" ").toLowerCase();
   });
 

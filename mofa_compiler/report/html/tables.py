@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import text
+from .. import decided, text
 from ..figures.view import outcomes
 from .headline import conditions, milliseconds
 
@@ -78,8 +78,8 @@ def edits(report: Mapping[str, Any]) -> Iterator[Row]:
 def _times(report: Mapping[str, Any]) -> dict[str, float]:
     """By how much every layer that was timed became slower (or, below 0, faster), in ms."""
     found: dict[str, float] = {}
-    decided = report.get("decisions")
-    for one in decided["layers"] if decided else ():
+    decisions = report.get("decisions")
+    for one in decisions["layers"] if decisions and decided.carried_out(decisions) else ():
         times = {alternative["name"]: alternative["ms"] for alternative in one["alternatives"]}
         before, after = one["alternatives"][0]["ms"], times.get(one["chosen"])
         if before is not None and after is not None and one["chosen"] != one["alternatives"][0]["name"]:
@@ -88,7 +88,7 @@ def _times(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _accuracy(edit: Mapping[str, Any], step: Mapping[str, Any]) -> str:
-    if edit["exact"]:
+    if text.is_exact(edit, step):
         return "exact" if edit["error"] is None else f"exact (off by {text.off(edit['error'])})"
     error = text.error_text(step["verdict"]["relative_error"])
     return f"approximate, {error.replace(' ', _GLUE)}"
@@ -176,6 +176,8 @@ def decisions(report: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "where": conditions(found["conditions"]),
         "sentence": found["sentence"],
+        "not_kept": decided.not_kept(found),
+        "kept": decided.carried_out(found),
         "networks": [
             {**_compared(one), "name": one["name"], "chosen": one["name"] == found["chosen"]} for one in networks
         ],

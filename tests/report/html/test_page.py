@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
-from mofa_compiler.report.html import headline, page
+from mofa_compiler import apply
+from mofa_compiler.registry import available
+from mofa_compiler.report.figures.view import outcomes
+from mofa_compiler.report.html import headline, page, tables
 from mofa_compiler.report.html.page import LIMIT, render
 from tests.report.html.made import HOSTILE, made, with_images
 
@@ -103,6 +108,17 @@ def test_every_edit_and_every_refusal_is_there() -> None:
     )
     listed = re.findall(r"\.\d+ Conv2d\(\d+, k1\)", read.text) + re.findall(r"conv Conv2d\(\d+, k1\)", read.text)
     assert len(listed) == sum(len(step["skips"]) for step in report["passes"]) == 40
+
+
+def test_what_an_exact_pass_removes_is_exact() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), nn.Conv2d(6, 3, 1)).eval()
+    report = apply(network, [available()["merge-linear"]()], torch.rand(1, 3, 8, 8)).report
+    removed = [row for row in tables.edits(report) if row.edit["fate"] == "removed"]
+    assert removed
+    assert {row.accuracy for row in removed} == {"exact"}
+    assert {outcome for outcome, *_ in outcomes(report["passes"]).values()} == {"exact"}
+    report["passes"][0]["exact"] = False
+    assert all(row.accuracy.startswith("approximate") for row in tables.edits(report) if row.edit["fate"] == "removed")
 
 
 def test_time_and_quality_at_the_top(tmp_path: Path) -> None:
