@@ -43,8 +43,11 @@ def read_report(path: Path, *, or_distribution: bool = False) -> dict[str, Any]:
 
 def completed(report: Mapping[str, Any]) -> dict[str, Any]:
     """A report of an early version, with what its verdicts did not say yet."""
-    passes = [{**step, "verdict": {**_VERDICT, **step.get("verdict", {})}} for step in report["passes"]]
-    return {**report, "passes": passes}
+
+    def whole(verdict: Mapping[str, Any]) -> dict[str, Any]:
+        return {**verdict, **{key: value for key, value in _VERDICT.items() if key not in verdict}}
+
+    return {**report, "passes": [{**step, "verdict": whole(step["verdict"])} for step in report["passes"]]}
 
 
 @contextlib.contextmanager
@@ -58,18 +61,13 @@ def naming_damage(sources: Iterable[Path], made: str) -> Iterator[None]:
     Raises:
         ReportError: a key is missing, or a value is not of the kind that the schema says.
     """
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, *_undefined()) as error:
-        files = " or ".join(str(report_file(source)) for source in sources)
-        raise ReportError(f"{files} is damaged, so no {made} can be made of it: {one_line(error)}") from error
-
-
-def _undefined() -> tuple[type[Exception], ...]:
-    """What a template raises; called after an error only, as this imports Jinja2."""
     from jinja2 import UndefinedError
 
-    return (UndefinedError,)
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, UndefinedError) as error:
+        files = " or ".join(str(report_file(source)) for source in sources)
+        raise ReportError(f"{files} is damaged, so no {made} can be made of it: {one_line(error)}") from error
 
 
 def report_file(path: Path) -> Path:
@@ -85,7 +83,9 @@ def check_output(target: Path, sources: Iterable[Path]) -> None:
     """
     for source in sources:
         file = report_file(source)
-        inside = source.is_dir() and target.absolute().parent.resolve() == source.resolve()
+        bundle = file.resolve().parent
+        whole = source.is_dir() or (bundle / "recipe.json").is_file()
+        inside = whole and target.resolve().is_relative_to(bundle)
         if target.exists() and (inside or (file.exists() and target.samefile(file))):
             raise ReportError(f"{target} is part of {source}, which is read: choose another --out")
 

@@ -17,6 +17,7 @@ def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
       original's, and null where training has changed the weights since; `psnr` is against the ground truth, in dB, and
       null where there is none
     - `trained`: whether training has changed the weights since the rewrite
+    - `psnr_on`: of what images `psnr` is the mean; empty where it is unknown
     - `psnr_to_original`: of the rewritten network's output, in dB, or null: equal outputs have none
     - `quality_on`: on what images or inputs `error` and `psnr_to_original` were measured
     - `latency`: `[{"engine", "version", "threads", "processor", "original_ms", "rewritten_ms", "ratio", "interval",
@@ -31,7 +32,10 @@ def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
         verdict = report["passes"][-1]["verdict"]
         rewritten["error"], between, measured_on = verdict["accumulated"], verdict["psnr"], verdict["measured_on"]
     images = [one["psnr"] for one in report.get("images") or () if one["psnr"]["rewritten"] is not None]
+    psnr_on = ""
     if images:
+        shown = [one for one in report["images"] if one["psnr"]["rewritten"] is not None]
+        psnr_on = ", ".join(f"{one['name']} {'x'.join(map(str, one['size']))}" for one in shown)
         original["psnr"], rewritten["psnr"] = (_mean(one[key] for one in images) for key in ("original", "rewritten"))
     pictured = _mean(one["psnr"]["between"] for one in report.get("images") or ())
     trained = [one for one in report.get("recoveries") or () if one["best_step"]]
@@ -43,6 +47,7 @@ def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
             between, measured_on = last["psnr_after"], "validation examples"
         else:
             original["psnr"], rewritten["psnr"] = last["psnr_original"], last["psnr_after"]
+            psnr_on = "validation examples of its recovery"
     return {
         "name": name,
         "model": report["model"],
@@ -51,6 +56,7 @@ def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
         "original": original,
         "rewritten": rewritten,
         "trained": bool(trained),
+        "psnr_on": psnr_on,
         "psnr_to_original": between,
         "quality_on": measured_on,
         "latency": latencies(report),
@@ -62,7 +68,7 @@ def latencies(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     for one in report.get("measurements") or ():
         keys = ("engine", "version", "threads", "processor", "original_ms", "rewritten_ms", "ratio", "interval")
-        found.append({**{key: one[key] for key in keys}, "input": _shape(one["input"]), "verdict": one["verdict"]})
+        found.append({**{key: one[key] for key in keys}, "input": shape_text(one["input"]), "verdict": one["verdict"]})
     decisions = report.get("decisions")
     final = (
         next((one for one in decisions["networks"] if one["name"] == decisions["chosen"]), None) if decisions else None
@@ -76,11 +82,14 @@ def latencies(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "rewritten_ms": final["ms"],
                 "ratio": final["ratio"],
                 "interval": final["interval"],
-                "input": _shape(conditions["input"]),
+                "input": shape_text(conditions["input"]),
                 "verdict": None,
             }
         )
-    return found
+    unique: dict[tuple[str, str, int, str, str], dict[str, Any]] = {}
+    for one in found:  # a measurement of the bundle itself goes before what was measured when it was decided
+        unique.setdefault(condition(one), one)
+    return list(unique.values())
 
 
 def condition(latency: Mapping[str, Any]) -> tuple[str, str, int, str, str]:
@@ -95,13 +104,13 @@ def condition_text(where: tuple[str, str, int, str, str]) -> str:
     return ", ".join(filter(None, (f"{engine} {version}".strip(), text.count(threads, "thread"), shape, processor)))
 
 
-def _shape(given: Any) -> str:
+def shape_text(given: Any) -> str:
     """An input as text, of a shape or shapes as lists also."""
     if isinstance(given, str):
         return given
     if given and all(isinstance(size, int) for size in given):
         return "x".join(map(str, given))
-    return ", ".join(_shape(one.get("shape") if isinstance(one, Mapping) else one) for one in given or ())
+    return ", ".join(shape_text(one.get("shape") if isinstance(one, Mapping) else one) for one in given or ())
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

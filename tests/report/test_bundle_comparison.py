@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mofa_compiler.errors import ReportError
 from mofa_compiler.report import comparison, text
+from mofa_compiler.report.summary import latencies
 from tests.report.reports import HOSTILE, measured, report_of
 
 
@@ -138,8 +139,31 @@ def test_older_reports_have_no_layers() -> None:
     old = {key: value for key, value in report_of().items() if key not in ("layers", "rewritten_layers", "structure")}
     data = comparison.compare([report_of(), old], ["new", "old"])
     assert data["differences"] == [None]
+    assert not any("different originals" in note for note in data["notes"])
     for rendered in (printed(data, 200), comparison.markdown(data), comparison.html(data)):
         assert "layers" in rendered.lower()
+
+
+def test_psnr_of_different_images_is_not_compared_in_silence() -> None:
+    def pictured(name: str, before: float, after: float) -> dict[str, Any]:
+        figures = {"input": None, "original": before, "rewritten": after, "between": 40.0}
+        return {**report_of(), "images": [{"name": name, "size": [64, 64], "psnr": figures}]}
+
+    one, other = pictured("chelsea", 30, 29), pictured("rocket", 40, 38)
+    notes = comparison.compare([one, other], ["a", "b"])["notes"]
+    assert any(
+        "PSNR is of different images" in note and "a: 30.00 → 29.00 dB on chelsea 64x64" in note for note in notes
+    )
+    assert not any("different images" in note for note in comparison.compare([one, one], ["a", "b"])["notes"])
+
+
+def test_a_measurement_goes_before_what_was_decided_on() -> None:
+    report = measured(report_of(), 10.0)
+    final = {"name": "decided", "ms": 18.0, "original_ms": 20.0, "ratio": 0.9, "interval": [0.8, 1.0]}
+    keys = ("engine", "version", "threads", "processor", "input")
+    conditions = {key: latencies(report)[-1][key] for key in keys}
+    decided = {"networks": [final], "chosen": "decided", "conditions": conditions, "layers": [], "sentence": ""}
+    assert latencies({**report, "decisions": decided}) == latencies(report)
 
 
 def test_one_is_too_few() -> None:

@@ -11,7 +11,7 @@ from mofa_compiler.report.figures import inline_svg, pareto
 from mofa_compiler.report.figures.pareto_front import front
 from mofa_compiler.report.summary import summary
 from tests.report.reports import HOSTILE, measured, report_of
-from tests.report.test_figures import words
+from tests.report.test_drawn_figures import words
 
 
 def recovered(report: dict[str, Any], original: float | None) -> dict[str, Any]:

@@ -21,7 +21,8 @@ def compare(reports: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
     if len(reports) < 2:
         raise ReportError("a comparison needs at least two bundles")
     networks = [summary(report, name) for report, name in zip(reports, names, strict=True)]
-    same = len({_original(report) for report in reports}) == 1
+    by_layers = all("layers" in report for report in reports)
+    same = len({_original(report, by_layers) for report in reports}) == 1
     return {
         "schema": SCHEMA,
         "networks": networks,
@@ -33,9 +34,9 @@ def compare(reports: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
     }
 
 
-def _original(report: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells an original from another one: its name and layers, or where they are not known, its size."""
-    if "layers" not in report:
+def _original(report: Mapping[str, Any], by_layers: bool) -> tuple[Any, ...]:
+    """What tells an original from another one: its name and layers, or where they are not known of all, its size."""
+    if not by_layers:
         return report["model"], report["before"]["parameters"]
     return report["model"], tuple((layer["path"], layer["layer"]) for layer in report["layers"])
 
@@ -53,12 +54,20 @@ def _notes(networks: Sequence[Mapping[str, Any]], same_original: bool) -> Iterab
     measured = {one["quality_on"] for one in networks if one["quality_on"]}
     if len(measured) > 1:
         yield f"Output errors were measured on different inputs ({', '.join(sorted(measured))})."
+    shown = [one for one in networks if one["psnr_on"]]
+    if len({(one["psnr_on"], one["original"]["psnr"]) for one in shown}) > 1:
+        figures = "; ".join(f"{one['name']}: {_psnr(one)} dB on {one['psnr_on']}" for one in shown)
+        yield f"PSNR is of different images, and cannot be compared ({figures})."
     for one in networks:
         if one["trained"]:
             yield f"{one['name']} was trained after the rewrite: its PSNR is of the weights since, its error not known."
     places = {tuple(condition(one)) for network in networks for one in network["latency"]}
     if places and any(len({condition(one) for one in network["latency"]}) < len(places) for network in networks):
         yield "Not every bundle was measured under the same conditions: compare times only within one table."
+
+
+def _psnr(network: Mapping[str, Any]) -> str:
+    return f"{network['original']['psnr']:.2f} → {network['rewritten']['psnr']:.2f}"
 
 
 def _difference(first: Mapping[str, Any], other: Mapping[str, Any], a: str, b: str) -> dict[str, Any] | None:

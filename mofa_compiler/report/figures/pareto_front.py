@@ -64,7 +64,7 @@ def pareto(
         if axis is not None and axis not in known:
             raise ReportError(f"there is no axis {axis!r}: choose of {', '.join(AXES)}")
     x = x or next(axis for axis in ("ms", "macs", "parameters") if not known[axis].missing and axis != y)
-    y = y or next(axis for axis in ("psnr", "error", "parameters") if known[axis].is_of_originals and axis != x)
+    y = y or next(axis for axis in ("psnr", "error", "parameters", "macs") if known[axis].is_of_originals and axis != x)
     if x == y:
         raise ReportError(f"both axes are {x}: choose two of {', '.join(AXES)}")
     across, up = known[x], known[y]
@@ -93,7 +93,8 @@ class _Axis:
             self._time(networks)
         elif name == "psnr":
             self.label = "PSNR, dB"
-            if any(value is None for pair in self.values for value in pair):
+            images = {(one["psnr_on"], one["original"]["psnr"]) for one in networks}
+            if len(images) > 1 or any(value is None for pair in self.values for value in pair):
                 self.label = "PSNR to the original's output, dB"
                 self.is_relative = True
                 self.values = [(None, one["psnr_to_original"]) for one in networks]

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from .. import text
+from ..summary import shape_text
 
 _NONE = "–"
 
@@ -49,13 +50,18 @@ def notices(report: Mapping[str, Any]) -> list[str]:
         f"Not seen into, and so left alone: {text.printable(part['path'])} ({part['cause']})."
         for part in report["opaque"]
     ]
+    if any(recovery["best_step"] for recovery in report.get("recoveries") or ()):
+        found.append(
+            "Trained since it was rewritten: weights, images and the quality above are of now, the output errors of the "
+            "steps of before the training."
+        )
     return found
 
 
 def conditions(found: Mapping[str, Any]) -> str:
     """Where something was measured: `onnxruntime 1.32.0, 1 thread, input 1x3x64x64, AMD EPYC`."""
     threads = text.count(found["threads"], "thread")
-    shape = found["input"] if isinstance(found["input"], str) else "x".join(map(str, found["input"]))
+    shape = shape_text(found["input"])
     return f"{found['engine']} {found['version']}, {threads}, input {shape}, {found['processor']}"
 
 
@@ -94,6 +100,9 @@ def _times(report: Mapping[str, Any]) -> Iterator[Card]:
         if final:
             conditions = {**decisions["conditions"], "ratio": final["ratio"], "interval": final["interval"]}
             yield _time(conditions, final["original_ms"], final["ms"], _verdict(final))
+        else:
+            engine = decisions["conditions"]["engine"]
+            yield Card(f"Time, {engine}", "", "left as it is", "", "no rewrite was faster there")
     elif not measured:
         note = "how fast it is depends on the engine and the machine: mofa measure times it there"
         yield Card("Time", "", "not measured", "", note)

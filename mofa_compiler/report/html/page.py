@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import text
+from ..reading import completed
 from . import tables
 from .headline import cards, notices
 from .pictures import pictures
@@ -41,7 +42,6 @@ _DRAWN = {
     "flops": "Figure: MACs by stage",
     "unet": "Figure: the network by stages",
 }
-_VERDICT = {"measured_on": "example input", "step_psnr": None, "holds": True, "problem": "", "whole": None}
 _SCRIPTS = ("edits.js", "stages.js", "zoom.js")
 
 
@@ -53,7 +53,7 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
         folder: the bundle, whose folder `images` has the images that the report names.
     """
     document, left_out = _data(report)
-    report = _completed(report)
+    report = completed(report)
     rows = list(tables.edits(report))
     refusals = tables.refusals(report)
     view = {
@@ -85,12 +85,6 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
     }
     view["parts"] = _parts(report, view)
     return _with_images(report, folder, view)
-
-
-def _completed(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A report of the first versions with what their verdicts did not say yet."""
-    passes = [{**step, "verdict": {**_VERDICT, **step["verdict"]}} for step in report["passes"]]
-    return {**report, "passes": passes}
 
 
 def _with_images(report: Mapping[str, Any], folder: Path | None, view: dict[str, Any]) -> str:

@@ -64,18 +64,16 @@ def test_sorting_and_filtering(opened: Open, layers: int) -> None:
     expect(page.locator("#shown")).to_contain_text(re.compile(f"^{layers} edits"))
 
 
-def test_three_thousand_edits_are_quick(opened: Open) -> None:
+def test_of_three_thousand_edits_a_sort_lays_out_a_part_at_once_and_the_rest_later(opened: Open) -> None:
     page = opened(render(made(3000)))
-    slowest_sort = """() => Math.max(...[...document.querySelectorAll("th[data-key] button")].map((button) => {
-        const start = performance.now();
-        button.click();
-        document.body.getBoundingClientRect(); // lays out
-        return performance.now() - start;
-    }))"""
-    assert page.evaluate(slowest_sort) < 400  # ms; 10 to 40 on a busy machine
+    rows_after_a_sort = """() => {
+        document.querySelector("th[data-key] button").click();
+        return document.querySelectorAll("ROWS").length;
+    }""".replace("ROWS", ROWS)
+    assert page.evaluate(rows_after_a_sort) < 1000
     page.get_by_role("button", name="Show all", exact=True).click()
     expect(page.locator(ROWS)).to_have_count(3000)
-    assert page.evaluate(slowest_sort) < 400  # 20 to 100: the rows that are out of sight come a moment later
+    assert page.evaluate(rows_after_a_sort) < 3000
     expect(page.locator(ROWS)).to_have_count(3000)
 
 

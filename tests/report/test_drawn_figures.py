@@ -98,6 +98,7 @@ def test_flops_draws_the_limit_and_states_the_rule(report: dict[str, Any], plain
 def test_what_happened_to_a_stage() -> None:
     def step(edits: list[tuple[str, str, bool]], skips: list[tuple[str, str]]) -> dict[str, Any]:
         return {
+            "exact": all(exact for *_, exact in edits),
             "edits": [{"stage": s, "path": p, "exact": exact, "fate": "inherited"} for s, p, exact in edits],
             "skips": [{"stage": s, "path": p} for s, p in skips],
         }
