@@ -52,8 +52,8 @@ def notices(report: Mapping[str, Any]) -> list[str]:
     ]
     if any(recovery["best_step"] for recovery in report.get("recoveries") or ()):
         found.append(
-            "Trained since it was rewritten: weights, images and the quality above are of now, the output errors of the "
-            "steps of before the training."
+            "Trained since it was rewritten: weights, images and the quality above are of now, the output errors of "
+            "the steps of before the training."
         )
     return found
 
