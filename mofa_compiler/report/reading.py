@@ -47,7 +47,8 @@ def completed(report: Mapping[str, Any]) -> dict[str, Any]:
     def whole(verdict: Mapping[str, Any]) -> dict[str, Any]:
         return {**verdict, **{key: value for key, value in _VERDICT.items() if key not in verdict}}
 
-    return {**report, "passes": [{**step, "verdict": whole(step["verdict"])} for step in report["passes"]]}
+    steps = [{**step, "verdict": whole(step["verdict"])} if "verdict" in step else step for step in report["passes"]]
+    return {**report, "passes": steps}
 
 
 @contextlib.contextmanager
