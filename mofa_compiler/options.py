@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-FROZEN = ConfigDict(extra="forbid")
+FROZEN = ConfigDict(extra="forbid", defer_build=True)
 """Configuration of every pass's pydantic dataclass: an unknown option is an error."""
 
 

@@ -1,6 +1,7 @@
 """The command line: `mofa rewrite`, `recover`, `verify`, `measure`, `compare`, `plot`, `report`, `export`, and others.
 
-Commands import what needs torch when they run, so that help and errors in the arguments come at once.
+A command's module is imported when the command is asked for, and what needs torch when it runs, so that help and errors
+in the arguments come at once.
 """
 
 from __future__ import annotations
@@ -12,48 +13,14 @@ from typing import Annotated
 
 import typer
 
-from . import (
-    analyze,
-    capture,
-    compare,
-    engines,
-    export,
-    lint,
-    measure,
-    passes,
-    plot,
-    recover,
-    report,
-    rewrite,
-    roadmaps,
-    rule,
-    verify,
-)
-from .errors import Group
+from .group import SETTINGS, Group
 
 app = typer.Typer(
     name="mofa",
     cls=Group,
     no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    **SETTINGS,
 )
-app.command("rewrite", no_args_is_help=True)(rewrite.rewrite)
-app.command("recover", no_args_is_help=True)(recover.recover)
-app.command("verify", no_args_is_help=True)(verify.verify)
-app.command("export", no_args_is_help=True)(export.export)
-app.command("report", no_args_is_help=True)(report.report)
-app.command("analyze", no_args_is_help=True)(analyze.analyze)
-app.command("capture", no_args_is_help=True)(capture.capture)
-app.command("measure", no_args_is_help=True)(measure.measure)
-app.command("compare", no_args_is_help=True)(compare.compare)
-app.command("plot", no_args_is_help=True)(plot.plot)
-app.command("lint")(lint.lint)
-app.command("engines")(engines.engines)
-app.command("passes")(passes.passes)
-app.command("roadmaps")(roadmaps.roadmaps)
-app.command("rule")(rule.rule)
 
 
 def _show_version(wanted: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .errors import DEBUG
+from .group import DEBUG
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,30 +6,31 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
 from ..finding import Outcome
-from . import concise, data, full, github, gitlab, junit, markdown, sarif
 from .context import Context, Renderer
 
 if TYPE_CHECKING:
     from ..rule import Rule
 
-__all__ = ["FORMATS", "Context", "emit", "render"]
+__all__ = ["FORMATS", "Context", "emit", "render", "renderer"]
 
-FORMATS: Mapping[str, Renderer] = {
-    "full": full.render,
-    "concise": concise.render,
-    "json": data.render,
-    "json-lines": data.render_lines,
-    "github": github.render,
-    "gitlab": gitlab.render,
-    "junit": junit.render,
-    "sarif": sarif.render,
-    "markdown": markdown.render,
+FORMATS: Mapping[str, str] = {
+    "full": "full:render",
+    "concise": "concise:render",
+    "json": "data:render",
+    "json-lines": "data:render_lines",
+    "github": "github:render",
+    "gitlab": "gitlab:render",
+    "junit": "junit:render",
+    "sarif": "sarif:render",
+    "markdown": "markdown:render",
 }
+"""Where the `Renderer` of a format is; imported when it is asked for."""
 
 _PLAIN = str.maketrans({"−": "-", "×": "x", "…": "...", "→": "->", "Δ": "change in", "\u200b": ""})
 
@@ -66,7 +67,13 @@ def render(
         monochrome=bool(screen and screen.no_color),
         summary=Path(job_summary) if job_summary else None,
     )
-    return FORMATS[name](outcome, context)
+    return renderer(name)(outcome, context)
+
+
+def renderer(name: str) -> Renderer:
+    """What renders the format NAME."""
+    function: Renderer = resolve_name(f"{__name__}.{FORMATS[name]}")
+    return function
 
 
 def emit(text: str, stream: TextIO | None = None) -> None:

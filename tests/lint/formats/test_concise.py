@@ -7,10 +7,10 @@ from pathlib import Path
 from hypothesis import given
 
 from mofa_compiler.lint.finding import Finding, Linted, Outcome, Position
-from mofa_compiler.lint.formats import FORMATS, Context
+from mofa_compiler.lint.formats import Context, renderer
 from tests.lint.formats.samples import RULES, outcomes
 
-concise = FORMATS["concise"]
+concise = renderer("concise")
 
 
 def test_a_line_has_place_code_message_and_layer(outcome: Outcome, context: Context) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from mofa_compiler.lint.finding import Finding, Fix, Linted, Outcome
-from mofa_compiler.lint.formats import FORMATS, Context, emit, render
+from mofa_compiler.lint.formats import FORMATS, Context, emit, render, renderer
 from mofa_compiler.lint.formats.wording import headline, remarks
 from tests.lint.formats.samples import RULES, outcomes
 
@@ -21,7 +21,7 @@ ROOT = Path("/nowhere/at all")
 @pytest.mark.parametrize("name", FORMATS)
 @given(outcome=outcomes())
 def test_nothing_in_a_name_can_move_the_cursor_or_break_the_encoding(name: str, outcome: Outcome) -> None:
-    text = FORMATS[name](outcome, Context(RULES, ROOT, ROOT / "mofa.toml"))
+    text = renderer(name)(outcome, Context(RULES, ROOT, ROOT / "mofa.toml"))
     allowed = {"\n", "\u200b"} if name in ("markdown", "github") else {"\n"}
     assert {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")} <= allowed
     assert text == "" or text.endswith("\n")
@@ -34,7 +34,7 @@ def test_every_format_can_be_written_to_any_stdout(
     name: str, encoding: str, outcome: Outcome, context: Context
 ) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
-    text = FORMATS[name](outcome, context)
+    text = renderer(name)(outcome, context)
     emit(text, stream)
     written = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
     if encoding == "utf-8" or name in ("json", "json-lines", "gitlab", "junit", "sarif"):
@@ -50,23 +50,23 @@ def test_signs_are_still_read_where_the_encoding_lacks_them() -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_run_without_models_is_rendered(name: str, root: Path) -> None:
-    text = FORMATS[name](Outcome([]), Context(RULES, root))
+    text = renderer(name)(Outcome([]), Context(RULES, root))
     assert text == "" or text.endswith("\n")
 
 
 @given(outcome=outcomes())
 def test_json_holds_everything_as_it_is(outcome: Outcome) -> None:
-    data = json.loads(FORMATS["json"](outcome, Context(RULES, ROOT)))
+    data = json.loads(renderer("json")(outcome, Context(RULES, ROOT)))
     assert [model["model"] for model in data["models"]] == [linted.model for linted in outcome.models]
     found = [finding for model in data["models"] for finding in model["findings"]]
     assert [finding["path"] for finding in found] == [finding.path for finding in outcome.findings]
-    lines = FORMATS["json-lines"](outcome, Context(RULES, ROOT)).splitlines()
+    lines = renderer("json-lines")(outcome, Context(RULES, ROOT)).splitlines()
     assert [json.loads(line) for line in lines] == found
 
 
 def test_what_is_not_finite_is_null_in_json() -> None:
     finding = Finding("MOFA201", "r", "m", "a", "s", "x", fix=Fix(("p",), True, ratio=float("nan")))
-    data = json.loads(FORMATS["json-lines"](Outcome([Linted("m", "t", (finding,), {})]), Context(RULES, ROOT)))
+    data = json.loads(renderer("json-lines")(Outcome([Linted("m", "t", (finding,), {})]), Context(RULES, ROOT)))
     assert data["fix"]["ratio"] is None
 
 

@@ -9,9 +9,9 @@ import pytest
 from rich.cells import cell_len
 
 from mofa_compiler.lint.finding import Finding, Fix, Linted, Outcome, Position
-from mofa_compiler.lint.formats import FORMATS, Context
+from mofa_compiler.lint.formats import Context, renderer
 
-full = FORMATS["full"]
+full = renderer("full")
 
 EXPECTED = """\
 nafnet (nets/nafnet.py:NAFNet): 17.1 M parameters, 16.1 G MACs at 1x3x256x256

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 
 from mofa_compiler.lint.finding import Finding, Fix, Linted, Outcome, Position
-from mofa_compiler.lint.formats import FORMATS, Context, render
+from mofa_compiler.lint.formats import Context, render, renderer
 from tests.lint.formats.samples import RULES, outcomes
 
-github = FORMATS["github"]
+github = renderer("github")
 ROOT = Path("/nowhere")
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from hypothesis import given
 
 from mofa_compiler.lint.finding import Finding, Linted, Outcome
-from mofa_compiler.lint.formats import FORMATS, Context
+from mofa_compiler.lint.formats import Context, renderer
 from tests.lint.formats.samples import RULES, outcomes
 
-gitlab = FORMATS["gitlab"]
+gitlab = renderer("gitlab")
 
 
 def test_an_issue_has_what_gitlab_requires(outcome: Outcome, context: Context) -> None:

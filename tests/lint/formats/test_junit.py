@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 from hypothesis import given
 
 from mofa_compiler.lint.finding import Finding, Linted, Outcome
-from mofa_compiler.lint.formats import FORMATS, Context
+from mofa_compiler.lint.formats import Context, renderer
 from tests.lint.formats.samples import RULES, outcomes
 
-junit = FORMATS["junit"]
+junit = renderer("junit")
 
 
 def test_models_are_suites_and_findings_are_failures(outcome: Outcome, context: Context) -> None:

@@ -11,11 +11,11 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from mofa_compiler.lint.finding import Finding, Fix, Linted, Outcome, Position
-from mofa_compiler.lint.formats import FORMATS, Context
+from mofa_compiler.lint.formats import Context, renderer
 from mofa_compiler.lint.formats.markdown import code, escape, fitting
 from tests.lint.formats.samples import RULES, hostile, outcomes
 
-markdown = FORMATS["markdown"]
+markdown = renderer("markdown")
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 HARMLESS = {"<br>", "<code>", "</code>"}
 
@@ -95,7 +95,7 @@ def test_of_many_kinds_the_first_are_said(context: Context) -> None:
     text = markdown(Outcome([Linted("m", "t", findings, {})]), context)
     assert "| 0 channels: `layer0`<br>1 channels: `layer1`<br>" in text
     assert "3 channels: `layer3`<br>5 findings of 5 more kinds |" in text
-    [annotation] = FORMATS["github"](Outcome([Linted("m", "t", findings, {})]), context).splitlines()
+    [annotation] = renderer("github")(Outcome([Linted("m", "t", findings, {})]), context).splitlines()
     assert annotation.endswith(
         "::0 channels [m: layer0]%0A1 channels [m: layer1]%0A2 channels [m: layer2]%0A"
         "3 channels [m: layer3]%0A5 findings of 5 more kinds"

@@ -15,7 +15,7 @@ from hypothesis import given
 from jsonschema import Draft4Validator, FormatChecker
 
 from mofa_compiler.lint.finding import Finding, Linted, Outcome, Position
-from mofa_compiler.lint.formats import FORMATS, Context, sarif
+from mofa_compiler.lint.formats import Context, renderer, sarif
 from tests.lint.formats.samples import RULES, outcomes
 
 SCHEMA_SHA256 = "c3b4bb2d6093897483348925aaa73af03b3e3f4bd4ca38cef26dcb4212a2682e"
@@ -31,7 +31,7 @@ def _validator() -> Draft4Validator:
 
 def _run(outcome: Outcome, context: Context) -> dict[str, Any]:
     """The only run of a valid log."""
-    log = json.loads(FORMATS["sarif"](outcome, context))
+    log = json.loads(renderer("sarif")(outcome, context))
     errors = [f"{'/'.join(map(str, error.absolute_path))}: {error.message}" for error in _validator().iter_errors(log)]
     assert errors == []
     [run] = log["runs"]
@@ -44,7 +44,7 @@ def _one(finding: Finding, context: Context) -> dict[str, Any]:
 
 
 def test_the_schema_refuses_what_is_wrong(outcome: Outcome, context: Context) -> None:
-    log = json.loads(FORMATS["sarif"](outcome, context))
+    log = json.loads(renderer("sarif")(outcome, context))
     log["runs"][0]["results"][0]["level"] = "grave"
     log["runs"][0]["artifacts"][0]["location"]["uri"] = "a b<>"
     assert len(list(_validator().iter_errors(log))) == 2

@@ -1,8 +1,11 @@
-"""Errors as exit codes: one clear line on stderr instead of a traceback."""
+"""The group of all commands: each is imported when it is asked for, and its errors become exit codes."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import typer
@@ -12,9 +15,50 @@ from ..errors import MofaError
 
 DEBUG = "mofa_compiler.debug"
 
+SETTINGS: Mapping[str, Any] = {
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+# without arguments these do what they are for; the others show their help
+_WITHOUT_ARGUMENTS = ("lint", "engines", "passes", "roadmaps", "rule")
+_NAMES = (
+    *("rewrite", "recover", "verify", "export", "report", "analyze", "capture", "measure", "compare", "plot"),
+    *_WITHOUT_ARGUMENTS,
+)
+
+
+@cache
+def _command(name: str) -> Any:
+    """The command NAME: the function of that name in the module of that name."""
+    function = getattr(import_module(f".{name}", __package__), name)
+    app = typer.Typer(add_completion=False, **SETTINGS)
+    app.command(name, no_args_is_help=name not in _WITHOUT_ARGUMENTS)(function)
+    return typer.main.get_command(app)
+
+
+class _Commands(Mapping[str, Any]):
+    """All commands by name, in the order of help."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in _NAMES:
+            raise KeyError(name)
+        return _command(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_NAMES)
+
+    def __len__(self) -> int:
+        return len(_NAMES)
+
 
 class Group(TyperGroup):
     """The commands; what they raise on purpose becomes a line and an exit code."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands: Any = _Commands()
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
