@@ -6,6 +6,7 @@ in the arguments come at once.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 from importlib.metadata import version
@@ -66,5 +67,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # an arrow must not fail on a terminal without arrows
-    gc.set_threshold(100_000)  # importing torch makes a million objects, none of which is garbage
+    gc.set_threshold(1_000_000)  # importing torch and tracing make hundreds of thousands of objects that stay
+    atexit.register(gc.freeze)  # nor are they to be looked through when the process ends
     app()
