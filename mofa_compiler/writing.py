@@ -11,25 +11,37 @@ from typing import TextIO
 
 
 @contextlib.contextmanager
-def replaced(path: Path) -> Iterator[TextIO]:
-    """A text file to write to, in UTF-8, which takes the place of `path` at the end; after an error nothing is there.
+def scratch_file(path: Path) -> Iterator[Path]:
+    """An empty file to write to, which takes the place of `path` at the end; after an error nothing is there.
 
     Raises:
         OSError: the folder does not exist or cannot be written to.
     """
-    descriptor, scratch = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    scratch = Path(name)
     try:
-        with open(descriptor, "w", encoding="utf-8", newline="\n") as handle:
-            yield handle
-        os.chmod(scratch, 0o666 & ~_umask())
+        yield scratch
+        scratch.chmod(0o666 & ~umask())
         os.replace(scratch, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(scratch)
+            scratch.unlink()
         raise
 
 
-def _umask() -> int:
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[TextIO]:
+    """The same as a text file that is open, in UTF-8.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written to.
+    """
+    with scratch_file(path) as scratch, open(scratch, "w", encoding="utf-8", newline="\n") as handle:
+        yield handle
+
+
+def umask() -> int:
     """What permissions a new file goes without; it can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)

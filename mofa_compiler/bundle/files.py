@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from ..report.data import report as make_report
 from ..report.data import versions
 from ..report.markdown import render as render_markdown
 from ..report.pictures import write_pictures
-from ..writing import replaced
+from ..writing import replaced, umask
 from .library import own_classes
 from .marks import marks
 from .recipe import FILE, read_recipe, recipe
@@ -74,7 +73,7 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
     except OSError as error:
         raise BundleError(f"cannot write to {target.parent}: {error.strerror}") from error
     try:
-        scratch.chmod(0o777 & ~_umask())
+        scratch.chmod(0o777 & ~umask())
         (scratch / SOURCE).write_text(source, encoding="utf-8")
         for name, document in documents.items():
             write_json(scratch / name, document)
@@ -151,7 +150,7 @@ def write_weights(folder: Path, result: Result) -> None:
     weights = _weights(result)
     metadata = {"format": "pt", "mofa": versions()["mofa-compiler"], **marks(result, weights)}
     save_file(weights, folder / WEIGHTS, metadata)
-    (folder / WEIGHTS).chmod(0o666 & ~_umask())  # safetensors keeps what it writes to the owner
+    (folder / WEIGHTS).chmod(0o666 & ~umask())  # safetensors keeps what it writes to the owner
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -285,9 +284,3 @@ def _move(scratch: Path, target: Path) -> None:
         old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
 from ..report.data import plain_data
-from ..report.pictures import FOLDER as PICTURES
 from ..report.pictures import write_pictures
-from ..report.reading import read_report
+from ..report.reading import IMAGES, read_report
 from .files import REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_reports, write_weights
 from .recipe import read_recipe
 
@@ -51,12 +50,12 @@ def update(result: Result, directory: Path) -> None:
             write_pictures(shown, scratch)
         elif recovery.improved:
             report["images"] = []  # those that are there show other weights
-        elif (target / PICTURES).is_dir():
-            shutil.copytree(target / PICTURES, scratch / PICTURES)
+        elif (target / IMAGES).is_dir():
+            shutil.copytree(target / IMAGES, scratch / IMAGES)
         write_reports(report, scratch)
         for name in (*((WEIGHTS,) if recovery.improved else ()), REPORT, REPORT_TEXT, REPORT_PAGE):
             os.replace(scratch / name, target / name)
-        _replace_folder(scratch / PICTURES, target / PICTURES, scratch / "old images")
+        _replace_folder(scratch / IMAGES, target / IMAGES, scratch / "old images")
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot update {target}: {error}") from error
     finally:

@@ -273,10 +273,6 @@ def _example(loaded: tuple[nn.Module, tuple[InputSpec, ...]], shapes: list[tuple
 
 def _labels(sources: Sequence[str]) -> list[str]:
     """Short names: a folder's, a class's; as given where another has that, numbered where a source comes again."""
-    short = {source: source.rstrip("/").rpartition("/")[2].rpartition(":")[2] for source in sources}
-    labels: list[str] = []
-    for index, source in enumerate(sources):
-        name = short[source] if list(short.values()).count(short[source]) == 1 else source
-        again = sources[:index].count(source)
-        labels.append(f"{name} ({again + 1})" if again else name)
-    return labels
+    from ..report.reading import distinct
+
+    return distinct(sources, {source: source.rstrip("/").rpartition("/")[2].rpartition(":")[2] for source in sources})

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import options
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as MatplotlibFigure
 
 
 class Figure(StrEnum):
@@ -84,12 +87,14 @@ def plot(
     check_output(target, sources)
     also = figure in (Figure.FLOPS, Figure.UNET)
     reports = [read_report(source, or_distribution=also) for source in sources]
-    with naming_damage(sources, "figure"):
-        if several:
-            names = short_names([str(source) for source in sources])
-            figures.save(lambda: figures.pareto(reports, names, x, y), target)
-        else:
-            draw = {Figure.FLOPS: figures.flops, Figure.ROADMAP: figures.roadmap, Figure.UNET: figures.unet}[figure]
-            figures.save(lambda: draw(reports[0]), target)
+    draw = {Figure.FLOPS: figures.flops, Figure.ROADMAP: figures.roadmap, Figure.UNET: figures.unet}
+
+    def drawn() -> MatplotlibFigure:
+        with naming_damage(sources, "figure"):
+            if several:
+                return figures.pareto(reports, short_names([str(source) for source in sources]), x, y)
+            return draw[figure](reports[0])
+
+    figures.save(drawn, target)
     if not quiet:
         print(f"saved to {out}", file=sys.stderr)

@@ -22,6 +22,11 @@ def not_kept(decisions: Mapping[str, Any]) -> str:
     return f"What was picked layer by layer was not kept: {chosen}. The picks and their times are of what was tried."
 
 
+def final(decisions: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The network that was chosen, with its times; None where the original was, whose time is compared with nothing."""
+    return next((one for one in decisions["networks"] if one["name"] == decisions["chosen"]), None)
+
+
 def header(decisions: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """The columns of `rows`."""
     return ("layers", "was", "became" if carried_out(decisions) else "picked, not kept", "time")

@@ -17,8 +17,8 @@ from ..data.raw import EXPOSURE, WHITE_BALANCE
 from ..data.samples import Sample
 from ..inputs import CallSpec, tensor_leaves
 from ..verification.running import run
+from .reading import IMAGES
 
-FOLDER = "images"
 _WINDOW, _SIGMA = 11, 1.5
 _OUTSIDE = 0.05
 """Share of values outside black and white from which on these are not the network's"""
@@ -131,7 +131,7 @@ def _picture(number: int, sample: Sample, before: Tensor, after: Tensor) -> Pict
     panels = {name: _visible(image, sample.raw) for name, image in shown.items()}
     panels.setdefault("input", _visible(_stretched(sample.input), False))
     panels["difference"] = _colours(0.5 + gain * difference)
-    files = {name: f"{FOLDER}/{number}-{name}.png" for name in panels}
+    files = {name: f"{IMAGES}/{number}-{name}.png" for name in panels}
     data: dict[str, Any] = {"name": sample.name, "source": sample.source, "size": list(before.shape[1:])}
     data["levels"] = levels.tolist()
     data |= {name: files.get(name) for name in ("input", "original", "rewritten", "target", "difference")}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ReportError, one_line
 
 FILE = "report.json"
+IMAGES = "images"
+"""The folder in a bundle that has the images before and after"""
 _REPORT, _DISTRIBUTION = "mofa-report/1", "mofa-distribution/1"
 _VERDICT = {"measured_on": "example input", "step_psnr": None, "holds": True, "problem": "", "whole": None}
 _NEEDED = ("model", "roadmap", "inputs", "anatomy", "before", "after", "passes")
@@ -91,12 +93,16 @@ def check_output(target: Path, sources: Iterable[Path]) -> None:
             raise ReportError(f"{target} is part of {source}, which is read: choose another --out")
 
 
-def short_names(sources: list[str]) -> list[str]:
+def short_names(sources: Sequence[str]) -> list[str]:
     """A bundle's folder or a file's name for each source; as given where another has that, numbered where it is twice.
 
     `out/a` and `out/b/report.json` are `a` and `b`.
     """
-    short = {source: _short(Path(source)) for source in sources}
+    return distinct(sources, {source: _short(Path(source)) for source in sources})
+
+
+def distinct(sources: Sequence[str], short: Mapping[str, str]) -> list[str]:
+    """The short name of each source; the source itself where two have the same, numbered where it comes again."""
     names: list[str] = []
     for index, source in enumerate(sources):
         name = short[source] if list(short.values()).count(short[source]) == 1 else source

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
-from . import text
+from . import decided, text
 
 
 def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -70,9 +70,7 @@ def latencies(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         keys = ("engine", "version", "threads", "processor", "original_ms", "rewritten_ms", "ratio", "interval")
         found.append({**{key: one[key] for key in keys}, "input": shape_text(one["input"]), "verdict": one["verdict"]})
     decisions = report.get("decisions")
-    final = (
-        next((one for one in decisions["networks"] if one["name"] == decisions["chosen"]), None) if decisions else None
-    )
+    final = decided.final(decisions) if decisions else None
     if decisions and final:
         conditions = decisions["conditions"]
         found.append(

@@ -107,7 +107,7 @@ def split_state(
     containers: dict[str, type[nn.Module]] = {}
     transient: set[str] = set()
     for path, module in named.items():
-        _refuse_keyword(path)
+        _check_name(path)
         if any(path.startswith(f"{leaf}.") for leaf in _ancestors(path, modules)):
             continue
         unused = path and not module._modules and path not in read_from
@@ -133,10 +133,15 @@ def split_state(
     return modules, tensors, containers, transient
 
 
-def _refuse_keyword(path: str) -> None:
+def _check_name(path: str) -> None:
+    """Refuse what no source can say."""
     name = path.rpartition(".")[2]
     if keyword.iskeyword(name):
         raise CaptureError(f"module {path!r} is named by a Python keyword, which no source can say: rename {name!r}")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise CaptureError(f"module {path!a} has a name that is no Unicode text: rename {name!a}") from error
 
 
 def _ancestors(path: str, modules: dict[str, nn.Module]) -> list[str]:

@@ -56,17 +56,20 @@ def test_plot_of_two_axes() -> None:
         (["flops", "plain.json", "--out", "f.svg"], 1, "plain.json is no report"),
         (["flops", "broken.json", "--out", "f.svg"], 1, "broken.json cannot be read as a report"),
         (["flops", "a", "--out", "a/kept.svg"], 1, "a/kept.svg is part of a, which is read: choose another --out"),
+        (["unet", "a", "--out", "a/images/1-input.png"], 1, "a/images/1-input.png is part of a, which is read"),
     ],
 )
 def test_plot_errors(arguments: list[str], code: int, message: str) -> None:
     Path("plain.json").write_text("{}")
     Path("broken.json").write_text("{")
-    Path("a/kept.svg").write_text("kept")
+    Path("a/images").mkdir()
+    for kept in ("a/kept.svg", "a/images/1-input.png"):
+        Path(kept).write_text("kept")
     result = mofa("plot", *arguments)
     assert result.exit_code == code
     assert message in " ".join(result.stderr.replace("│", " ").split())
     assert not Path("f.svg").exists()
-    assert Path("a/kept.svg").read_text() == "kept"
+    assert Path("a/kept.svg").read_text() == Path("a/images/1-input.png").read_text() == "kept"
 
 
 def test_what_analyze_prints_can_be_drawn() -> None:
@@ -117,11 +120,14 @@ def test_compare_prints_and_writes() -> None:
         (["a", "b", "--format", "json", "--verbose"], 2, "shows all of it anyway"),
         (["a", "c"], 1, "error: there is no c"),
         (["a", "b", "--format", "json", "--out", "b/report.json"], 1, "b/report.json is part of b"),
+        (["a/report.json", "b", "--format", "markdown", "--out", "b/report.md"], 1, "b/report.md is part of b"),
     ],
 )
 def test_compare_errors(arguments: list[str], code: int, message: str) -> None:
     before = Path("b/report.json").read_text(encoding="utf-8")
+    Path("b/report.md").write_text("kept")
     result = mofa("compare", *arguments)
     assert result.exit_code == code
     assert message in " ".join(result.stderr.replace("│", " ").split())
     assert Path("b/report.json").read_text(encoding="utf-8") == before
+    assert Path("b/report.md").read_text() == "kept"

@@ -4,6 +4,7 @@ import copy
 import math
 import random
 import threading
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -341,6 +342,12 @@ def test_keyword_names_are_refused():
 
     with pytest.raises(CaptureError, match=r"module 'parts\.in' is named by a Python keyword"):
         capture(Model())
+
+
+def test_names_that_no_file_can_hold_are_refused():
+    model = nn.Sequential(OrderedDict({"half \ud800": nn.Conv2d(3, 3, 1)}))
+    with pytest.raises(CaptureError, match=r"module 'half \\ud800' has a name that is no Unicode text"):
+        capture(model)
 
 
 def test_copies_keep_every_key():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import MofaError
+from ...writing import scratch_file
 from .style import style
 
 if TYPE_CHECKING:
@@ -27,16 +26,9 @@ def save(make: Callable[[], Figure], path: Path) -> None:
     kind = check_format(path)
     if not path.parent.is_dir():
         raise MofaError(f"cannot write {path}: there is no folder {path.parent}")
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        scratch = Path(file.name)
-    try:
-        with style():
-            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-            make().savefig(scratch, format=kind, dpi=200, metadata=metadata)
-        scratch.chmod(0o666 & ~_umask())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with style(), scratch_file(path) as scratch:
+        make().savefig(scratch, format=kind, dpi=200, metadata=metadata)
 
 
 def check_format(path: Path) -> str:
@@ -49,9 +41,3 @@ def check_format(path: Path) -> str:
     if kind not in FORMATS:
         raise MofaError(f"cannot plot to {path}: its name has to end in {', '.join('.' + name for name in FORMATS)}")
     return kind
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -192,13 +192,13 @@ const table = (() => {
 {
   const groups = data.passes.flatMap((pass) => {
     const reasons = new Map();
-    for (const skip of pass.skips) reasons.set(skip.reason, [...(reasons.get(skip.reason) ?? []), skip]);
+    for (const skip of pass.skips ?? []) reasons.set(skip.reason, [...(reasons.get(skip.reason) ?? []), skip]);
     return [...reasons.values()];
   });
   for (const entry of document.querySelectorAll("tr[data-refusal]")) {
     const rest = entry.querySelector(".rest");
     entry.querySelector("details")?.addEventListener("toggle", () => {
-      if (!rest?.isConnected) return;
+      if (!rest?.isConnected || !groups.length) return; // left out of a very large page: the rest is in report.json
       const list = entry.querySelector("ul");
       for (const skip of groups[Number(entry.dataset.refusal)].slice(extra.listed)) {
         const form = element("span", { className: "form" }, printable(skip.layer));

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from .. import text
+from .. import decided, text
 from ..summary import shape_text
 
 _NONE = "–"
@@ -96,7 +96,7 @@ def _times(report: Mapping[str, Any]) -> Iterator[Card]:
         yield _time(one, one["original_ms"], one["rewritten_ms"], one["verdict"])
     decisions = report.get("decisions")
     if decisions and decisions["conditions"]["engine"] not in [one["engine"] for one in measured]:
-        final = next((one for one in decisions["networks"] if one["name"] == decisions["chosen"]), None)
+        final = decided.final(decisions)
         if final:
             conditions = {**decisions["conditions"], "ratio": final["ratio"], "interval": final["interval"]}
             yield _time(conditions, final["original_ms"], final["ms"], _verdict(final))

@@ -10,7 +10,7 @@ import base64
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,7 @@ ROWS = 500
 """Edits in the HTML; each is some 300 bytes, besides its data"""
 
 DATA = 2_200_000
-"""Bytes of data from which on what the page does not show is left out: 3,000 layers edited and refused come to that"""
+"""Bytes of data from which on parts are left out, least needed first: 3,000 layers edited and refused come to that"""
 
 LISTED = 100
 """Layers in the HTML for one reason of one pass"""
@@ -171,12 +171,36 @@ def _names(one: Mapping[str, Any]) -> Iterable[str]:
     return (value for value in one.values() if isinstance(value, str))
 
 
-def _data(report: Mapping[str, Any]) -> tuple[str, str]:
-    """The report as JSON, and the key that was left out of it for the page's size, or nothing."""
-    whole, key = _json(report), "rewritten_layers"
-    if len(whole.encode()) <= DATA or key not in report:
-        return whole, ""
-    return _json({name: value for name, value in report.items() if name != key}), key
+def _data(report: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The report as JSON, and what was left out of it for the page's size: first what the page does not show."""
+    whole = _json(report)
+    left_out: list[str] = []
+    for name, reduced in _REDUCTIONS.items():
+        if len(whole.encode()) <= DATA:
+            break
+        report = reduced(report)
+        smaller = _json(report)
+        if len(smaller) < len(whole):
+            whole, left_out = smaller, [*left_out, name]
+    return whole, left_out
+
+
+def _without(*keys: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    return lambda report: {key: value for key, value in report.items() if key not in keys}
+
+
+def _without_skips(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **report,
+        "passes": [{key: value for key, value in one.items() if key != "skips"} for one in report["passes"]],
+    }
+
+
+_REDUCTIONS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "rewritten_layers": _without("rewritten_layers"),
+    "passes[].skips": _without_skips,  # the table names the first layers of each reason without it
+    "layers": _without("layers"),  # the stages' lists of layers
+}
 
 
 def _json(document: Mapping[str, Any]) -> str:

@@ -6,11 +6,14 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import text
+from ..reading import IMAGES
 
-FOLDER = "images"
+if TYPE_CHECKING:
+    from PIL import Image
+
 _PANES = {
     "input": "Input",
     "original": "Output of the original",
@@ -20,6 +23,8 @@ _PANES = {
 }
 _SCALES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
 _QUALITY = 90
+_LARGEST = 16_383
+"""Height and width that WebP can have"""
 
 
 def pictures(report: Mapping[str, Any], folder: Path | None, room: int) -> tuple[list[dict[str, Any]], str]:
@@ -56,10 +61,10 @@ def pictures(report: Mapping[str, Any], folder: Path | None, room: int) -> tuple
 def _read(folder: Path | None, name: str) -> bytes | None:
     """A PNG of the bundle; nothing outside its folder of images is ever read."""
     place, _, file = name.rpartition("/")
-    if folder is None or place != FOLDER or Path(file).name != file:
+    if folder is None or place != IMAGES or Path(file).name != file:
         return None
     try:
-        found = (folder / FOLDER / file).read_bytes()
+        found = (folder / IMAGES / file).read_bytes()
     except OSError:
         return None
     return found if found.startswith(b"\x89PNG\r\n\x1a\n") else None
@@ -71,26 +76,35 @@ def _embedded(files: Mapping[str, bytes], room: int) -> tuple[dict[str, str], st
     if sum(map(len, as_they_are.values())) <= room:
         return as_they_are, ""
     smaller: dict[str, str] = {}
-    for scale in _SCALES:
-        smaller = {name: _uri(_compressed(found, scale), "webp") for name, found in files.items()}
+    images = {name: image for name, found in files.items() if (image := _decoded(found))}
+    largest = max((side for image in images.values() for side in image.size), default=0)
+    for scale in (scale for scale in _SCALES if scale * largest <= _LARGEST):
+        smaller = {name: _uri(_compressed(image, scale), "webp") for name, image in images.items()}
         if sum(map(len, smaller.values())) <= room:
             size = "" if scale == 1 else f" at {100 * scale:g} % of their size"
             note = (
-                f"To keep this page small, the images are shown compressed{size}; the folder {FOLDER} has them in full."
+                f"To keep this page small, the images are shown compressed{size}; the folder {IMAGES} has them in full."
             )
             return smaller, note
-    return {}, f"The images are too large for this page: see the folder {FOLDER} beside it."
+    return {}, f"The images are too large for this page: see the folder {IMAGES} beside it."
 
 
-def _compressed(found: bytes, scale: float) -> bytes:
+def _decoded(found: bytes) -> Image.Image | None:
+    """The image, or None where the file is damaged or would be larger than memory is likely to be."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(found)) as image:
-        small = image.convert("RGB")
+    try:
+        with Image.open(io.BytesIO(found)) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # Pillow's errors of damaged PNGs
+        return None
+
+
+def _compressed(image: Image.Image, scale: float) -> bytes:
     if scale != 1:
-        small = small.resize((max(round(small.width * scale), 1), max(round(small.height * scale), 1)))
+        image = image.resize((max(round(image.width * scale), 1), max(round(image.height * scale), 1)))
     file = io.BytesIO()
-    small.save(file, format="WEBP", quality=_QUALITY)
+    image.save(file, format="WEBP", quality=_QUALITY)
     return file.getvalue()
 
 

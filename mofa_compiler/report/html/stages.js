@@ -7,6 +7,8 @@
   const layers = new Map(stages.map((stage) => [stage.name, []]));
   for (const layer of data.layers ?? []) layers.get(layer.stage ?? "other")?.push(layer);
   const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+  const counted = (stage) =>
+    [...(data.layers ? [plural(layers.get(stage).length, "layer")] : []), plural(table.count(stage), "edit")].join(", ");
   const toggle = (stage) => table.choose(table.chosen() === stage ? "" : stage);
 
   // In the table of stages, every name becomes a button.
@@ -27,11 +29,9 @@
   blocks.forEach((block, index) => {
     if (!block) return;
     const stage = stages[index];
-    const edits = table.count(stage.name);
     block.setAttribute("role", "button");
     block.setAttribute("tabindex", "0");
-    const costs = `${plural(layers.get(stage.name).length, "layer")}, ${plural(edits, "edit")}`;
-    block.setAttribute("aria-label", `${printable(stage.name)}: ${costs}`);
+    block.setAttribute("aria-label", `${printable(stage.name)}: ${counted(stage.name)}`);
     buttons.set(stage.name, [...(buttons.get(stage.name) ?? []), block]);
     block.addEventListener("click", () => toggle(stage.name));
     block.addEventListener("keydown", (event) => {
@@ -52,10 +52,10 @@
       const form = element("span", { className: "form" }, printable(layer.layer));
       return element("li", {}, element("code", {}, printable(layer.path)), " ", form);
     });
-    const shown = rows.length ? element("ul", {}, ...rows) : element("p", { className: "hint" }, "No layers that compute.");
+    const shown = rows.length ? element("ul", {}, ...rows) : element("p", { className: "hint" }, data.layers ? "No layers that compute." : "Its layers are in report.json.");
     panel.replaceChildren(
       element("h4", {}, printable(stage.name)),
-      element("p", {}, `${plural(rows.length, "layer")}, ${plural(table.count(stage.name), "edit")}.`),
+      element("p", {}, `${counted(stage.name)}.`),
       ...filtered(),
       shown,
     );

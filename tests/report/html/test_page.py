@@ -65,11 +65,24 @@ def test_the_data_in_the_page_is_the_report() -> None:
 
 def test_what_is_not_shown_is_left_out_of_very_much_data(monkeypatch: pytest.MonkeyPatch) -> None:
     report = made(30)
-    monkeypatch.setattr(page, "DATA", len(json.dumps(report)) // 2)
+    monkeypatch.setattr(page, "DATA", len(page._json(report).encode()) - 1)
     read = Read(render(report))
     del report["rewritten_layers"]
     assert json.loads(read.scripts["report"]) == json.loads(json.dumps(report))
     assert "that of report.json, but for rewritten_layers , which would make it too large" in read.text
+
+    monkeypatch.setattr(page, "DATA", 1)
+    read = Read(render(report))
+    assert "skips" not in json.loads(read.scripts["report"])["passes"][0]
+    assert "but for passes[].skips , layers , which would make it too large" in read.text
+
+
+def test_a_page_is_small_also_where_every_pass_refuses_every_one_of_many_layers() -> None:
+    report = made(3000)
+    skips = [skip for step in report["passes"] for skip in step["skips"]]
+    for step in report["passes"]:
+        step["skips"] = skips
+    assert len(render(report).encode()) < LIMIT
 
 
 def test_no_name_is_markup() -> None:
@@ -185,6 +198,21 @@ def test_images_that_are_too_large_are_compressed(tmp_path: Path) -> None:
     sources = [attributes["src"] or "" for tag, attributes in Read(html).tags if tag == "img"]
     assert len(sources) == 9
     assert all(source.startswith("data:image/webp;base64,") for source in sources)
+
+
+@pytest.mark.parametrize("size", [(20_000, 50), (50, 20_000)], ids=["wide", "high"])
+def test_a_damaged_image_is_missing_and_a_very_large_one_is_shown_smaller(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    report = with_images(made(10), tmp_path, size=400)
+    Image.effect_noise(size, 50).save(tmp_path / "images" / "0-input.png")
+    damaged = tmp_path / "images" / "0-original.png"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    read = Read(render(report, tmp_path))
+    sources = [attributes["src"] or "" for tag, attributes in read.tags if tag == "img"]
+    assert len(sources) == 8
+    assert "compressed at 75 % of their size" in read.text
+    assert "not among the files of the bundle" in read.text
 
 
 def test_only_images_of_the_bundle_are_read(tmp_path: Path) -> None:
