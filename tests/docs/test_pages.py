@@ -56,6 +56,13 @@ def test_what_is_run_elsewhere_is_run_there() -> None:
     assert {Path(page).name for page in slow.split()} == SLOW.keys()
 
 
+def test_figures_that_the_limits_repeat_are_those_of_the_readme() -> None:
+    limits, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("examples/guides/limits.md", "README.md"))
+    repeated = set(re.findall(r"\d+\.\d+(?= times| dB)", limits))
+    assert repeated
+    assert {figure for figure in repeated if not re.search(rf"(?<![\d.]){re.escape(figure)}(?!\d)", readme)} == set()
+
+
 def test_extras_that_pages_install_are_part_of_what_make_test_installs() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 
