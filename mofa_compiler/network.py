@@ -11,6 +11,7 @@ from torch import fx, nn
 from .anatomy import Anatomy, Stage
 from .cost import node_macs
 from .program import Program
+from .report.text import quantity
 from .survey import Layer, functional_convolutions, survey
 
 CHEAP_BELOW = 0.5
@@ -119,4 +120,4 @@ class Network:
         comparison = "<" if cost < limit else "≥"
         share = f"{below:g} of the median encoder stage"
         word = "cheap" if cost < limit else "not cheap"
-        return cost < limit, f"{stage.name} is {word}: {cost / 1e9:.2f} G {comparison} {limit / 1e9:.2f} G ({share})"
+        return cost < limit, f"{stage.name} is {word}: {quantity(cost)} {comparison} {quantity(limit)} ({share})"

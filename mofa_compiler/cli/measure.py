@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,7 +129,9 @@ def measure(
         print_measured(data, options.stdout_console())
     if record:
         sys.stdout.flush()
-        _record(networks, measured, example)
+        for folder in _record(networks, measured, example):
+            if not quiet:
+                print(f"recorded in {folder}", file=sys.stderr)
 
 
 def _measured(
@@ -205,14 +207,15 @@ def _check_original(networks: Sequence[str], original: nn.Module) -> None:
             check_architecture(recipe["architecture"], original, CallSpec.from_data(recipe["inputs"]).example())
 
 
-def _record(networks: Sequence[str], measured: Sequence[dict[str, Any]], inputs: Sequence[Tensor]) -> None:
-    """Put the times of the bundles among the networks, against the first network, into their reports."""
+def _record(networks: Sequence[str], measured: Sequence[dict[str, Any]], inputs: Sequence[Tensor]) -> Iterator[str]:
+    """Put the times of the bundles among the networks, against the first network, into their reports; yields these."""
     from ..bundle.updating import record
 
     for index, source in enumerate(networks):
         folder = Path(source).expanduser()
         if index and folder.is_dir():
             record([_recorded(engine, index, inputs) for engine in measured], folder)
+            yield source
 
 
 def _recorded(engine: dict[str, Any], index: int, inputs: Sequence[Tensor]) -> dict[str, Any]:

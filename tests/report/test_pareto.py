@@ -38,7 +38,7 @@ def test_the_front_is_what_nothing_dominates(
 def test_cost_against_error_with_the_original() -> None:
     drawn = words(inline_svg(pareto([report_of(), report_of("paper-nafnet")], ["ours", "theirs"])))
     assert {"ours", "theirs", "NAFNet", "original", "rewritten", "MACs at 1x3x32x32"} <= set(drawn)
-    assert "output error, relative to the original's" in drawn
+    assert "relative output error" in drawn
 
 
 def test_times_are_compared_under_common_conditions() -> None:
@@ -65,7 +65,9 @@ def test_quality_is_against_the_ground_truth_where_it_is_known() -> None:
     assert "PSNR, dB" in words(inline_svg(pareto([known])))
     against = recovered(report_of(), None)
     assert summary(against, "a")["psnr_to_original"] == 34.0
-    assert "PSNR to the original's output, dB" in words(inline_svg(pareto([against, report_of()], y="psnr")))
+    assert "PSNR to the original's output, dB, on different inputs" in words(
+        inline_svg(pareto([against, report_of()], y="psnr"))
+    )
     with pytest.raises(ReportError, match="psnr is not known of known, and equal outputs have none"):
         pareto([against, known], ["against", "known"], y="psnr")
 
@@ -73,6 +75,18 @@ def test_quality_is_against_the_ground_truth_where_it_is_known() -> None:
 def test_training_makes_the_error_of_the_rewrite_unknown() -> None:
     with pytest.raises(ReportError, match="error is not known of trained"):
         pareto([recovered(report_of(), None)], ["trained"], y="error")
+
+
+def test_errors_on_different_inputs_are_said_to_be() -> None:
+    report, other = report_of(), report_of("paper-nafnet")
+    label = "relative output error"
+    assert label in words(inline_svg(pareto([report, other], y="error")))
+    other["passes"][-1]["verdict"]["measured_on"] = "another input"
+    assert f"{label}, on different inputs" in words(inline_svg(pareto([report, other], y="error")))
+
+
+def test_a_trained_network_without_ground_truth_is_drawn_by_its_size() -> None:
+    assert "parameters" in words(inline_svg(pareto([recovered(report_of(), None)], x="parameters")))
 
 
 @pytest.mark.parametrize(

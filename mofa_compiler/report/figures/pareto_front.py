@@ -84,7 +84,7 @@ class _Axis:
         self.higher_is_better = name == "psnr"
         self.is_relative = name == "error"
         """Whether it says something of a network only in relation to the original that it was made from"""
-        self.label = {"parameters": "parameters", "error": "output error, relative to the original's"}.get(name, name)
+        self.label = {"parameters": "parameters", "error": "relative output error"}.get(name, name)
         self.values = [(one["original"].get(name), one["rewritten"].get(name)) for one in networks]
         if name == "macs":
             shapes = {one["inputs"] for one in networks}
@@ -98,6 +98,8 @@ class _Axis:
                 self.label = "PSNR to the original's output, dB"
                 self.is_relative = True
                 self.values = [(None, one["psnr_to_original"]) for one in networks]
+        if self.is_relative and len({one["quality_on"] for one in networks}) > 1:
+            self.label += ", on different inputs"
         lacking = [one["name"] for one, (_, value) in zip(networks, self.values, strict=True) if value is None]
         if lacking and not self.missing:
             why = ", and equal outputs have none: error is known then" if name == "psnr" else ""

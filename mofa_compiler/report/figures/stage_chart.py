@@ -91,11 +91,11 @@ def _mark_limit(axes: Any, limit: float) -> None:
     axes.set_xlim(0, max(axes.get_xlim()[1], 1.1 * limit))
     axes.annotate(
         f"cheap below {text.quantity(limit)}",
-        (limit, 1),
-        (3, -3),
+        (limit, 0),  # at the foot, where the head is, which costs least: there bars seldom reach it
+        (3, 3),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
-        va="top",
+        va="bottom",
         fontsize=7,
         color=COLOURS["cheap"],
     )
