@@ -39,7 +39,7 @@ def read_report(path: Path, *, or_distribution: bool = False) -> dict[str, Any]:
         raise ReportError(f"{file} is {what}: give a bundle or its {FILE}, of schema {_REPORT}")
     missing = [key for key in _NEEDED if key not in document]
     if missing:
-        raise ReportError(f"{file} is damaged: it has no {' and no '.join(missing)}")
+        raise ReportError(f"{file} is damaged: it lacks {', '.join(missing)}")
     return completed(document)
 
 
