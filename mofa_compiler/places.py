@@ -7,7 +7,9 @@ from fnmatch import fnmatchcase
 
 from .anatomy import Stage
 from .errors import RoadmapError, nearest
+from .layers import PConv2d
 from .network import Network
+from .rewriting import Skip
 from .survey import Layer
 
 KINDS = ("middle", "cheap")
@@ -27,6 +29,17 @@ def check_places(pass_name: str, where: Sequence[str], network: Network, kinds: 
                 f"{pass_name}: where={entry!r} is neither {', '.join(kinds)}, a stage nor a path of a convolution"
                 + nearest(entry, known)
             )
+
+
+def pconv_inside(layer: Layer, network: Network, where: Sequence[str], cheap_below: float) -> PConv2d | Skip | None:
+    """The `PConv2d` that a layer is, where it is in one of these places; None for a layer of another kind."""
+    module = layer.module
+    if not isinstance(module, PConv2d):
+        return None
+    if type(module) is not PConv2d:
+        return Skip(f"is a {type(module).__name__}, a subclass of PConv2d whose behaviour is not known")
+    reason = outside(layer, network, where, cheap_below)
+    return module if reason is None else Skip(reason)
 
 
 def outside(layer: Layer, network: Network, where: Sequence[str], cheap_below: float) -> str | None:

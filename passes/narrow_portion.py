@@ -18,7 +18,7 @@ from mofa_compiler import inherit
 from mofa_compiler.layers import PConv2d
 from mofa_compiler.network import CHEAP_BELOW, Network
 from mofa_compiler.options import FROZEN, Portion, as_tuple, convolved_channels
-from mofa_compiler.places import KINDS, check_places, outside
+from mofa_compiler.places import KINDS, check_places, pconv_inside
 from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
 from mofa_compiler.survey import Layer
 
@@ -52,14 +52,9 @@ class NarrowPortion(Pass):
         check_places(self.name, as_tuple(self.where), network, ("elsewhere", *KINDS))
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
-        old = layer.module
+        old = pconv_inside(layer, network, as_tuple(self.where), self.cheap_below)
         if not isinstance(old, PConv2d):
-            return None
-        if type(old) is not PConv2d:
-            return Skip(f"is a {type(old).__name__}, a subclass of PConv2d whose behaviour is not known")
-        reason = outside(layer, network, as_tuple(self.where), self.cheap_below)
-        if reason is not None:
-            return Skip(reason)
+            return old
         c, note = convolved_channels(old.channels, self.portion)
         if old.convolved <= c:
             return Skip(f"convolves only {old.convolved} of {old.channels} channels")
