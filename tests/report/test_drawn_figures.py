@@ -110,6 +110,11 @@ def test_what_happened_to_a_stage() -> None:
         ]
     )
     assert found == {"a": ("exact", 1, 1), "b": ("approximate", 2, 0), "c": ("refused", 0, 1)}
+    parts = [
+        step([("a", "a.10", True)], []),
+        step([("a", "a.10.pconv", True)], [("a", "a.10.pointwise"), ("a", "a.1")]),
+    ]
+    assert outcomes(parts) == {"a": ("exact", 1, 1)}
     gone = step([("a", "a.0", True)], [])
     gone["edits"].append({"stage": "a", "path": "a.norm", "exact": False, "fate": "removed"})
     assert outcomes([gone]) == {"a": ("exact", 2, 0)}

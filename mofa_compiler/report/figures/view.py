@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import accumulate
 from typing import Any, Literal
 
 from ..text import is_exact
@@ -75,17 +76,19 @@ def view(data: Mapping[str, Any]) -> Mapping[str, Any]:
 def outcomes(passes: Iterable[Mapping[str, Any]]) -> dict[str | None, tuple[Outcome, int, int]]:
     """By stage (None for layers in no stage) what the passes of a report did: outcome, layers edited, layers refused.
 
-    A layer that one pass refused and another edited counts as edited.
+    A layer that one pass refused and another edited counts as edited, with the parts that it was replaced by.
     """
+    passes = list(passes)
+    known = {edit["path"] for step in passes for edit in step["edits"]}
     edited: dict[str | None, set[str]] = {}
     refused: dict[str | None, set[str]] = {}
     inexact: Counter[str | None] = Counter()
     for step in passes:
         for edit in step["edits"]:
-            edited.setdefault(edit["stage"], set()).add(edit["path"])
+            edited.setdefault(edit["stage"], set()).add(_whole(edit["path"], known))
             inexact[edit["stage"]] += not is_exact(edit, step)
         for skip in step["skips"]:
-            refused.setdefault(skip["stage"], set()).add(skip["path"])
+            refused.setdefault(skip["stage"], set()).add(_whole(skip["path"], known))
     found: dict[str | None, tuple[Outcome, int, int]] = {}
     for stage in {**edited, **refused}:
         changed = edited.get(stage, set())
@@ -93,3 +96,8 @@ def outcomes(passes: Iterable[Mapping[str, Any]]) -> dict[str | None, tuple[Outc
         outcome: Outcome = "refused" if not changed else "approximate" if inexact[stage] else "exact"
         found[stage] = (outcome, len(changed), len(left))
     return found
+
+
+def _whole(path: str, edited: Collection[str]) -> str:
+    """The first edited layer that a path is in; the path itself where there is none."""
+    return next((start for start in accumulate(path.split("."), "{}.{}".format) if start in edited), path)
