@@ -6,7 +6,6 @@ in the arguments come at once.
 
 from __future__ import annotations
 
-import atexit
 import gc
 import sys
 from importlib.metadata import version
@@ -68,5 +67,4 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # an arrow must not fail on a terminal without arrows
     gc.set_threshold(1_000_000)  # importing torch and tracing make hundreds of thousands of objects that stay
-    atexit.register(gc.freeze)  # nor are they to be looked through when the process ends
     app()

@@ -79,7 +79,9 @@ def test_importing_the_package_does_not_import_engines() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_is_that_of_intermediate_values() -> None:
     x = torch.rand(1, 4, 128, 128)
-    small, large = (peak_memory(engine("eager").pack(Large(mib).eval(), [x]), [x], engine("eager")) for mib in (8, 72))
+    # Above 32 MiB the C library gives memory back at once; below, it may keep what was freed.
+    sizes = (40, 104)
+    small, large = (peak_memory(engine("eager").pack(Large(mib).eval(), [x]), [x], engine("eager")) for mib in sizes)
     assert small is not None and large is not None
     assert large - small == pytest.approx(64, abs=16)
 
