@@ -72,11 +72,11 @@ def _read(folder: Path | None, name: str) -> bytes | None:
 
 def _embedded(files: Mapping[str, bytes], room: int) -> tuple[dict[str, str], str]:
     """Data URIs within `room`: the files as they are or, where that is too much, scaled and compressed."""
-    as_they_are = {name: _uri(found, "png") for name, found in files.items()}
+    images = {name: image for name, found in files.items() if (image := _decoded(found))}
+    as_they_are = {name: _uri(files[name], "png") for name in images}
     if sum(map(len, as_they_are.values())) <= room:
         return as_they_are, ""
     smaller: dict[str, str] = {}
-    images = {name: image for name, found in files.items() if (image := _decoded(found))}
     largest = max((side for image in images.values() for side in image.size), default=0)
     for scale in (scale for scale in _SCALES if scale * largest <= _LARGEST):
         smaller = {name: _uri(_compressed(image, scale), "webp") for name, image in images.items()}

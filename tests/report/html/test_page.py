@@ -220,7 +220,9 @@ def test_only_images_of_the_bundle_are_read(tmp_path: Path) -> None:
     report = with_images(made(10), bundle)
     Image.new("RGB", (2, 2)).save(tmp_path / "secret.png")
     (bundle / "images" / "text.png").write_text("no image")
-    names = ("images/../../secret.png", "../secret.png", str(tmp_path / "secret.png"), "images/text.png")
+    (bundle / "images" / "damaged.png").write_bytes((bundle / "images" / "0-input.png").read_bytes()[:200])
+    outside = ("images/../../secret.png", "../secret.png", str(tmp_path / "secret.png"))
+    names = (*outside, "images/text.png", "images/damaged.png")
     for name in names:
         report["images"][1]["input"] = name
         read = Read(render(report, bundle))
