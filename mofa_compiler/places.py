@@ -9,7 +9,7 @@ from .anatomy import Stage
 from .errors import RoadmapError, nearest
 from .layers import PConv2d
 from .network import Network
-from .rewriting import Skip
+from .rewriting import Skip, unknown_subclass
 from .survey import Layer
 
 KINDS = ("middle", "cheap")
@@ -36,9 +36,7 @@ def pconv_inside(layer: Layer, network: Network, where: Sequence[str], cheap_bel
     module = layer.module
     if not isinstance(module, PConv2d):
         return None
-    if type(module) is not PConv2d:
-        return Skip(f"is a {type(module).__name__}, a subclass of PConv2d whose behaviour is not known")
-    reason = outside(layer, network, where, cheap_below)
+    reason = unknown_subclass(module, PConv2d) or outside(layer, network, where, cheap_below)
     return module if reason is None else Skip(reason)
 
 

@@ -35,6 +35,13 @@ class Skip:
     reason: str
 
 
+def unknown_subclass(module: nn.Module, base: type[nn.Module]) -> str:
+    """Why a module whose class is derived from `base` is left alone; empty for one of `base` itself."""
+    if type(module) is base:
+        return ""
+    return f"is a {type(module).__name__}, a subclass of {base.__name__} whose behaviour is not known"
+
+
 @dataclass(frozen=True)
 class Moved:
     """A functional interpolation, to a size that the network computes, which goes from before a layer to behind it.

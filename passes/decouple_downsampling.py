@@ -19,7 +19,7 @@ from mofa_compiler import inherit
 from mofa_compiler.layers import PConv2d
 from mofa_compiler.network import Network
 from mofa_compiler.options import FROZEN, Portion, convolved_channels
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
+from mofa_compiler.rewriting import Match, Pass, Replacement, Skip, unknown_subclass
 from mofa_compiler.survey import Layer
 
 
@@ -45,8 +45,8 @@ class DecoupleDownsampling(Pass):
         conv = layer.module
         if not isinstance(conv, nn.Conv2d) or layer.stride == (1, 1):
             return None
-        if type(conv) is not nn.Conv2d:
-            return Skip(f"is a {type(conv).__name__}, a subclass of Conv2d whose behaviour is not known")
+        if reason := unknown_subclass(conv, nn.Conv2d):
+            return Skip(reason)
         if not (layer.is_depthwise or layer.is_dense):
             return Skip("has a 1x1 kernel" if layer.is_1x1 else f"is a grouped convolution (groups={conv.groups})")
         if len(set(conv.kernel_size)) > 1:

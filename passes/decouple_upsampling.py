@@ -21,7 +21,7 @@ from mofa_compiler import inherit
 from mofa_compiler.layers import PConv2d
 from mofa_compiler.network import Network
 from mofa_compiler.options import FROZEN, Portion, convolved_channels
-from mofa_compiler.rewriting import Match, Moved, Pass, Replacement, Skip
+from mofa_compiler.rewriting import Match, Moved, Pass, Replacement, Skip, unknown_subclass
 from mofa_compiler.survey import Layer, Step, keeps_size, nearest
 
 
@@ -179,8 +179,8 @@ def _refuse_transposed(layer: Layer) -> str | None:
     """Why a transposed convolution cannot be taken apart."""
     conv = layer.module
     assert isinstance(conv, nn.ConvTranspose2d)
-    if type(conv) is not nn.ConvTranspose2d:
-        return f"is a {type(conv).__name__}, a subclass of ConvTranspose2d whose behaviour is not known"
+    if reason := unknown_subclass(conv, nn.ConvTranspose2d):
+        return reason
     if conv.groups != 1 and not conv.groups == conv.in_channels == conv.out_channels:
         return f"is grouped (groups={conv.groups})"
     if not layer.function and any(len(node.args) > 1 or node.kwargs for node in layer.nodes):
@@ -196,8 +196,8 @@ def _refuse(layer: Layer, step: Step) -> str | None:
     conv = layer.module
     assert isinstance(conv, nn.Conv2d)
     partial = partial_between(layer)
-    if type(conv) is not nn.Conv2d:
-        return f"is a {type(conv).__name__}, a subclass of Conv2d whose behaviour is not known"
+    if reason := unknown_subclass(conv, nn.Conv2d):
+        return reason
     if conv.groups != 1:
         return f"is grouped (groups={conv.groups})"
     if not keeps_size(conv):

@@ -17,7 +17,7 @@ from mofa_compiler import inherit
 from mofa_compiler.layers import PConv2d, PDWConv2d
 from mofa_compiler.network import Network
 from mofa_compiler.options import FROZEN
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
+from mofa_compiler.rewriting import Match, Pass, Replacement, Skip, unknown_subclass
 from mofa_compiler.survey import Layer
 
 
@@ -47,8 +47,8 @@ class PConvToPDWConv(Pass):
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         if not isinstance(layer.module, PConv2d):
             return None
-        if type(layer.module) is not PConv2d:
-            return Skip(f"is a {type(layer.module).__name__}, a subclass of PConv2d whose behaviour is not known")
+        if reason := unknown_subclass(layer.module, PConv2d):
+            return Skip(reason)
         if layer.module.convolved < self.threshold:
             return Skip(f"convolves {layer.module.convolved} channels, below threshold={self.threshold}")
         return Match()

@@ -16,7 +16,7 @@ from mofa_compiler import inherit
 from mofa_compiler.layers import PConv2d
 from mofa_compiler.network import Network
 from mofa_compiler.options import FROZEN
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
+from mofa_compiler.rewriting import Match, Pass, Replacement, Skip, unknown_subclass
 from mofa_compiler.survey import Layer
 
 
@@ -33,8 +33,8 @@ class RestoreKernels(Pass):
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         if not isinstance(layer.module, PConv2d):
             return None
-        if type(layer.module) is not PConv2d:
-            return Skip(f"is a {type(layer.module).__name__}, a subclass of PConv2d whose behaviour is not known")
+        if reason := unknown_subclass(layer.module, PConv2d):
+            return Skip(reason)
         if layer.ideal is None:
             return Skip("does not stand for a depthwise convolution of the original network")
         _, restored = inherit.restored_kernels(layer.module, layer.ideal)

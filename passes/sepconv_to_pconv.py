@@ -18,7 +18,7 @@ from mofa_compiler import inherit
 from mofa_compiler.layers import PConv2d
 from mofa_compiler.network import Network
 from mofa_compiler.options import FROZEN, Portion, convolved_channels
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
+from mofa_compiler.rewriting import Match, Pass, Replacement, Skip, unknown_subclass
 from mofa_compiler.survey import Layer, keeps_size
 
 
@@ -46,8 +46,8 @@ class SepConvToPConv(Pass):
         kind = "depthwise" if conv.groups == conv.in_channels > 1 else "dense"
         if kind not in self.kinds:
             return None
-        if type(conv) is not nn.Conv2d:
-            return Skip(f"is a {type(conv).__name__}, a subclass of Conv2d whose behaviour is not known")
+        if reason := unknown_subclass(conv, nn.Conv2d):
+            return Skip(reason)
         if layer.stride != (1, 1):
             return Skip("changes the resolution")
         if not (layer.is_depthwise or layer.is_dense):

@@ -17,7 +17,7 @@ from torch import nn
 from mofa_compiler import inherit
 from mofa_compiler.network import Network
 from mofa_compiler.options import FROZEN
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
+from mofa_compiler.rewriting import Match, Pass, Replacement, Skip, unknown_subclass
 from mofa_compiler.survey import Layer
 
 
@@ -37,8 +37,8 @@ class ShrinkKernels(Pass):
         conv = layer.module
         if not isinstance(conv, nn.Conv2d) or max(conv.kernel_size) <= self.size:
             return None
-        if type(conv) is not nn.Conv2d:
-            return Skip(f"is a {type(conv).__name__}, a subclass of Conv2d whose behaviour is not known")
+        if reason := unknown_subclass(conv, nn.Conv2d):
+            return Skip(reason)
         if any((k - self._new_size(k)) % 2 for k in conv.kernel_size):
             return Skip(f"its kernel {conv.kernel_size} has no centred part of size {self.size}")
         if isinstance(conv.padding, str):
