@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -73,12 +73,11 @@ def view(data: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-def outcomes(passes: Iterable[Mapping[str, Any]]) -> dict[str | None, tuple[Outcome, int, int]]:
+def outcomes(passes: Sequence[Mapping[str, Any]]) -> dict[str | None, tuple[Outcome, int, int]]:
     """By stage (None for layers in no stage) what the passes of a report did: outcome, layers edited, layers refused.
 
     A layer that one pass refused and another edited counts as edited, with the parts that it was replaced by.
     """
-    passes = list(passes)
     known = {edit["path"] for step in passes for edit in step["edits"]}
     edited: dict[str | None, set[str]] = {}
     refused: dict[str | None, set[str]] = {}

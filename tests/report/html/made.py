@@ -111,15 +111,17 @@ def with_images(report: dict[str, Any], folder: Path, size: int = 24) -> dict[st
     (folder / "images").mkdir(parents=True)
     images = []
     for number in range(2):
-        files = {name: f"images/{number}-{name}.png" for name in names}
-        for shade, file in enumerate(files.values()):
+        files: dict[str, str | None] = {}
+        for shade, name in enumerate(names):
+            files[name] = f"images/{number}-{name}.png"
             pixels = Image.effect_noise((size, size), 40 + 10 * shade).convert("RGB")
-            pixels.save(folder / file)
-        figures = {"input": 20.1, "original": 31.25, "rewritten": 30.75, "between": 40.5}
-        close = {"input": 0.5, "original": 0.91, "rewritten": 0.9, "between": 0.99}
+            pixels.save(folder / "images" / f"{number}-{name}.png")
+        figures: dict[str, float | None] = {"input": 20.1, "original": 31.25, "rewritten": 30.75, "between": 40.5}
+        close: dict[str, float | None] = {"input": 0.5, "original": 0.91, "rewritten": 0.9, "between": 0.99}
         if number:
-            files["target"] = None  # type: ignore[assignment]
-            figures, close = ({**found, **dict.fromkeys(names[:3])} for found in (figures, close))  # type: ignore
+            files["target"] = None
+            for found in (figures, close):
+                found |= dict.fromkeys(names[:3])
         image = {"name": f"crop {number} {HOSTILE[1]}", "size": [size, size], **files, "gain": 10}
         images.append({**image, "psnr": figures, "ssim": close})
     return {**report, "images": images}
