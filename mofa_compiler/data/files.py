@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import DataError, one_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP")  # what hides behind .png and .jpg, too; all of 8 or 16 bits
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # what hides behind .png and .jpg; JPEG opens MPO, too; all of 8 or 16 bits
 _ORIENTATION = 0x0112  # EXIF tag; above 4 the sides change places
 _ALPHA = {"LA": "L", "PA": "RGB", "La": "L", "RGBA": "RGB", "RGBa": "RGB"}
 

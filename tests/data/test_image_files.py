@@ -60,6 +60,16 @@ def opaque(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([pixels, np.full_like(pixels[..., :1], np.iinfo(pixels.dtype).max)], axis=-1)
 
 
+def other_kind(kind: str, name: str, **options: Any) -> Callable[[Path], Path]:
+    """A file whose name says that it is of another kind."""
+
+    def write(folder: Path) -> Path:
+        Image.fromarray(COLOUR).save(folder / name, format=kind, **options)
+        return folder / name
+
+    return write
+
+
 def cmyk(folder: Path) -> Path:
     Image.new("CMYK", (9, 6), (0, 0, 0, 127)).save(folder / "a.jpg")
     return folder / "a.jpg"
@@ -88,6 +98,8 @@ READ: dict[str, tuple[Callable[[Path], Path], np.ndarray]] = {
     "palette": (palette, COLOUR // 64 * 85 / 255),
     "black and white": (png(COLOUR[..., 0] > 99), COLOUR[..., :1] > 99),
     "unused transparent colour": (transparent_colour, COLOUR // 2 / 255),
+    "bmp named png": (other_kind("BMP", "a.png"), COLOUR / 255),
+    "webp named jpg": (other_kind("WEBP", "a.jpg", lossless=True), COLOUR / 255),
     "cmyk": (cmyk, np.full((6, 9, 3), 128 / 255)),
     "tiff": (tiff(COLOUR), COLOUR / 255),
     "grey tiff": (tiff(COLOUR[..., 0]), COLOUR[..., :1] / 255),
@@ -123,6 +135,15 @@ def test_jpeg_is_close_and_stands_upright(tmp_path: Path):
     np.testing.assert_allclose(image[0].numpy() * 255, np.rot90(smooth, -1), atol=3)
 
 
+def test_of_several_jpegs_in_a_file_the_first_is_read(tmp_path: Path) -> None:
+    """As cameras write them for stereo, and phones for a preview."""
+    first, second = (Image.new("RGB", (16, 8), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
+    image = read_image(tmp_path / "a.jpg")
+    assert image_sides(tmp_path / "a.jpg") == (8, 16)
+    np.testing.assert_allclose(image[:, 4, 8].numpy(), [1, 0, 0], atol=0.02)
+
+
 def nothing(folder: Path) -> Path:
     return folder / "no.png"
 
@@ -156,7 +177,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no file": (nothing, "there is no file"),
     "folder": (folder_named, "is a folder, not an image"),
     "other suffix": (text("a.gif"), "is no image that can be read: known are .png, .jpg"),
-    "no png": (text("a.png"), "cannot be read, it is damaged or no image"),
+    "no png": (text("a.png"), "cannot be read, it is damaged or no image (UnidentifiedImageError"),
     "no tiff": (text("a.tiff"), "cannot be read, it is damaged or no image"),
     "no array": (text("a.npy"), "cannot be read, it is damaged or no image"),
     "truncated": (truncated, "cannot be read, it is damaged or no image"),
