@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..noise import verdict, widened
 from .target import Conditions
 
 
@@ -66,9 +67,8 @@ class Comparison:
 
     @property
     def is_faster(self) -> bool:
-        """Whether it is faster than the original beyond the noise: its ratio's interval excludes 1, and the ratio lies
-        below the interval that the original against itself has."""
-        return self.interval[1] < 1 and self.ratio < self.control[0]
+        """Whether it is faster than the original beyond the noise."""
+        return verdict(self.interval, self.control) == "faster"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Decisions:
         final = self.final
         if final is None:
             return f"no rewrite is faster than the original on {self.conditions}: it was left as it is"
-        low, high = final.interval
+        low, high = widened(final.interval, final.control)
         text = f"{final.ratio:.2f} of the original's time ({low:.2f} to {high:.2f}) on {self.conditions}"
         if self.limit is None:
             return text

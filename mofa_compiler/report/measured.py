@@ -67,7 +67,7 @@ def _results(results: Sequence[Mapping[str, Any]], width: int) -> Table:
     memory = any("peak_mib" in result for result in results)
     table = _table()
     table.add_column("network", no_wrap=True)
-    for header in ("ms", "ratio", "95 % interval", *(("peak MiB",) if memory else ())):
+    for header in ("ms", "ratio", "95 %, with noise", *(("peak MiB",) if memory else ())):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for result in results:
@@ -76,7 +76,7 @@ def _results(results: Sequence[Mapping[str, Any]], width: int) -> Table:
             Text(text.printable(elide(result["name"], max(16, width - (64 if memory else 54))))),
             f"{result['ms']:.3g}" if result["ms"] < 100 else f"{result['ms']:.0f}",
             "1" if first else f"{result['ratio']:.3f}",
-            "" if first else _interval(result["interval"]),
+            "" if first else _interval(result["widened"]),
             *(([_mib(result["peak_mib"])]) if memory else []),
             "" if first else result["verdict"],
         )
@@ -86,9 +86,11 @@ def _results(results: Sequence[Mapping[str, Any]], width: int) -> Table:
 def _conditions(engine: Mapping[str, Any]) -> str:
     why = {"narrow enough": "enough for the tolerance", "time limit": "then the time was over"}
     stopped = why.get(engine["stopped"], "which is the most")
+    noise = f"{100 * engine['noise']:.1f} %"
     return (
         f"{engine['rounds']} rounds, {stopped}. The first network against itself: {engine['control']:.3f} "
-        f"({_interval(engine['control_interval'])}), so less than {100 * engine['noise']:.1f} % is noise."
+        f"({_interval(engine['control_interval'])}), so noise widens every interval by {noise}; one "
+        "that holds 1 is inside the noise."
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
+from ..noise import verdict, widened
 from . import decided, text
 
 
@@ -16,13 +17,14 @@ def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     - `original`, `rewritten`: `{"parameters", "macs", "error", "psnr"}`: `error` is the output's, relative to the
       original's, and null where training has changed the weights since; `psnr` is against the ground truth, in dB, and
       null where there is none
+    - `weights`: where they come from, in words; empty where that is not known
     - `trained`: whether training has changed the weights since the rewrite
     - `psnr_on`: of what images `psnr` is the mean; empty where it is unknown
     - `psnr_to_original`: of the rewritten network's output, in dB, or null: equal outputs have none
     - `quality_on`: on what images or inputs `error` and `psnr_to_original` were measured
     - `latency`: `[{"engine", "version", "threads", "processor", "original_ms", "rewritten_ms", "ratio", "interval",
-      "input", "verdict"}]`: `ratio` is rewritten ÷ original, `interval` its 95 % interval or null, and `verdict` is
-      `faster`, `slower`, `inside the noise` or null
+      "input", "verdict"}]`: `ratio` is rewritten ÷ original, `interval` its 95 % interval, widened by the noise of the
+      measurement, and `verdict` is `faster`, `slower` or `inside the noise`
     """
     before, after = report["before"], report["after"]
     original: dict[str, Any] = {"parameters": before["parameters"], "macs": before["macs"], "error": 0.0, "psnr": None}
@@ -55,6 +57,7 @@ def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
         "inputs": text.shapes(report),
         "original": original,
         "rewritten": rewritten,
+        "weights": _weights(report),
         "trained": bool(trained),
         "psnr_on": psnr_on,
         "psnr_to_original": between,
@@ -63,12 +66,27 @@ def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
+def _weights(report: Mapping[str, Any]) -> str:
+    """`net.pth, calibrated and trained`."""
+    checkpoint = report.get("checkpoint")
+    if checkpoint is None:
+        return ""
+    since = [
+        *(["calibrated"] if any(step["name"] == "calibration" for step in report["passes"]) else []),
+        *(["trained"] if any(one["best_step"] for one in report.get("recoveries") or ()) else []),
+    ]
+    origin = checkpoint or "those that the network is built with"
+    return ", ".join(filter(None, (origin, " and ".join(since))))
+
+
 def latencies(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What was measured of the whole network: after the rewrite, and where a roadmap was decided by measuring."""
     found = []
     for one in report.get("measurements") or ():
-        keys = ("engine", "version", "threads", "processor", "original_ms", "rewritten_ms", "ratio", "interval")
-        found.append({**{key: one[key] for key in keys}, "input": shape_text(one["input"]), "verdict": one["verdict"]})
+        keys = ("engine", "version", "threads", "processor", "original_ms", "rewritten_ms", "ratio", "verdict")
+        control = one.get("control")  # reports of early versions lack it
+        interval = list(widened(one["interval"], control)) if control else one["interval"]
+        found.append({**{key: one[key] for key in keys}, "interval": interval, "input": shape_text(one["input"])})
     decisions = report.get("decisions")
     final = decided.final(decisions) if decisions else None
     if decisions and final:
@@ -79,9 +97,9 @@ def latencies(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "original_ms": final["original_ms"],
                 "rewritten_ms": final["ms"],
                 "ratio": final["ratio"],
-                "interval": final["interval"],
+                "interval": list(widened(final["interval"], final["control"])),
                 "input": shape_text(conditions["input"]),
-                "verdict": None,
+                "verdict": verdict(final["interval"], final["control"]),
             }
         )
     unique: dict[tuple[str, str, int, str, str], dict[str, Any]] = {}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import EngineError
 from ..inputs import InputSpec
+from ..noise import noise, verdict, widened
 from .engine import Engine
 from .engines import engine as named
 from .racing import Race, race
@@ -53,19 +54,17 @@ class Measurement:
     @property
     def noise(self) -> float:
         """How far from 1 the control's interval reaches: a difference below that share shows nothing."""
-        low, high = self.control_interval
-        return max(high - 1, 1 - low, 0.0)
+        return noise(self.control_interval)
+
+    @property
+    def widened(self) -> tuple[float, float]:
+        """The ratio's interval, wider on both sides by the noise: what the verdict goes by."""
+        return widened(self.interval, self.control_interval)
 
     @property
     def verdict(self) -> str:
-        """`faster` or `slower`, of the first network; `inside the noise` where the times do not tell.
-
-        That is where 1 lies within the ratio's interval, widened on both sides by the noise.
-        """
-        low, high = self.interval
-        if low * (1 - self.noise) <= 1 <= high * (1 + self.noise):
-            return "inside the noise"
-        return "faster" if self.ratio < 1 else "slower"
+        """`faster` or `slower`, of the first network; `inside the noise` where the widened interval holds 1."""
+        return verdict(self.interval, self.control_interval)
 
     @property
     def is_faster(self) -> bool:
@@ -74,7 +73,7 @@ class Measurement:
 
     def to_data(self) -> dict[str, Any]:
         """All of it as plain data."""
-        return {**asdict(self), "noise": self.noise, "verdict": self.verdict}
+        return {**asdict(self), "widened": self.widened, "noise": self.noise, "verdict": self.verdict}
 
     @classmethod
     def of(cls, result: Race, a: int, b: int, engine: Engine, threads: int, inputs: Sequence[Tensor]) -> Measurement:
