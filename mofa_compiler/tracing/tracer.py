@@ -140,13 +140,26 @@ class Tracer(fx.Tracer):
             with drawing:
                 node.meta["val"] = evaluate_anyhow(node, self, compute=target in self.opaque)
         except Exception as error:
+            unfit = UnfitError(f"{describe(node)}{self._met(node)}: {one_line(error)}")
             self.graph.erase_node(node)
-            unfit = UnfitError(f"{describe(node)} fails: {one_line(error)}")
             self.failures.append(unfit)
             raise unfit from error
         finally:
             self.current = outer
         return node
+
+    def _met(self, node: fx.Node) -> str:
+        """What an operation fails on: ` (Conv2d, weight 24x3x3x3) fails on 1x1x64x64`."""
+        values = (argument.meta.get("val") for argument in node.all_input_nodes)
+        shapes = ["x".join(map(str, value.shape)) or "a scalar" for value in values if isinstance(value, Tensor)]
+        what = ""
+        if node.op == "call_module":
+            module = self.root.get_submodule(str(node.target))
+            weight = getattr(module, "weight", None)
+            size = f", weight {'x'.join(map(str, weight.shape))}" if isinstance(weight, Tensor) else ""
+            what = f" ({type(module).__name__}{size})"
+        given = " and ".join(shapes[:3])
+        return f"{what} fails{f' on {given}' if given else ''}"
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
