@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import sysconfig
 import traceback
@@ -24,6 +25,9 @@ from torch import nn
 from .errors import TargetError, nearest, one_line
 
 _LIBRARIES = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib"))
+_PRIVATE = "_mofa_target_"
+"""What names of modules begin with that were loaded from files outside packages; a digest follows"""
+
 _FORM = "a target is package.module:Class or path/to/file.py:Class"
 
 
@@ -44,6 +48,11 @@ def load_target(target: str, args: Mapping[str, Any] | None = None) -> nn.Module
     with contextlib.redirect_stdout(sys.stderr):
         module = _import(source)
         return _construct(_attribute(module, name, source), target, dict(args or {}))
+
+
+def class_text(kind: type) -> str:
+    """A class with its module, `models.net.Net`; of a file that was loaded under a private name, `Net`."""
+    return re.sub(rf"^{_PRIVATE}[0-9a-f]{{12}}[_.]", "", f"{kind.__module__}.{kind.__qualname__}")
 
 
 def parse_args(assignments: Iterable[str]) -> dict[str, Any]:
@@ -101,7 +110,7 @@ def _import_file(path: Path, source: str) -> ModuleType:
         if packages:
             return _import_member([*packages, *([] if path.stem == "__init__" else [path.stem])], folder)
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-        return _execute(f"_mofa_target_{digest}", path, search=path.parent)
+        return _execute(f"{_PRIVATE}{digest}", path, search=path.parent)
     except (Exception, SystemExit) as error:
         raise _failed(f"importing {source}", error) from error
 
@@ -116,7 +125,7 @@ def _import_member(names: list[str], root: Path) -> ModuleType:
     own = root / names[0] / "__init__.py"
     if loaded is not None and (not loaded.__file__ or Path(loaded.__file__).resolve() != own):
         digest = hashlib.sha256(str(root).encode()).hexdigest()[:12]
-        private = f"_mofa_target_{digest}_{names[0]}"
+        private = f"{_PRIVATE}{digest}_{names[0]}"
         if private not in sys.modules:
             _execute(private, own, search=root)
         names = [private, *names[1:]]

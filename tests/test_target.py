@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from mofa_compiler.errors import TargetError
-from mofa_compiler.target import load_target, parse_args
+from mofa_compiler.target import class_text, load_target, parse_args
 
 ARCHITECTURE = """
 import torch
@@ -87,6 +87,7 @@ def test_a_file_is_imported_once_under_a_private_name(folder: Path) -> None:
     first, second = load_target("arch.py:factory"), load_target("./arch.py:factory")
     assert type(first) is type(second)
     assert type(first).__module__.startswith("_mofa_target_")
+    assert (class_text(type(first)), class_text(nn.Conv2d)) == ("Net", "torch.nn.modules.conv.Conv2d")
     assert "arch" not in sys.modules
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import BundleError
 from ..layers import PartialConv2d
+from ..target import class_text
 from .values import literal
 
 _NOT_SAID = {"self", "device", "dtype", "init"}
@@ -87,7 +88,7 @@ def _emitted_class(path: str, module: nn.Module) -> type[nn.Module]:
     base = _known_base(type(module))
     if base is None:
         raise BundleError(
-            f"{path} is a {type(module).__module__}.{type(module).__qualname__}, a layer that is not torch's own: a "
+            f"{path} is a {class_text(type(module))}, a layer that is not torch's own: a "
             "bundle that loads without your code cannot hold it; replace it, or keep the model as code and recipe.json"
         )
     return base

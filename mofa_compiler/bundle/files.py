@@ -125,7 +125,7 @@ def check_destination(folder: Path, overwrite: bool) -> None:
             f"{folder} exists and is no bundle that could be replaced ({error}): choose another folder"
         ) from error
     if not overwrite:
-        raise BundleError(f"{folder} holds a bundle already: pass overwrite (--overwrite) to replace it")
+        raise BundleError(f"{folder} holds a bundle already: --overwrite (in Python: overwrite=True) replaces it")
 
 
 def write_json(file: Path, document: Mapping[str, Any]) -> None:

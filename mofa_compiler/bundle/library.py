@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import BundleError
 from ..layers import FusedPConv2d, PConv2d, PDWConv2d
+from ..target import class_text
 from .values import literal
 
 _STANDARD = {
@@ -110,7 +111,7 @@ class Library:
             self.sections[name] = f"{name} = {literal(value)}"
         else:
             raise BundleError(
-                f"{user} uses {name!r}, a {type(value).__module__}.{type(value).__qualname__}, which a bundle that "
+                f"{user} uses {name!r}, a {class_text(type(value))}, which a bundle that "
                 "needs nothing but torch cannot carry"
             )
         self._objects[name] = value

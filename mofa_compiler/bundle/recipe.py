@@ -16,6 +16,7 @@ from ..inputs import CallSpec
 from ..program import Program
 from ..report.data import plain_data, versions
 from ..roadmap import Roadmap
+from ..target import class_text
 from ..tracing import capture
 from .construct import settings
 
@@ -122,7 +123,7 @@ def check_architecture(recorded: Mapping[str, str], model: nn.Module, call: Call
     Raises:
         BundleError: it is another one.
     """
-    name = f"{type(model).__module__}.{type(model).__qualname__}"
+    name = class_text(type(model))
     advice = "use the class, with the arguments, that the bundle was made from"
     try:
         program = capture(model, call)
@@ -162,7 +163,7 @@ def _comparable(decisions: list[dict[str, Any]]) -> set[tuple[str, ...]]:
 def class_name(program: Program) -> str:
     """The captured model's class, with its module."""
     kind = program.containers.get("") or type(program.modules[""])
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return class_text(kind)
 
 
 def architecture_hash(program: Program) -> str:

@@ -9,6 +9,7 @@ from torch import fx
 
 from ..errors import BundleError
 from ..program import Program
+from ..target import class_text
 from . import naming
 from .classes import CHAIN, Classes
 from .construct import Slot
@@ -61,9 +62,7 @@ def _refuse_opaque(program: Program) -> None:
 
     for path, cause in program.opaque.items():
         kind = type(program.modules[path])
-        raise BundleError(
-            f"{path} ({kind.__module__}.{kind.__qualname__}) could not be traced, so there is no source for it: {cause}"
-        )
+        raise BundleError(f"{path} ({class_text(kind)}) could not be traced, so there is no source for it: {cause}")
 
 
 def _assemble(program: Program, module: fx.GraphModule, classes: Classes, library: Library, roadmap: str) -> str:
