@@ -56,10 +56,9 @@ def analyze(
     shapes = [options.parse_shape(shape) for shape in inputs or ()]
     if quiet and (as_json or layers):
         raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--layers")
-    for file in filter(None, (plot, draw)):
-        from ..report.figures import check_format
-
-        check_format(file)
+    for file, option in ((plot, "--plot"), (draw, "--draw")):
+        if file is not None:
+            options.check_figure(file, option)
 
     from ..anatomy import infer
     from ..compiler import apply

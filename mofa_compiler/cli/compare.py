@@ -62,6 +62,7 @@ def compare(
 
     from ..report import comparison
     from ..report.reading import check_output, naming_damage, read_report, short_names
+    from ..report.summary import summary
     from ..writing import replaced
 
     files = [source.expanduser() for source in sources]
@@ -69,12 +70,17 @@ def compare(
     if target is not None:
         check_output(target, files)
     reports = [read_report(file) for file in files]
+    for file, report in zip(files, reports, strict=True):
+        with naming_damage([file], "comparison"):
+            summary(report, "")
     with naming_damage(files, "comparison"):
         data = comparison.compare(reports, short_names([str(file) for file in sources]))
         if output_format is Format.TERMINAL:
-            comparison.print_comparison(data, options.stdout_console(), verbose)
-            return
-        if output_format is Format.JSON:
+            console = options.stdout_console()
+            with console.capture() as printed:  # all of it, or an error alone
+                comparison.print_comparison(data, console, verbose)
+            content = printed.get()
+        elif output_format is Format.JSON:
             content = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
         elif output_format is Format.MARKDOWN:
             content = comparison.markdown(data)

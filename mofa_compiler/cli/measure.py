@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..inputs import InputSpec
     from ..runtime import Compiled, Engine
 
+_DEFAULTS = ("xnnpack", "onnxruntime", "eager")
+"""Where networks run that no engine is named for: where phones run them, else what is there; eager always is"""
+
 
 def measure(
     networks: Annotated[
@@ -34,7 +37,7 @@ def measure(
             "--engine",
             metavar="NAME",
             help="Where to run them; repeatable, or several with commas. `mofa engines` lists them.",
-            show_default="xnnpack",
+            show_default=f"the first of {', '.join(_DEFAULTS)} that is installed",
             autocompletion=completion.engines,
         ),
     ] = None,
@@ -93,14 +96,15 @@ def measure(
     if record:
         _check_recording(networks)
     if plot is not None:
-        from ..report.figures import check_format
-
-        check_format(plot)
-    names = [name.strip() for given in engine or ["xnnpack"] for name in given.split(",")]
+        options.check_figure(plot, "--plot")
+    names = [name.strip() for given in engine or () for name in given.split(",")]
 
     from ..runtime import engine as named
+    from ..runtime import engines as known
 
-    engines = [named(name) for name in dict.fromkeys(names)]
+    if not names:
+        names = [name for name in _DEFAULTS if known()[name].missing() is None][:1]
+    chosen = [named(name) for name in dict.fromkeys(names)]
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
         loaded = [_load(source, arguments) for source in networks]
         modules = {label: module for label, (module, _) in zip(_labels(networks), loaded, strict=True)}
@@ -108,9 +112,9 @@ def measure(
             _check_original(networks, loaded[0][0])
         example = _example(loaded[0], shapes)
         measured = []
-        for chosen in engines:
-            tell = phase(chosen.name)
-            measured.append(_measured(chosen, modules, example, threads, tolerance, seconds, per_layer, memory, tell))
+        for one in chosen:
+            tell = phase(one.name)
+            measured.append(_measured(one, modules, example, threads, tolerance, seconds, per_layer, memory, tell))
     data = {
         "schema": "mofa-measurement/1",
         "networks": [{"name": name, "source": source} for name, source in zip(modules, networks, strict=True)],
@@ -169,6 +173,7 @@ def _measured(
             "ms": result.medians[index],
             "ratio": one.ratio if one else None,
             "interval": list(one.interval) if one else None,
+            "widened": list(one.widened) if one else None,
             "verdict": one.verdict if one else None,
         }
         if memory:
@@ -226,6 +231,7 @@ def _recorded(engine: dict[str, Any], index: int, inputs: Sequence[Tensor]) -> d
         "original_ms": first["ms"],
         "rewritten_ms": row["ms"],
         **{key: row[key] for key in ("ratio", "interval", "verdict")},
+        "control": engine["control_interval"],
     }
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import MofaError, TargetError
 from .group import DEBUG
 
 if TYPE_CHECKING:
@@ -79,6 +80,16 @@ def parse_shape(text: str) -> tuple[int, ...]:
     if not shape or min(shape) < 1:
         raise typer.BadParameter(f"{text!r} is not a shape such as 1x3x256x256", param_hint="--input")
     return shape
+
+
+def check_figure(file: Path, option: str) -> None:
+    """Refuse a file whose ending names no format of figures, before the work: a usage error."""
+    from ..report.figures import check_format
+
+    try:
+        check_format(file)
+    except MofaError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
 
 
 def stdout_console() -> Console:
@@ -166,7 +177,11 @@ def load_model(
         raise typer.BadParameter("needs --checkpoint", param_hint="--key" if key is not None else "--strip-prefix")
     from ..target import load_target, parse_args
 
-    model = load_target(target, parse_args(arguments or ())).eval()  # what ships is what it does in eval mode
+    try:
+        given = parse_args(arguments or ())
+    except TargetError as error:
+        raise typer.BadParameter(str(error), param_hint="--arg") from error
+    model = load_target(target, given).eval()  # what ships is what it does in eval mode
     if checkpoint is None:
         return model, None
     from ..checkpoint import fit, load_checkpoint

@@ -83,7 +83,7 @@ def plot(
     from ..report.reading import check_output, naming_damage, read_report, short_names
 
     target, sources = out.expanduser(), [source.expanduser() for source in sources]
-    figures.check_format(target)
+    options.check_figure(target, "--out")
     check_output(target, sources)
     also = figure in (Figure.FLOPS, Figure.UNET)
     reports = [read_report(source, or_distribution=also) for source in sources]

@@ -49,6 +49,7 @@ def report(
 
     from ..bundle.files import REPORT_PAGE
     from ..report.html.page import render
+    from ..report.html.pictures import missing
     from ..report.reading import naming_damage, read_report
     from ..writing import replaced
 
@@ -63,6 +64,8 @@ def report(
         raise ReportError(f"cannot write {target}: there is no folder {target.parent}")
     with replaced(target) as file:
         file.write(page)
+    for name in missing(data, folder):
+        print(f"warning: {folder / name} is missing or damaged: the page says so in its place", file=sys.stderr)
     if not quiet:
         print(target)
     if open_it:

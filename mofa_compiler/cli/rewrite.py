@@ -119,6 +119,7 @@ def rewrite(
 
     from ..compiler import apply
     from ..data import parse_degradation
+    from ..report.text import UNTRAINED
     from ..roadmap import Roadmap
 
     plan = Roadmap.load(roadmap)
@@ -129,12 +130,13 @@ def rewrite(
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
         model, description = options.load_model(target, arguments, checkpoint, key, strip_prefix)
         if not quiet:
-            _tell(f"weights: {description}" if description else _no_checkpoint(target))
+            _tell(f"weights: {description}" if description else f"warning: no --checkpoint: {UNTRAINED}")
         example = options.example_inputs(model, shapes)
         calibration = None if calibrate is None else _calibration(model, example, calibrate, given)
         if calibration is not None and not quiet:
             _tell(f"calibration: {calibration}")
         result = apply(model, plan, example, calibration, max_loss=loss, progress=phase("rewriting"))
+        result.checkpoint = description or ""
         result.verify(progress=phase("comparing outputs"))
         report = result.report
     if as_json:
@@ -211,13 +213,6 @@ def _decibels(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise typer.BadParameter(f"{text!r} is not a loss such as 0.5dB", param_hint="--max-loss")
     return value
-
-
-def _no_checkpoint(target: str) -> str:
-    return (
-        f"warning: no --checkpoint: the weights are those that {target.rpartition(':')[2]} starts with, usually "
-        "random, and the output errors say little"
-    )
 
 
 def _tell(line: str) -> None:

@@ -35,7 +35,9 @@ def destinations(
         if file.is_dir():
             raise ExportError(f"{file} is a folder: choose another file")
         if file.exists() and not overwrite:
-            raise ExportError(f"{file} exists: pass overwrite (--overwrite) to replace it, or choose another file")
+            raise ExportError(
+                f"{file} exists: --overwrite (in Python: overwrite=True) replaces it, or choose another file"
+            )
     return files
 
 

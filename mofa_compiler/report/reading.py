@@ -70,7 +70,10 @@ def naming_damage(sources: Iterable[Path], made: str) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, UndefinedError) as error:
         files = " or ".join(str(report_file(source)) for source in sources)
-        raise ReportError(f"{files} is damaged, so no {made} can be made of it: {one_line(error)}") from error
+        what = f"a value is of another kind than it should be, {one_line(error)}"
+        if isinstance(error, KeyError | UndefinedError):
+            what = f"it lacks {str(error).rpartition(' ')[2]}"  # 'dict object' has no attribute 'name'
+        raise ReportError(f"{files} is damaged, so no {made} can be made of it: {what}") from error
 
 
 def report_file(path: Path) -> Path:

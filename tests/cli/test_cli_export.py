@@ -57,7 +57,7 @@ def test_quiet_and_overwrite(mofa: Callable[..., Result]) -> None:
     assert (mofa(*arguments).output, mofa(*arguments).exit_code) == ("", 1)
     refused = mofa(*arguments)
     assert refused.stderr.endswith(
-        "bundle.pt exists: pass overwrite (--overwrite) to replace it, or choose another file\n"
+        "bundle.pt exists: --overwrite (in Python: overwrite=True) replaces it, or choose another file\n"
     )
     again = mofa(*arguments, "--overwrite")
     assert (again.output, again.exit_code) == ("", 0)

@@ -11,9 +11,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from mofa_compiler.cli import app
+from mofa_compiler.cli import app, options
 from mofa_compiler.cli.measure import _labels
+from mofa_compiler.noise import verdict
 from mofa_compiler.report.measured import plot_measured, print_measured
+from mofa_compiler.runtime import engines
 from mofa_compiler.runtime.engines.mnn import Mnn
 
 ARCHITECTURES = Path(__file__).parents[2] / "examples" / "architectures"
@@ -35,7 +37,7 @@ def mofa(*arguments: str) -> Result:
 
 def measured(**changes: Any) -> dict[str, Any]:
     """What `--json` prints, with times made up."""
-    first = {"name": "UNet", "ms": 20.0, "ratio": None, "interval": None, "verdict": None}
+    first = {"name": "UNet", "ms": 20.0, "ratio": None, "interval": None, "widened": None, "verdict": None}
     layers = [
         {"layer": "enc.0", "ms": 3.0, "operators": [{"name": "conv", "kind": "Conv", "ms": 3.0}]},
         {"layer": None, "ms": 1.0, "operators": [{"name": "pad", "kind": "Pad", "ms": 1.0}]},
@@ -45,6 +47,7 @@ def measured(**changes: Any) -> dict[str, Any]:
         "ms": 16.4,
         "ratio": 0.82,
         "interval": [0.81, 0.83],
+        "widened": [0.80, 0.84],
         "verdict": "faster",
         "peak_mib": 12.34,
         "layers": layers,
@@ -110,7 +113,8 @@ def test_measure_as_json() -> None:
         assert times == sorted(times, reverse=True)
 
 
-def test_a_bundle_is_measured_on_its_own_inputs(tmp_path: Path) -> None:
+def test_a_bundle_is_measured_on_its_own_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "LINE_EVERY", float("inf"))  # however slow the machine is
     made = mofa("rewrite", UNET, *SMALL, "--input", "1x3x48x16", "--roadmap", "mofa", "--out", str(tmp_path / "net"))
     assert made.exit_code == 0, made.stderr
     result = mofa(
@@ -133,7 +137,7 @@ def test_a_bundle_is_measured_on_its_own_inputs(tmp_path: Path) -> None:
         ([UNET, "--engine", "eagre"], 1, "no engine 'eagre' (did you mean 'eager'?)"),
         ([UNET, "--engine", "eager", *SMALL, "--input", "1x5x16x16"], 1, "eager does not take UNet"),
         ([UNET, "--input", "3xx"], 2, "not a shape"),
-        ([UNET, "--plot", "times.txt"], 1, "its name has to end in"),
+        ([UNET, "--plot", "times.txt"], 2, "its name has to end in"),
         ([UNET, "--json", "--quiet"], 2, "contradicts --quiet"),
         ([UNET, "--threads", "0"], 2, "--threads"),
         ([UNET, "--engine", "xnnpack", "--checkpoint", "x"], 2, "No such option"),
@@ -147,6 +151,17 @@ def test_wrong_use(arguments: list[str], code: int, message: str, tmp_path: Path
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("installed", [("xnnpack", "eager"), ("onnxruntime", "eager"), ("eager",)])
+def test_without_an_engine_the_first_is_taken_that_is_there(
+    installed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, one in engines().items():
+        monkeypatch.setattr(one, "missing", lambda name=name: None if name in installed else "not installed")
+        monkeypatch.setattr(one, "compile", engines()["eager"].compile)
+    data = json.loads(mofa("measure", UNET, *SMALL, "--input", "1x3x8x8", "--seconds", "0.1", "--json").stdout)
+    assert [one["engine"] for one in data["engines"]] == [installed[0]]
+
+
 def test_quiet_prints_nothing() -> None:
     result = mofa("measure", UNET, *QUICK, "--quiet")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
@@ -157,10 +172,10 @@ def test_the_table_fits(width: int) -> None:
     shown = printed(measured(), width)
     assert max(map(len, shown.splitlines())) <= width
     row = next(line for line in shown.splitlines() if "16.4" in line)
-    assert row.split()[1:] == ["16.4", "0.820", "0.810", "to", "0.830", "12.3", "faster"]
+    assert row.split()[1:] == ["16.4", "0.820", "0.800", "to", "0.840", "12.3", "faster"]
     text = " ".join(shown.split())
     assert "42 rounds, enough for the tolerance." in text
-    assert "1.001 (0.990 to 1.012), so less than 1.2 % is noise" in text
+    assert "1.001 (0.990 to 1.012), so noise widens every interval by 1.2 %; one that holds 1" in text
     assert "enc.0 3.000 75.0 % Conv" in text
     assert "(not known) 1.000 25.0 % Pad" in text
 
@@ -226,6 +241,7 @@ def test_recorded_times_stand_in_the_bundles_report() -> None:
     assert (entry["engine"], entry["threads"], entry["input"]) == ("eager", 1, [[1, 3, 16, 16]])
     assert entry["ratio"] == pytest.approx(entry["rewritten_ms"] / entry["original_ms"])
     assert entry["interval"][0] <= entry["ratio"] <= entry["interval"][1]
+    assert entry["verdict"] == verdict(entry["interval"], entry["control"])
     assert mofa("measure", "net", UNET, *QUICK, "--record").exit_code == 2
     wrong = ["--arg", "width=8", "--arg", "depth=2", *QUICK[len(SMALL) :]]
     refused = mofa("measure", UNET, "net", *wrong, "--record")

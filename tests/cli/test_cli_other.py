@@ -80,8 +80,6 @@ def test_analyze_plots(kind: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--plot", "chart.gif"], "error: cannot plot to chart.gif"),
-        (["--draw", "unet.gif"], "error: cannot plot to unet.gif"),
         (["--plot", "nowhere/chart.png"], "there is no folder"),
         (["--roadmap", "moaf"], "error: there is no roadmap 'moaf'"),
         (["--checkpoint", "no.pth"], "error: there is no file no.pth"),
@@ -91,6 +89,13 @@ def test_analyze_errors(arguments: list[str], message: str) -> None:
     result = mofa("analyze", UNET, *SMALL, *arguments)
     assert result.exit_code == 1
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(("option", "file"), [("--plot", "chart.gif"), ("--draw", "unet.gif")])
+def test_analyze_refuses_other_kinds_of_figures(option: str, file: str) -> None:
+    result = mofa("analyze", UNET, *SMALL, option, file)
+    assert result.exit_code == 2
+    assert f"Invalid value for {option}: cannot plot to {file}" in " ".join(result.stderr.replace("│", " ").split())
 
 
 def test_analyze_draws_a_u() -> None:

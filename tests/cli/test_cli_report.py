@@ -64,15 +64,28 @@ def test_what_is_no_report_is_refused(bundle: Path, damage: str, problem: str) -
     assert (bundle / "report.html").read_bytes() == page
 
 
+def test_images_that_are_not_there_are_named(bundle: Path) -> None:
+    report = json.loads((bundle / "report.json").read_text())
+    files = dict.fromkeys(("input", "original", "rewritten", "difference"), "images/1-input.png")
+    figures = dict.fromkeys(("input", "original", "rewritten", "between"))
+    image = {"name": "a", "size": [8, 8], **files, "target": None, "gain": 1, "psnr": figures, "ssim": figures}
+    (bundle / "report.json").write_text(json.dumps({**report, "images": [image]}))
+    result = mofa(bundle)
+    assert result.exit_code == 0
+    assert (
+        result.stderr == f"warning: {bundle}/images/1-input.png is missing or damaged: the page says so in its place\n"
+    )
+
+
 def test_a_damaged_report_is_named(bundle: Path) -> None:
     report = json.loads((bundle / "report.json").read_text())
     (bundle / "report.json").write_text(json.dumps({**report, "before": {}}))
     result = mofa(bundle)
     assert result.exit_code == 1
-    assert "report.json is damaged, so no page can be made of it: KeyError" in result.stderr
+    assert "report.json is damaged, so no page can be made of it: it lacks 'parameters'" in result.stderr
     del report["versions"]  # the template reads it
     (bundle / "report.json").write_text(json.dumps(report))
-    assert "report.json is damaged, so no page can be made of it: UndefinedError" in mofa(bundle).stderr
+    assert "report.json is damaged, so no page can be made of it: it lacks 'versions'" in mofa(bundle).stderr
 
 
 def test_places_that_will_not_do(bundle: Path, tmp_path: Path) -> None:

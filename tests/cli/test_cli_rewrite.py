@@ -132,6 +132,8 @@ def test_a_checkpoint_is_loaded_and_described(mofa: Callable[..., Result]) -> No
     assert result.stderr == "weights: params_ema of c.pth (there is also params: --key)\n"
     result = mofa(*SMALL, "--checkpoint", "c.pth", "--key", "params", "--dry-run")
     assert result.stderr == "weights: params of c.pth\n"
+    said = [json.loads(mofa(*SMALL, *more, "--dry-run", "--json").stdout) for more in (["--checkpoint", "c.pth"], [])]
+    assert [report["checkpoint"] for report in said] == ["params_ema of c.pth (there is also params: --key)", ""]
 
 
 def test_a_roadmap_of_ones_own(mofa: Callable[..., Result]) -> None:
@@ -165,7 +167,6 @@ def misfit() -> None:
 INPUT_ERRORS: dict[str, tuple[Callable[[], Any], list[str], str]] = {
     "no module": (lambda: None, ["nowhere:Net", "--dry-run"], "error: there is no module 'nowhere'"),
     "no class": (lambda: None, ["noisy.py:Nett", "--dry-run"], "error: noisy.py has no 'Nett' (did you mean 'Net'?)"),
-    "argument": (lambda: None, ["noisy.py:Net", "--arg", "x", "--dry-run"], "error: argument 'x' is not of the form"),
     "unknown argument": (lambda: None, ["noisy.py:Net", "--arg", "x=1", "--dry-run"], "takes no argument 'x'"),
     "roadmap": (lambda: None, [*SMALL, "--roadmap", "moaf", "--dry-run"], "error: there is no roadmap 'moaf' (did you"),
     "roadmap file": (lambda: None, [*SMALL, "--roadmap", "no.toml", "--dry-run"], "there is no roadmap file no.toml"),
@@ -230,6 +231,7 @@ USAGE_ERRORS: dict[str, tuple[list[str], str]] = {
     "shape": ([UNET, "--dry-run", "--input", "1x3xfoo"], "'1x3xfoo' is not a shape such as 1x3x256x256"),
     "zero shape": ([UNET, "--dry-run", "--input", "1x0x8x8"], "'1x0x8x8' is not a shape"),
     "empty shape": ([UNET, "--dry-run", "--input", ""], "is not a shape"),
+    "argument": ([UNET, "--dry-run", "--arg", "c"], "'c' is not of the form name=value"),
     "unknown option": ([UNET, "--dry"], "No such option"),
 }
 

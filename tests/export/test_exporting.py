@@ -244,7 +244,7 @@ def test_a_bundle_and_where_its_file_goes(tmp_path: Path) -> None:
     assert done.files == (tmp_path.resolve() / "small.pt",)
     assert (done.inputs, done.sizes) == ("1x3x16x16", None)
     assert json.loads(json.dumps(done.to_data()))["schema"] == "mofa-export/1"
-    with pytest.raises(ExportError, match=r"small\.pt exists: pass overwrite"):
+    with pytest.raises(ExportError, match=r"small\.pt exists: --overwrite"):
         export(bundle, "torchscript")
     again = export(bundle, "torchscript", overwrite=True, inputs=torch.rand(1, 3, 32, 32))
     assert again.inputs == "1x3x32x32"
