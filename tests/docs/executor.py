@@ -251,8 +251,12 @@ def _shows(shown: str, printed: str, whole: bool) -> bool:
         if line.strip() == "…":
             pattern += r"(?:.*\n)*?"
             continue
-        for part in re.split(r"(…| +|\b[\d.]+ (?:ms|s)\b|\b\d\S*e-\d+|\b[\d.]+ (?:%|dB))", line):
-            if figure := re.fullmatch(r"([\d.]+) (%|dB)", part):
+        for part in re.split(
+            r"(…|(?:< 0\.001|(?<!\S)0) %| +|\b[\d.]+ (?:ms|s)\b|\b\d\S*e-\d+|\b[\d.]+ (?:%|dB))", line
+        ):
+            if re.fullmatch(r"(?:< 0\.001|0) %", part):  # rounding, which depends on the processor
+                pattern += r"(?:< 0\.001|0) %"
+            elif figure := re.fullmatch(r"([\d.]+) (%|dB)", part):
                 figures.append((float(figure[1]), figure[2]))
                 pattern += rf"([\d.e-]+) {figure[2]}"
             elif re.fullmatch(r"[\d.]+ m?s", part):

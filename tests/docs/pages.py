@@ -22,6 +22,8 @@ def net():
     return Net()
 """
 
+_HASTE = 'unittest.mock.patch.multiple("mofa_compiler.decisions.trials", PIECE_SECONDS=0.02, WHOLE_SECONDS=0.1)'
+
 BEFORE: dict[str, dict[str, tuple[str, str]]] = {
     "README.md": {
         "from model import Model": ("out/nafnet", ""),
@@ -74,6 +76,12 @@ SMALLER: dict[str, list[tuple[str, str, str]]] = {
         (r"(mofa recover .*)", r"\1 --steps 2 --patch 32", "1000 steps otherwise"),
         ("release/net", "net.py:Net", "a bundle that the reader has"),
         (r'with_target\("xnnpack"(.*)1x3x256x256', r'with_target("eager"\g<1>1x3x32x32', "minutes of measuring"),
+        ("(mofa export out/phone --to) executorch", r"\1 onnx", "a minute of compiling; phone.md does it"),
+        (
+            r"(result = mofa_compiler\.apply\(model, roadmap, .*calibration=batches\))\nprint\(result\.decisions",
+            rf"import unittest.mock\nwith {_HASTE}:\n    \1\nprint(result.decisions",
+            "minutes of measuring, for what is too small to be measured",
+        ),
         (r"input_shape=\(1, 3, 256, 256\)", "input_shape=(1, 3, 32, 32), seconds=1", "20 seconds otherwise"),
     ],
 }
