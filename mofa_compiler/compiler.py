@@ -61,6 +61,8 @@ class Result:
         channel_orders: how calibration permuted channels of the original (see `mofa_compiler.calibration`).
         decisions: what was measured on the roadmap's target and chosen by it, if it had one.
         samples: images that the report shows, if there are any.
+        checkpoint: what the original's weights were read from, in words, for the report; empty where they are those
+            that it is built with, None where that is not known.
         recoveries: how `model` was trained by `recover` since, one entry a call.
     """
 
@@ -68,6 +70,7 @@ class Result:
     channel_orders: Mapping[int, tuple[int, ...]] = MappingProxyType({})
     decisions: Decisions | None = None
     samples: Sequence[Sample] = ()
+    checkpoint: str | None = None
 
     def __init__(self, roadmap: Roadmap, networks: Sequence[Network], diffs: Sequence[Diff], example: CallSpec):
         self.roadmap = roadmap

@@ -61,7 +61,11 @@ def of_target(
             fit(model, found.state, found.description)
         return model
 
-    return replace(_recorded(name, target, build, shapes, settings), args=args, trained=weights is not None)
+    return replace(
+        _recorded(name, target, build, shapes, settings),
+        args=args,
+        checkpoint=Path(weights.file).name if weights else "",
+    )
 
 
 def of_bundle(name: str, folder: Path, shapes: Sequence[tuple[int, ...]], settings: Settings) -> Job:
@@ -75,7 +79,7 @@ def of_bundle(name: str, folder: Path, shapes: Sequence[tuple[int, ...]], settin
 
     call = CallSpec.from_data(read_recipe(folder)["inputs"])
     job = _recorded(name, str(folder), lambda: load(folder), shapes, settings)
-    return replace(job, trained=True) if shapes else replace(job, inputs=lambda _: call, trained=True)
+    return job if shapes else replace(job, inputs=lambda _: call)
 
 
 def _recorded(

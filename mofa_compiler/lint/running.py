@@ -44,7 +44,7 @@ class Job:
         debug: whether errors that nobody foresaw are raised, not found.
         files: where `build` puts the names of the files in which layers were made.
         args: of the target.
-        trained: whether its weights are more than those that it starts with.
+        checkpoint: file of its weights; empty where they are those that it is built with, None where that is unknown.
         blames: makes the error for a setting of this model that makes no sense, by its key.
     """
 
@@ -58,7 +58,7 @@ class Job:
     debug: bool = False
     files: set[str] = field(default_factory=set)
     args: Mapping[str, Any] = field(default_factory=dict)
-    trained: bool = False
+    checkpoint: str | None = None
     blames: Callable[..., LintError] = lambda message, *key: LintError(f"{'.'.join(map(str, key))}: {message}")
 
 

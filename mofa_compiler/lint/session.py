@@ -252,6 +252,7 @@ def _fixed(
         complete = {finding.code for finding in wanted} - left
         try:
             result = fix(report.subject, report.rules, wanted, complete, progress=tell)
+            result.checkpoint = job.checkpoint
             saved = result.save(destinations[one.model], overwrite=options.overwrite)
         except MofaError as error:  # the other models' fixes do not wait for it
             if options.debug:
@@ -260,10 +261,10 @@ def _fixed(
             continue
         done = mended(wanted, result)
         say(f"{one.model}: {len(done)} of {len(one.findings)} findings fixed, saved to {saved}")
-        if not job.trained:
+        if job.checkpoint == "":
             say(
-                f"warning: {saved} holds the weights that {one.target} starts with, usually random: --checkpoint, or "
-                "the model's `checkpoint` in the configuration, takes trained ones"
+                f"warning: in {saved}, {text.UNTRAINED}: --checkpoint, or the model's `checkpoint` in the "
+                "configuration, takes trained ones"
             )
         for diff in result.diffs:
             say(f"  {diff.pass_name}: {len(diff.rewritten)} layers, {_change(diff)}")

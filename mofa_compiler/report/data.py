@@ -5,6 +5,8 @@ Keys, in order:
 - `schema`: `"mofa-report/1"`
 - `versions`: `{"mofa-compiler", "torch"}`
 - `model`: class name of the original
+- `checkpoint`: what its weights were read from, in words; empty where they are those that it is built with, null where
+  that is not known
 - `roadmap`: `{"name", "description", "pass": [{"name", <options>...}]}`, as `Roadmap.from_dict` reads it
 - `inputs`: one `{"shape": [int], "dtype"}` an example input
 - `anatomy`: `{"is_unet", "reason", "stages": [{"name", "kind", "level", "units": [path]}]}`
@@ -42,11 +44,13 @@ Keys, in order:
   with every alternative, the first being the original), `networks` and `limit` (`{"name", "ms", "original_ms", "ratio",
   "interval", "control"}`: whole networks against the original), `chosen`, and all of it in a `sentence`
 - `measurements`: what `mofa measure --record` timed: `[{"engine", "version", "processor", "threads", "input",
-  "original_ms", "rewritten_ms", "ratio", "interval", "verdict"}]`: medians in ms, the second divided by the first with
-  its 95 % interval, and whether the rewritten network is `faster`, `slower` or that is `inside the noise`
+  "original_ms", "rewritten_ms", "ratio", "interval", "verdict", "control"}]`: medians in ms, the second divided by the
+  first with its 95 % interval, whether the rewritten network is `faster`, `slower` or that is `inside the noise`, and
+  the interval of the original against itself, in the same rounds, which tells that noise (`mofa_compiler.noise`)
 - `images`: one object an image that both networks were run on, with the weights that the rewritten one has now:
     - `name`, `source` (in words: whether the network was fitted on it), `size` (`[height, width]` of the output),
-      `levels`: which values of the output are black and white
+      `levels`: which values of the output are black and white, `shown`: of an output that is no usual image, in words
+      what one sees; empty for others
     - `input`, `original`, `rewritten`, `target`, `difference`: PNG files in the bundle, two of them the networks'
       outputs, `difference` grey plus `gain` times the second minus the first; `target` may be null
     - `psnr` in dB, `ssim`: `{"input", "original", "rewritten", "between"}`, of values clipped to [0, 1], against the
@@ -105,6 +109,7 @@ def report(result: Result, shown: Sequence[Picture] | None = None) -> dict[str, 
         "schema": SCHEMA,
         "versions": versions(),
         "model": program.name,
+        "checkpoint": result.checkpoint,
         "roadmap": result.roadmap.to_dict(),
         "inputs": [{"shape": spec.shape, "dtype": str(spec.dtype).removeprefix("torch.")} for spec in result.inputs],
         "anatomy": anatomy_data(result.original.anatomy),

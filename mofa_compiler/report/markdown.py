@@ -18,6 +18,8 @@ def render(report: Mapping[str, Any]) -> str:
         f"## {escape(report['model'])} rewritten by roadmap {code(report['roadmap']['name'])}",
         _headline(report),
         escape(" ".join(filter(None, (text.accuracy(report), text.quality(report), text.costs(report))))),
+        escape(text.weights(report)),
+        *(f"**Note:** {escape(note)}" for note in (text.untrained(report),) if note),
         escape(text.shape_of_network(report["anatomy"])),
         *(escape(text.recovered(recovery)) for recovery in report.get("recoveries", ())),
         _opaque(report),
@@ -89,10 +91,11 @@ def _passes(report: Mapping[str, Any]) -> str:
                 text.signed(after["parameters"] - before["parameters"]),
                 text.signed(after["macs"] - before["macs"]),
                 escape(f"{'' if step['exact'] else 'approximate, '}{text.outcome(step)}"),
+                escape(text.error_text(step["verdict"]["accumulated"])),
             )
         )
-    header = ("#", "pass", "edits", "refused", "Δ parameters", "Δ MACs", "output")
-    return _table(header, "rlrrrrr", rows) if rows else "The roadmap has no passes."
+    header = ("#", "pass", "edits", "refused", "Δ parameters", "Δ MACs", "moved the output by", "so far")
+    return _table(header, "rlrrrrrr", rows) if rows else "The roadmap has no passes."
 
 
 def _fitted(edits: list[dict[str, Any]]) -> str:

@@ -133,7 +133,7 @@ def _picture(number: int, sample: Sample, before: Tensor, after: Tensor) -> Pict
     panels["difference"] = _colours(0.5 + gain * difference)
     files = {name: f"{IMAGES}/{number}-{name}.png" for name in panels}
     data: dict[str, Any] = {"name": sample.name, "source": sample.source, "size": list(before.shape[1:])}
-    data["levels"] = levels.tolist()
+    data |= {"levels": levels.tolist(), "shown": _shown(before, sample, levels)}
     data |= {name: files.get(name) for name in ("input", "original", "rewritten", "target", "difference")}
     data |= {"gain": gain, "psnr": _figures(psnr, shown), "ssim": _figures(ssim, shown)}
     return Picture(data, {files[name]: panel for name, panel in panels.items()})
@@ -152,13 +152,28 @@ def _figures(compare: Callable[[Tensor, Tensor], float | None], shown: Mapping[s
 
 
 def _levels(sample: Sample, before: Tensor, after: Tensor) -> Tensor:
-    """Black and white: the sample's, or the range of both outputs where one of them clearly has another one."""
+    """Black and white: the sample's, or the range of both outputs where they are no image of that range."""
     black, white = sample.levels
     outside = max(float(((output < black) | (output > white)).float().mean()) for output in (before, after))
-    if sample.target is not None or outside <= _OUTSIDE:
+    if sample.target is not None or (_is_image(before, sample) and outside <= _OUTSIDE):
         return sample.levels
     low, high = min(before.min(), after.min()), max(before.max(), after.max())
     return torch.stack([low, high if high > low else low + 1])
+
+
+def _is_image(output: Tensor, sample: Sample) -> bool:
+    """Whether an output has the channels of an image; else they may be classes, or anything."""
+    return len(output) in (1, 3) or (sample.raw and len(output) == 4)
+
+
+def _shown(output: Tensor, sample: Sample, levels: Tensor) -> str:
+    """What one sees of an output that is no usual image: `channel 1 of 2, black is −3.2, white 4.1`; else nothing."""
+    shown = len(_colours(output))
+    channels = f"channel 1 of {len(output)}" if shown == 1 else f"channels 1 to {shown} of {len(output)}"
+    black, white = (f"{value:.3g}".replace("-", "−") for value in levels.tolist())
+    usual = torch.equal(levels, sample.levels)
+    parts = ("" if _is_image(output, sample) else channels, "" if usual else f"black is {black}, white {white}")
+    return ", ".join(filter(None, parts))
 
 
 def _gain(difference: Tensor) -> int:

@@ -16,6 +16,7 @@ from . import decided, text
 _NARROWEST = 40
 _GLUE = "\N{NO-BREAK SPACE}"
 _ROOM_FOR_COUNTS = 76
+_MOVED = "moved by: the output, by this pass; so far: against the original"
 
 
 def print_report(report: Mapping[str, Any], console: Console, verbose: bool = False) -> None:
@@ -41,6 +42,7 @@ def print_report(report: Mapping[str, Any], console: Console, verbose: bool = Fa
     if report["passes"]:
         console.print()
         console.print(_pass_table(report["passes"], width))
+        print_lines(console, wrap(_MOVED, width), "dim")
 
 
 def elide(path: str, width: int) -> str:
@@ -123,7 +125,7 @@ def _pass_table(steps: Sequence[Mapping[str, Any]], width: int) -> Table:
     table = _table()
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("pass", overflow="fold")
-    for header in (*(("edits", "refused") if counts else ()), "Δ params", "Δ MACs", "output error"):
+    for header in (*(("edits", "refused") if counts else ()), "Δ params", "Δ MACs", "moved by", "so far"):
         table.add_column(header, justify="right", no_wrap=True)
     for index, step in enumerate(steps, 1):
         before, after = step["before"], step["after"]
@@ -134,6 +136,7 @@ def _pass_table(steps: Sequence[Mapping[str, Any]], width: int) -> Table:
             text.signed(after["parameters"] - before["parameters"]),
             text.signed(after["macs"] - before["macs"]),
             Text(text.outcome(step), "" if step["verdict"]["holds"] else "red"),
+            text.error_text(step["verdict"]["accumulated"]),
         )
     return table
 

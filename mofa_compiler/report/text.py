@@ -37,12 +37,27 @@ def change(before: float, after: float) -> str:
 
 
 def error_text(value: float | None) -> str:
-    """A relative error: `2.64 %`, `0.002 %`, `3.0e-08`, `0 %`."""
+    """A relative error: `2.64 %`, `0.00200 %`, `< 0.001 %`, `0 %`."""
     if value is None:
         return "not finite"
     if value == 0:
         return "0 %"
-    return f"{value:.1e}" if value < 1e-5 else f"{100 * value:.3g} %"
+    if value < 1e-5:
+        return "< 0.001 %"
+    return f"{100 * value:#.3g}".rstrip(".") + " %"  # with the zeros at its end: as wide as the next figure
+
+
+UNTRAINED = "the weights are those that the network is built with, usually random, and say little about its output"
+
+
+def weights(report: Mapping[str, Any]) -> str:
+    """A sentence on what the weights were read from; empty where that is not known, or they are no trained ones."""
+    return f"Weights: {report['checkpoint']}." if report.get("checkpoint") else ""
+
+
+def untrained(report: Mapping[str, Any]) -> str:
+    """A sentence of warning where no checkpoint was given; else empty."""
+    return f"No checkpoint was given: {UNTRAINED}." if report.get("checkpoint") == "" else ""
 
 
 def psnr_text(value: float | None) -> str:
@@ -156,7 +171,10 @@ def costs(report: Mapping[str, Any]) -> str:
     before, after = report["before"]["macs"], report["after"]["macs"]
     if after <= before:
         return ""
-    return f"More MACs than before ({change(before, after)}): measure whether it is faster where it will run."
+    return (
+        f"More MACs than before ({change(before, after)}): measure whether it is faster where it will run, or let "
+        "the rewrite keep only what is (--engine)."
+    )
 
 
 def shape_of_network(anatomy: Mapping[str, Any]) -> str:

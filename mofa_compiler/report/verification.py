@@ -34,7 +34,7 @@ def _pass_table(steps: Sequence[Mapping[str, Any]], output: Mapping[str, Any]) -
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("pass", overflow="fold")
-    for header in ("error", "PSNR", "so far", "PSNR", "check"):
+    for header in ("moved by", "PSNR", "so far", "PSNR", "check"):
         table.add_column(header, justify="right", no_wrap=True)
     for index, step in enumerate(steps, 1):
         verdict = step["verdict"]
@@ -42,7 +42,7 @@ def _pass_table(steps: Sequence[Mapping[str, Any]], output: Mapping[str, Any]) -
             str(index),
             Text(text.printable(step["name"])),
             text.error_text(verdict["relative_error"]),
-            text.psnr_text(verdict["step_psnr"]),
+            "" if step["exact"] and verdict["holds"] else text.psnr_text(verdict["step_psnr"]),  # of rounding
             text.error_text(verdict["accumulated"]),
             text.psnr_text(verdict["psnr"]),
             _claim(verdict),

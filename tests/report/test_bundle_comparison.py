@@ -16,6 +16,8 @@ from mofa_compiler.report import comparison, text
 from mofa_compiler.report.summary import latencies
 from tests.report.reports import HOSTILE, measured, report_of
 
+RECOVERED = {"best_step": 5, "psnr_after": 34.0, "psnr_original": 35.0}
+
 
 @pytest.fixture
 def pair() -> dict[str, Any]:
@@ -54,10 +56,27 @@ def test_a_bundle_against_itself_has_no_difference() -> None:
 
 
 def test_training_since_the_rewrite_is_told() -> None:
-    trained = {**report_of(), "recoveries": [{"best_step": 5, "psnr_after": 34.0, "psnr_original": 35.0}]}
+    trained = {**report_of(), "recoveries": [RECOVERED]}
     data = comparison.compare([report_of(), trained], ["a", "b"])
     assert "b was trained after the rewrite" in printed(data, 200)
     assert "| `b` |" in comparison.markdown(data) and "| 34.00 dB |" in comparison.markdown(data)
+
+
+def test_weights_of_different_origin_are_told() -> None:
+    calibrated = {**report_of(), "checkpoint": "net.pth"}
+    calibrated["passes"][-1]["name"] = "calibration"
+    trained = {**report_of(), "checkpoint": "", "recoveries": [RECOVERED]}
+    data = comparison.compare([calibrated, trained, report_of()], ["a", "b", "c"])
+    told = "(a: net.pth, calibrated; b: those that the network is built with, trained; c: not known)"
+    assert f"Weights differ {told}." in data["notes"]
+    assert not comparison.compare([calibrated, calibrated], ["a", "b"])["notes"]
+
+
+def test_intervals_are_widened_by_the_noise_of_their_measurement() -> None:
+    early = measured(report_of(), 19.0)
+    late = {**early, "measurements": [{**early["measurements"][0], "control": [0.95, 1.02]}]}
+    before, after = (latencies(report)[0]["interval"] for report in (early, late))
+    assert after == pytest.approx([0.95 * before[0], 1.05 * before[1]])
 
 
 def test_different_originals_and_sizes_are_told() -> None:
@@ -159,7 +178,14 @@ def test_psnr_of_different_images_is_not_compared_in_silence() -> None:
 
 def test_a_measurement_goes_before_what_was_decided_on() -> None:
     report = measured(report_of(), 10.0)
-    final = {"name": "decided", "ms": 18.0, "original_ms": 20.0, "ratio": 0.9, "interval": [0.8, 1.0]}
+    final = {
+        "name": "decided",
+        "ms": 18.0,
+        "original_ms": 20.0,
+        "ratio": 0.9,
+        "interval": [0.8, 1.0],
+        "control": [0.99, 1.01],
+    }
     keys = ("engine", "version", "threads", "processor", "input")
     conditions = {key: latencies(report)[-1][key] for key in keys}
     decided = {"networks": [final], "chosen": "decided", "conditions": conditions, "layers": [], "sentence": ""}

@@ -57,6 +57,21 @@ def test_times_of_different_runs_are_compared_by_their_ratios() -> None:
     axes = pareto([slow, fast], ["a", "b"], x="ms", y="parameters").axes[0]
     drawn = sorted(float(line.get_xdata()[0]) for line in axes.lines if line.get_linestyle() == "None")
     assert drawn == pytest.approx([15.0, 18.0, 30.0])
+    scaled = "each network: its ratio × the median time of its original"
+    assert axes.get_xlabel().endswith(f"\n{scaled}")
+    alike = [measured(report_of(), 10), measured(report_of("paper-nafnet"), 12)]
+    assert scaled not in pareto(alike, ["a", "b"], x="ms", y="parameters").axes[0].get_xlabel()
+
+
+def test_networks_of_different_originals_have_fronts_of_their_own_and_it_is_said() -> None:
+    cheaper = report_of("paper-nafnet")
+    cheaper["after"]["macs"] = cheaper["before"]["macs"] // 2
+    reports = [report_of(), cheaper, report_of(depth=3)]
+    legends = []
+    for axes in ({"x": "macs", "y": "error"}, {"x": "parameters", "y": "macs"}):
+        drawn = words(inline_svg(pareto(reports, ["a", "b", "c"], **axes)))
+        legends.append([word for word in drawn if "front" in word])
+    assert legends == [["pareto front of each original"], []]
 
 
 def test_quality_is_against_the_ground_truth_where_it_is_known() -> None:

@@ -96,6 +96,18 @@ def test_what_goes_beyond_the_originals_range_is_not_cut_off() -> None:
     assert picture.data["levels"][1] > 100 and picture.data["psnr"]["between"] < 10
 
 
+def test_what_is_no_image_is_shown_in_its_own_range_and_said_to_be() -> None:
+    (classes,) = pictures(Scaled(0.1), Scaled(0.1), [Sample("a", image(2))])
+    assert classes.data["shown"].startswith("channel 1 of 2, black is ")
+    assert classes.data["levels"][1] == pytest.approx(0.1, abs=0.001)
+    assert float(classes.panels["images/1-original.png"].max()) > 0.95
+    (many,) = pictures(Scaled(1.0), Scaled(1.0), [Sample("a", image(4))])
+    assert many.data["shown"].startswith("channels 1 to 3 of 4, black is ")
+    (colours,) = pictures(Scaled(1.0), Scaled(1.0), [Sample("a", image(3))])
+    (beyond,) = pictures(Scaled(10.0), Scaled(10.0), [Sample("a", torch.full((1, 16, 16), -0.5))])
+    assert (colours.data["shown"], beyond.data["shown"]) == ("", "black is −5, white −4")
+
+
 def test_constant_outputs_are_shown_and_others_than_numbers_are_not() -> None:
     (picture,) = pictures(Scaled(0.0), Scaled(0.0), [Sample("a", image() + 5, levels=torch.tensor([2.0, 3.0]))])
     assert picture.data["levels"] == [0, 1] and picture.data["psnr"]["between"] == math.inf

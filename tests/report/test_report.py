@@ -43,6 +43,7 @@ KEYS: dict[str, set[str]] = {
             "schema",
             "versions",
             "model",
+            "checkpoint",
             "roadmap",
             "inputs",
             "anatomy",
@@ -189,7 +190,8 @@ def test_changes(before: float, after: float, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"), [(0, "0 %"), (None, "not finite"), (0.0264, "2.64 %"), (3e-8, "3.0e-08"), (1.5, "150 %")]
+    ("error", "expected"),
+    [(0, "0 %"), (None, "not finite"), (0.0264, "2.64 %"), (0.0065, "0.650 %"), (3e-8, "< 0.001 %"), (1.5, "150 %")],
 )
 def test_errors_as_text(error: float | None, expected: str) -> None:
     assert text.error_text(error) == expected
@@ -206,11 +208,19 @@ def test_markdown_has_the_headline_and_every_pass(report: dict[str, Any]) -> Non
         outcome = f"{'' if step['exact'] else 'approximate, '}{text.outcome(step)}"
         counts = f"{len(text.rewritten(step))} | {len(step['skips'])}"
         assert any(
-            line.startswith(f"| {index} | `{step['name']}` | {counts} | ") and line.endswith(f"| {outcome} |")
+            line.startswith(f"| {index} | `{step['name']}` | {counts} | ")
+            and f"| {markdown.escape(outcome)} | " in line
             for line in lines
         )
         for edit in text.rewritten(step):
             assert f"| `{edit['path']}` | {edit['stage']} | `{edit['before']}` → " in rendered
+
+
+def test_the_origin_of_the_weights_is_told(report: dict[str, Any]) -> None:
+    assert report["checkpoint"] is None
+    assert "checkpoint" not in markdown.render(report) and "Weights: " not in markdown.render(report)
+    assert "\n\nWeights: net\\_a.pth.\n\n" in markdown.render({**report, "checkpoint": "net_a.pth"})
+    assert "**Note:** No checkpoint was given: the weights are those" in markdown.render({**report, "checkpoint": ""})
 
 
 def test_markdown_summarises_neighbours_and_groups_refusals(report: dict[str, Any]) -> None:
@@ -243,7 +253,7 @@ def test_markdown_escapes_what_would_be_markup(report: dict[str, Any]) -> None:
     assert r"x\|y \`z\` \<b\>" in row
     assert r"- 1 × one \| two \*three\*: ```d``e```" in rendered
     tables = [line for line in rendered.splitlines() if line.startswith("|")]
-    assert {len(cells(line)) for line in tables} == {4, 6, 7}
+    assert {len(cells(line)) for line in tables} == {4, 6, 8}
 
 
 def test_markdown_cuts_long_lists_of_refusals(report: dict[str, Any]) -> None:
@@ -263,8 +273,8 @@ def test_a_broken_promise_is_shown(report: dict[str, Any]) -> None:
     broken = copy.deepcopy(report)
     step = next(step for step in broken["passes"] if step["exact"] and step["edits"])
     step["verdict"] |= {"holds": False, "relative_error": 0.5}
-    assert "NOT exact: 50 %" in markdown.render(broken)
-    assert "NOT exact: 50 %" in printed(broken, 80)
+    assert "NOT exact: 50.0 %" in markdown.render(broken)
+    assert "NOT exact: 50.0 %" in printed(broken, 80)
 
 
 def test_how_exactness_was_checked_is_told(report: dict[str, Any]) -> None:

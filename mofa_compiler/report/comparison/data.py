@@ -51,6 +51,9 @@ def _notes(networks: Sequence[Mapping[str, Any]], same_original: bool) -> Iterab
     if len({one["inputs"] for one in networks}) > 1:
         inputs = ", ".join(f"{one['name']} at {one['inputs']}" for one in networks)
         yield f"Input sizes differ ({inputs}): MACs cannot be compared."
+    if len({one["weights"] for one in networks}) > 1:
+        weights = "; ".join(f"{one['name']}: {one['weights'] or 'not known'}" for one in networks)
+        yield f"Weights differ ({weights})."
     measured = {one["quality_on"] for one in networks if one["quality_on"]}
     if len(measured) > 1:
         yield f"Output errors were measured on different inputs ({', '.join(sorted(measured))})."

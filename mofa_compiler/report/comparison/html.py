@@ -31,12 +31,14 @@ def render(data: Mapping[str, Any], reports: Sequence[Mapping[str, Any]] = ()) -
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["printable"] = text.printable
     template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
+    style = files("mofa_compiler.report.html").joinpath("style.css").read_text(encoding="utf-8")
     differences = [
         {"data": one, "counts": tables.counts(one), "groups": tables.groups(one)} if one else None
         for one in data["differences"]
     ]
     return template.render(
         title=", ".join(one["name"] for one in data["networks"]),
+        style=Markup(style),
         heading=tables.heading(data),
         notes=data["notes"],
         figure=figure,

@@ -83,8 +83,8 @@ def times(data: Mapping[str, Any]) -> list[Table]:
                     _ms(one["original_ms"]),
                     _ms(one["rewritten_ms"]),
                     f"{one['ratio']:.3f}",
-                    f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "",
-                    one["verdict"] or "",
+                    f"{interval[0]:.3f} to {interval[1]:.3f}",
+                    one["verdict"],
                 )
             )
     header = ("network", "original ms", "ms", "ratio", "95 % interval", "")
@@ -102,7 +102,10 @@ def timing(data: Mapping[str, Any]) -> str:
     """How to read several times; empty where there are none."""
     if not any(one["latency"] for one in data["networks"]):
         return ""
-    return "Each ratio is to the original in the same run. Runs differ with the machine's state: compare the ratios."
+    return (
+        "Each ratio is to the original in the same run, its 95 % interval widened by the noise of the measurement. "
+        "Runs differ with the machine's state: compare the ratios."
+    )
 
 
 def counts(difference: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ _LABEL, _LINE, _GAP = 1.55, 0.135, 0.07
 _BETWEEN_ROWS, _BETWEEN_SIDES, _BETWEEN_PASSES = 0.22, 0.8, 0.4
 _MARGIN, _LEVELS, _BULGE, _STEP = 0.15, 0.55, 0.25, 0.22
 _NARROWEST = 7.2
-_HATCHES = {"approximate": "////", "refused": "\\\\\\\\"}
+_HATCHES = {"adjusted": "..", "approximate": "////", "refused": "\\\\\\\\"}
 
 
 def unet(report: Mapping[str, Any]) -> Figure:

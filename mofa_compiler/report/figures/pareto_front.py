@@ -81,6 +81,8 @@ class _Axis:
     def __init__(self, name: str, networks: Sequence[Mapping[str, Any]]):
         self.name = name
         self.missing = ""
+        self.note = ""
+        """How the numbers were made, where they are not those of the reports"""
         self.higher_is_better = name == "psnr"
         self.is_relative = name == "error"
         """Whether it says something of a network only in relation to the original that it was made from"""
@@ -133,6 +135,8 @@ class _Axis:
         self.values = [
             (originals[family], originals[family] * one["ratio"]) for one, family in zip(times, families, strict=True)
         ]
+        if any(one["original_ms"] != own for one, (own, _) in zip(times, self.values, strict=True)):
+            self.note = "each network: its ratio × the median time of its original"
 
     def format(self, value: float) -> str:
         if self.name in ("parameters", "macs"):
@@ -183,9 +187,10 @@ def _draw(points: Sequence[_Point], across: _Axis, up: _Axis) -> Figure:
     figure = Figure(figsize=_SIZE)
     models = {point.family: clipped(point.model, 20) for point in points}
     figure.set_label(f"{', '.join(dict.fromkeys(models.values()))}: {across.name} against {up.name}")
-    axes: Any = figure.add_axes((0.15, 0.14, 0.81, 0.77))
-    axes.set_xlabel(clipped(across.label, 80))
-    axes.set_ylabel(clipped(up.label, 60))
+    left, bottom = (0.19 if up.note else 0.15), (0.18 if across.note else 0.14)
+    axes: Any = figure.add_axes((left, bottom, 0.96 - left, 0.91 - bottom))
+    axes.set_xlabel("\n".join(filter(None, (clipped(across.label, 80), across.note))))
+    axes.set_ylabel("\n".join(filter(None, (clipped(up.label, 60), up.note))))
     axes.xaxis.set_major_formatter(lambda value, _: across.format(value))
     axes.yaxis.set_major_formatter(lambda value, _: up.format(value))
     axes.grid(color=COLOURS["band"], linewidth=0.8)
@@ -199,7 +204,10 @@ def _draw(points: Sequence[_Point], across: _Axis, up: _Axis) -> Figure:
     axes.locator_params(axis="x", nbins=5)
     axes.autoscale_view()  # now, since the labels are placed by where the points come to lie
     _label(axes, points)
-    _explain(axes, models, any(len(line) > 1 for line in fronts), any(point.is_original for point in points))
+    drawn = ""
+    if any(len(line) > 1 for line in fronts):
+        drawn = "pareto front of each original" if len(fronts) > 1 else "pareto front"
+    _explain(axes, models, drawn, any(point.is_original for point in points))
     return figure
 
 
@@ -250,7 +258,7 @@ def _marker(family: int, *, hollow: bool) -> dict[str, Any]:
     }
 
 
-def _explain(axes: Any, models: Mapping[int, str], has_front: bool, has_originals: bool) -> None:
+def _explain(axes: Any, models: Mapping[int, str], front_label: str, has_originals: bool) -> None:
     """What the shapes stand for: a model's name for each, where there are several."""
     from matplotlib.lines import Line2D
 
@@ -259,8 +267,8 @@ def _explain(axes: Any, models: Mapping[int, str], has_front: bool, has_original
     if has_originals:
         label = "hollow: original" if len(shapes) > 1 else "original"
         handles.append(Line2D([], [], **_marker(0, hollow=True), label=label))
-    if has_front:
-        handles.append(Line2D([], [], color=COLOURS["saved"], linestyle="--", label="pareto front"))
+    if front_label:
+        handles.append(Line2D([], [], color=COLOURS["saved"], linestyle="--", label=front_label))
     columns = 4 if len(handles) > 4 else len(handles)
     above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.1, "columnspacing": 1.2}
     axes.legend(handles=handles, ncols=columns, handletextpad=0.3, **above)

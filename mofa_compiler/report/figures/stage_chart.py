@@ -17,22 +17,24 @@ _WIDTH = 7.2
 _PANELS = (("vanilla", "MACs as if all convolutions were vanilla"), ("macs", "true MACs"))
 
 
-def flops(report: Mapping[str, Any]) -> Figure:
+def flops(report: Mapping[str, Any], *, bare: bool = False) -> Figure:
     """The stages as bars, before and after: at the left in MACs by the paper's estimate, with the limit below which a
     stage is cheap, at the right in true MACs.
 
     Args:
         report: what `report.json` holds, or the data of `report.distribution`.
+        bare: without the heading, and the rule below, for a page that has them.
     """
     from matplotlib.figure import Figure
 
     data = view(report)
     stages, compared = data["stages"], data["after"] is not None
-    rule = textwrap.wrap(text.printable(_rule(data)), 125)
+    rule = [] if bare else textwrap.wrap(text.printable(cheap_rule(data)), 125)
     rows = max(len(stages), 1) * (0.36 if compared else 0.26)
     with style():
         figure = Figure(figsize=(_WIDTH, 1.35 + rows + 0.14 * len(rule)), layout="constrained")
-        figure.suptitle(heading(data), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        if not bare:
+            figure.suptitle(heading(data), x=0.01, ha="left", fontsize=10, fontweight="bold")
         figure.set_label(f"{heading(data)}: MACs by stage")
         panels: Any = figure.subplots(1, 2, sharey=True)
         for axes, (key, title) in zip(panels, _PANELS, strict=True):
@@ -51,11 +53,13 @@ def flops(report: Mapping[str, Any]) -> Figure:
         if compared:
             above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1}
             panels[1].legend(ncols=2, handlelength=1.2, columnspacing=1, **above)
-        figure.supxlabel("\n".join(rule), x=0.01, ha="left", fontsize=7.5, color=COLOURS["muted"])
+        if rule:
+            figure.supxlabel("\n".join(rule), x=0.01, ha="left", fontsize=7.5, color=COLOURS["muted"])
     return figure
 
 
-def _rule(data: Mapping[str, Any]) -> str:
+def cheap_rule(data: Mapping[str, Any]) -> str:
+    """A sentence on which stages are cheap, of what `view` returns."""
     if not data["cheap"]:
         return f"Cheap stages are not known: {data['reason']}."
     rule: str = data["cheap"]["rule"]

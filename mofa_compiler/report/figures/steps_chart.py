@@ -16,12 +16,13 @@ _BAR = 0.62
 _AMOUNTS = (("parameters", "parameters"), ("macs", "MACs"))
 
 
-def roadmap(report: Mapping[str, Any]) -> Figure:
+def roadmap(report: Mapping[str, Any], *, bare: bool = False) -> Figure:
     """From the original, one row a pass: parameters and MACs after it, with what it added or saved, and the PSNR
     against the original's output where one was measured.
 
     Args:
         report: what `report.json` holds.
+        bare: without the heading, for a page that has one.
     """
     from matplotlib.figure import Figure
 
@@ -30,7 +31,8 @@ def roadmap(report: Mapping[str, Any]) -> Figure:
     panels = 3 if any(value is not None for value in psnrs) else 2
     with style():
         figure = Figure(figsize=(_WIDTH, 1.35 + 0.34 * (len(steps) + 1)), layout="constrained")
-        figure.suptitle(heading(report), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        if not bare:
+            figure.suptitle(heading(report), x=0.01, ha="left", fontsize=10, fontweight="bold")
         figure.set_label(f"{heading(report)}: what each pass added or saved")
         ratios = (3, 3, 2)[:panels]
         columns: Any = figure.subplots(1, panels, sharey=True, width_ratios=ratios)
@@ -85,16 +87,17 @@ def _draw_psnr(axes: Any, steps: Sequence[Mapping[str, Any]]) -> None:
     axes.plot(values, [row for _, row in points], color=COLOURS["after"], marker="o", markersize=3.5, linewidth=1)
     low, high = min(values), max(values)
     room = max(high - low, 0.5)
-    around = {"boxstyle": "round,pad=0.1", "facecolor": COLOURS["paper"], "edgecolor": "none"}
-    for value, row in points:
-        place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(f"{value:.1f}", (value, row), fontsize=7.5, bbox=around, **place)
+    for index, (value, row) in enumerate(points):
+        beside = [values[other] - value for other in (index - 1, index + 1) if 0 <= other < len(values)]
+        left = max(beside, default=0.0) > max(-min(beside, default=0.0), 0.05 * room)  # away from the line
+        place: Any = {"xytext": (-6 if left else 6, 0), "ha": "right" if left else "left"}
+        axes.annotate(f"{value:.1f}", (value, row), fontsize=7.5, va="center", textcoords="offset points", **place)
     for row, step in enumerate(steps, 1):
         verdict = step["verdict"]
         if verdict["psnr"] is None:
             words = "as the original" if verdict["accumulated"] == 0 else "not finite"
             axes.text(low, row, words, va="center", fontsize=7, color=COLOURS["muted"])
-    axes.set_xlim(low - 0.2 * room, high + 0.5 * room)
+    axes.set_xlim(low - 0.65 * room, high + 0.5 * room)
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="y", length=0)

@@ -18,6 +18,7 @@ COLOURS = {
     "before": "#b8c4d2",
     "after": "#3d5a80",
     "exact": "#2a9d8f",
+    "adjusted": "#f6dfb2",
     "approximate": "#e9a23b",
     "refused": "#c9b8dc",
     "unchanged": "#dfe3e8",

@@ -7,11 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Literal
 
-from ..text import is_exact
+from .. import text
 
-Outcome = Literal["unchanged", "exact", "approximate", "refused"]
+Outcome = Literal["unchanged", "adjusted", "exact", "approximate", "refused"]
 OUTCOMES: dict[Outcome, str] = {
     "unchanged": "unchanged",
+    "adjusted": "only weights fitted",
     "exact": "edited, exactly",
     "approximate": "edited, approximately",
     "refused": "refused only",
@@ -21,8 +22,9 @@ OUTCOMES: dict[Outcome, str] = {
 def view(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """The data of `report.distribution` as it is; a report in the same form, its stages with their `outcome`.
 
-    A stage without an edit or a refusal is `unchanged`; one with refusals alone is `refused`; of an edited one, one
-    edit that is not exact makes it `approximate`. `edits` and `refusals` count layers. A report from before `structure`
+    A stage without an edit or a refusal is `unchanged`; one with refusals alone is `refused`; where every layer is what
+    it was with other weights, it is `adjusted`; of another edited one, one edit that is not exact makes it
+    `approximate`. `edits` and `refusals` count layers. A report from before `structure`
     was in it has no U-Net and no cheap stages, and `reason` says why.
     """
     if "stages" in data:
@@ -82,17 +84,20 @@ def outcomes(passes: Sequence[Mapping[str, Any]]) -> dict[str | None, tuple[Outc
     edited: dict[str | None, set[str]] = {}
     refused: dict[str | None, set[str]] = {}
     inexact: Counter[str | None] = Counter()
+    rewritten = {edit["stage"] for step in passes for edit in text.rewritten(step)}
     for step in passes:
         for edit in step["edits"]:
             edited.setdefault(edit["stage"], set()).add(_whole(edit["path"], known))
-            inexact[edit["stage"]] += not is_exact(edit, step)
+            inexact[edit["stage"]] += not text.is_exact(edit, step)
         for skip in step["skips"]:
             refused.setdefault(skip["stage"], set()).add(_whole(skip["path"], known))
     found: dict[str | None, tuple[Outcome, int, int]] = {}
     for stage in {**edited, **refused}:
         changed = edited.get(stage, set())
         left = refused.get(stage, set()) - changed
-        outcome: Outcome = "refused" if not changed else "approximate" if inexact[stage] else "exact"
+        outcome: Outcome = "approximate" if inexact[stage] else "exact"
+        if stage not in rewritten:
+            outcome = "adjusted" if changed else "refused"
         found[stage] = (outcome, len(changed), len(left))
     return found
 

@@ -188,14 +188,22 @@ const table = (() => {
   };
 })();
 
-// Long lists of layers that were left alone are completed when they are opened, and everything is opened to be printed.
+// Of a chosen stage only the reasons that were met in it are shown. Long lists of layers that were left alone are
+// completed when they are opened, and everything is opened to be printed.
 {
   const groups = data.passes.flatMap((pass) => {
     const reasons = new Map();
     for (const skip of pass.skips ?? []) reasons.set(skip.reason, [...(reasons.get(skip.reason) ?? []), skip]);
     return [...reasons.values()];
   });
-  for (const entry of document.querySelectorAll("tr[data-refusal]")) {
+  const entries = [...document.querySelectorAll("tr[data-refusal]")];
+  const status = document.getElementById("left");
+  table.listeners.push((stage) => {
+    for (const entry of entries) entry.hidden = stage !== "" && !extra.refused[entry.dataset.refusal].includes(stage);
+    const shown = entries.filter((entry) => !entry.hidden).length;
+    if (status) status.textContent = stage && `${shown} of ${entries.length} reasons: those met in stage ${printable(stage)}.`;
+  });
+  for (const entry of entries) {
     const rest = entry.querySelector(".rest");
     entry.querySelector("details")?.addEventListener("toggle", () => {
       if (!rest?.isConnected || !groups.length) return; // left out of a very large page: the rest is in report.json

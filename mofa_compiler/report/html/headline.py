@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from ...noise import noise, verdict, widened
 from .. import decided, text
 from ..summary import shape_text
 
@@ -42,7 +43,8 @@ def cards(report: Mapping[str, Any]) -> list[Card]:
 def notices(report: Mapping[str, Any]) -> list[str]:
     """Sentences on what is not as one may expect; usually none."""
     measured = report.get("measurements") or report.get("decisions")
-    found = [] if measured else [sentence for sentence in (text.costs(report),) if sentence]
+    sentences = (text.untrained(report), "" if measured else text.costs(report))
+    found = [sentence for sentence in sentences if sentence]
     found += [
         f"{step['name']}: {step['verdict']['problem']}." for step in report["passes"] if step["verdict"]["problem"]
     ]
@@ -99,7 +101,8 @@ def _times(report: Mapping[str, Any]) -> Iterator[Card]:
         final = decided.final(decisions)
         if final:
             conditions = {**decisions["conditions"], "ratio": final["ratio"], "interval": final["interval"]}
-            yield _time(conditions, final["original_ms"], final["ms"], _verdict(final))
+            judged = verdict(final["interval"], final["control"])
+            yield _time({**conditions, "control": final["control"]}, final["original_ms"], final["ms"], judged)
         else:
             engine = decisions["conditions"]["engine"]
             yield Card(f"Time, {engine}", "", "left as it is", "", "no rewrite was faster there")
@@ -108,23 +111,18 @@ def _times(report: Mapping[str, Any]) -> Iterator[Card]:
         yield Card("Time", "", "not measured", "", note)
 
 
-def _time(one: Mapping[str, Any], original: float, rewritten: float, verdict: str) -> Card:
-    low, high = one["interval"]
+def _time(one: Mapping[str, Any], original: float, rewritten: float, judged: str) -> Card:
+    control = one.get("control")  # reports of early versions lack it
+    low, high = widened(one["interval"], control) if control else one["interval"]
+    by = f", widened by {100 * noise(control):.1f} % of noise" if control else ""
     return Card(
         label=f"Time, {one['engine']}",
         before=milliseconds(original),
         after=milliseconds(rewritten),
-        change=f"{one['ratio']:.2f} × the time: {verdict}",
-        note=f"95 % interval {low:.2f} to {high:.2f}; {conditions(one)}",
-        tone={"faster": "good", "slower": "bad"}.get(verdict, ""),
+        change=f"{one['ratio']:.2f} × the time: {judged}",
+        note=f"{low:.2f} to {high:.2f}: 95 % interval{by}; {conditions(one)}",
+        tone={"faster": "good", "slower": "bad"}.get(judged, ""),
     )
-
-
-def _verdict(final: Mapping[str, Any]) -> str:
-    """Of a network that was chosen, by the rule that chose it (`decisions.record.Comparison.is_faster`)."""
-    if final["interval"][1] < 1 and final["ratio"] < final["control"][0]:
-        return "faster"
-    return "slower" if final["interval"][0] > 1 and final["ratio"] > final["control"][1] else "inside the noise"
 
 
 def _quality(report: Mapping[str, Any]) -> Card:
@@ -168,7 +166,7 @@ def _of_images(report: Mapping[str, Any]) -> Card | None:
 
 
 def _decibels(before: float, after: float) -> tuple[str, str, str]:
-    difference = after - before
+    difference = round(after, 2) - round(before, 2)  # of what is shown
     sign = "+" if difference > 0 else "−"
     change = "unchanged" if abs(difference) < 0.005 else f"{sign}{abs(difference):.2f} dB"
     return f"{before:.2f} dB", f"{after:.2f} dB", change

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import text
+from ..figures.stage_chart import cheap_rule
+from ..figures.view import view as view_of
 from ..reading import completed
 from . import tables
 from .headline import cards, notices
@@ -61,12 +63,13 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
         "title": text.printable(f"{report['model']} rewritten by {report['roadmap']['name']}"),
         "cards": cards(report),
         "notices": notices(report),
+        "weights": text.weights(report),
         "network": text.shape_of_network(report["anatomy"]),
         "figures": {**dict.fromkeys(_DRAWN, ""), **_drawings(report)},
         "steps": tables.steps(report, _summaries(step["name"] for step in report["passes"])),
         "measured_on": next((step["verdict"]["measured_on"] for step in report["passes"]), ""),
         "stages": tables.stages(report),
-        "rule": ((report.get("structure") or {}).get("cheap") or {}).get("rule", ""),
+        "rule": cheap_rule(view_of(report)).rstrip("."),
         "rows": [{**vars(row), "name": report["passes"][row.step - 1]["name"]} for row in rows[:ROWS]],
         "total": len(rows),
         "timed": any(row.ms is not None for row in rows),
@@ -78,7 +81,7 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
         "recoveries": tables.recoveries(report),
         "document": document,
         "left_out": left_out,
-        "extra": _json(_extra(report, rows)),
+        "extra": _json(_extra(report, rows, refusals, [] if "layers" in left_out else tables.became(report))),
         "style": _file("style.css"),
         "script": _script(),
         "policy": _policy(),
@@ -104,7 +107,11 @@ def _drawings(report: Mapping[str, Any]) -> dict[str, str]:
 
     from .. import figures
 
-    wanted = {"roadmap": figures.roadmap, "flops": figures.flops, "unet": figures.unet}
+    wanted: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+        "roadmap": functools.partial(figures.roadmap, bare=True),
+        "flops": functools.partial(figures.flops, bare=True),
+        "unet": figures.unet,
+    }
     if not report["passes"]:
         del wanted["roadmap"]
     if not report["before"]["stages"]:
@@ -144,11 +151,18 @@ def _summaries(names: Iterable[str]) -> dict[str, str]:
     return {name: " ".join(doc.partition("\n\n")[0].split()).replace("`", "") for name, doc in found.items()}
 
 
-def _extra(report: Mapping[str, Any], rows: Sequence[tables.Row]) -> dict[str, Any]:
+def _extra(
+    report: Mapping[str, Any],
+    rows: Sequence[tables.Row],
+    refusals: Sequence[Mapping[str, Any]],
+    layers: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
     """What the script needs besides the report: times, and the words of those rows that are not in the HTML.
 
     `rest` has for each of these edits where in `words` its changes in parameters and MACs, its accuracy and its time
-    stand; `names` has what to write for names that hold characters which do not print.
+    stand; `layers` has the same for what every layer became and its MACs; `edited` counts the edited layers of every
+    stage, `refused` has the stages of every row of refusals; `names` has what to write for names that hold characters
+    which do not print.
     """
     words: dict[str, int] = {"": 0}
     rest = [
@@ -159,10 +173,13 @@ def _extra(report: Mapping[str, Any], rows: Sequence[tables.Row]) -> dict[str, A
     said |= {name for layer in report.get("layers") or () for name in _names(layer)}
     return {
         "times": {row.number: row.ms for row in rows if row.ms is not None},
-        "words": list(words),
         "rest": rest,
         "names": {name: text.printable(name) for name in sorted(said) if not name.isprintable()},
+        "layers": [[words.setdefault(one, len(words)) for one in layer] for layer in layers],
+        "words": list(words),
         "stages": [stage["name"] for stage in report["before"]["stages"]],
+        "edited": [stage["layers"][0] for stage in tables.stages(report)],
+        "refused": [refusal["stages"] for refusal in refusals],
         "listed": LISTED,
     }
 

@@ -54,8 +54,15 @@ def pictures(report: Mapping[str, Any], folder: Path | None, room: int) -> tuple
             for key, label in _PANES.items()
             if image.get(key)
         ]
-        shown.append({"name": text.printable(image["name"]), "height": height, "width": width, "panes": panes})
+        names = {"name": text.printable(image["name"]), "shown": image.get("shown", "")}
+        shown.append({**names, "height": height, "width": width, "panes": panes})
     return shown, note
+
+
+def missing(report: Mapping[str, Any], folder: Path) -> list[str]:
+    """Files of images that the report names and that are not there, or no images."""
+    named = dict.fromkeys(image.get(pane) for image in report.get("images") or () for pane in _PANES)
+    return [name for name in named if name and not ((found := _read(folder, name)) and _decoded(found))]
 
 
 def _read(folder: Path | None, name: str) -> bytes | None:

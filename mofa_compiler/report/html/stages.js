@@ -3,12 +3,19 @@
 (() => {
   const panel = document.getElementById("panel");
   const stages = data.before.stages;
-  const later = new Map(data.after.stages.map((stage) => [stage.name, stage]));
   const layers = new Map(stages.map((stage) => [stage.name, []]));
-  for (const layer of data.layers ?? []) layers.get(layer.stage ?? "other")?.push(layer);
+  (data.layers ?? []).forEach((layer, index) => {
+    const [became, macs] = extra.layers[index].map((word) => extra.words[word]);
+    layers.get(layer.stage ?? "other")?.push({ ...layer, became, macs });
+  });
+  const edited = new Map(stages.map((stage, index) => [stage.name, extra.edited[index]]));
   const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
-  const counted = (stage) =>
-    [...(data.layers ? [plural(layers.get(stage).length, "layer")] : []), plural(table.count(stage), "edit")].join(", ");
+  const counted = (stage) => {
+    const edits = table.count(stage);
+    const parts = data.layers ? [plural(layers.get(stage).length, "layer")] : [];
+    parts.push(edits ? `${edited.get(stage)} edited (${plural(edits, "edit")})` : "no edits");
+    return parts.join(", ");
+  };
   const toggle = (stage) => table.choose(table.chosen() === stage ? "" : stage);
 
   // In the table of stages, every name becomes a button.
@@ -50,7 +57,8 @@
     listed = now;
     const rows = layers.get(stage.name).map((layer) => {
       const form = element("span", { className: "form" }, printable(layer.layer));
-      return element("li", {}, element("code", {}, printable(layer.path)), " ", form);
+      const became = layer.became ? [" ", element("strong", {}, layer.became)] : [];
+      return element("li", {}, element("code", {}, printable(layer.path)), " ", form, ...became, element("small", {}, layer.macs));
     });
     const shown = rows.length ? element("ul", {}, ...rows) : element("p", { className: "hint" }, data.layers ? "No layers that compute." : "Its layers are in report.json.");
     panel.replaceChildren(

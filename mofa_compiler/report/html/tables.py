@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
+from ...noise import widened
 from .. import decided, text
 from ..figures.view import outcomes
 from .headline import conditions, milliseconds
@@ -131,6 +134,29 @@ def steps(report: Mapping[str, Any], summaries: Mapping[str, str]) -> list[dict[
     return rows
 
 
+def became(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """For each of the report's `layers` what it became, `→ PConv2d(…)`, `removed` or empty, and its MACs before and
+    after: `12.6 M → 3.1 M MACs`."""
+    forms: dict[str, str] = {}
+    for edit in (edit for step in report["passes"] for edit in step["edits"]):
+        if edit["before"] != edit["after"]:
+            forms[edit["path"]] = f"→ {edit['after'] or 'removed'}"
+        elif not forms.get(edit["path"], "").startswith("→"):
+            forms[edit["path"]] = f"weights {edit['fate']}"
+    later: Counter[str] = Counter()
+    for layer in report.get("rewritten_layers") or ():
+        for path in accumulate(layer["path"].split("."), "{}.{}".format):
+            later[path] += layer["macs"]
+    found = []
+    for layer in report.get("layers") or ():
+        before, after = text.quantity(layer["macs"]), text.quantity(later[layer["path"]])
+        changed = layer["path"] in forms and bool(later) and after != before
+        found.append(
+            (text.printable(forms.get(layer["path"], "")), f"{before} → {after} MACs" if changed else f"{before} MACs")
+        )
+    return found
+
+
 def stages(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row a stage: parameters, MACs and share of them before and after, whether it is cheap, the number of its
     edits, and how many of its layers were edited and were only refused."""
@@ -187,6 +213,8 @@ def decisions(report: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _compared(one: Mapping[str, Any]) -> dict[str, str]:
     low, high = one["interval"] or (None, None)
+    if one.get("control"):
+        low, high = widened(one["interval"], one["control"])
     return {
         "ms": milliseconds(one["ms"]),
         "ratio": "" if one["ratio"] is None else f"{one['ratio']:.2f}",

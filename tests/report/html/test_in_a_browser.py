@@ -12,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from mofa_compiler.report.html import page as html
+from mofa_compiler.report.html import tables
 from mofa_compiler.report.html.page import render
 from mofa_compiler.report.text import printable
 from tests.report.html.made import HOSTILE, STAGES, made, with_images
@@ -86,6 +87,10 @@ def test_a_stage_lists_its_layers_and_filters_the_edits(opened: Open) -> None:
     block.hover()
     layers = [layer["path"] for layer in report["layers"] if layer["stage"] == "bottleneck"]
     assert page.locator("#panel li code").all_text_contents() == [printable(path) for path in layers]
+    became = {layer["path"]: form for layer, (form, _) in zip(report["layers"], tables.became(report), strict=True)}
+    forms = [became[path] for path in layers if became[path]]
+    assert forms and page.locator("#panel li strong").all_text_contents() == forms
+    assert page.locator("#panel li small").first.inner_text() == "51.2 k MACs"
 
     chosen = [edit for edit in edits(report) if edit["stage"] == "bottleneck"]
     block.click()
@@ -93,7 +98,13 @@ def test_a_stage_lists_its_layers_and_filters_the_edits(opened: Open) -> None:
     assert f"{len(chosen)} of 300 edits: those of stage bottleneck." in page.locator("#shown").inner_text()
     assert page.locator("select[name=stage]").input_value() == "bottleneck"
     assert block.get_attribute("aria-pressed") == "true"
+    reasons = tables.refusals(report)
+    met = [index for index, one in enumerate(reasons) if "bottleneck" in one["stages"]]
+    visible = page.locator("tr[data-refusal]:visible")
+    assert [row.get_attribute("data-refusal") for row in visible.all()] == [str(index) for index in met]
+    assert page.locator("#left").inner_text() == f"{len(met)} of {len(reasons)} reasons: those met in stage bottleneck."
     page.get_by_role("button", name="Show all edits").click()
+    assert (visible.count(), page.locator("#left").inner_text()) == (len(reasons), "")
     assert page.locator("#shown").inner_text() == "300 edits, the first 50 are shown."
     assert block.get_attribute("aria-pressed") == "false"
 
@@ -210,6 +221,9 @@ def test_everything_is_opened_to_be_printed(opened: Open) -> None:
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert len(column(page, 1)) == 50
     assert page.locator("details[open]").count() == 0
+    page.emulate_media(media="print")
+    shown = page.locator("table.edits thead button").first.evaluate("button => getComputedStyle(button).display")
+    assert shown == "contents"  # with a box in it, Chromium does not repeat the header on every page
     assert page.pdf().startswith(b"%PDF")
 
 

@@ -134,6 +134,16 @@ def test_what_an_exact_pass_removes_is_exact() -> None:
     assert all(row.accuracy.startswith("approximate") for row in tables.edits(report) if row.edit["fate"] == "removed")
 
 
+def test_a_stage_of_which_only_weights_were_fitted_is_no_edited_one() -> None:
+    edits = [{"path": path, "stage": path, "fate": "calibrated", "exact": False} for path in "ab"]
+    rewritten = {"path": "b", "stage": "b", "fate": "inherited", "exact": True}
+    passes = [{"edits": [rewritten], "skips": [], "exact": True}, {"edits": edits, "skips": [], "exact": False}]
+    assert {stage: outcome for stage, (outcome, *_) in outcomes(passes).items()} == {
+        "a": "adjusted",
+        "b": "approximate",
+    }
+
+
 def test_time_and_quality_at_the_top(tmp_path: Path) -> None:
     report = made(10)
 
@@ -144,9 +154,11 @@ def test_time_and_quality_at_the_top(tmp_path: Path) -> None:
     timed = card("Time", measurements=[MEASURED])
     assert (timed.label, timed.before, timed.after) == ("Time, onnxruntime", "12.3 ms", "812 µs")
     assert (timed.change, timed.tone) == ("0.07 × the time: faster", "good")
-    assert "1 thread" in timed.note and "0.06 to 0.07" in timed.note
+    assert "1 thread" in timed.note and "0.06 to 0.07: 95 % interval; " in timed.note
+    noisy = card("Time", measurements=[{**MEASURED, "control": [0.9, 1.05]}])
+    assert "0.05 to 0.08: 95 % interval, widened by 10.0 % of noise" in noisy.note
 
-    assert card("Output").after == "2.1 % off"
+    assert card("Output").after == "2.10 % off"
     recovered = card("Quality", recoveries=[RECOVERY])
     assert (recovered.before, recovered.after, recovered.change) == ("33.50 dB", "33.00 dB", "−0.50 dB")
     images = with_images(report, tmp_path)["images"]
@@ -155,6 +167,34 @@ def test_time_and_quality_at_the_top(tmp_path: Path) -> None:
     assert seen.note.startswith("PSNR against the clean image, the image below")
     towards_the_original = {**RECOVERY, "psnr_original": None, "best_step": 0}
     assert card("Output", recoveries=[towards_the_original]).after == "30.00 dB"
+
+
+def test_the_origin_of_the_weights_is_told() -> None:
+    report = made(10)
+    trained, fresh = (render({**report, "checkpoint": checkpoint}) for checkpoint in ("<net>.pth", ""))
+    assert '<p class="lead">Weights: &lt;net&gt;.pth.</p>' in trained
+    assert "<strong>Note:</strong> No checkpoint was given" in fresh
+    assert "No checkpoint was given" not in render(report) + trained
+
+
+def test_what_every_layer_became() -> None:
+    edits = [
+        {"path": "a", "before": "Conv2d", "after": "PConv2d", "fate": "inherited"},
+        {"path": "b", "before": "Conv2d", "after": "Conv2d", "fate": "compensated"},
+        {"path": "c", "before": "ReLU", "after": "", "fate": "removed"},
+    ]
+    fitted = [{**edits[0], "before": "PConv2d", "fate": "calibrated"}, {**edits[1], "fate": "calibrated"}]
+    report = {
+        "passes": [{"edits": edits}, {"edits": fitted}],
+        "layers": [{"path": path, "macs": 2000} for path in "abcd"],
+        "rewritten_layers": [{"path": path, "macs": 500} for path in ("a.0", "a.1", "b", "d")],
+    }
+    assert tables.became(report) == [
+        ("→ PConv2d", "2.00 k → 1.00 k MACs"),
+        ("weights calibrated", "2.00 k → 500 MACs"),
+        ("→ removed", "2.00 k → 0 MACs"),
+        ("", "2.00 k MACs"),
+    ]
 
 
 def test_decided_times_are_shown_unless_the_engine_was_measured_since() -> None:
@@ -179,7 +219,7 @@ def test_a_report_of_an_older_version_has_a_page() -> None:
     for step in report["passes"]:
         step["verdict"] = {key: step["verdict"][key] for key in ("relative_error", "accumulated", "psnr")}
     read = Read(render(report))
-    assert "2.1 % off" in read.text
+    assert "2.10 % off" in read.text
 
 
 def test_an_unchanged_network_has_a_page() -> None:
