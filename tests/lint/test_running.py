@@ -60,6 +60,10 @@ def test_rules_that_need_an_engine() -> None:
         lint(model, X, engine="onnxrutime")
 
 
+BUDGETS = 'reference = "old"\nbudgets = { latency-ratio = 2.0 }\n'
+"""With them the network is timed against one of its own, which takes seconds"""
+
+
 def job(folder: Path, model: nn.Module, budgets: str = "", **more: Any) -> Job:
     """A job for `model` by the settings of a configuration file, perhaps with lines on a reference and its budgets."""
     file = folder / "mofa.toml"
@@ -84,8 +88,7 @@ def test_latency_against_a_reference(tmp_path: Path, monkeypatch: pytest.MonkeyP
     model = around(nn.ReLU())
     for value, found in ((2.05, 0), (2.2, 1)):
         ratio = value
-        budgets = 'reference = "old"\nbudgets = { latency-ratio = 2.0 }\n'
-        assert len(findings(job(tmp_path, model, budgets), "MOFA504")) == found
+        assert len(findings(job(tmp_path, model, BUDGETS), "MOFA504")) == found
     assert asked[0][0] is model and asked[0][1] is not model and asked[0][2] == "eager"
 
 
@@ -162,7 +165,7 @@ class Odd(nn.Module):
 @pytest.mark.parametrize("error", [IndexError("no"), SystemExit(5), RuntimeError("no")])
 @pytest.mark.parametrize(("where", "code"), [("train", "MOFA901"), ("forward", "MOFA902")])
 def test_whatever_a_model_raises_is_a_finding(where: str, code: str, error: BaseException, tmp_path: Path) -> None:
-    report = lint_model(job(tmp_path, Odd(where, error)))
+    report = lint_model(job(tmp_path, Odd(where, error), BUDGETS))
     assert [finding.code for finding in report.linted.findings] == [code]
 
 

@@ -206,10 +206,11 @@ def test_markdown_has_the_headline_and_every_pass(report: dict[str, Any]) -> Non
     assert rendered.count("<details>") == rendered.count("</details>") == len(report["passes"])
     for index, step in enumerate(report["passes"], 1):
         outcome = f"{'' if step['exact'] else 'approximate, '}{text.outcome(step)}"
+        so_far = markdown.escape(text.error_text(step["verdict"]["accumulated"]))
         counts = f"{len(text.rewritten(step))} | {len(step['skips'])}"
         assert any(
             line.startswith(f"| {index} | `{step['name']}` | {counts} | ")
-            and f"| {markdown.escape(outcome)} | " in line
+            and line.endswith(f"| {markdown.escape(outcome)} | {so_far} |")
             for line in lines
         )
         for edit in text.rewritten(step):

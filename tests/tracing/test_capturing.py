@@ -162,7 +162,8 @@ def test_untraceable_root_is_an_error_that_says_why():
 
 
 def test_rejected_shape_names_the_layer():
-    with pytest.raises(CaptureError, match=r"layer 'conv0.conv' \(Conv2d, weight 16x3x3x3\) fails on 1x4x64x64: "):
+    failed = r"layer 'conv0.conv' \(Conv2d, weight 16x3x3x3\) fails on 1x4x64x64: "
+    with pytest.raises(CaptureError, match=f"PMRID does not take an input of shape 1x4x64x64: {failed}"):
         capture(PMRID(), torch.rand(1, 4, 64, 64))
 
 
