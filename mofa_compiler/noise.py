@@ -14,10 +14,10 @@ def noise(control: Sequence[float]) -> float:
     return max(high - 1, 1 - low, 0.0)
 
 
-def widened(interval: Sequence[float], control: Sequence[float]) -> tuple[float, float]:
-    """The interval of a ratio, wider on both sides by the noise."""
+def widened(interval: Sequence[float], control: Sequence[float] | None) -> tuple[float, float]:
+    """The interval of a ratio, wider on both sides by the noise; as it is where no control is known of it."""
     low, high = interval
-    share = noise(control)
+    share = noise(control) if control else 0.0
     return low * (1 - share), high * (1 + share)
 
 

@@ -84,8 +84,7 @@ def latencies(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     for one in report.get("measurements") or ():
         keys = ("engine", "version", "threads", "processor", "original_ms", "rewritten_ms", "ratio", "verdict")
-        control = one.get("control")  # reports of early versions lack it
-        interval = list(widened(one["interval"], control)) if control else one["interval"]
+        interval = list(widened(one["interval"], one.get("control")))  # reports of early versions lack it
         found.append({**{key: one[key] for key in keys}, "interval": interval, "input": shape_text(one["input"])})
     decisions = report.get("decisions")
     final = decided.final(decisions) if decisions else None

@@ -21,6 +21,7 @@ def render(data: Mapping[str, Any], reports: Sequence[Mapping[str, Any]] = ()) -
     from markupsafe import Markup
 
     from .. import figures
+    from ..html.page import asset
 
     figure = ""
     with contextlib.suppress(ReportError):  # networks of which no two numbers are known have no plot
@@ -31,14 +32,13 @@ def render(data: Mapping[str, Any], reports: Sequence[Mapping[str, Any]] = ()) -
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["printable"] = text.printable
     template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
-    style = files("mofa_compiler.report.html").joinpath("style.css").read_text(encoding="utf-8")
     differences = [
         {"data": one, "counts": tables.counts(one), "groups": tables.groups(one)} if one else None
         for one in data["differences"]
     ]
     return template.render(
         title=", ".join(one["name"] for one in data["networks"]),
-        style=Markup(style),
+        style=asset("style.css"),
         heading=tables.heading(data),
         notes=data["notes"],
         figure=figure,

@@ -24,8 +24,8 @@ def view(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
     A stage without an edit or a refusal is `unchanged`; one with refusals alone is `refused`; where every layer is what
     it was with other weights, it is `adjusted`; of another edited one, one edit that is not exact makes it
-    `approximate`. `edits` and `refusals` count layers. A report from before `structure`
-    was in it has no U-Net and no cheap stages, and `reason` says why.
+    `approximate`. `edits` and `refusals` count layers. A report from before `structure` was in it has no U-Net and no
+    cheap stages, and `reason` says why.
     """
     if "stages" in data:
         return {**data, "reason": data["anatomy"]["reason"]}

@@ -100,9 +100,8 @@ def _times(report: Mapping[str, Any]) -> Iterator[Card]:
     if decisions and decisions["conditions"]["engine"] not in [one["engine"] for one in measured]:
         final = decided.final(decisions)
         if final:
-            conditions = {**decisions["conditions"], "ratio": final["ratio"], "interval": final["interval"]}
             judged = verdict(final["interval"], final["control"])
-            yield _time({**conditions, "control": final["control"]}, final["original_ms"], final["ms"], judged)
+            yield _time({**decisions["conditions"], **final}, final["original_ms"], final["ms"], judged)
         else:
             engine = decisions["conditions"]["engine"]
             yield Card(f"Time, {engine}", "", "left as it is", "", "no rewrite was faster there")
@@ -113,7 +112,7 @@ def _times(report: Mapping[str, Any]) -> Iterator[Card]:
 
 def _time(one: Mapping[str, Any], original: float, rewritten: float, judged: str) -> Card:
     control = one.get("control")  # reports of early versions lack it
-    low, high = widened(one["interval"], control) if control else one["interval"]
+    low, high = widened(one["interval"], control)
     by = f", widened by {100 * noise(control):.1f} % of noise" if control else ""
     return Card(
         label=f"Time, {one['engine']}",

@@ -68,7 +68,7 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
         "figures": {**dict.fromkeys(_DRAWN, ""), **_drawings(report)},
         "steps": tables.steps(report, _summaries(step["name"] for step in report["passes"])),
         "measured_on": next((step["verdict"]["measured_on"] for step in report["passes"]), ""),
-        "stages": tables.stages(report),
+        "stages": (stages := tables.stages(report)),
         "rule": cheap_rule(view_of(report)).rstrip("."),
         "rows": [{**vars(row), "name": report["passes"][row.step - 1]["name"]} for row in rows[:ROWS]],
         "total": len(rows),
@@ -81,8 +81,8 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
         "recoveries": tables.recoveries(report),
         "document": document,
         "left_out": left_out,
-        "extra": _json(_extra(report, rows, refusals, [] if "layers" in left_out else tables.became(report))),
-        "style": _file("style.css"),
+        "extra": _json(_extra(report, rows, refusals, stages, [] if "layers" in left_out else tables.became(report))),
+        "style": asset("style.css"),
         "script": _script(),
         "policy": _policy(),
     }
@@ -155,6 +155,7 @@ def _extra(
     report: Mapping[str, Any],
     rows: Sequence[tables.Row],
     refusals: Sequence[Mapping[str, Any]],
+    stages: Sequence[Mapping[str, Any]],
     layers: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
     """What the script needs besides the report: times, and the words of those rows that are not in the HTML.
@@ -178,7 +179,7 @@ def _extra(
         "layers": [[words.setdefault(one, len(words)) for one in layer] for layer in layers],
         "words": list(words),
         "stages": [stage["name"] for stage in report["before"]["stages"]],
-        "edited": [stage["layers"][0] for stage in tables.stages(report)],
+        "edited": [stage["layers"][0] for stage in stages],
         "refused": [refusal["stages"] for refusal in refusals],
         "listed": LISTED,
     }
@@ -229,7 +230,8 @@ def _json(document: Mapping[str, Any]) -> str:
 
 
 @functools.cache
-def _file(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of this package as markup, which a template does not escape."""
     from markupsafe import Markup
 
     return Markup(files(__package__).joinpath(name).read_text(encoding="utf-8"))
@@ -239,7 +241,7 @@ def _file(name: str) -> str:
 def _script() -> str:
     from markupsafe import Markup
 
-    return Markup("\n".join(['"use strict";', "{", *map(_file, _SCRIPTS), "}"]))  # in a block: no global names
+    return Markup("\n".join(['"use strict";', "{", *map(asset, _SCRIPTS), "}"]))  # in a block: no global names
 
 
 @functools.cache

@@ -40,11 +40,7 @@ def pictures(report: Mapping[str, Any], folder: Path | None, room: int) -> tuple
         data URI, or empty where the file is missing or no image.
     """
     images = report.get("images") or ()
-    files = {
-        name: found
-        for name in dict.fromkeys(image.get(pane) for image in images for pane in _PANES)
-        if name and (found := _read(folder, name))
-    }
+    files = {name: found for name in _named(images) if (found := _read(folder, name))}
     sources, note = _embedded(files, room)
     shown = []
     for image in images:
@@ -61,8 +57,13 @@ def pictures(report: Mapping[str, Any], folder: Path | None, room: int) -> tuple
 
 def missing(report: Mapping[str, Any], folder: Path) -> list[str]:
     """Files of images that the report names and that are not there, or no images."""
-    named = dict.fromkeys(image.get(pane) for image in report.get("images") or () for pane in _PANES)
-    return [name for name in named if name and not ((found := _read(folder, name)) and _decoded(found))]
+    named = _named(report.get("images") or ())
+    return [name for name in named if not ((found := _read(folder, name)) and _decoded(found))]
+
+
+def _named(images: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The files of all panes, each once."""
+    return list(dict.fromkeys(name for image in images for pane in _PANES if (name := image.get(pane))))
 
 
 def _read(folder: Path | None, name: str) -> bytes | None:

@@ -212,13 +212,11 @@ def decisions(report: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _compared(one: Mapping[str, Any]) -> dict[str, str]:
-    low, high = one["interval"] or (None, None)
-    if one.get("control"):
-        low, high = widened(one["interval"], one["control"])
+    interval = one["interval"] and widened(one["interval"], one.get("control"))  # single layers have no control
     return {
         "ms": milliseconds(one["ms"]),
         "ratio": "" if one["ratio"] is None else f"{one['ratio']:.2f}",
-        "interval": "" if low is None else f"{low:.2f} to {high:.2f}",
+        "interval": "{:.2f} to {:.2f}".format(*interval) if interval else "",
     }
 
 

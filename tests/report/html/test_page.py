@@ -105,8 +105,8 @@ def test_nothing_is_loaded_and_the_page_is_small(layers: int, tmp_path: Path) ->
             value = attributes.get(name) or "#"
             assert value.startswith(("#", "data:image/")), (tag, name, value)
         assert "url(" not in (attributes.get("style") or "").replace("url(#", "")
-    assert "url(" not in page._file("style.css")
-    assert "@import" not in page._file("style.css")
+    assert "url(" not in page.asset("style.css")
+    assert "@import" not in page.asset("style.css")
 
 
 def test_the_same_report_gives_the_same_page() -> None:
