@@ -21,8 +21,9 @@ from .network import Network, Totals
 from .program import Program
 from .rewriting import Lowering, Pass, rewrite
 from .roadmap import Roadmap
+from .tracing.accepting import check_model
 from .tracing.capturing import capture
-from .tracing.state import copied
+from .tracing.state import copied, real_device
 from .verification.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ class Result:
         """
         from .verification.judging import judge
 
-        self._verdicts = judge(self, inputs, name, progress, self._verdicts)
+        with real_device():
+            self._verdicts = judge(self, inputs, name, progress, self._verdicts)
         return self._verdicts
 
     @cached_property
@@ -179,6 +181,7 @@ class Result:
         return save(self, Path(directory), overwrite=overwrite, progress=progress)
 
 
+@real_device()
 def apply(
     model: nn.Module,
     roadmap: str | Path | Roadmap | Iterable[Pass],
@@ -213,6 +216,7 @@ def apply(
     if not isinstance(roadmap, Roadmap):
         roadmap = Roadmap.load(roadmap) if isinstance(roadmap, (str, Path)) else Roadmap(roadmap)
     tell = progress or (lambda *_: None)
+    check_model(model)
     _check_weights(model)
     tell("capturing", 0, len(roadmap) + 1)
     program = capture(copied(model), example_inputs)
@@ -270,7 +274,7 @@ def _decided(
     call = example_call(model, example_inputs)
     if roadmap.target.shape is not None:
         call = _reshaped(call, roadmap.target.shape)
-        program = capture(copied(model), call)
+        program = capture(copied(model), call, compare=False)  # it was, at the example's size
         network = Network(program, network.anatomy)
     budget = None if max_loss is None else Budget(max_loss, calibration, tell)
     decided = decide(network, roadmap, call.example(device=network.program.device), tell, budget)

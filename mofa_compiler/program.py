@@ -36,6 +36,15 @@ class CapturedModule(fx.GraphModule):
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Where a graph was compared with the code that it came from: the inputs' sizes; without any, the reason."""
+
+    sizes: tuple[str, ...]
+    reason: str = ""
+    too_large: bool = False
+
+
+@dataclass(frozen=True)
 class Program:
     """An fx graph, the modules and tensors it names, and what tracing could not see into.
 
@@ -54,6 +63,7 @@ class Program:
     ideals: Mapping[str, nn.Conv2d] = field(default_factory=dict)
     transient: frozenset[str] = frozenset()
     training: bool = False
+    comparison: Comparison = Comparison((), "not asked for")
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -128,7 +138,8 @@ class Program:
         """What the model's state_dict holds, by the same keys, without building the module."""
         state = {path: tensor for path, tensor in self.tensors.items() if path not in self.transient}
         for path, module in self.modules.items():
-            state |= {f"{path}.{key}": tensor for key, tensor in module.state_dict(keep_vars=True).items()}
+            held = module.state_dict(keep_vars=True).items()
+            state |= {f"{path}.{key}": value for key, value in held if isinstance(value, Tensor)}  # no extra state
         return state
 
     @property

@@ -17,6 +17,7 @@
   the shape of the weights, null where it is unknown
 - `shared`: `[{"path", "calls"}]`, modules with parameters that are called at several sites
 - `untouched`: `[{"path", "reason"}]`, convolutions that no pass rewrites as they have hooks or are subclasses
+- `compared`: `{"sizes", "reason"}`: the inputs' sizes at which graph and eager were run and agree, or why not
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ def captured(program: Program, warnings: Sequence[str] = ()) -> dict[str, Any]:
         "untouched": [
             {"path": path, "reason": reason} for path in calls if (reason := _untouched(program.modules[path]))
         ],
+        "compared": {"sizes": list(program.comparison.sizes), "reason": program.comparison.reason},
     }
     plain: dict[str, Any] = plain_data(document)
     return plain
@@ -218,6 +220,9 @@ def print_captured(data: Mapping[str, Any], console: Console) -> None:
             print_lines(console, wrap(f"{title} {_described(value)}", width, 0, 4))
     convolutions = data["convolutions"]
     print_lines(console, wrap(_summary(convolutions), width, 0, 4))
+    compared = data["compared"]
+    sizes = f"the same as eager on {' and '.join(compared['sizes'])}" if compared["sizes"] else ""
+    print_lines(console, wrap(sizes or f"not compared with eager: {compared['reason']}", width, 0, 4))
     for warning in data["warnings"]:
         print_lines(console, wrap(f"warning: {warning}", width, 0, 4), "yellow")
     sections = (

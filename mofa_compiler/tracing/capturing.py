@@ -17,12 +17,14 @@ from torch import Tensor, fx, nn
 from ..errors import CaptureError, one_line, source_line
 from ..evaluation import wants_values
 from ..inputs import CallSpec, ExampleInputs, bound_call, example_call, specs
-from ..program import Program
+from ..program import Comparison, Program
+from .accepting import check_model, nesting
+from .comparing import compare as compare_with_eager
 from .lean import lean
 from .modes import CaptureWarning, asks_for_mode, follow_mode
 from .patches import patched
 from .randomness import check_repeatable
-from .state import copied, drop_unread, preserved, random_states, split_state
+from .state import copied, drop_unread, preserved, random_states, real_device, split_state
 from .tracer import Tracer, UnfitError
 
 
@@ -45,7 +47,8 @@ class _Lock:
 _TRACING = _Lock()
 
 
-def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
+@real_device()
+def capture(model: nn.Module, example_inputs: ExampleInputs = None, *, compare: bool = True) -> Program:
     """Trace `model` into a `Program` that shares its weights.
 
     Args:
@@ -59,44 +62,69 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
             one of (1, C, 256, 256) for the first convolution.
 
     Raises:
-        CaptureError: the model cannot be traced, makes weights in forward, computes something else at every call, or
-            does not take these inputs.
+        CaptureError: the model cannot be traced, makes weights in forward, computes something else at every call,
+            does not take these inputs, or computes something else than its graph.
     """
     if type(model).__name__ == "OptimizedModule" and isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
         model = inner  # torch.compile's wrapper
-    if not isinstance(model, nn.Module):
-        raise CaptureError(f"expected an nn.Module, got a {type(model).__name__}")
+    check_model(model)
     if _TRACING.owner == threading.get_ident():
         raise CaptureError("capture() is called by a forward that is being captured: capture one of the two alone")
     call = specs(example_call(model, example_inputs))
-    if model._forward_hooks or model._forward_pre_hooks:
-        raise CaptureError(
-            f"{type(model).__name__} itself has forward hooks, which tracing does not run: remove them, or capture "
-            "torch.nn.Sequential(model)"
-        )
+    gradients = torch.is_grad_enabled()
     with _TRACING, lean():
-        graph, constants, opaque = _traced(model, call)
+        graph, constants, tracer = _traced(model, call, gradients)
+        if tracer.asked_gradients:
+            _compare_gradients(model, graph, call, gradients)
         modules, tensors, containers, transient = split_state(model, graph)
         if asks_for_mode(model):
-            _compare_modes(model, graph, call)
+            _compare_modes(model, graph, call, gradients)
     tensors |= constants
     drop_unread(graph)
-    return Program(
+    program = Program(
         name=type(model).__name__,
         graph=graph,
         modules=modules,
         tensors=tensors,
         containers=containers,
         call=call,
-        opaque=opaque,
+        opaque=tracer.opaque,
         transient=frozenset(transient | constants.keys()),  # no state_dict holds what tracing wrote into the graph
         training=model.training,
     )
+    return replace(program, comparison=_compared(model, program, gradients)) if compare else program
 
 
-def _traced(model: nn.Module, call: CallSpec) -> tuple[fx.Graph, dict[str, Tensor], dict[str, str]]:
-    """The graph, the constants that it refers to, and the opaque parts with their causes."""
-    tracer = Tracer(model, bound_call(model, call))
+def _compared(model: nn.Module, program: Program, gradients: bool) -> Comparison:
+    """Where the graph was compared with eager; a network that is too large for that is warned about."""
+    with _TRACING, lean():
+        comparison = compare_with_eager(model, program, gradients=gradients)
+    if comparison.too_large:
+        warnings.warn(
+            f"{program.name} was not compared with its graph: {comparison.reason}", CaptureWarning, stacklevel=3
+        )
+    return comparison
+
+
+def _compare_gradients(model: nn.Module, graph: fx.Graph, call: CallSpec, gradients: bool) -> None:
+    """Warn where forward asks whether gradients are recorded, and goes another way where they are not, or are."""
+    try:
+        theirs: fx.Graph | None = _traced(model, call, not gradients)[0]
+    except CaptureError:
+        theirs = None
+    if theirs is None or str(theirs) != str(graph):
+        mode = "with gradients" if gradients else "without gradients (torch.no_grad)"
+        warnings.warn(
+            f"{type(model).__name__} asks whether gradients are recorded, and does something else {mode} than "
+            f"otherwise; captured is what it does {mode}: capture it in the mode that it will run in",
+            CaptureWarning,
+            stacklevel=4,
+        )
+
+
+def _traced(model: nn.Module, call: CallSpec, gradients: bool) -> tuple[fx.Graph, dict[str, Tensor], Tracer]:
+    """The graph, the constants that it refers to, and the tracer, which knows the opaque parts."""
+    tracer = Tracer(model, bound_call(model, call), gradients)
     with preserved(model), patched(tracer, model), torch.enable_grad():
         before, known = random_states(), set(vars(model))
         try:
@@ -104,6 +132,11 @@ def _traced(model: nn.Module, call: CallSpec) -> tuple[fx.Graph, dict[str, Tenso
         except CaptureError:
             raise
         except Exception as error:
+            if _is_recursion(error):
+                raise CaptureError(
+                    f"{nesting(model)}, deeper than Python follows while tracing: build it flatter, or raise "
+                    "sys.setrecursionlimit"
+                ) from error
             if isinstance(error, UnfitError) and not wants_values(error):
                 raise CaptureError(
                     f"{type(model).__name__} does not take an input of shape {call}: {error}. Pass example_inputs "
@@ -117,14 +150,20 @@ def _traced(model: nn.Module, call: CallSpec) -> tuple[fx.Graph, dict[str, Tenso
         if not model.training:
             check_repeatable(graph, type(model).__name__, drew=random_states() != before)
     constants = {name: value for name, value in constants.items() if name.startswith("_tensor_constant")}
-    return graph, constants, tracer.opaque
+    return graph, constants, tracer
 
 
-def _compare_modes(model: nn.Module, graph: fx.Graph, call: CallSpec) -> None:
+def _is_recursion(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, RecursionError):
+        error = error.__cause__
+    return error is not None
+
+
+def _compare_modes(model: nn.Module, graph: fx.Graph, call: CallSpec, gradients: bool) -> None:
     """Let what can follow the mode at run time do so, and warn about the rest."""
     mode, other_mode = ("train", "eval") if model.training else ("eval", "train")
     try:
-        theirs = _traced_somehow(copied(model).train(not model.training), call)
+        theirs = _traced_somehow(copied(model).train(not model.training), call, gradients)
     except Exception as error:  # also what cannot be copied
         found = f"cannot be traced in {other_mode} mode ({error})"
     else:
@@ -142,10 +181,10 @@ def _compare_modes(model: nn.Module, graph: fx.Graph, call: CallSpec) -> None:
     )
 
 
-def _traced_somehow(model: nn.Module, call: CallSpec) -> fx.Graph:
+def _traced_somehow(model: nn.Module, call: CallSpec, gradients: bool) -> fx.Graph:
     """The graph for this call, or for twice the batch: batch normalization in training wants more than one value."""
     try:
-        return _traced(model, call)[0]
+        return _traced(model, call, gradients)[0]
     except CaptureError:
         twice = call.map(lambda spec: replace(spec, shape=(2 * spec.shape[0], *spec.shape[1:])) if spec.shape else spec)
-        return _traced(model, twice)[0]
+        return _traced(model, twice, gradients)[0]

@@ -1,16 +1,13 @@
 """What is patched while a model is traced, beyond what torch.fx patches itself.
 
-`torch.autograd.Function.apply`, torch factories, `torch.is_tensor`, `torch.jit.isinstance`, einops' table of tensor
-types, and `isinstance`, `int` and `float` in the Python modules that define the model. All of it is put back, also
-after an error.
+`torch.autograd.Function.apply`, torch factories, einops' table of tensor types, and what `questions` replaces.
+All of it is put back, also after an error.
 """
 
 from __future__ import annotations
 
-import builtins
 import functools
 import sys
-import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -21,6 +18,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
 from .proxies import ShapedAttribute, ShapedProxy
+from .questions import Asked, answered
 
 _FACTORIES = (
     "as_tensor",
@@ -39,7 +37,7 @@ _FACTORIES = (
 _RANDOM = ("rand", "randn", "randint", "randperm", "normal")
 
 
-class Recorder(Protocol):
+class Recorder(Asked, Protocol):
     """What a patch needs of a tracer."""
 
     @property
@@ -53,7 +51,7 @@ class Recorder(Protocol):
 @contextmanager
 def patched(tracer: Recorder, model: nn.Module) -> Iterator[None]:
     """All patches, for as long as a model is traced."""
-    with _patched_autograd(tracer), _patched_factories(tracer), _patched_checks(model), _patched_einops():
+    with _patched_autograd(tracer), _patched_factories(tracer), answered(tracer, model), _patched_einops():
         yield
 
 
@@ -102,52 +100,6 @@ def _patched_factories(tracer: Recorder) -> Iterator[None]:
 
 
 @contextmanager
-def _patched_checks(model: nn.Module) -> Iterator[None]:
-    """Let `isinstance` and its like, in the modules that define the model, see a proxy as what it stands for.
-
-    Without this a branch on `isinstance(x, torch.Tensor)` would silently be traced the wrong way.
-    """
-
-    def stands_for(found: Callable[..., bool]) -> Callable[..., bool]:
-        def check(value: Any, *classes: Any) -> bool:
-            known = isinstance(value, ShapedProxy) and value.value is not None
-            return found(value, *classes) or (known and found(value.value, *classes))
-
-        return check
-
-    # `int` and `float` of a size stay in the graph; everything else about these types is as it was.
-    soft = {kind.__name__: _soft(kind) for kind in (int, float)}
-    names = {kind.__module__ for module in model.modules() for kind in type(module).__mro__}
-    homes = [sys.modules[name] for name in sorted(names) if name in sys.modules and not name.startswith("torch.")]
-    patched = [(torch, "is_tensor"), (torch.jit, "isinstance"), *((home, "isinstance") for home in homes)]
-    undo = []
-    try:
-        for home, name in patched:
-            if home is builtins:
-                continue
-            undo.append((home, name, home.__dict__.get(name)))
-            setattr(home, name, stands_for(home.__dict__.get(name, isinstance)))
-        for home in homes:
-            for name, value in list(vars(home).items()):
-                if _is_bound_apply(value):  # `ste = StraightThrough.apply`, taken before `apply` was patched
-                    undo.append((home, name, value))
-                    setattr(home, name, value.__self__.apply)
-            for name in soft.keys() - home.__dict__.keys() if home is not builtins else ():
-                undo.append((home, name, None))
-                setattr(home, name, soft[name])
-        yield
-    finally:
-        for home, name, was in reversed(undo):
-            setattr(home, name, was) if was is not None else delattr(home, name)
-
-
-def _is_bound_apply(value: Any) -> bool:
-    if not isinstance(value, (types.MethodType, types.BuiltinMethodType)) or value.__name__ != "apply":
-        return False
-    return isinstance(value.__self__, type) and issubclass(value.__self__, torch.autograd.Function)
-
-
-@contextmanager
 def _patched_einops() -> Iterator[None]:
     """Let einops take proxies for tensors: what it then does are plain reshapes and permutations, which are recorded.
 
@@ -167,26 +119,6 @@ def _patched_einops() -> Iterator[None]:
     finally:
         einops._reconstruct_from_shape = cached
         del types[ShapedProxy], types[ShapedAttribute]
-
-
-def _soft(base: type) -> type:
-    """A stand-in for `int` or `float` whose call on a proxy is a node instead of a number."""
-
-    class Soft(type):
-        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-            if args and isinstance(args[0], ShapedProxy):
-                return args[0].tracer.create_proxy("call_function", base, args, kwargs)
-            return base(*args, **kwargs)
-
-        def __instancecheck__(cls, instance: object) -> bool:
-            return isinstance(instance, base) or (
-                isinstance(instance, ShapedProxy) and isinstance(instance.value, base)
-            )
-
-        def __subclasscheck__(cls, subclass: type) -> bool:
-            return issubclass(subclass, base)
-
-    return Soft(base.__name__, (base,), {})
 
 
 @functools.cache

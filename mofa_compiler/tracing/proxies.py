@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
+
+from .callers import reads_class
 
 
 def check_bool(value: object, traced: bool) -> None:
@@ -53,11 +57,22 @@ _PLAIN_ATTRIBUTES |= {"is_complex", "is_cuda", "is_mps", "is_quantized", "is_spa
 _PLAIN_METHODS = {"dim", "ndimension", "is_floating_point", "is_contiguous", "element_size"}
 
 
+UNKNOWN = object()
+"""What a proxy stands for whose value is not known"""
+
+
 class ShapedProxy(fx.Proxy):
     """A proxy with the value that it has at the example size in `node.meta["val"]`."""
 
     tracer: Any
     __array_priority__ = 1000  # as of tensors: numpy's numbers leave `number * proxy` to the proxy
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        if threading.get_ident() == self.tracer.thread and reads_class(sys._getframe(1)):
+            value = self.tracer.stands_for(self)
+            return type(self) if value is UNKNOWN else type(value)
+        return type(self)
 
     @property
     def value(self) -> Any:
@@ -79,8 +94,8 @@ class ShapedProxy(fx.Proxy):
                 raise AttributeError(f"a tensor has no attribute {name!r}")
         elif isinstance(value, torch.device) and name in ("type", "index"):
             return getattr(self.tracer.device, name)  # not that of the meta tensors which stand for values
-        elif name.startswith("__"):
-            raise AttributeError(name)
+        elif name.startswith("__") or (value is not None and not hasattr(value, name)):
+            raise AttributeError(f"{type(value).__name__!r} object has no attribute {name!r}")
         attribute = ShapedAttribute(self, name)
         if name == "shape":
             _ = attribute.node  # read now: an operation in place may change it

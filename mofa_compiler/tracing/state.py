@@ -6,7 +6,7 @@ import copy
 import keyword
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,25 +14,50 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ..errors import CaptureError
+from ..errors import CaptureError, one_line, source_line
 
 
-def copied(model: nn.Module) -> nn.Module:
+def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """A deep copy; results of earlier calls that the model keeps as attributes lose their history, which has no copy.
 
     Deep supervision keeps such tensors, and so does the old `torch.nn.utils.weight_norm`, which makes them anew at each
     call.
     """
     kept = (leaf for module in model.modules() for leaf in pytree.tree_leaves(vars(module)) if isinstance(leaf, Tensor))
-    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
-    return copy.deepcopy(model, memo)
+    memo = {} if memo is None else memo
+    memo |= {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
+    try:
+        for module in reversed(list(model.modules())):  # the inner ones first: Python's recursion has a limit
+            copy.deepcopy(module, memo)
+        twin: nn.Module = memo[id(model)]
+        if twin.state_dict().keys() != model.state_dict().keys():
+            raise TypeError("its copy holds other weights")
+        return twin
+    except Exception as error:
+        raise CaptureError(
+            f"{type(model).__name__} cannot be copied, and is not rewritten in place: {_uncopied(model)}"
+            f"{one_line(error)}{source_line(error)}"
+        ) from error
+
+
+def _uncopied(model: nn.Module) -> str:
+    """The first attribute that cannot be copied, to be followed by the reason; empty where each one can by itself."""
+    for path, module in reversed(list(model.named_modules())):
+        for name, value in (*vars(module).items(), *module._parameters.items(), *module._buffers.items()):
+            if name in ("_modules", "_parameters", "_buffers"):
+                continue
+            try:
+                copy.deepcopy(value)
+            except Exception:
+                return f"{path}.{name}: " if path else f"{name}: "
+    return ""
 
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
     """Put back what tracing changes: attributes that forward writes, and the states of random number generators."""
     saved = [(vars(module), dict(vars(module))) for module in model.modules()]
-    contents = [(value, copy.copy(value)) for value in _containers(model)]
+    contents = [(value, _plain(value)) for value in _containers(model)]
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:
@@ -46,6 +71,13 @@ def preserved(model: nn.Module) -> Iterator[None]:
                     state.update(was)
             for value, content in contents:
                 _refill(value, content)
+
+
+@contextmanager
+def real_device() -> Iterator[None]:
+    """Make new tensors where values are, also under `torch.device("meta")`."""
+    with torch.device("cpu") if torch.get_default_device().type == "meta" else nullcontext():
+        yield
 
 
 def random_states() -> tuple[object, ...]:
@@ -65,6 +97,11 @@ def _containers(model: nn.Module) -> list[Any]:
                 found[id(item)] = item
                 pending.append(item)
     return [value for value in found.values() if not isinstance(value, tuple)]
+
+
+def _plain(value: Any) -> Any:
+    """What a container holds; copy.copy takes ten times as long for the OrderedDicts that modules have by the dozen."""
+    return next(plain(value) for plain in (list, dict, set) if isinstance(value, plain))
 
 
 def _refill(value: Any, content: Any) -> None:

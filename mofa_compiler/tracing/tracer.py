@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.fx import _symbolic_trace
 from torch.fx.immutable_collections import immutable_dict
 from torch.fx.proxy import TraceError
 from torch.nn.modules.conv import _ConvNd
@@ -23,7 +24,7 @@ from ..evaluation import evaluate_anyhow, wants_values
 from ..inputs import InputSpec, map_tree, rebind, tensor_leaves
 from ..layers import FusedPConv2d, PartialConv2d
 from .naming import describe
-from .proxies import IN_PLACE, ShapedProxy, check_argument, check_length
+from .proxies import IN_PLACE, UNKNOWN, ShapedProxy, check_argument, check_length
 from .randomness import makes_noise
 
 _FROM_HOOK = "forward uses a tensor that a hook has kept from another call"
@@ -41,9 +42,11 @@ class Tracer(fx.Tracer):
     Attributes:
         opaque: causes, by path, of the modules that became leaves though they are no layers of torch's.
         current: the node that is being evaluated.
+        gradients: whether eager mode records gradients, which tracing always does.
+        asked_gradients: whether forward has asked for that.
     """
 
-    def __init__(self, model: nn.Module, bound: inspect.BoundArguments):
+    def __init__(self, model: nn.Module, bound: inspect.BoundArguments, gradients: bool = True):
         super().__init__()
         self.bound = bound
         self.opaque: dict[str, str] = {}
@@ -59,6 +62,12 @@ class Tracer(fx.Tracer):
         self.layers = {id(module): _attributes(module) for module in self.modules.values()}
         self.autocast = _autocast()
         self.thread = threading.get_ident()
+        self.gradients, self.asked_gradients = gradients, False
+
+    def stands_for(self, proxy: ShapedProxy) -> Any:
+        """What eager mode has in a proxy's place, tensors as meta tensors; `UNKNOWN` where that is not known."""
+        node = proxy.node
+        return self.tensor(str(node.target)) if node.op == "get_attr" else node.meta.get("val", UNKNOWN)
 
     def tensor(self, path: str) -> Any:
         """What a get_attr node reads."""
@@ -226,6 +235,7 @@ class Tracer(fx.Tracer):
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
     ) -> tuple[Callable[..., Any], list[Any]]:
         bound = rebind(self.bound, self._placeholder)
+        _symbolic_trace._is_fx_tracing_flag = False  # eager's answer to who asks; fx puts back what it was before
         # The model's own attribute, which may be another forward than its class's.
         return lambda root: root.forward(*bound.args, **bound.kwargs), [self.root]
 

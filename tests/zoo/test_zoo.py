@@ -137,7 +137,7 @@ def test_capture_allocates_no_activation(name: str) -> None:
     image = torch.empty(1, channels, 16384, 16384, device="meta")
     model = build(name)
     with mode_warning(name), LargestAllocation() as allocated:
-        program = capture(model, (image, *ZOO[name].inputs(1, 1)[1:]))
+        program = capture(model, (image, *ZOO[name].inputs(1, 1)[1:]), compare=False)  # which runs it, at a small size
     assert allocated.bytes <= max(tensor.nbytes for tensor in model.state_dict().values())
     (output,) = program.graph.find_nodes(op="output")
     assert pytree.tree_leaves(pytree.tree_map(lambda node: node.meta["val"], output.args))[0].device.type == "meta"
