@@ -27,6 +27,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -38,7 +39,7 @@ _CACHE = "__dynamo_disable"
 """Where torch._compile keeps a function as torch._dynamo leaves it alone"""
 
 _KERNELS = ("torch._meta_registrations", "torch._prims", "torch._refs", "torch._decomp")
-_PATCHED = (torch, torch.jit, torch.autograd.Function, nn.Module, math, builtins)
+_PATCHED = (torch, torch.jit, torch.autograd.Function, nn.Module, math, builtins, np)
 """Where tracing patches names that torch's modules may read while they are imported"""
 
 

@@ -20,6 +20,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
+from .numbers import SizeArray, patched_numbers
 from .proxies import ShapedAttribute, ShapedProxy
 
 _FACTORIES = (
@@ -54,7 +55,8 @@ class Recorder(Protocol):
 def patched(tracer: Recorder, model: nn.Module) -> Iterator[None]:
     """All patches, for as long as a model is traced."""
     with _patched_autograd(tracer), _patched_factories(tracer), _patched_checks(model), _patched_einops():
-        yield
+        with patched_numbers():
+            yield
 
 
 @contextmanager
@@ -84,7 +86,7 @@ def _patched_factories(tracer: Recorder) -> Iterator[None]:
     def recorded(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(make)
         def factory(*args: Any, **kwargs: Any) -> Any:
-            proxied = any(isinstance(leaf, fx.Proxy) for leaf in pytree.tree_leaves((args, kwargs)))
+            proxied = any(isinstance(leaf, (fx.Proxy, SizeArray)) for leaf in pytree.tree_leaves((args, kwargs)))
             if not tracer.aside and (proxied or name in _RANDOM):
                 return tracer.create_proxy("call_function", make, args, kwargs)
             return make(*args, **kwargs)

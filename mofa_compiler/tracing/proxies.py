@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from .numbers import call_function, call_ufunc
 
 
 def check_bool(value: object, traced: bool) -> None:
@@ -79,8 +83,8 @@ class ShapedProxy(fx.Proxy):
                 raise AttributeError(f"a tensor has no attribute {name!r}")
         elif isinstance(value, torch.device) and name in ("type", "index"):
             return getattr(self.tracer.device, name)  # not that of the meta tensors which stand for values
-        elif name.startswith("__"):
-            raise AttributeError(name)
+        elif name.startswith("__") or not (value is None or hasattr(value, name)):
+            raise AttributeError(f"{type(value).__name__!r} object has no attribute {name!r}")
         attribute = ShapedAttribute(self, name)
         if name == "shape":
             _ = attribute.node  # read now: an operation in place may change it
@@ -94,7 +98,7 @@ class ShapedProxy(fx.Proxy):
     def _decide(self, convert: Callable[[Any], Any], check: Callable[..., Any]) -> Any:
         value = self.value
         if value is None or isinstance(value, Tensor):
-            raise self.tracer.failure(f"{convert.__name__}() of the values of a tensor")
+            raise self.tracer.failure(f"{convert.__name__.lstrip('_')}() of the values of a tensor")
         decided = convert(value)
         self.tracer.create_proxy("call_function", check, (self, decided if check is check_bool else value), {})
         return decided
@@ -108,7 +112,17 @@ class ShapedProxy(fx.Proxy):
         return int(self._decide(int, check_value))
 
     def __index__(self) -> int:
-        return int(self._decide(operator.index, check_value))
+        index = int(self._decide(operator.index, check_value))
+        frame = sys._getframe(1)
+        self.tracer.asked.append((next(reversed(self.tracer.graph.nodes)), frame, frame.f_lasti))
+        return index
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Record a function of torch's. It asks for the number in a size before it knows that it is to be recorded."""
+        proxy = next(leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, ShapedProxy))
+        proxy.tracer.forget_asked(sys._getframe(1))
+        return super().__torch_function__(function, types, args, kwargs)
 
     def __float__(self) -> float:
         return float(self._decide(float, check_value))
@@ -116,8 +130,24 @@ class ShapedProxy(fx.Proxy):
     def __format__(self, spec: str) -> str:
         return format(self._decide(_itself, check_value), spec) if _is_number(self.value) else format(str(self), spec)
 
+    def fixed(self) -> Any:
+        """The value as it is in the example, with a guard that it stays so."""
+        return self._decide(_itself, check_value)
+
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray[Any, Any]:
-        return np.asarray(self._decide(_itself, check_value))
+        return np.asarray(self.fixed())
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return call_ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
+        return call_function(function, args, kwargs)
+
+    def __divmod__(self, other: Any) -> Any:
+        return NotImplemented if isinstance(self.value, Tensor) else (self // other, self % other)
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return NotImplemented if isinstance(self.value, Tensor) else (other // self, other % self)
 
     def __hash__(self) -> int:
         return hash(self._decide(_itself, check_value)) if _is_plain(self.value) else id(self)

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import operator
 import threading
+import types
 from collections import ChainMap, OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -23,6 +24,7 @@ from ..evaluation import evaluate_anyhow, wants_values
 from ..inputs import InputSpec, map_tree, rebind, tensor_leaves
 from ..layers import FusedPConv2d, PartialConv2d
 from .naming import describe
+from .numbers import SizeArray
 from .proxies import IN_PLACE, ShapedProxy, check_argument, check_length
 from .randomness import makes_noise
 
@@ -56,6 +58,7 @@ class Tracer(fx.Tracer):
         self.current: fx.Node | None = None
         self.without_gradient: set[fx.Node] = set()
         self.failures: list[Exception] = []
+        self.asked: list[tuple[fx.Node, types.FrameType, int]] = []
         self.layers = {id(module): _attributes(module) for module in self.modules.values()}
         self.autocast = _autocast()
         self.thread = threading.get_ident()
@@ -92,6 +95,15 @@ class Tracer(fx.Tracer):
             error = self.failures[-1]
             raise TraceError(f"forward catches the error that stops the tracer ({one_line(error)})") from error
 
+    def forget_asked(self, caller: types.FrameType) -> None:
+        """Drop the guards that the call which `caller` is at has made by asking sizes for their numbers."""
+        while self.asked:
+            guard, frame, position = self.asked.pop()
+            if frame is not caller or position != caller.f_lasti or guard is not next(reversed(self.graph.nodes)):
+                break
+            self.graph.erase_node(guard)
+        self.asked.clear()
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, (_ConvNd, PartialConv2d, FusedPConv2d)) or super().is_leaf_module(m, module_qualified_name):
             return True
@@ -119,6 +131,8 @@ class Tracer(fx.Tracer):
             raise TraceError("forward uses a value that is cached outside of the model from another trace")
         if isinstance(a, np.generic):
             return a.item()  # a graph's code would not know numpy
+        if isinstance(a, SizeArray):
+            return self.create_arg(a.tolist())
         if isinstance(a, dict) and type(a) not in _DICTS and all(isinstance(key, str) for key in a):
             # Outputs of diffusers and transformers: both dataclasses and dicts.
             held = vars(a) if dataclasses.is_dataclass(a) else a
