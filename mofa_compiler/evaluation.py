@@ -16,6 +16,8 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
+from . import recurrent
+
 Kind = TypeVar("Kind", bound=nn.Module)
 
 _INTERPOLATE = ("input", "size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
@@ -47,7 +49,7 @@ def evaluate(node: fx.Node, scope: Scope, value: Callable[[fx.Node], Any] = reco
             twin = meta_twin(module) if _has_values(module) or type(module) is nn.Upsample else module
             if type(twin) is nn.Upsample and _is_slow(twin.mode, *args):
                 twin.mode, twin.align_corners = "nearest", None
-            return twin(*args, **kwargs)
+            return recurrent.output(twin, args, kwargs) if recurrent.is_recurrent(twin) else twin(*args, **kwargs)
         if node.target is F.interpolate:
             return F.interpolate(**_to_size(args, kwargs))
         if node.op == "call_function":
