@@ -13,9 +13,12 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
+
 from ..errors import BundleError
 from ..layers import FusedPConv2d, PConv2d, PDWConv2d
 from ..target import class_text
+from ..tracing.constructors import original_of
 from .values import literal
 
 _STANDARD = {
@@ -44,6 +47,11 @@ class Library:
         autograd = getattr(function, "autograd_function", None)
         if autograd is not None:
             return f"{self.copy(autograd)}.apply"
+        if (script := getattr(function, "script", None)) is not None:
+            raise BundleError(
+                f"the network calls {script.name}(), which torch.jit made without Python source to carry along: write "
+                "it in Python"
+            )
         if not dataclasses.is_dataclass(function):
             return self.copy(function)
         before = dict(self.sections), dict(self.imports), dict(self._objects)
@@ -104,7 +112,7 @@ class Library:
         line = _import_of(name, value)
         if line is not None:
             self.imports[name] = line
-        elif isinstance(value, (types.FunctionType, type)):
+        elif isinstance(value := _plain_function(value), (types.FunctionType, type)):
             if self.copy(value) != name:
                 self.sections[name] = f"{name} = {value.__name__}"
         elif isinstance(value, _SIMPLE):
@@ -115,6 +123,11 @@ class Library:
                 "needs nothing but torch cannot carry"
             )
         self._objects[name] = value
+
+
+def _plain_function(value: Any) -> Any:
+    """The Python function of one that `torch.jit.script` compiled; its source says that it is to be compiled."""
+    return original_of(value) or value if isinstance(value, torch.jit.ScriptFunction) else value
 
 
 def own_classes(source: str) -> dict[str, type]:

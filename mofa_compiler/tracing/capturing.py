@@ -18,6 +18,7 @@ from ..errors import CaptureError, one_line, source_line
 from ..evaluation import wants_values
 from ..inputs import CallSpec, ExampleInputs, bound_call, example_call, specs
 from ..program import Program
+from .causes import advice
 from .lean import lean
 from .modes import CaptureWarning, asks_for_mode, follow_mode
 from .patches import patched
@@ -110,8 +111,7 @@ def _traced(model: nn.Module, call: CallSpec) -> tuple[fx.Graph, dict[str, Tenso
                     "(--input) of a shape and dtype that it accepts"
                 ) from error
             raise CaptureError(
-                f"cannot trace {type(model).__name__}: {one_line(error)}{source_line(error)}. Control flow on the "
-                "values of tensors stops the tracer: move it out of forward, or capture the part without it"
+                f"cannot trace {type(model).__name__}: {one_line(error)}{source_line(error)}{advice(error)}"
             ) from error
         constants: dict[str, Any] = {name: value for name, value in vars(model).items() if name not in known}
         if not model.training:

@@ -18,9 +18,10 @@ from typing import Any, Protocol
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
-from torch.utils.checkpoint import CheckpointFunction
 
-from .numbers import SizeArray, patched_numbers
+from .checkpoints import is_checkpoint, seen_through
+from .constructors import has_proxies, patched_constructor, patched_scripts
+from .numbers import patched_numbers
 from .proxies import ShapedAttribute, ShapedProxy
 
 _FACTORIES = (
@@ -55,7 +56,7 @@ class Recorder(Protocol):
 def patched(tracer: Recorder, model: nn.Module) -> Iterator[None]:
     """All patches, for as long as a model is traced."""
     with _patched_autograd(tracer), _patched_factories(tracer), _patched_checks(model), _patched_einops():
-        with patched_numbers():
+        with patched_numbers(), patched_constructor(), patched_scripts(tracer):
             yield
 
 
@@ -65,10 +66,9 @@ def _patched_autograd(tracer: Recorder) -> Iterator[None]:
     original = torch.autograd.Function.__dict__["apply"]
 
     def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(leaf, fx.Proxy) for leaf in pytree.tree_leaves((args, kwargs))):
-            if cls is CheckpointFunction:
-                function, _preserve_rng_state, *inputs = args
-                return function(*inputs)  # recomputing activations is the trainer's choice, not the network's
+        if has_proxies((args, kwargs)):
+            if not kwargs and is_checkpoint(cls, args):
+                return seen_through(cls, args)
             return tracer.create_proxy("call_function", autograd_call(cls), args, kwargs)
         return original.__get__(None, cls)(*args, **kwargs)
 
@@ -86,8 +86,7 @@ def _patched_factories(tracer: Recorder) -> Iterator[None]:
     def recorded(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(make)
         def factory(*args: Any, **kwargs: Any) -> Any:
-            proxied = any(isinstance(leaf, (fx.Proxy, SizeArray)) for leaf in pytree.tree_leaves((args, kwargs)))
-            if not tracer.aside and (proxied or name in _RANDOM):
+            if not tracer.aside and (name in _RANDOM or has_proxies((args, kwargs))):
                 return tracer.create_proxy("call_function", make, args, kwargs)
             return make(*args, **kwargs)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from .causes import ValuesError
 from .numbers import call_function, call_ufunc
 
 
@@ -98,10 +99,16 @@ class ShapedProxy(fx.Proxy):
     def _decide(self, convert: Callable[[Any], Any], check: Callable[..., Any]) -> Any:
         value = self.value
         if value is None or isinstance(value, Tensor):
-            raise self.tracer.failure(f"{convert.__name__.lstrip('_')}() of the values of a tensor")
+            raise self.tracer.failure(f"{convert.__name__.lstrip('_')}() of the values of a tensor", ValuesError)
+        self._check_size(convert.__name__.lstrip("_"))
         decided = convert(value)
         self.tracer.create_proxy("call_function", check, (self, decided if check is check_bool else value), {})
         return decided
+
+    def _check_size(self, what: str) -> None:
+        if self.node in self.tracer.of_unknown_size:
+            message = f"{what}() of how many elements a mask selects, which depends on the values of a tensor"
+            raise self.tracer.failure(message, ValuesError)
 
     def __bool__(self) -> bool:
         if isinstance(self.value, (tuple, list, dict)):
@@ -184,6 +191,7 @@ class ShapedProxy(fx.Proxy):
         value = self.value
         if value is None:
             raise self.tracer.failure("len() of an unknown value")
+        self._check_size("len")
         if _length_may_change(self):
             self.tracer.create_proxy("call_function", check_length, (self, len(value)), {})
         return len(value)
@@ -273,7 +281,7 @@ def _length_may_change(proxy: ShapedProxy) -> bool:
     node, value = proxy.node, proxy.value
     if isinstance(value, Tensor):
         return True
-    if isinstance(value, (torch.Size, dict)) or hasattr(value, "_fields"):
+    if isinstance(value, (torch.Size, dict)) or hasattr(value, "_fields") or hasattr(value, "n_fields"):
         return False
     if node.op == "call_module":
         return str(node.target) in proxy.tracer.opaque  # torch's own layers return as many values always

@@ -27,6 +27,7 @@ from .naming import describe
 from .numbers import SizeArray
 from .proxies import IN_PLACE, ShapedProxy, check_argument, check_length
 from .randomness import makes_noise
+from .selection import is_of_unknown_size
 
 _FROM_HOOK = "forward uses a tensor that a hook has kept from another call"
 _DICTS = (dict, OrderedDict, defaultdict, immutable_dict)
@@ -58,6 +59,7 @@ class Tracer(fx.Tracer):
         self.current: fx.Node | None = None
         self.without_gradient: set[fx.Node] = set()
         self.failures: list[Exception] = []
+        self.of_unknown_size: set[fx.Node] = set()
         self.asked: list[tuple[fx.Node, types.FrameType, int]] = []
         self.layers = {id(module): _attributes(module) for module in self.modules.values()}
         self.autocast = _autocast()
@@ -83,9 +85,9 @@ class Tracer(fx.Tracer):
         _detach(graph, self.without_gradient)
         return graph
 
-    def failure(self, message: str) -> TraceError:
+    def failure(self, message: str, kind: type[TraceError] = TraceError) -> TraceError:
         """An error to raise; kept, so that forward cannot swallow it and go another way than it would without us."""
-        error = TraceError(message)
+        error = kind(message)
         self.failures.append(error)
         return error
 
@@ -160,6 +162,8 @@ class Tracer(fx.Tracer):
             raise unfit from error
         finally:
             self.current = outer
+        if is_of_unknown_size(node, self.of_unknown_size):
+            self.of_unknown_size.add(node)
         return node
 
     def _met(self, node: fx.Node) -> str:
@@ -219,6 +223,8 @@ class Tracer(fx.Tracer):
             raise TraceError(f"forward sets {changed!r} of {path!r} before it calls it, which a graph does not keep")
 
     def _check_write(self, node: fx.Node) -> None:
+        if node.target in ("detach_", "requires_grad_"):
+            return  # no values are written
         if not _keeps_history(node) or node.op == "get_attr" or not isinstance(node.args[0], fx.Node):
             return
         written = node.args[0]
