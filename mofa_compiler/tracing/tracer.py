@@ -23,6 +23,7 @@ from ..errors import CaptureError, one_line, source_line
 from ..evaluation import evaluate_anyhow, wants_values
 from ..inputs import InputSpec, map_tree, rebind, tensor_leaves
 from ..layers import FusedPConv2d, PartialConv2d
+from ..plain import computes_as_layer
 from .naming import describe
 from .numbers import SizeArray
 from .proxies import IN_PLACE, ShapedProxy, check_argument, check_length
@@ -107,7 +108,8 @@ class Tracer(fx.Tracer):
         self.asked.clear()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, (_ConvNd, PartialConv2d, FusedPConv2d)) or super().is_leaf_module(m, module_qualified_name):
+        layer = isinstance(m, (_ConvNd, PartialConv2d, FusedPConv2d)) and computes_as_layer(m)
+        if layer or super().is_leaf_module(m, module_qualified_name):
             return True
         if any((m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)):
             self.opaque[module_qualified_name] = "has hooks, which run at every call"
