@@ -19,6 +19,7 @@ from ..evaluation import wants_values
 from ..inputs import CallSpec, ExampleInputs, bound_call, example_call, specs
 from ..program import Program
 from .causes import advice
+from .certain import drop_certain_guards
 from .lean import lean
 from .modes import CaptureWarning, asks_for_mode, follow_mode
 from .patches import patched
@@ -81,6 +82,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
         if asks_for_mode(model):
             _compare_modes(model, graph, call)
     tensors |= constants
+    drop_certain_guards(graph, modules)
     drop_unread(graph)
     return Program(
         name=type(model).__name__,

@@ -276,6 +276,11 @@ def _itself(value: Any) -> Any:
     return value
 
 
+_FIXED_LENGTH = {"meshgrid", "broadcast_tensors", "var_mean", "std_mean", "aminmax", "frexp"}
+_FIXED_LENGTH |= {f"max_pool{n}d_with_indices" for n in (1, 2, 3)}
+"""Functions that return as many tensors as they are given, or a pair"""
+
+
 def _length_may_change(proxy: ShapedProxy) -> bool:
     """Whether a value's length may depend on the input's size, as that of a tensor cut into pieces does."""
     node, value = proxy.node, proxy.value
@@ -286,8 +291,13 @@ def _length_may_change(proxy: ShapedProxy) -> bool:
     if node.op == "call_module":
         return str(node.target) in proxy.tracer.opaque  # torch's own layers return as many values always
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if name in _FIXED_LENGTH:
+        return False
+    sizes: object = node.kwargs.get("split_size", node.args[1] if len(node.args) > 1 else None)
+    if name in ("split", "split_with_sizes") and isinstance(sizes, (list, tuple)):
+        return False  # as many as it is told, or an error
     dim: object = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
-    cut = name in ("chunk", "split", "unbind", "tensor_split", "split_with_sizes") and dim == 1
+    cut = name == "chunk" and dim == 1
     return not (cut and all(piece.ndim == 4 for piece in value))  # an image's channels are the network's own
 
 
