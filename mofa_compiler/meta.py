@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.fx.experimental._config as torch_config
+import torch.fx.experimental._config
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -39,7 +39,7 @@ def istft(
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """All elements, of which a mask may select as few as it likes."""
-    return input.new_empty(torch.broadcast_shapes(input.shape, mask.shape).numel())
+    return input.expand(torch.where(mask, input, input).shape).flatten()
 
 
 _BY_NAME: dict[str, Callable[..., Any]] = {"istft": istft, "masked_select": masked_select}
@@ -61,7 +61,8 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
     except NotImplementedError as error:
         if "nonzero" not in str(error):
             raise
-        with torch_config.patch(meta_nonzero_assume_all_nonzero=True):
+        settings: Any = torch.fx.experimental._config
+        with settings.patch(meta_nonzero_assume_all_nonzero=True):
             return function(*args, **kwargs)
 
 

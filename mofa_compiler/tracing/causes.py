@@ -40,8 +40,8 @@ def advice(error: BaseException) -> str:
         return ". What makes a tensor of sizes is torch.empty(...), or x.new_empty(...), of which a size can be traced"
     if any("Proxy" in text for text in texts):
         return (
-            ". While it is traced, forward computes with stand-ins for tensors and sizes, which this call does not take: "
-            "use torch's own functions, or put it into a module of its own, which is then left as it is"
+            ". While it is traced, forward computes with stand-ins for tensors and sizes, which this call does not "
+            "take: use torch's own functions, or put it into a module of its own, which is then left as it is"
         )
     return ""
 

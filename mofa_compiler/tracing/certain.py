@@ -6,7 +6,6 @@ one that may change.
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,15 +24,16 @@ _GUARDS: tuple[Callable[..., Any], ...] = (check_bool, check_value, check_length
 # fmt: off
 _SAME = {
     "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "sigmoid", "tanh", "hardtanh",
-    "hardswish", "hardsigmoid", "softplus", "softmax", "log_softmax", "dropout", "dropout2d", "batch_norm", "group_norm",
-    "instance_norm", "layer_norm", "normalize", "prelu", "contiguous", "clone", "detach", "to", "float", "half", "type",
-    "abs", "exp", "log", "sqrt", "rsqrt", "square", "neg", "sin", "cos", "round", "floor", "ceil", "sign",
+    "hardswish", "hardsigmoid", "softplus", "softmax", "log_softmax", "dropout", "dropout2d", "batch_norm",
+    "instance_norm", "layer_norm", "normalize", "prelu", "group_norm", "contiguous", "clone", "detach", "to",
+    "float", "half", "type", "abs", "exp", "log", "sqrt", "rsqrt", "square", "neg", "sin", "cos", "round", "floor",
+    "ceil", "sign",
 }
 _BROADCAST = {"add", "sub", "mul", "div", "truediv", "floordiv", "mod", "iadd", "isub", "imul", "itruediv", "maximum",
               "minimum", "where", "lerp", "addcmul", "pow", "clamp", "eq", "ne", "lt", "le", "gt", "ge"}
 _REDUCED = {"mean", "sum", "amax", "amin"}
-_SPATIAL = {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "interpolate", "pad",
-            "avg_pool1d", "avg_pool2d", "max_pool1d", "max_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"}
+_SPATIAL = {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "interpolate",
+            "pad", "avg_pool1d", "avg_pool2d", "max_pool1d", "max_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"}
 _CUT = {"chunk", "split", "tensor_split", "split_with_sizes"}
 # fmt: on
 
@@ -120,13 +120,17 @@ class _Dimensions:
         if value.target is operator.getitem and isinstance(of, fx.Node):
             parts, which = self.sequence(of), value.args[1]
             return parts[which] if parts is not None and isinstance(which, int) else False
-        if value.op != "call_function" or isinstance(value.meta.get("val"), Tensor) or any(
-            source in self.of for source in value.all_input_nodes
+        if (
+            value.op != "call_function"
+            or isinstance(value.meta.get("val"), Tensor)
+            or any(source in self.of for source in value.all_input_nodes)
         ):
             return False
         home = getattr(value.target, "__module__", "")
-        return home in ("_operator", "builtins", "math") and value.target is not getattr and all(
-            map(self.number, (*value.args, *value.kwargs.values()))
+        return (
+            home in ("_operator", "builtins", "math")
+            and value.target is not getattr
+            and all(map(self.number, (*value.args, *value.kwargs.values())))
         )
 
     def sequence(self, node: fx.Node) -> Own | None:
@@ -253,7 +257,7 @@ class _Dimensions:
         if node.target is not None and getattr(node.target, "__name__", "") == "stack":
             known = [(*each[:place], True, *each[place:]) for each in known]
         columns = list(zip(*known, strict=True))  # dimensions that are not joined are equal: one known one will do
-        return tuple(all(column) if d == place else any(column) for d, column in enumerate(columns))
+        return tuple([all(column) if d == place else any(column) for d, column in enumerate(columns)])
 
     def _permuted(self, node: fx.Node, rank: int) -> Own | None:
         first, order = self._first(node), node.args[1:]
@@ -278,9 +282,9 @@ class _Dimensions:
             sizes = tuple(sizes[0])
         if first is None or len(sizes) != rank:
             return None
-        given = [size != -1 and self.number(size) for size in sizes]
-        rest = all(first) and all(own for own, size in zip(given, sizes, strict=True) if size != -1)
-        return tuple(rest if size == -1 else own for own, size in zip(given, sizes, strict=True))
+        given = [bool(size != -1) and self.number(size) for size in sizes]
+        rest = all(first) and all(own for own, size in zip(given, sizes, strict=True) if bool(size != -1))
+        return tuple(rest if bool(size == -1) else own for own, size in zip(given, sizes, strict=True))
 
     def _flattened(self, node: fx.Node, rank: int) -> Own | None:
         first = self._first(node)

@@ -16,7 +16,6 @@ from torch.fx.proxy import TraceError
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
-
 _DETACHING = ("detach", "detach_", "requires_grad_")
 
 
@@ -97,7 +96,8 @@ def _is_function(value: Any) -> bool:
 def _attached(proxy: fx.Proxy) -> fx.Proxy:
     """The value that a proxy is a detached view of."""
     while proxy.node.op == "call_method" and proxy.node.target in _DETACHING:
-        proxy = type(proxy)(proxy.node.args[0], proxy.tracer)
+        viewed: Any = proxy.node.args[0]
+        proxy = type(proxy)(viewed, proxy.tracer)
     return proxy
 
 

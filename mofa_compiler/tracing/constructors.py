@@ -1,4 +1,4 @@
-"""Calls into torch that take no proxies, patched while a model is traced: `torch.Tensor(n, ...)`, scripted functions."""
+"""Calls into torch that take no proxies, patched while a model is traced: old constructors, scripted functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from .numbers import SizeArray
-
 
 _TYPES = [f"{name}Tensor" for name in ("Float", "Double", "Half", "Int", "Long", "Short", "Byte", "Char", "Bool")]
 
@@ -31,7 +30,7 @@ def has_proxies(values: Any) -> bool:
 
 @contextmanager
 def patched_constructor() -> Iterator[None]:
-    """Record `torch.Tensor(...)` as what it is in torch's newer words: of sizes, `torch.empty`; of data, `torch.tensor`.
+    """Record `torch.Tensor(...)` in torch's newer words: of sizes it is `torch.empty`, of data `torch.tensor`.
 
     The class stays the one that `isinstance` is asked about: only how it makes a tensor is another. To be entered where
     torch's factories record themselves.
@@ -41,12 +40,7 @@ def patched_constructor() -> Iterator[None]:
     def new(cls: type, *args: Any, **kwargs: Any) -> Any:
         if cls is not Tensor or not has_proxies((args, kwargs)):
             return original(cls, *args, **kwargs)
-        first = args[0].value if isinstance(args[0], fx.Proxy) else args[0]
-        if isinstance(first, Tensor):
-            return args[0]  # another name for it
-        if isinstance(first, (int, torch.Size)):
-            return torch.empty(*args, **kwargs)
-        return torch.tensor(*args, dtype=torch.get_default_dtype(), **kwargs)
+        return _made(torch.get_default_dtype(), args, kwargs)
 
     kinds = {name: getattr(torch, name) for name in _TYPES}
     Tensor.__new__ = new  # type: ignore[method-assign]
@@ -62,11 +56,14 @@ def patched_constructor() -> Iterator[None]:
 
 def _made(dtype: torch.dtype, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     first = args[0].value if isinstance(args[0], fx.Proxy) else args[0]
-    if isinstance(first, Tensor) and first.dtype == dtype:
+    if isinstance(first, Tensor):
+        if first.dtype != dtype:
+            raise TypeError(f"a tensor of {dtype} is made from one of {first.dtype}, which torch does not do either")
         return args[0]  # another name for it
     if isinstance(first, (int, torch.Size)):
-        return torch.empty(*args, dtype=dtype, **kwargs)
-    return torch.tensor(*args, dtype=dtype, **kwargs)
+        return torch.empty(*args, **{**kwargs, "dtype": dtype})
+    kwargs["dtype"] = dtype
+    return torch.tensor(*args, **kwargs)
 
 
 class _Typed(str):

@@ -1,8 +1,8 @@
 """numpy's functions on sizes, recorded as what Python calls the same.
 
-`np.ceil(h / 8)` becomes `float(math.ceil(h / 8))`, `np.prod(x.shape)` becomes `math.prod(x.shape)`, so that a size stays
-a size, and source that knows nothing but torch and Python can say it. An array of sizes holds them one by one. What has
-no such name is computed by numpy on the numbers of the example, which are then fixed by guards.
+`np.ceil(h / 8)` becomes `float(math.ceil(h / 8))`, `np.prod(x.shape)` becomes `math.prod(x.shape)`, so that a size
+stays a size, and source that knows nothing but torch and Python can say it. An array of sizes holds them one by one.
+What has no such name is computed by numpy on the numbers of the example, which are then fixed by guards.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def record(function: Function, *args: Any) -> Any:
 def fixed(value: Any) -> Any:
     """A value with the example's numbers in the place of proxies, and a guard for each."""
     if isinstance(value, fx.Proxy):
-        return value.fixed()  # type: ignore[operator]
+        return value.fixed()
     if isinstance(value, SizeArray):
         return np.array([fixed(each) for each in value.flat]).reshape(value.shape)
     if isinstance(value, dict):
@@ -259,11 +259,11 @@ def patched_numbers() -> Iterator[None]:
 
     def array(make: Function) -> Function:
         def made(*args: Any, **kwargs: Any) -> Any:
-            if len(args) == 1 and not kwargs.keys() - {"dtype"} and _has_sizes(args[0]):
-                if (found := _sequence(args[0])) is not None:
-                    sizes = size_array(list(found))
-                    return sizes if kwargs.get("dtype") is None else sizes.astype(kwargs["dtype"])
-            return make(*args, **kwargs)
+            plain = len(args) == 1 and not kwargs.keys() - {"dtype"} and _has_sizes(args[0])
+            if not plain or (found := _sequence(args[0])) is None:
+                return make(*args, **kwargs)
+            sizes = size_array(list(found))
+            return sizes if kwargs.get("dtype") is None else sizes.astype(kwargs["dtype"])
 
         return made
 

@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch import fx, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from .checkpoints import is_checkpoint, seen_through
 from .constructors import has_proxies, patched_constructor, patched_scripts
@@ -55,9 +54,16 @@ class Recorder(Protocol):
 @contextmanager
 def patched(tracer: Recorder, model: nn.Module) -> Iterator[None]:
     """All patches, for as long as a model is traced."""
-    with _patched_autograd(tracer), _patched_factories(tracer), _patched_checks(model), _patched_einops():
-        with patched_numbers(), patched_constructor(), patched_scripts(tracer):
-            yield
+    with (
+        _patched_autograd(tracer),
+        _patched_factories(tracer),
+        _patched_checks(model),
+        _patched_einops(),
+        patched_numbers(),
+        patched_constructor(),
+        patched_scripts(tracer),
+    ):
+        yield
 
 
 @contextmanager

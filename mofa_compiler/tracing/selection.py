@@ -1,7 +1,7 @@
 """Sizes that depend on the values of tensors: how many elements a mask selects.
 
-Such values are ordinary ones when a graph runs. While it is traced, a mask counts as if it selected every element, so no
-decision may be made on how many they are.
+Such values are ordinary ones when a graph runs. While it is traced, a mask counts as if it selected every element, so
+no decision may be made on how many they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHAPED_BY_FIRST = {
 
 
 def is_of_unknown_size(node: fx.Node, known: Collection[fx.Node]) -> bool:
-    """Whether a new node's shape, or the number that it is, depends on values, given the earlier nodes of which it does."""
+    """Whether values decide on a new node's shape, or on the number that it is, as they do on those of `known` ones."""
     name = str(node.target) if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     if name in _SELECTING or (name == "where" and len(node.all_input_nodes) == 1):
         return True
