@@ -61,7 +61,8 @@ def _between(kind: type, base: type) -> list[type]:
 
 
 def _hides_tensors(module: nn.Module, base: type) -> bool:
-    """Whether a class has a property in the place of something that the layer keeps in itself, as of its weight."""
+    """Whether a class has a property in the place of something that the layer keeps in itself, as of its stride."""
     held = {*module._parameters, *module._buffers, *vars(module)}
+    held |= {name for kind in base.__mro__ for name in inspect.get_annotations(kind)}
     kinds = _between(type(module), base)
     return any(inspect.isdatadescriptor(value) and name in held for kind in kinds for name, value in vars(kind).items())

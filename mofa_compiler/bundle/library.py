@@ -95,7 +95,7 @@ class Library:
         space = dict(vars(sys.modules[home])) if home in sys.modules else {}
         if isinstance(thing, types.FunctionType):
             space = thing.__globals__
-        source = _without(source, _unknown_annotations(tree, space))
+        source = _without(source, [*_unknown_annotations(tree, space), *_scripting(tree, space)])
         source = re.sub(r"\s+# (type: ignore|noqa|pragma)\b.*", "", source)
         for used in _free_names(tree):
             if used != name and not hasattr(builtins, used):
@@ -126,7 +126,7 @@ class Library:
 
 
 def _plain_function(value: Any) -> Any:
-    """The Python function of one that `torch.jit.script` compiled; its source says that it is to be compiled."""
+    """The Python function of one that `torch.jit.script` compiled."""
     return original_of(value) or value if isinstance(value, torch.jit.ScriptFunction) else value
 
 
@@ -156,6 +156,20 @@ def _unknown_annotations(tree: ast.Module, space: dict[str, Any]) -> list[tuple[
             continue
         if note is not None and _is_unknown(note, space):
             cuts.append((line, column, note.end_lineno or line, note.end_col_offset or column))
+    return cuts
+
+
+def _scripting(tree: ast.Module, space: dict[str, Any]) -> list[tuple[int, int, int, int]]:
+    """Where a function is told to be compiled by `torch.jit.script`, which computes the same and wants a file."""
+    cuts = []
+    for decorator in getattr(tree.body[0], "decorator_list", []):
+        first, *rest = ast.unparse(decorator).split(".")
+        value = space.get(first)
+        for name in rest:
+            value = getattr(value, name, None)
+        if value is torch.jit.script:
+            end = decorator.end_lineno or decorator.lineno, decorator.end_col_offset or 0
+            cuts.append((decorator.lineno, decorator.col_offset - 1, *end))
     return cuts
 
 

@@ -308,8 +308,7 @@ class _Dimensions:
         if not isinstance(source, fx.Node):
             return None
         if source not in self.of:  # one of the pieces that a tensor was cut into
-            name, of = getattr(source.target, "__name__", source.target), source.args[0] if source.args else None
-            return self.of.get(of) if name in ("chunk",) and isinstance(of, fx.Node) else None
+            return self._piece(source)
         first, own = self.of[source], []
         items = index if isinstance(index, tuple) else (index,)
         if any(isinstance(item, (fx.Node, Tensor, list, bool)) for item in items):
@@ -330,6 +329,16 @@ class _Dimensions:
                     own.append(first[place] and not any(isinstance(end, fx.Node) for end in ends))
                 place += 1
         return tuple(own)
+
+    def _piece(self, cut: fx.Node) -> Own | None:
+        """Of the tensors that one is cut into."""
+        whole, name = self._first(cut) if cut.args else None, getattr(cut.target, "__name__", cut.target)
+        dim: Any = cut.kwargs.get("dim", cut.args[1] if name == "unbind" and len(cut.args) > 1 else 0)
+        if whole is None or name not in (*_CUT, "unbind") or not isinstance(dim, int):
+            return None
+        if name == "unbind":
+            return tuple(own for d, own in enumerate(whole) if d != dim % len(whole))
+        return whole if self.number(cut.args[1:]) and self.number(list(cut.kwargs.values())) else None
 
 
 _RULES: dict[str, Callable[[_Dimensions, fx.Node, int], Own | None]] = {
