@@ -109,8 +109,8 @@ def _traced(model: nn.Module, call: CallSpec) -> tuple[fx.Graph, dict[str, Tenso
         except Exception as error:
             if isinstance(error, UnfitError) and not wants_values(error):
                 raise CaptureError(
-                    f"{type(model).__name__} does not take an input of shape {call}: {error}. Pass example_inputs "
-                    "(--input) of a shape and dtype that it accepts"
+                    f"{type(model).__name__} does not take an input of shape {call}: {error}{source_line(error)}. Pass "
+                    "example_inputs (--input) of a shape and dtype that it accepts"
                 ) from error
             raise CaptureError(
                 f"cannot trace {type(model).__name__}: {one_line(error)}{source_line(error)}{advice(error)}"

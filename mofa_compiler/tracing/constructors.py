@@ -16,6 +16,11 @@ from .numbers import SizeArray
 _TYPES = [f"{name}Tensor" for name in ("Float", "Double", "Half", "Int", "Long", "Short", "Byte", "Char", "Bool")]
 
 
+_FUNCTIONS = ("narrow", "roll", "tile")
+_METHODS = ("expand", "narrow", "new_empty", "new_full", "new_ones", "new_zeros", "roll", "tile")
+"""What does not take a proxy for a number unless another proxy is among its arguments"""
+
+
 class Recorder(Protocol):
     """What these patches need of a tracer."""
 
@@ -86,6 +91,45 @@ class _Typed(str):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.kind, name)
+
+
+@contextmanager
+def patched_constants(tracer: Recorder) -> Iterator[None]:
+    """Record what gives a constant of forward's own a size of the input, where torch takes numbers only.
+
+    Of a proxy's methods all are recorded; a constant is a tensor like any other.
+    """
+
+    def recorded(kind: str, name: str, function: Any) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            constant = args and isinstance(args[0], Tensor) and not isinstance(args[0], fx.Proxy)
+            if not constant or not _has_sizes((*args[1:], *kwargs.values())):
+                return function(*args, **kwargs)
+            return tracer.create_proxy(kind, name if kind == "call_method" else function, args, kwargs)
+
+        return call
+
+    functions = {name: getattr(torch, name) for name in _FUNCTIONS}
+    try:
+        for name, function in functions.items():
+            setattr(torch, name, recorded("call_function", name, function))
+        for name in _METHODS:
+            setattr(Tensor, name, recorded("call_method", name, getattr(Tensor, name)))
+        yield
+    finally:
+        for name in _METHODS:
+            delattr(Tensor, name)
+        for name, function in functions.items():
+            setattr(torch, name, function)
+
+
+def _has_sizes(values: tuple[Any, ...]) -> bool:
+    """As `has_proxies`, but fast, of arguments and of what lists among them hold."""
+    for value in values:
+        if isinstance(value, fx.Proxy) or (type(value) in (list, tuple) and _has_sizes(tuple(value))):
+            return True
+    return False
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from .checkpoints import is_checkpoint, seen_through
-from .constructors import has_proxies, patched_constructor, patched_scripts
+from .constructors import has_proxies, patched_constants, patched_constructor, patched_scripts
 from .numbers import patched_numbers
 from .proxies import ShapedAttribute, ShapedProxy
 
@@ -61,6 +61,7 @@ def patched(tracer: Recorder, model: nn.Module) -> Iterator[None]:
         _patched_einops(),
         patched_numbers(),
         patched_constructor(),
+        patched_constants(tracer),
         patched_scripts(tracer),
     ):
         yield

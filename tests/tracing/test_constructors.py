@@ -48,6 +48,10 @@ FUNCTIONS = {
     "whole numbers": lambda x: torch.LongTensor([x.shape[2], x.shape[3]]).sum() * x,
     "a type's name": lambda x: x.type(torch.DoubleTensor) * torch.ones(3, 1, 1).type(torch.DoubleTensor),
     "questions": lambda x: x * 2 if isinstance(x, torch.FloatTensor) and isinstance(x, Tensor) else x,
+    "methods of constants": lambda x: (
+        x * torch.ones(1).expand(x.shape[2], x.shape[3]) * torch.ones(1).new_ones(x.shape[3])
+    ),
+    "functions of constants": lambda x: x + torch.roll(torch.arange(3.0), x.shape[2] // 2, 0).view(1, 3, 1, 1),
     "scripted": lambda x: swish(x),
     "scripted twice": lambda x: gated(x, x.shape[2]),
     "a function of scripted ones": lambda x: SwishFunction.apply(x),
