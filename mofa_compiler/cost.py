@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from . import recurrent
 from .evaluation import evaluate
 from .layers import PartialConv2d
 from .program import Program
@@ -62,6 +63,8 @@ def node_macs(node: fx.Node, program: Program) -> int:
     if node.op == "call_module":
         module = program.modules[str(node.target)]
         value = node.meta["val"]
+        if recurrent.is_recurrent(module) and isinstance(x := _input(node), Tensor):
+            return recurrent.macs(module, tuple(x.shape))
         if isinstance(value, Tensor) and node.args and isinstance(node.args[0], fx.Node):
             known = module_macs(module, tuple(node.args[0].meta["val"].shape), tuple(value.shape))
             if known is not None:
@@ -76,6 +79,12 @@ def node_macs(node: fx.Node, program: Program) -> int:
     except RuntimeError:
         return 0  # an opaque part that looks at values, which meta tensors do not have
     return int(counter.get_total_flops()) // 2
+
+
+def _input(node: fx.Node) -> Any:
+    """The value of a layer's (first) input."""
+    given = node.args[0] if node.args else node.kwargs.get("input")
+    return given.meta["val"] if isinstance(given, fx.Node) else None
 
 
 def function_name(node: fx.Node) -> str:

@@ -16,6 +16,8 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
+from . import meta, recurrent
+
 Kind = TypeVar("Kind", bound=nn.Module)
 
 _INTERPOLATE = ("input", "size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
@@ -47,13 +49,15 @@ def evaluate(node: fx.Node, scope: Scope, value: Callable[[fx.Node], Any] = reco
             twin = meta_twin(module) if _has_values(module) or type(module) is nn.Upsample else module
             if type(twin) is nn.Upsample and _is_slow(twin.mode, *args):
                 twin.mode, twin.align_corners = "nearest", None
-            return twin(*args, **kwargs)
+            return recurrent.output(twin, args, kwargs) if recurrent.is_recurrent(twin) else twin(*args, **kwargs)
         if node.target is F.interpolate:
             return F.interpolate(**_to_size(args, kwargs))
         if node.op == "call_function":
             if node.target in (operator.eq, operator.ne):  # meta tensors stand for tensors of the network's device
                 args = tuple(scope.device if arg == torch.device("meta") else arg for arg in args)
-            return cast(Callable[..., Any], node.target)(*args, **kwargs)
+            return meta.call(cast(Callable[..., Any], node.target), args, kwargs)
+        if node.op == "call_method" and isinstance(args[0], Tensor) and hasattr(Tensor, str(node.target)):
+            return meta.call(getattr(Tensor, str(node.target)), args, kwargs)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         if node.target == "training":
@@ -115,7 +119,8 @@ def evaluate_anyhow(node: fx.Node, scope: Scope, *, compute: bool) -> Any:
 
 def wants_values(error: BaseException) -> bool:
     """Whether an evaluation, the cause of this error, failed for want of values rather than for shapes."""
-    return isinstance(error.__cause__, NotImplementedError) or "meta tensor" in str(error.__cause__)
+    cause = error.__cause__
+    return isinstance(cause, NotImplementedError) or "meta tensor" in str(cause) or "meta device" in str(cause)
 
 
 def _evaluate_in(mode: AbstractContextManager[Any], node: fx.Node, scope: Scope) -> Any:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx, nn
 
+from ..plain import is_ours
 from . import naming
-from .construct import Slot, constructor, is_ours
+from .construct import Slot, constructor
 from .forward import Body
 from .library import Library
 from .lifting import lift, skeleton

@@ -5,25 +5,19 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import BundleError
 from ..layers import PartialConv2d
+from ..plain import is_ours, stands_for
 from ..target import class_text
 from .values import literal
 
 _NOT_SAID = {"self", "device", "dtype", "init"}
 _ONE_PER_DIMENSION = {"kernel_size", "stride", "padding", "dilation", "output_padding", "output_size"}
-_HARMLESS = {
-    *("__init__", "__module__", "__doc__", "__qualname__", "__annotations__", "__annotate_func__", "__annotate__"),
-    *("__annotations_cache__", "__firstlineno__", "__static_attributes__", "__constants__"),
-    *("extra_repr", "reset_parameters"),
-}
-"""What a subclass may define and still compute what its base does"""
-
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -63,29 +57,13 @@ def constructor(path: str, module: nn.Module) -> tuple[str, type[nn.Module]]:
     return f"{name}({', '.join(arguments)}){freeze}", kind
 
 
-def is_ours(kind: type[nn.Module]) -> bool:
-    """Whether a class is one of `mofa_compiler.layers`, whose source a bundle carries."""
-    return kind.__module__ == PartialConv2d.__module__
-
-
 def is_known(module: nn.Module) -> bool:
     """Whether a module is a layer of torch or of this package, or behaves as one."""
-    return _known_base(type(module)) is not None
-
-
-def _known_base(kind: type[nn.Module]) -> type[nn.Module] | None:
-    for base in kind.__mro__:
-        if base is not nn.Module and getattr(nn, base.__name__, None) is base:
-            return cast(type[nn.Module], base)
-        if is_ours(base):
-            return base
-        if set(vars(base)) - _HARMLESS:
-            return None
-    return None
+    return stands_for(module) is not None
 
 
 def _emitted_class(path: str, module: nn.Module) -> type[nn.Module]:
-    base = _known_base(type(module))
+    base = stands_for(module)
     if base is None:
         raise BundleError(
             f"{path} is a {class_text(type(module))}, a layer that is not torch's own: a "

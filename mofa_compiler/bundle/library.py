@@ -13,9 +13,12 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
+
 from ..errors import BundleError
 from ..layers import FusedPConv2d, PConv2d, PDWConv2d
 from ..target import class_text
+from ..tracing.constructors import original_of
 from .values import literal
 
 _STANDARD = {
@@ -44,6 +47,11 @@ class Library:
         autograd = getattr(function, "autograd_function", None)
         if autograd is not None:
             return f"{self.copy(autograd)}.apply"
+        if (script := getattr(function, "script", None)) is not None:
+            raise BundleError(
+                f"the network calls {script.name}(), which torch.jit made without Python source to carry along: write "
+                "it in Python"
+            )
         if not dataclasses.is_dataclass(function):
             return self.copy(function)
         before = dict(self.sections), dict(self.imports), dict(self._objects)
@@ -87,7 +95,7 @@ class Library:
         space = dict(vars(sys.modules[home])) if home in sys.modules else {}
         if isinstance(thing, types.FunctionType):
             space = thing.__globals__
-        source = _without(source, _unknown_annotations(tree, space))
+        source = _without(source, [*_unknown_annotations(tree, space), *_scripting(tree, space)])
         source = re.sub(r"\s+# (type: ignore|noqa|pragma)\b.*", "", source)
         for used in _free_names(tree):
             if used != name and not hasattr(builtins, used):
@@ -104,7 +112,7 @@ class Library:
         line = _import_of(name, value)
         if line is not None:
             self.imports[name] = line
-        elif isinstance(value, (types.FunctionType, type)):
+        elif isinstance(value := _plain_function(value), (types.FunctionType, type)):
             if self.copy(value) != name:
                 self.sections[name] = f"{name} = {value.__name__}"
         elif isinstance(value, _SIMPLE):
@@ -115,6 +123,11 @@ class Library:
                 "needs nothing but torch cannot carry"
             )
         self._objects[name] = value
+
+
+def _plain_function(value: Any) -> Any:
+    """The Python function of one that `torch.jit.script` compiled."""
+    return original_of(value) or value if isinstance(value, torch.jit.ScriptFunction) else value
 
 
 def own_classes(source: str) -> dict[str, type]:
@@ -143,6 +156,20 @@ def _unknown_annotations(tree: ast.Module, space: dict[str, Any]) -> list[tuple[
             continue
         if note is not None and _is_unknown(note, space):
             cuts.append((line, column, note.end_lineno or line, note.end_col_offset or column))
+    return cuts
+
+
+def _scripting(tree: ast.Module, space: dict[str, Any]) -> list[tuple[int, int, int, int]]:
+    """Where a function is told to be compiled by `torch.jit.script`, which computes the same and wants a file."""
+    cuts = []
+    for decorator in getattr(tree.body[0], "decorator_list", []):
+        first, *rest = ast.unparse(decorator).split(".")
+        value = space.get(first)
+        for name in rest:
+            value = getattr(value, name, None)
+        if value is torch.jit.script:
+            end = decorator.end_lineno or decorator.lineno, decorator.end_col_offset or 0
+            cuts.append((decorator.lineno, decorator.col_offset - 1, *end))
     return cuts
 
 

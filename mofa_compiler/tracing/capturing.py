@@ -19,6 +19,8 @@ from ..evaluation import wants_values
 from ..inputs import CallSpec, ExampleInputs, bound_call, example_call, specs
 from ..program import Comparison, Program
 from .accepting import check_model, nesting
+from .causes import advice
+from .certain import drop_certain_guards
 from .comparing import compare as compare_with_eager
 from .lean import lean
 from .modes import CaptureWarning, asks_for_mode, follow_mode
@@ -80,6 +82,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None, *, compare: 
         if asks_for_mode(model):
             _compare_modes(model, graph, call, gradients)
     tensors |= constants
+    drop_certain_guards(graph, modules)
     drop_unread(graph)
     program = Program(
         name=type(model).__name__,
@@ -139,12 +142,11 @@ def _traced(model: nn.Module, call: CallSpec, gradients: bool) -> tuple[fx.Graph
                 ) from error
             if isinstance(error, UnfitError) and not wants_values(error):
                 raise CaptureError(
-                    f"{type(model).__name__} does not take an input of shape {call}: {error}. Pass example_inputs "
-                    "(--input) of a shape and dtype that it accepts"
+                    f"{type(model).__name__} does not take an input of shape {call}: {error}{source_line(error)}. Pass "
+                    "example_inputs (--input) of a shape and dtype that it accepts"
                 ) from error
             raise CaptureError(
-                f"cannot trace {type(model).__name__}: {one_line(error)}{source_line(error)}. Control flow on the "
-                "values of tensors stops the tracer: move it out of forward, or capture the part without it"
+                f"cannot trace {type(model).__name__}: {one_line(error)}{source_line(error)}{advice(error)}"
             ) from error
         constants: dict[str, Any] = {name: value for name, value in vars(model).items() if name not in known}
         if not model.training:

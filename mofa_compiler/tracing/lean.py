@@ -27,6 +27,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -38,8 +39,11 @@ _CACHE = "__dynamo_disable"
 """Where torch._compile keeps a function as torch._dynamo leaves it alone"""
 
 _KERNELS = ("torch._meta_registrations", "torch._prims", "torch._refs", "torch._decomp")
-_PATCHED = (torch, torch.jit, torch.autograd.Function, nn.Module, math, builtins)
-"""Where tracing patches names that torch's modules may read while they are imported"""
+_CLASSES = (torch.autograd.Function, nn.Module, torch.Tensor, torch.jit.ScriptFunction)
+_PATCHED = (torch, torch.jit, *_CLASSES, math, builtins, np)
+"""Where tracing patches names that torch's modules may read while they are imported; to a class it may add some"""
+
+_ABSENT = object()
 
 
 @contextmanager
@@ -192,13 +196,13 @@ class _Finder(MetaPathFinder):
     def lifted(self) -> Iterator[None]:
         """Everything in torch as it was before tracing, and the patches back afterwards."""
         patches = [
-            (home, name, was[name], value)
+            (home, name, was.get(name, _ABSENT), value)
             for home, was in self.unpatched
             for name, value in vars(home).items()
-            if name in was and was[name] is not value
+            if was.get(name, _ABSENT) is not value and (name in was or isinstance(home, type))
         ]
         for home, name, was, _ in patches:
-            setattr(home, name, was)
+            setattr(home, name, was) if was is not _ABSENT else delattr(home, name)
         _forget(self.uncompiled)
         try:
             yield

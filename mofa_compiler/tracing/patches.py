@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch import fx, nn
-from torch.utils import _pytree as pytree
-from torch.utils.checkpoint import CheckpointFunction
+from torch import nn
 
+from .checkpoints import is_checkpoint, seen_through
+from .constructors import has_proxies, patched_constants, patched_constructor, patched_scripts
+from .numbers import patched_numbers
 from .proxies import ShapedAttribute, ShapedProxy
 from .questions import Asked, answered
 
@@ -51,7 +52,16 @@ class Recorder(Asked, Protocol):
 @contextmanager
 def patched(tracer: Recorder, model: nn.Module) -> Iterator[None]:
     """All patches, for as long as a model is traced."""
-    with _patched_autograd(tracer), _patched_factories(tracer), answered(tracer, model), _patched_einops():
+    with (
+        _patched_autograd(tracer),
+        _patched_factories(tracer),
+        answered(tracer, model),
+        _patched_einops(),
+        patched_numbers(),
+        patched_constructor(),
+        patched_constants(tracer),
+        patched_scripts(tracer),
+    ):
         yield
 
 
@@ -61,10 +71,9 @@ def _patched_autograd(tracer: Recorder) -> Iterator[None]:
     original = torch.autograd.Function.__dict__["apply"]
 
     def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(leaf, fx.Proxy) for leaf in pytree.tree_leaves((args, kwargs))):
-            if cls is CheckpointFunction:
-                function, _preserve_rng_state, *inputs = args
-                return function(*inputs)  # recomputing activations is the trainer's choice, not the network's
+        if has_proxies((args, kwargs)):
+            if not kwargs and is_checkpoint(cls, args):
+                return seen_through(cls, args)
             return tracer.create_proxy("call_function", autograd_call(cls), args, kwargs)
         return original.__get__(None, cls)(*args, **kwargs)
 
@@ -82,8 +91,7 @@ def _patched_factories(tracer: Recorder) -> Iterator[None]:
     def recorded(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(make)
         def factory(*args: Any, **kwargs: Any) -> Any:
-            proxied = any(isinstance(leaf, fx.Proxy) for leaf in pytree.tree_leaves((args, kwargs)))
-            if not tracer.aside and (proxied or name in _RANDOM):
+            if not tracer.aside and (name in _RANDOM or has_proxies((args, kwargs))):
                 return tracer.create_proxy("call_function", make, args, kwargs)
             return make(*args, **kwargs)
 

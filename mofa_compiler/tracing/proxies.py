@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from .callers import reads_class
+from .causes import ValuesError
+from .numbers import call_function, call_ufunc
 
 
 def check_bool(value: object, traced: bool) -> None:
@@ -94,7 +97,7 @@ class ShapedProxy(fx.Proxy):
                 raise AttributeError(f"a tensor has no attribute {name!r}")
         elif isinstance(value, torch.device) and name in ("type", "index"):
             return getattr(self.tracer.device, name)  # not that of the meta tensors which stand for values
-        elif name.startswith("__") or (value is not None and not hasattr(value, name)):
+        elif name.startswith("__") or not (value is None or hasattr(value, name)):
             raise AttributeError(f"{type(value).__name__!r} object has no attribute {name!r}")
         attribute = ShapedAttribute(self, name)
         if name == "shape":
@@ -109,10 +112,16 @@ class ShapedProxy(fx.Proxy):
     def _decide(self, convert: Callable[[Any], Any], check: Callable[..., Any]) -> Any:
         value = self.value
         if value is None or isinstance(value, Tensor):
-            raise self.tracer.failure(f"{convert.__name__}() of the values of a tensor")
+            raise self.tracer.failure(f"{convert.__name__.lstrip('_')}() of the values of a tensor", ValuesError)
+        self._check_size(convert.__name__.lstrip("_"))
         decided = convert(value)
         self.tracer.create_proxy("call_function", check, (self, decided if check is check_bool else value), {})
         return decided
+
+    def _check_size(self, what: str) -> None:
+        if self.node in self.tracer.of_unknown_size:
+            message = f"{what}() of how many elements a mask selects, which depends on the values of a tensor"
+            raise self.tracer.failure(message, ValuesError)
 
     def __bool__(self) -> bool:
         if isinstance(self.value, (tuple, list, dict)):
@@ -123,7 +132,17 @@ class ShapedProxy(fx.Proxy):
         return int(self._decide(int, check_value))
 
     def __index__(self) -> int:
-        return int(self._decide(operator.index, check_value))
+        index = int(self._decide(operator.index, check_value))
+        frame = sys._getframe(1)
+        self.tracer.asked.append((next(reversed(self.tracer.graph.nodes)), frame, frame.f_lasti))
+        return index
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Record a function of torch's. It asks for the number in a size before it knows that it is to be recorded."""
+        proxy = next(leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, ShapedProxy))
+        proxy.tracer.forget_asked(sys._getframe(1))
+        return super().__torch_function__(function, types, args, kwargs)
 
     def __float__(self) -> float:
         return float(self._decide(float, check_value))
@@ -131,8 +150,24 @@ class ShapedProxy(fx.Proxy):
     def __format__(self, spec: str) -> str:
         return format(self._decide(_itself, check_value), spec) if _is_number(self.value) else format(str(self), spec)
 
+    def fixed(self) -> Any:
+        """The value as it is in the example, with a guard that it stays so."""
+        return self._decide(_itself, check_value)
+
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray[Any, Any]:
-        return np.asarray(self._decide(_itself, check_value))
+        return np.asarray(self.fixed())
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return call_ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
+        return call_function(function, args, kwargs)
+
+    def __divmod__(self, other: Any) -> Any:
+        return NotImplemented if isinstance(self.value, Tensor) else (self // other, self % other)
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return NotImplemented if isinstance(self.value, Tensor) else (other // self, other % self)
 
     def __hash__(self) -> int:
         return hash(self._decide(_itself, check_value)) if _is_plain(self.value) else id(self)
@@ -169,6 +204,7 @@ class ShapedProxy(fx.Proxy):
         value = self.value
         if value is None:
             raise self.tracer.failure("len() of an unknown value")
+        self._check_size("len")
         if _length_may_change(self):
             self.tracer.create_proxy("call_function", check_length, (self, len(value)), {})
         return len(value)
@@ -253,18 +289,28 @@ def _itself(value: Any) -> Any:
     return value
 
 
+_FIXED_LENGTH = {"meshgrid", "broadcast_tensors", "var_mean", "std_mean", "aminmax", "frexp"}
+_FIXED_LENGTH |= {f"max_pool{n}d_with_indices" for n in (1, 2, 3)}
+"""Functions that return as many tensors as they are given, or a pair"""
+
+
 def _length_may_change(proxy: ShapedProxy) -> bool:
     """Whether a value's length may depend on the input's size, as that of a tensor cut into pieces does."""
     node, value = proxy.node, proxy.value
     if isinstance(value, Tensor):
         return True
-    if isinstance(value, (torch.Size, dict)) or hasattr(value, "_fields"):
+    if isinstance(value, (torch.Size, dict)) or hasattr(value, "_fields") or hasattr(value, "n_fields"):
         return False
     if node.op == "call_module":
         return str(node.target) in proxy.tracer.opaque  # torch's own layers return as many values always
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if name in _FIXED_LENGTH:
+        return False
+    sizes: object = node.kwargs.get("split_size", node.args[1] if len(node.args) > 1 else None)
+    if name in ("split", "split_with_sizes") and isinstance(sizes, (list, tuple)):
+        return False  # as many as it is told, or an error
     dim: object = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
-    cut = name in ("chunk", "split", "unbind", "tensor_split", "split_with_sizes") and dim == 1
+    cut = name == "chunk" and dim == 1
     return not (cut and all(piece.ndim == 4 for piece in value))  # an image's channels are the network's own
 
 

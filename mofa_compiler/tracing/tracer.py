@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import operator
 import threading
+import types
 from collections import ChainMap, OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -23,9 +24,12 @@ from ..errors import CaptureError, one_line, source_line
 from ..evaluation import evaluate_anyhow, wants_values
 from ..inputs import InputSpec, map_tree, rebind, tensor_leaves
 from ..layers import FusedPConv2d, PartialConv2d
+from ..plain import computes_as_layer
 from .naming import describe
+from .numbers import SizeArray
 from .proxies import IN_PLACE, UNKNOWN, ShapedProxy, check_argument, check_length
 from .randomness import makes_noise
+from .selection import is_of_unknown_size
 
 _FROM_HOOK = "forward uses a tensor that a hook has kept from another call"
 _DICTS = (dict, OrderedDict, defaultdict, immutable_dict)
@@ -59,6 +63,8 @@ class Tracer(fx.Tracer):
         self.current: fx.Node | None = None
         self.without_gradient: set[fx.Node] = set()
         self.failures: list[Exception] = []
+        self.of_unknown_size: set[fx.Node] = set()
+        self.asked: list[tuple[fx.Node, types.FrameType, int]] = []
         self.layers = {id(module): _attributes(module) for module in self.modules.values()}
         self.autocast = _autocast()
         self.thread = threading.get_ident()
@@ -89,9 +95,9 @@ class Tracer(fx.Tracer):
         _detach(graph, self.without_gradient)
         return graph
 
-    def failure(self, message: str) -> TraceError:
+    def failure(self, message: str, kind: type[TraceError] = TraceError) -> TraceError:
         """An error to raise; kept, so that forward cannot swallow it and go another way than it would without us."""
-        error = TraceError(message)
+        error = kind(message)
         self.failures.append(error)
         return error
 
@@ -101,8 +107,18 @@ class Tracer(fx.Tracer):
             error = self.failures[-1]
             raise TraceError(f"forward catches the error that stops the tracer ({one_line(error)})") from error
 
+    def forget_asked(self, caller: types.FrameType) -> None:
+        """Drop the guards that the call which `caller` is at has made by asking sizes for their numbers."""
+        while self.asked:
+            guard, frame, position = self.asked.pop()
+            if frame is not caller or position != caller.f_lasti or guard is not next(reversed(self.graph.nodes)):
+                break
+            self.graph.erase_node(guard)
+        self.asked.clear()
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, (_ConvNd, PartialConv2d, FusedPConv2d)) or super().is_leaf_module(m, module_qualified_name):
+        layer = isinstance(m, (_ConvNd, PartialConv2d, FusedPConv2d)) and computes_as_layer(m)
+        if layer or super().is_leaf_module(m, module_qualified_name):
             return True
         if any((m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)):
             self.opaque[module_qualified_name] = "has hooks, which run at every call"
@@ -128,6 +144,8 @@ class Tracer(fx.Tracer):
             raise TraceError("forward uses a value that is cached outside of the model from another trace")
         if isinstance(a, np.generic):
             return a.item()  # a graph's code would not know numpy
+        if isinstance(a, SizeArray):
+            return self.create_arg(a.tolist())
         if isinstance(a, dict) and type(a) not in _DICTS and all(isinstance(key, str) for key in a):
             # Outputs of diffusers and transformers: both dataclasses and dicts.
             held = vars(a) if dataclasses.is_dataclass(a) else a
@@ -155,6 +173,8 @@ class Tracer(fx.Tracer):
             raise unfit from error
         finally:
             self.current = outer
+        if is_of_unknown_size(node, self.of_unknown_size):
+            self.of_unknown_size.add(node)
         return node
 
     def _met(self, node: fx.Node) -> str:
@@ -214,6 +234,8 @@ class Tracer(fx.Tracer):
             raise TraceError(f"forward sets {changed!r} of {path!r} before it calls it, which a graph does not keep")
 
     def _check_write(self, node: fx.Node) -> None:
+        if node.target in ("detach_", "requires_grad_"):
+            return  # no values are written
         if not _keeps_history(node) or node.op == "get_attr" or not isinstance(node.args[0], fx.Node):
             return
         written = node.args[0]

@@ -5,8 +5,8 @@
 Time: the networks of the visible zoo that stock torch.fx can trace, interleaved rounds in one process, medians and
 their ratio; what comparing the graph with eager adds has a column. Growth: NAFNets of more and more blocks. Memory:
 by how much the peak resident size of a process grows while it captures a large image, against the weights. Exits with
-1 where the median ratio is above 6, a block of the largest network takes twice as long as one of the smallest, or memory
-grows by more than the weights.
+1 where the median ratio is above 6, a block of the largest network takes twice as long as one of the smallest, or
+memory grows by more than the weights.
 """
 
 from __future__ import annotations

@@ -468,13 +468,37 @@ def test_a_subclass_that_changes_nothing_is_its_base() -> None:
 
 
 def test_a_layer_of_ones_own_is_refused() -> None:
+    class Frozen(nn.Conv2d):
+        def train(self, mode: bool = True) -> Frozen:
+            return super().train(False)
+
+    program = capture(nn.Sequential(Frozen(4, 4, 1)).eval(), torch.rand(1, 4, 8, 8))
+    with pytest.raises(BundleError, match=r"^0 is a .*Frozen, a layer that is not torch's own"):
+        emit(program, program.graph_module)
+
+
+def test_a_layer_with_a_forward_of_its_own_is_written_out() -> None:
     class Scaled(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * 2
 
-    program = capture(nn.Sequential(Scaled(4, 4, 1)), torch.rand(1, 4, 8, 8))
-    with pytest.raises(BundleError, match=r"^0 is a .*Scaled, a layer that is not torch's own"):
-        emit(program, program.graph_module)
+    source, _ = round_trip(nn.Sequential(Scaled(4, 4, 1), nn.ReLU()))
+    assert "self.weight, self.bias" in source
+
+
+def test_attributes_and_methods_of_ones_own_do_not_make_another_layer() -> None:
+    class Named(nn.Conv2d):
+        kind = "plain"
+
+        def __init__(self, channels: int):
+            super().__init__(channels, channels, 1)
+            self.gain = 2.0
+
+        def initialize(self) -> None:
+            nn.init.zeros_(self.weight)
+
+    source, _ = round_trip(nn.Sequential(Named(4), nn.ReLU()))
+    assert "nn.Conv2d(4, 4, 1)" in source
 
 
 def test_an_opaque_module_is_refused_with_its_cause() -> None:
