@@ -22,9 +22,10 @@ from .diff import Edit, Refusal
 from .errors import RewriteError
 from .evaluation import evaluate
 from .network import Network
+from .plain import altered
 from .rewriting import Lowering, Match, Pass, Replacement, Skip
 from .surgery import Surgery, origin
-from .survey import Layer, has_hooks, signature, writes_in_place
+from .survey import Layer, signature, writes_in_place
 from .verification.layers import EXACT_TOLERANCE, module_error
 
 _SHAPING = frozenset(["getitem", "view", "reshape", "unsqueeze", "flatten", "expand", "contiguous", "neg"])
@@ -107,8 +108,8 @@ class Rewiring(Surgery):
             return f"{path} shares a parameter with another module"
         if any(self._reads[f"{alias}.{name}"] for alias in self.aliases[path] for name in module.state_dict()):
             return f"weights of {path} are read by something else, too"
-        if has_hooks(module):
-            return f"{path} has hooks, which a new module would lose"
+        if reason := altered(module):
+            return f"{path} {reason}, which a new module would lose"
         if any(parameter.is_complex() for parameter in module.parameters()):
             return f"{path} has complex weights"
         return ""

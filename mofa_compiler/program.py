@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from .copying import follow
 from .evaluation import meta_twin
 from .inputs import CallSpec, InputSpec
 
@@ -32,6 +33,7 @@ class CapturedModule(fx.GraphModule):
                     attach(twin, name, copy.deepcopy(tensor, memo))
             twin._non_persistent_buffers_set |= module._non_persistent_buffers_set
             twin.training = module.training
+        follow(new, memo)
         return new
 
 

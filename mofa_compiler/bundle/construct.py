@@ -12,19 +12,12 @@ from torch import Tensor, nn
 
 from ..errors import BundleError
 from ..layers import PartialConv2d
+from ..plain import HARMLESS, altered
 from ..target import class_text
 from .values import literal
 
 _NOT_SAID = {"self", "device", "dtype", "init"}
 _ONE_PER_DIMENSION = {"kernel_size", "stride", "padding", "dilation", "output_padding", "output_size"}
-_HARMLESS = {
-    *("__init__", "__module__", "__doc__", "__qualname__", "__annotations__", "__annotate_func__", "__annotate__"),
-    *("__annotations_cache__", "__firstlineno__", "__static_attributes__", "__constants__"),
-    *("extra_repr", "reset_parameters"),
-}
-"""What a subclass may define and still compute what its base does"""
-
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Slot:
@@ -50,10 +43,9 @@ def constructor(path: str, module: nn.Module) -> tuple[str, type[nn.Module]]:
         BundleError: the class is not one of torch's (or of `mofa_compiler.layers`), or its arguments cannot be told.
     """
     kind = _emitted_class(path, module)
-    if any(getattr(inner, hooks) for inner in module.modules() for hooks in _HOOKS):
+    if reason := altered(module):
         raise BundleError(
-            f"{path} ({type(module).__name__}) has hooks, which source cannot carry: remove them, or fold a weight "
-            "normalization into the weights, before saving"
+            f"{path} ({type(module).__name__}) {reason}, which source cannot carry: undo that before saving"
         )
     arguments, values = _arguments(path, module, kind)
     name = kind.__name__ if is_ours(kind) else f"nn.{kind.__name__}"
@@ -79,7 +71,7 @@ def _known_base(kind: type[nn.Module]) -> type[nn.Module] | None:
             return cast(type[nn.Module], base)
         if is_ours(base):
             return base
-        if set(vars(base)) - _HARMLESS:
+        if set(vars(base)) - HARMLESS:
             return None
     return None
 

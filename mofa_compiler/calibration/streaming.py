@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from ..cost import function_name
 from ..inputs import CallSpec, tensor_leaves
 from ..layers import PartialConv2d
+from ..plain import altered
 from ..survey.neighbours import _ACTIVATIONS
 from ..tracing.proxies import IN_PLACE
 from .batches import Batches
@@ -270,5 +271,7 @@ def is_fresh(node: fx.Node, module: nn.Module) -> bool:
         return False
     if node.op == "call_module":
         called = module.get_submodule(str(node.target))
+        if altered(called):
+            return False
         return isinstance(called, _FRESH) or type(called).__module__ == "torch.nn.modules.activation"
     return function_name(node) in _FRESH_FUNCTIONS

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from ..errors import CaptureError, one_line, source_line
 from ..evaluation import wants_values
 from ..inputs import CallSpec, ExampleInputs, bound_call, example_call, specs
+from ..plain import global_hooks
 from ..program import Program
 from .lean import lean
 from .modes import CaptureWarning, asks_for_mode, follow_mode
@@ -73,6 +74,11 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
         raise CaptureError(
             f"{type(model).__name__} itself has forward hooks, which tracing does not run: remove them, or capture "
             "torch.nn.Sequential(model)"
+        )
+    if global_hooks():
+        raise CaptureError(
+            "there are hooks on every module there is (torch.nn.modules.module.register_module_forward_hook and its "
+            "like), which tracing would write into the graph: remove them, or capture outside of what puts them there"
         )
     with _TRACING, lean():
         graph, constants, opaque = _traced(model, call)

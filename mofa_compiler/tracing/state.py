@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from ..copying import follow
 from ..errors import CaptureError
 
 
@@ -25,7 +26,9 @@ def copied(model: nn.Module) -> nn.Module:
     """
     kept = (leaf for module in model.modules() for leaf in pytree.tree_leaves(vars(module)) if isinstance(leaf, Tensor))
     memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
-    return copy.deepcopy(model, memo)
+    new = copy.deepcopy(model, memo)
+    follow(new, memo)
+    return new
 
 
 @contextmanager

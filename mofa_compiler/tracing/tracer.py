@@ -22,6 +22,7 @@ from ..errors import CaptureError, one_line, source_line
 from ..evaluation import evaluate_anyhow, wants_values
 from ..inputs import InputSpec, map_tree, rebind, tensor_leaves
 from ..layers import FusedPConv2d, PartialConv2d
+from ..plain import HOOKS, replaced
 from .naming import describe
 from .proxies import IN_PLACE, ShapedProxy, check_argument, check_length
 from .randomness import makes_noise
@@ -93,12 +94,13 @@ class Tracer(fx.Tracer):
             raise TraceError(f"forward catches the error that stops the tracer ({one_line(error)})") from error
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, (_ConvNd, PartialConv2d, FusedPConv2d)) or super().is_leaf_module(m, module_qualified_name):
+        ours = isinstance(m, (_ConvNd, PartialConv2d, FusedPConv2d))
+        known = ours or super().is_leaf_module(m, module_qualified_name)
+        if any(getattr(m, hooks) for hooks in HOOKS):
+            if not known:
+                self.opaque[module_qualified_name] = "has hooks, which run at every call"
             return True
-        if any((m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)):
-            self.opaque[module_qualified_name] = "has hooks, which run at every call"
-            return True
-        return False
+        return known and not replaced(m)  # what another forward than the class's computes is traced
 
     def proxy(self, node: fx.Node) -> ShapedProxy:
         return ShapedProxy(node, self)
