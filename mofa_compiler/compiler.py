@@ -152,6 +152,11 @@ class Result:
                 fates[key] = KeyFate((), "dropped")
             else:
                 fates[key] = KeyFate(tuple(below[owner]), "rewritten")
+        for key, weight in self.original.program.folded.items():
+            became = fates[weight]
+            fates[key] = KeyFate(became.keys, "rewritten" if became.fate == "kept" else became.fate)
+        for weight in set(self.original.program.folded.values()):
+            del fates[weight]
         return fates
 
     @property

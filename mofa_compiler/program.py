@@ -43,7 +43,8 @@ class Program:
 
     Nodes carry `meta["val"]` (a meta tensor or a plain value) and `meta["nn_module_stack"]` (the containers they were
     called in). A program is never changed: a pass makes another one, sharing the modules that it left alone. `ideals`
-    remembers, by path of a partial convolution, the depthwise one over all channels that it stands for.
+    remembers, by path of a partial convolution, the depthwise one over all channels that it stands for. `folded` has
+    the keys of the model's state_dict that are gone, say of a weight normalization, and what weight each became.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Program:
     ideals: Mapping[str, nn.Conv2d] = field(default_factory=dict)
     transient: frozenset[str] = frozenset()
     training: bool = False
+    folded: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:

@@ -42,11 +42,11 @@ def constructor(path: str, module: nn.Module) -> tuple[str, type[nn.Module]]:
     Raises:
         BundleError: the class is not one of torch's (or of `mofa_compiler.layers`), or its arguments cannot be told.
     """
-    kind = _emitted_class(path, module)
     if reason := altered(module):
         raise BundleError(
             f"{path} ({type(module).__name__}) {reason}, which source cannot carry: undo that before saving"
         )
+    kind = _emitted_class(path, module)
     arguments, values = _arguments(path, module, kind)
     name = kind.__name__ if is_ours(kind) else f"nn.{kind.__name__}"
     _check(path, module, kind, values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from .lean import lean
 from .modes import CaptureWarning, asks_for_mode, follow_mode
 from .patches import patched
 from .randomness import check_repeatable
+from .reparametrized import Folded, folded
 from .state import copied, drop_unread, preserved, random_states, split_state
 from .tracer import Tracer, UnfitError
 
@@ -80,6 +82,9 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
             "there are hooks on every module there is (torch.nn.modules.module.register_module_forward_hook and its "
             "like), which tracing would write into the graph: remove them, or capture outside of what puts them there"
         )
+    plain = folded(model)
+    _warn_of_folding(plain)
+    model = plain.model
     with _TRACING, lean():
         graph, constants, opaque = _traced(model, call)
         modules, tensors, containers, transient = split_state(model, graph)
@@ -97,7 +102,29 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
         opaque=opaque,
         transient=frozenset(transient | constants.keys()),  # no state_dict holds what tracing wrote into the graph
         training=model.training,
+        folded=plain.keys,
     )
+
+
+def _warn_of_folding(plain: Folded) -> None:
+    """Say which weights are plain ones from here on, and which could not become any."""
+    if plain.keys:
+        message = (
+            f"{_some(dict.fromkeys(plain.keys.values()))}: computed from other parameters at every call (by a weight "
+            "or spectral normalization, a mask), folded into plain weights; training goes on with these"
+        )
+        warnings.warn(message, CaptureWarning, stacklevel=3)
+    if plain.kept:
+        reason = next(iter(plain.kept.values()))
+        message = f"{_some(plain.kept)} is not folded into a plain weight: {reason} (.eval() stops that in training)"
+        warnings.warn(message, CaptureWarning, stacklevel=3)
+
+
+def _some(paths: Collection[str]) -> str:
+    """The first few of them."""
+    first = list(paths)[:3]
+    more = f" and {len(paths) - len(first)} more" if len(paths) > len(first) else ""
+    return f"{', '.join(first)}{more}"
 
 
 def _traced(model: nn.Module, call: CallSpec) -> tuple[fx.Graph, dict[str, Tensor], dict[str, str]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import keyword
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,16 @@ from ..copying import follow
 from ..errors import CaptureError
 
 
-def copied(model: nn.Module) -> nn.Module:
+def copied(model: nn.Module, shared: Mapping[int, Any] = MappingProxyType({})) -> nn.Module:
     """A deep copy; results of earlier calls that the model keeps as attributes lose their history, which has no copy.
+
+    What is in `shared`, by id, is not copied.
 
     Deep supervision keeps such tensors, and so does the old `torch.nn.utils.weight_norm`, which makes them anew at each
     call.
     """
     kept = (leaf for module in model.modules() for leaf in pytree.tree_leaves(vars(module)) if isinstance(leaf, Tensor))
-    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
+    memo: dict[int, Any] = dict(shared) | {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
     new = copy.deepcopy(model, memo)
     follow(new, memo)
     return new

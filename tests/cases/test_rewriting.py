@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-from mofa_compiler import apply
+from mofa_compiler import apply, load
+from mofa_compiler.tracing import CaptureWarning
+from mofa_compiler.verification.checking import verify
+
+from .files import imported
 
 
 @pytest.mark.case("reliability/02_forward_replaced_on_a_layer.py")
@@ -21,3 +26,20 @@ def test_a_layer_whose_forward_was_replaced_is_not_taken_for_a_plain_one(case: M
     assert not torch.equal(result.model.eval()(x), plain)
     assert torch.equal(result.original.program.graph_module(x), net(x))
     assert "depth" not in {edit.path for diff in result.diffs for edit in diff.rewritten}
+
+
+@pytest.mark.case("checkpoints/weight_norm/net.py", "checkpoints/weight_norm/netp.py")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::mofa_compiler.tracing.CaptureWarning")
+@pytest.mark.parametrize("name", ["net", "netp"])
+def test_a_weight_normalization_is_folded(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    with imported(f"checkpoints/weight_norm/{name}.py") as module:
+        net, x = module.Net().eval(), torch.rand(1, 3, 32, 32)
+    with pytest.warns(CaptureWarning, match="b.weight"):
+        result = apply(net, "mofa", x)
+    assert torch.equal(result.original.program.graph_module(x), net(x))
+    assert set(result.keymap) == set(net.state_dict())
+    assert "b" in {edit.path for edit in result.diffs[0].rewritten}
+    assert torch.equal(load(result.save(tmp_path / "bundle"))(x), result.model.eval()(x))
+    assert verify(tmp_path / "bundle", net).ok
