@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from .anatomy import infer
 from .diff import Diff
-from .errors import CalibrationError, RewriteError, RoadmapError
+from .errors import CalibrationError, RoadmapError
 from .inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, specs
 from .network import Network, Totals
 from .program import Program
@@ -23,6 +23,7 @@ from .rewriting import Lowering, Pass, rewrite
 from .roadmap import Roadmap
 from .tracing.capturing import capture
 from .tracing.state import copied
+from .verification.finite import check_weights, warn_of_values
 from .verification.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -218,11 +219,15 @@ def apply(
     if not isinstance(roadmap, Roadmap):
         roadmap = Roadmap.load(roadmap) if isinstance(roadmap, (str, Path)) else Roadmap(roadmap)
     tell = progress or (lambda *_: None)
-    _check_weights(model)
+    check_weights(model)
     tell("capturing", 0, len(roadmap) + 1)
     program = capture(copied(model), example_inputs)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
+    call = example_call(model, example_inputs).example(device=program.device)
+    args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
+    example = CallSpec(args, kwargs)
+    warn_of_values(network, example)
     decisions = None
     if roadmap.target is not None:
         roadmap, decisions = _decided(model, network, roadmap, example_inputs, settings, max_loss, tell)
@@ -247,9 +252,7 @@ def apply(
         networks.append(after)
         diffs.append(diff)
     tell("done", steps, steps)
-    call = example_call(model, example_inputs).example(device=program.device)
-    args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
-    result = Result(roadmap, networks, diffs, CallSpec(args, kwargs))
+    result = Result(roadmap, networks, diffs, example)
     result.decisions = decisions
     if calibrated is not None:
         result.evaluation, result.channel_orders = calibrated.evaluation, calibrated.orders
@@ -309,15 +312,3 @@ def _calibration(given: str | Path | Iterable[Any] | Calibration, program: Progr
     if len(specs) != 1 or len(specs[0].shape) != 4:
         raise CalibrationError(f"calibration={str(given)!r} is for networks of one image: pass batches of all inputs")
     return Calibration(CalibrationImages(given, channels=specs[0].shape[1]))
-
-
-def _check_weights(model: nn.Module) -> None:
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if nn.parameter.is_lazy(tensor):
-            raise RewriteError(f"{name} is not initialized: run the model once before it is rewritten")
-        if tensor.is_meta:
-            raise RewriteError(f"{name} is on the meta device and has no values: load weights first")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise RewriteError(
-                f"{name} holds NaN or infinite values, which a rewrite would spread: repair or reload the weights"
-            )

@@ -26,7 +26,7 @@ from .plain import altered
 from .rewriting import Lowering, Match, Pass, Replacement, Skip
 from .surgery import Surgery, origin
 from .survey import Layer, signature, writes_in_place
-from .verification.layers import EXACT_TOLERANCE, module_error
+from .verification.layers import EXACT_TOLERANCE, failed, module_error
 
 _SHAPING = frozenset(["getitem", "view", "reshape", "unsqueeze", "flatten", "expand", "contiguous", "neg"])
 """What a network does to a parameter before it multiplies by it, and what leaves it as constant as it was"""
@@ -321,10 +321,7 @@ class Rewiring(Surgery):
         """
         error = module_error(old, new, channels)
         if not error <= EXACT_TOLERANCE:
-            raise RewriteError(
-                f"{self.pass_.name}: what was built for {path} is off by {error:.2g} (relative, float64; at most "
-                f"{EXACT_TOLERANCE:g}): a bug in this pass"
-            )
+            raise failed(self.pass_.name, path, error)
         return error
 
     def tell(

@@ -20,7 +20,7 @@ from .layers import PartialConv2d
 from .network import Network
 from .program import Program
 from .survey import Layer, resize_options, signature
-from .verification.layers import EXACT_TOLERANCE, module_error
+from .verification.layers import EXACT_TOLERANCE, failed, module_error
 
 if TYPE_CHECKING:
     from .rewriting import Match, Pass, Replacement
@@ -116,10 +116,7 @@ class Surgery:
             return None
         error = module_error(replacement.reference or old, new, replacement.channels or layer.channels)
         if not error <= EXACT_TOLERANCE:
-            raise RewriteError(
-                f"{self.pass_.name}: {layer.path} was declared exact, but its output is off by {error:.2g} (relative, "
-                f"float64; at most {EXACT_TOLERANCE:g}): a bug in this pass"
-            )
+            raise failed(self.pass_.name, layer.path, error)
         return error
 
     @property

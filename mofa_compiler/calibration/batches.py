@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import CalibrationError, CaptureError, one_line
 from ..inputs import CallSpec, InputSpec, example_call, map_tree, tensor_leaves
+from ..network import Network
+from ..verification.finite import first_not_finite
 
 IN_MEMORY = 1 << 28
 """Bytes of inputs that are kept in memory; what is more goes to temporary files"""
@@ -52,13 +54,13 @@ class Batches:
 
 
 def gather(
-    calibration: Iterable[Any], model: nn.Module, folder: Path, like: Tensor, specs: Sequence[InputSpec]
+    calibration: Iterable[Any], network: Network, folder: Path, like: Tensor, specs: Sequence[InputSpec]
 ) -> Batches:
     """The calls that a user's calibration inputs are, in the precision and on the device of `like`.
 
     Args:
         calibration: tensors, or tuples, lists or dicts of arguments.
-        model: the network that takes them; it is run on each in the mode that it is in.
+        network: takes them; it is run on each in the mode that it is in.
         folder: where what does not fit into memory may go.
         like: one of its weights.
         specs: what it was captured with.
@@ -75,7 +77,7 @@ def gather(
         )
     batches = Batches(folder)
     for index, inputs in enumerate(calibration):
-        batches.append(_call(inputs, model, f"calibration batch {index}", like, specs))
+        batches.append(_call(inputs, network, f"calibration batch {index}", like, specs))
     if not len(batches):
         raise CalibrationError(
             "calibration holds no batch: pass at least one input (an iterator can be used once only)"
@@ -83,7 +85,8 @@ def gather(
     return batches
 
 
-def _call(inputs: Any, model: nn.Module, what: str, like: Tensor, specs: Sequence[InputSpec]) -> CallSpec:
+def _call(inputs: Any, network: Network, what: str, like: Tensor, specs: Sequence[InputSpec]) -> CallSpec:
+    model = network.program.graph_module
     try:
         if inputs is None:
             raise CaptureError("it is None")
@@ -118,5 +121,7 @@ def _call(inputs: Any, model: nn.Module, what: str, like: Tensor, specs: Sequenc
     except Exception as error:
         raise CalibrationError(f"{what} is not taken by the network ({one_line(error)})") from error
     if not all(bool(torch.isfinite(leaf).all()) for leaf in tensor_leaves(output)):
-        raise CalibrationError(f"the network's output on {what} holds NaN or infinite values: leave it out")
+        where = first_not_finite(network, CallSpec(args, kwargs))
+        start = f", from {where} on" if where else ""
+        raise CalibrationError(f"the network's output on {what} holds NaN or infinite values{start}: leave it out")
     return CallSpec(args, kwargs)

@@ -138,7 +138,7 @@ def calibrate(
         stack.enter_context(_unwritten(original.program))
         tell("reading calibration inputs", 0, 1)
         like = next((t for t in original.program.state().values() if t.is_floating_point()), torch.empty(0))
-        batches = gather(calibration.batches, original_module, folder, like, original.program.inputs)
+        batches = gather(calibration.batches, original, folder, like, original.program.inputs)
         names, notes, reasons = ["inherited"], dict[str, str](), dict[str, str]()
         found = [_Candidate(networks[1:], networks[-1], {})]
         aligned = original

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from mofa_compiler import apply, load
+from mofa_compiler.errors import RewriteError
+from mofa_compiler.passes import MergeLinear
 from mofa_compiler.tracing import CaptureWarning
 from mofa_compiler.verification.checking import verify
+from mofa_compiler.verification.finite import NotFiniteWarning
 
 from .files import imported
 
@@ -43,3 +48,24 @@ def test_a_weight_normalization_is_folded(name: str, tmp_path: Path) -> None:
     assert "b" in {edit.path for edit in result.diffs[0].rewritten}
     assert torch.equal(load(result.save(tmp_path / "bundle"))(x), result.model.eval()(x))
     assert verify(tmp_path / "bundle", net).ok
+
+
+@pytest.mark.case("reliability/09_not_finite_already.py")
+@pytest.mark.parametrize("passes", ["mofa", [MergeLinear()]])
+def test_an_original_that_is_not_finite_is_named(case: ModuleType, passes: Any) -> None:
+    torch.manual_seed(0)
+    net, x = case.Net().eval(), torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        net.mix.weight.fill_(3e38)
+    with pytest.warns(NotFiniteWarning, match="'mix'"):
+        result = apply(net, passes, x)
+    assert all("bug" not in verdict.problem for verdict in result.verdicts)
+    assert all("'mix'" in verdict.problem for verdict in result.verdicts if verdict.problem)
+
+
+@pytest.mark.case("reliability/09_not_finite_already.py")
+def test_a_negative_running_variance_is_named(case: ModuleType) -> None:
+    net = nn.Sequential(case.Net(), nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 1)).eval()
+    net[2].running_var[0] = -1
+    with pytest.raises(RewriteError, match=r"2\.running_var is negative"):
+        apply(net, "mofa", torch.rand(1, 3, 32, 32))
