@@ -10,7 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor, fx, nn
 
 from .anatomy import infer
@@ -21,6 +20,7 @@ from .network import Network, Totals
 from .program import Program
 from .rewriting import Lowering, Pass, rewrite
 from .roadmap import Roadmap
+from .states import in_normal_mode, own_randomness
 from .tracing.capturing import capture
 from .tracing.state import copied
 from .verification.finite import check_weights, warn_of_values
@@ -185,6 +185,7 @@ class Result:
         return save(self, Path(directory), overwrite=overwrite, progress=progress)
 
 
+@in_normal_mode
 def apply(
     model: nn.Module,
     roadmap: str | Path | Roadmap | Iterable[Pass],
@@ -211,6 +212,10 @@ def apply(
             network's PSNR on held-out pairs is this many dB below the original's. Needs a calibration on images with
             a degradation, which knows the clean ones.
         progress: told before every step.
+
+    A frozen weight (`requires_grad` off) stays frozen in whatever layer it ends up: what is made of several layers is
+    frozen if it is so in all of them, weights and biases each for themselves. Parameters of the result can be trained,
+    also where it was called under `torch.inference_mode()`.
 
     Raises:
         CaptureError, AnatomyError, RoadmapError, RewriteError, DataError, CalibrationError, EngineError: as their
@@ -293,9 +298,8 @@ def _reshaped(call: CallSpec, shape: tuple[int, ...]) -> CallSpec:
 
 def _passes(network: Network, passes: Iterable[Pass]) -> Iterator[tuple[Network, Diff]]:
     """The network and the diff after every pass."""
-    device = network.program.device
     for pass_ in passes:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with own_randomness():
             network, diff = rewrite(network, pass_)  # new modules draw random weights before they are filled
         yield network, diff
 

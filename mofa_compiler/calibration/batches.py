@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import CalibrationError, CaptureError, one_line
 from ..inputs import CallSpec, InputSpec, example_call, map_tree, tensor_leaves
 from ..network import Network
+from ..states import own_randomness
 from ..verification.finite import first_not_finite
 
 IN_MEMORY = 1 << 28
@@ -116,7 +117,7 @@ def _call(inputs: Any, network: Network, what: str, like: Tensor, specs: Sequenc
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CalibrationError(f"{what} holds NaN or infinite values: leave it out")
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), own_randomness():
             output = model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
     except Exception as error:
         raise CalibrationError(f"{what} is not taken by the network ({one_line(error)})") from error

@@ -19,6 +19,7 @@ from ..cost import function_name
 from ..inputs import CallSpec, tensor_leaves
 from ..layers import PartialConv2d
 from ..plain import altered
+from ..states import own_randomness
 from ..survey.neighbours import _ACTIVATIONS
 from ..tracing.proxies import IN_PLACE
 from .batches import Batches
@@ -213,13 +214,13 @@ class Lockstep:
         """Every batch in turn, run up to these places in the two orders."""
         ends = ((self.original, max(original_upto, self.original.at)), (self.rewritten, rewritten_upto))
         seen = 0
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad():
             for index, size in enumerate(self._batches.sizes):
                 batch = Batch(self._shelf, index, number, partial(self._arguments, index), seen)
                 seen += size
                 for stretch, upto in ends:
-                    torch.manual_seed(index)
-                    stretch.run(batch, upto)
+                    with own_randomness(seed=index):
+                        stretch.run(batch, upto)
                 yield batch
                 batch.store(ends)
         for stretch, upto in ends:

@@ -20,6 +20,7 @@ from ..evaluation import wants_values
 from ..inputs import CallSpec, ExampleInputs, bound_call, example_call, specs
 from ..plain import global_hooks
 from ..program import Program
+from ..states import in_normal_mode, own_randomness
 from .lean import lean
 from .modes import CaptureWarning, asks_for_mode, follow_mode
 from .patches import patched
@@ -48,6 +49,7 @@ class _Lock:
 _TRACING = _Lock()
 
 
+@in_normal_mode
 def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
     """Trace `model` into a `Program` that shares its weights.
 
@@ -85,7 +87,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
     plain = folded(model)
     _warn_of_folding(plain)
     model = plain.model
-    with _TRACING, lean():
+    with own_randomness(), _TRACING, lean():  # in this order wherever both are held
         graph, constants, opaque = _traced(model, call)
         modules, tensors, containers, transient = split_state(model, graph)
         if asks_for_mode(model):

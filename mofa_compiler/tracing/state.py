@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from ..copying import follow
 from ..errors import CaptureError
+from ..states import own_randomness
 
 
 def copied(model: nn.Module, shared: Mapping[int, Any] = MappingProxyType({})) -> nn.Module:
@@ -39,13 +40,10 @@ def preserved(model: nn.Module) -> Iterator[None]:
     """Put back what tracing changes: attributes that forward writes, and the states of random number generators."""
     saved = [(vars(module), dict(vars(module))) for module in model.modules()]
     contents = [(value, copy.copy(value)) for value in _containers(model)]
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with own_randomness():
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
             for state, was in saved:
                 if not _same(list(state.items()), list(was.items())):
                     state.clear()

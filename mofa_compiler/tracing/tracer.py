@@ -23,6 +23,7 @@ from ..evaluation import evaluate_anyhow, wants_values
 from ..inputs import InputSpec, map_tree, rebind, tensor_leaves
 from ..layers import FusedPConv2d, PartialConv2d
 from ..plain import HOOKS, replaced
+from ..states import own_randomness
 from .naming import describe
 from .proxies import IN_PLACE, ShapedProxy, check_argument, check_length
 from .randomness import makes_noise
@@ -137,7 +138,7 @@ class Tracer(fx.Tracer):
             self._check_write(node)
             self.without_gradient.add(node)
         outer, self.current = self.current, node
-        drawing = torch.random.fork_rng(devices=[]) if makes_noise(node) else nullcontext()
+        drawing = own_randomness() if makes_noise(node) else nullcontext()
         try:
             with drawing:
                 node.meta["val"] = evaluate_anyhow(node, self, compute=target in self.opaque)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,3 +70,31 @@ def test_a_negative_running_variance_is_named(case: ModuleType) -> None:
     net[2].running_var[0] = -1
     with pytest.raises(RewriteError, match=r"2\.running_var is negative"):
         apply(net, "mofa", torch.rand(1, 3, 32, 32))
+
+
+@pytest.mark.case("reliability/10_raw_exceptions_from_apply.py")
+def test_inference_mode_and_models_built_in_it(case: ModuleType) -> None:
+    x = torch.rand(1, 3, 32, 32)
+    with torch.inference_mode():
+        model = apply(case.Net(), "mofa", x).model
+    for made in (model, apply(case.inference(), "mofa", x).model):
+        made.train()(x).sum().backward()
+        assert not any(parameter.is_inference() for parameter in made.parameters())
+
+
+@pytest.mark.case("reliability/13_global_state.py")
+def test_saving_and_loading_leave_the_generators_alone(case: ModuleType, tmp_path: Path) -> None:
+    result = apply(case.Net().eval(), "mofa", torch.rand(1, 3, 32, 32))
+    before = random.getstate(), torch.get_rng_state()
+    load(result.save(tmp_path / "bundle"))
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+
+@pytest.mark.case("reliability/16_frozen_becomes_trainable.py")
+def test_what_comes_of_a_frozen_weight_is_frozen(case: ModuleType) -> None:
+    net = case.Net()
+    net.depth.weight.requires_grad_(False)
+    parameters = dict(apply(net, "mofa", torch.rand(1, 3, 32, 32)).model.named_parameters())
+    assert not parameters["depth.conv.weight"].requires_grad
+    assert parameters["depth.conv.bias"].requires_grad
