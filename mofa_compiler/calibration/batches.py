@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from ..inputs import CallSpec, InputSpec, example_call, map_tree, tensor_leaves
 from ..network import Network
 from ..states import own_randomness
 from ..verification.finite import first_not_finite
+
+HELD_OUT = 8
+"""One image in so many is not fitted to, and shows what came of it; at least one"""
 
 IN_MEMORY = 1 << 28
 """Bytes of inputs that are kept in memory; what is more goes to temporary files"""
@@ -39,9 +43,50 @@ class Batches:
         if self._held <= IN_MEMORY:
             self._calls.append(call)
             return
-        file = self._folder / f"call-{len(self._calls)}.pt"
+        with tempfile.NamedTemporaryFile(dir=self._folder, prefix="call-", suffix=".pt", delete=False) as handle:
+            file = Path(handle.name)
         torch.save(call, file)
         self._calls.append(file)
+
+    def apart(self) -> tuple[Batches, Batches]:
+        """Those to fit to, and those to see on what came of it; of a single image the second ones are its mirror."""
+        wanted = max(1, self.images // HELD_OUT)
+        fitting, held = self._some(range(0)), self._some(range(0))
+        for index in reversed(range(len(self))):
+            left = wanted - held.images
+            if self.sizes[index] <= left and index:
+                held._take(self, index)
+            elif left > 0 and (parts := _split(self[index], self.sizes[index], left)):
+                fitting.append(parts[0])
+                held.append(parts[1])
+            elif left > 0 and not held.sizes and index:
+                held._take(self, index)  # of which nothing can be cut off
+            else:
+                fitting._take(self, index)
+        if not held.sizes:
+            held.append(_mirrored(self[0]))
+        return fitting._reversed(), held._reversed()
+
+    def together(self, others: Batches) -> Batches:
+        """These and then others."""
+        both = self._some(range(len(self)))
+        for index in range(len(others)):
+            both._take(others, index)
+        return both
+
+    def _some(self, places: Iterable[int]) -> Batches:
+        new = Batches(self._folder)
+        for index in places:
+            new._take(self, index)
+        return new
+
+    def _reversed(self) -> Batches:
+        return self._some(reversed(range(len(self))))
+
+    def _take(self, other: Batches, index: int) -> None:
+        """Take over one call, wherever it is kept."""
+        self._calls.append(other._calls[index])
+        self.sizes.append(other.sizes[index])
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -52,6 +97,27 @@ class Batches:
 
     def __iter__(self) -> Iterator[CallSpec]:
         return (self[index] for index in range(len(self)))
+
+
+def _split(call: CallSpec, size: int, last: int) -> tuple[CallSpec, CallSpec] | None:
+    """A batch cut in two, the second part of `last` images; None where it is none of `size` rows in all tensors."""
+    leaves = [leaf for leaf in tensor_leaves([*call.args, *call.kwargs.values()]) if leaf.dim()]
+    if not leaves or last >= size or any(len(leaf) != size for leaf in leaves):
+        return None
+
+    def part(rows: slice) -> CallSpec:
+        args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t[rows].clone() if t.dim() else t)
+        return CallSpec(args, kwargs)
+
+    return part(slice(None, size - last)), part(slice(size - last, None))
+
+
+def _mirrored(call: CallSpec) -> CallSpec:
+    """The same images from left to right; what is no image stays as it is."""
+    args, kwargs = map_tree(
+        (call.args, dict(call.kwargs)), Tensor, lambda t: t.flip(-1) if t.dim() == 4 and t.is_floating_point() else t
+    )
+    return CallSpec(args, kwargs)
 
 
 def gather(

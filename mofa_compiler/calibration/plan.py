@@ -65,8 +65,12 @@ class Planner:
     operations that commute with it, stands for a value of the original network.
     """
 
-    def __init__(self, original: Program, network: Network, inherited: Program):
-        """`inherited` is the network's graph with the weights and modules that the passes left."""
+    def __init__(self, original: Program, network: Network, inherited: Program, *, repeated: bool = True):
+        """`inherited` is the network's graph with the weights and modules that the passes left.
+
+        Without `repeated`, layers that are called several times are not fitted.
+        """
+        self.repeated = repeated
         self.original, self.network, self.program, self.inherited = original, network, network.program, inherited
         self.nodes = {node.name: node for node in original.graph.nodes}
         self.place = {node: index for index, node in enumerate(original.graph.nodes)}
@@ -114,6 +118,8 @@ class Planner:
     def _layer(self, path: str, module: nn.Module) -> str | None:
         """Plan the fit of a layer; why there is none."""
         conv = kernel_of(module)
+        if not self.repeated and len(self.calls[path]) > 1:
+            return "is called several times, and fitting that made the output worse"
         if isinstance(module, _NORMS):
             return self._norm(path, module)
         if conv is None and not isinstance(module, nn.ConvTranspose2d):

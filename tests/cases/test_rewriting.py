@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mofa_compiler import apply, load
+from mofa_compiler.calibration import Calibration
 from mofa_compiler.errors import RewriteError
 from mofa_compiler.passes import MergeLinear
 from mofa_compiler.tracing import CaptureWarning
@@ -98,3 +99,11 @@ def test_what_comes_of_a_frozen_weight_is_frozen(case: ModuleType) -> None:
     parameters = dict(apply(net, "mofa", torch.rand(1, 3, 32, 32)).model.named_parameters())
     assert not parameters["depth.conv.weight"].requires_grad
     assert parameters["depth.conv.bias"].requires_grad
+
+
+@pytest.mark.case("reliability/01_onecycle_of_ten_steps.py")
+@pytest.mark.parametrize("tuning", [0, 1, 10, 20])
+def test_any_number_of_tuning_steps(case: ModuleType, tuning: int) -> None:
+    batches = [torch.rand(2, 3, 16, 16) for _ in range(2)]
+    result = apply(case.Net().eval(), "mofa", batches[0], Calibration(batches, tuning=tuning))
+    assert result.diffs[-1].pass_name == "calibration"
