@@ -10,20 +10,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor, fx, nn
 
 from .anatomy import infer
 from .diff import Diff
-from .errors import CalibrationError, RewriteError, RoadmapError
+from .errors import CalibrationError, RoadmapError
 from .inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, specs
 from .network import Network, Totals
 from .program import Program
 from .rewriting import Lowering, Pass, rewrite
 from .roadmap import Roadmap
+from .states import in_normal_mode, own_randomness
 from .tracing.accepting import check_model
 from .tracing.capturing import capture
 from .tracing.state import copied, real_device
+from .verification.finite import check_weights, warn_of_values
 from .verification.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -154,6 +155,11 @@ class Result:
                 fates[key] = KeyFate((), "dropped")
             else:
                 fates[key] = KeyFate(tuple(below[owner]), "rewritten")
+        for key, weight in self.original.program.folded.items():
+            became = fates[weight]
+            fates[key] = KeyFate(became.keys, "rewritten" if became.fate == "kept" else became.fate)
+        for weight in set(self.original.program.folded.values()):
+            del fates[weight]
         return fates
 
     @property
@@ -181,6 +187,7 @@ class Result:
         return save(self, Path(directory), overwrite=overwrite, progress=progress)
 
 
+@in_normal_mode
 @real_device()
 def apply(
     model: nn.Module,
@@ -209,6 +216,10 @@ def apply(
             a degradation, which knows the clean ones.
         progress: told before every step.
 
+    A frozen weight (`requires_grad` off) stays frozen in whatever layer it ends up: what is made of several layers is
+    frozen if it is so in all of them, weights and biases each for themselves. Parameters of the result can be trained,
+    also where it was called under `torch.inference_mode()`.
+
     Raises:
         CaptureError, AnatomyError, RoadmapError, RewriteError, DataError, CalibrationError, EngineError: as their
             docstrings say; nothing is half done.
@@ -217,11 +228,15 @@ def apply(
         roadmap = Roadmap.load(roadmap) if isinstance(roadmap, (str, Path)) else Roadmap(roadmap)
     tell = progress or (lambda *_: None)
     check_model(model)
-    _check_weights(model)
+    check_weights(model)
     tell("capturing", 0, len(roadmap) + 1)
     program = capture(copied(model), example_inputs)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
+    call = example_call(model, example_inputs).example(device=program.device)
+    args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
+    example = CallSpec(args, kwargs)
+    warn_of_values(network, example)
     decisions = None
     if roadmap.target is not None:
         roadmap, decisions = _decided(model, network, roadmap, example_inputs, settings, max_loss, tell)
@@ -246,9 +261,7 @@ def apply(
         networks.append(after)
         diffs.append(diff)
     tell("done", steps, steps)
-    call = example_call(model, example_inputs).example(device=program.device)
-    args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
-    result = Result(roadmap, networks, diffs, CallSpec(args, kwargs))
+    result = Result(roadmap, networks, diffs, example)
     result.decisions = decisions
     if calibrated is not None:
         result.evaluation, result.channel_orders = calibrated.evaluation, calibrated.orders
@@ -289,9 +302,8 @@ def _reshaped(call: CallSpec, shape: tuple[int, ...]) -> CallSpec:
 
 def _passes(network: Network, passes: Iterable[Pass]) -> Iterator[tuple[Network, Diff]]:
     """The network and the diff after every pass."""
-    device = network.program.device
     for pass_ in passes:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with own_randomness():
             network, diff = rewrite(network, pass_)  # new modules draw random weights before they are filled
         yield network, diff
 
@@ -308,15 +320,3 @@ def _calibration(given: str | Path | Iterable[Any] | Calibration, program: Progr
     if len(specs) != 1 or len(specs[0].shape) != 4:
         raise CalibrationError(f"calibration={str(given)!r} is for networks of one image: pass batches of all inputs")
     return Calibration(CalibrationImages(given, channels=specs[0].shape[1]))
-
-
-def _check_weights(model: nn.Module) -> None:
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if nn.parameter.is_lazy(tensor):
-            raise RewriteError(f"{name} is not initialized: run the model once before it is rewritten")
-        if tensor.is_meta:
-            raise RewriteError(f"{name} is on the meta device and has no values: load weights first")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise RewriteError(
-                f"{name} holds NaN or infinite values, which a rewrite would spread: repair or reload the weights"
-            )

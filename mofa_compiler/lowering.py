@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,11 +21,13 @@ from .cost import function_name, node_macs
 from .diff import Edit, Refusal
 from .errors import RewriteError
 from .evaluation import evaluate
+from .freezing import Named, freeze
 from .network import Network
+from .plain import altered
 from .rewriting import Lowering, Match, Pass, Replacement, Skip
 from .surgery import Surgery, origin
-from .survey import Layer, has_hooks, signature, writes_in_place
-from .verification.layers import EXACT_TOLERANCE, module_error
+from .survey import Layer, signature, writes_in_place
+from .verification.layers import EXACT_TOLERANCE, failed, module_error
 
 _SHAPING = frozenset(["getitem", "view", "reshape", "unsqueeze", "flatten", "expand", "contiguous", "neg"])
 """What a network does to a parameter before it multiplies by it, and what leaves it as constant as it was"""
@@ -107,8 +109,8 @@ class Rewiring(Surgery):
             return f"{path} shares a parameter with another module"
         if any(self._reads[f"{alias}.{name}"] for alias in self.aliases[path] for name in module.state_dict()):
             return f"weights of {path} are read by something else, too"
-        if has_hooks(module):
-            return f"{path} has hooks, which a new module would lose"
+        if reason := altered(module):
+            return f"{path} {reason}, which a new module would lose"
         if any(parameter.is_complex() for parameter in module.parameters()):
             return f"{path} has complex weights"
         return ""
@@ -228,9 +230,22 @@ class Rewiring(Surgery):
         self.revalue(node)
         self._count_macs(node, 1)
 
-    def put(self, path: str, module: nn.Module) -> None:
-        """Put a module, given in float64, at a path; it takes mode, precision and frozenness from what stood there."""
-        self._put_like(path, module, self.modules[path])
+    def put(self, path: str, module: nn.Module, also: Sequence[Named] = ()) -> None:
+        """Put a module, given in float64, at a path; it takes mode, precision and frozenness from what stood there.
+
+        What was folded into it, `also`, has a say in whether it is frozen.
+        """
+        self._put_like(path, module, self.modules[path], also)
+
+    def named(self, paths: Iterable[str]) -> list[Named]:
+        """The parameters of modules, and parameters, by their names."""
+        found: list[Named] = []
+        for path in paths:
+            if path in self.modules:
+                found += self.modules[path].named_parameters()
+            elif isinstance(tensor := self._scope.tensor(path), nn.Parameter):
+                found.append((path, tensor))
+        return found
 
     def spread(self, path: str, parts: Sequence[nn.Module]) -> list[str]:
         """Put modules, given in float64, below the path of one that is to be released; returns their paths."""
@@ -243,11 +258,10 @@ class Rewiring(Surgery):
             self._put_like(name, part, self.modules[path])
         return names
 
-    def _put_like(self, path: str, module: nn.Module, old: nn.Module) -> None:
+    def _put_like(self, path: str, module: nn.Module, old: nn.Module, also: Sequence[Named] = ()) -> None:
         like = next((t for t in old.parameters()), torch.empty(0, device=self.network.program.device))
         new = copy.deepcopy(module).to(like.device, like.dtype).train(old.training)
-        if not any(parameter.requires_grad for parameter in old.parameters()):
-            new.requires_grad_(False)
+        freeze(new, (*old.named_parameters(), *also), thaw=True)
         account = self._part_of.get(path, path)
         self._parameters[account] += _count(new) - (_count(self.modules[path]) if path in self.modules else 0)
         self._unrounded[path] = module.to(like.device)
@@ -320,10 +334,7 @@ class Rewiring(Surgery):
         """
         error = module_error(old, new, channels)
         if not error <= EXACT_TOLERANCE:
-            raise RewriteError(
-                f"{self.pass_.name}: what was built for {path} is off by {error:.2g} (relative, float64; at most "
-                f"{EXACT_TOLERANCE:g}): a bug in this pass"
-            )
+            raise failed(self.pass_.name, path, error)
         return error
 
     def tell(

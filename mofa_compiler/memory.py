@@ -15,6 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from .evaluation import evaluate, recorded
 from .program import Program
+from .states import own_randomness
 from .tracing.naming import path_of
 
 
@@ -53,7 +54,7 @@ def peak_activation(program: Program) -> Peak:
     values: dict[fx.Node, Any] = dict(inputs)
     live: dict[str, int] = {}
     peak, where = memory.live, None
-    with torch.random.fork_rng(devices=[]):  # a graph may draw random numbers
+    with own_randomness():  # a graph may draw random numbers
         for node in program.graph.nodes:
             if node.op.startswith("call") or node.op == "get_attr":
                 memory.most = memory.live

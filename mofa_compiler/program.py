@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from .copying import follow
 from .evaluation import meta_twin
 from .inputs import CallSpec, InputSpec
 
@@ -32,6 +33,7 @@ class CapturedModule(fx.GraphModule):
                     attach(twin, name, copy.deepcopy(tensor, memo))
             twin._non_persistent_buffers_set |= module._non_persistent_buffers_set
             twin.training = module.training
+        follow(new, memo)
         return new
 
 
@@ -50,7 +52,8 @@ class Program:
 
     Nodes carry `meta["val"]` (a meta tensor or a plain value) and `meta["nn_module_stack"]` (the containers they were
     called in). A program is never changed: a pass makes another one, sharing the modules that it left alone. `ideals`
-    remembers, by path of a partial convolution, the depthwise one over all channels that it stands for.
+    remembers, by path of a partial convolution, the depthwise one over all channels that it stands for. `folded` has
+    the keys of the model's state_dict that are gone, say of a weight normalization, and what weight each became.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Program:
     transient: frozenset[str] = frozenset()
     training: bool = False
     comparison: Comparison = Comparison((), "not asked for")
+    folded: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:

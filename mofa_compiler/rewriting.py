@@ -170,7 +170,7 @@ def match_layer(layer: Layer, pass_: Pass, network: Network) -> Match | Skip | N
     if not pass_.looks_at(layer.path):
         return None
     found = pass_.match(layer, network)
-    if isinstance(found, Match) or (found and layer.function):
+    if isinstance(found, Match) or (found and (layer.function or layer.altered)):
         return _forbidden(layer) or found
     return found
 
@@ -184,8 +184,8 @@ def _forbidden(layer: Layer) -> Skip | None:
         return Skip("is the output convolution")
     if layer.tied:
         return Skip("shares a parameter with another module, which a new module would not")
-    if layer.hooked:
-        return Skip("has hooks, which a new module would lose")
+    if layer.altered:
+        return Skip(f"{layer.altered}, which a new module would lose")
     if not layer.is_batched:
         return Skip("reads (C, H, W) without a batch dimension, where a new module would split the rows")
     if any(parameter.is_complex() for parameter in layer.module.parameters()):

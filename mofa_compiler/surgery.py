@@ -16,11 +16,12 @@ from .cost import node_macs
 from .diff import Edit
 from .errors import RewriteError
 from .evaluation import evaluate
+from .freezing import freeze
 from .layers import PartialConv2d
 from .network import Network
 from .program import Program
 from .survey import Layer, resize_options, signature
-from .verification.layers import EXACT_TOLERANCE, module_error
+from .verification.layers import EXACT_TOLERANCE, failed, module_error
 
 if TYPE_CHECKING:
     from .rewriting import Match, Pass, Replacement
@@ -57,8 +58,8 @@ class Surgery:
         replacement = self.pass_.build(layer, self.modules)
         new = replacement.module
         new.train(old.training)
-        if not any(parameter.requires_grad for parameter in old.parameters()):
-            new.requires_grad_(False)
+        sources = [old, *(self.modules[path] for path in map(self._called, replacement.bypassed) if path)]
+        freeze(new, (named for source in sources for named in source.named_parameters()))
         moved = replacement.moved
         whole = nn.Sequential(new, moved.like) if moved else new
         error = self._checked_error(layer, replacement, old, whole) if replacement.exact else None
@@ -100,6 +101,11 @@ class Surgery:
             path = next(p for p, child in _spread(layer.path, new) if isinstance(child, PartialConv2d))
             self.ideals[path] = replacement.stands_for
 
+    def _called(self, name: str) -> str:
+        """The path of the module that a node calls; empty for anything else."""
+        node = self.by_name[name]
+        return str(node.target) if node.op == "call_module" else ""
+
     def finish(self) -> Network:
         changed = replace(
             self._scope,
@@ -116,10 +122,7 @@ class Surgery:
             return None
         error = module_error(replacement.reference or old, new, replacement.channels or layer.channels)
         if not error <= EXACT_TOLERANCE:
-            raise RewriteError(
-                f"{self.pass_.name}: {layer.path} was declared exact, but its output is off by {error:.2g} (relative, "
-                f"float64; at most {EXACT_TOLERANCE:g}): a bug in this pass"
-            )
+            raise failed(self.pass_.name, layer.path, error)
         return error
 
     @property

@@ -15,7 +15,8 @@ from torch.utils import _pytree as pytree
 from . import inherit
 from .branches import Function
 from .layers import PConv2d, PDWConv2d
-from .survey import Layer, Step, has_hooks
+from .plain import altered, is_plain
+from .survey import Layer, Step
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Link:
         """Whether it does the same to a channel whichever other channels there are."""
         module = self.step.module
         if self.step.kind == "norm":
-            return type(module) is nn.BatchNorm2d
+            return is_plain(module, nn.BatchNorm2d)
         if self.step.kind not in ("activation", "identity"):
             return False
         if module is not None:
@@ -71,7 +72,7 @@ class Chain:
         """Name of the node of a ReLU that alone reads the convolution at the end; None without one."""
         (reader, *others) = self.end.node.users
         is_function = reader.op == "call_function" and reader.target in (F.relu, torch.relu)
-        is_module = reader.op == "call_module" and type(modules.get(str(reader.target))) is nn.ReLU
+        is_module = reader.op == "call_module" and is_plain(modules.get(str(reader.target)), nn.ReLU)
         return reader.name if not others and (is_function or is_module) else None
 
     def whole(self, modules: Mapping[str, nn.Module]) -> list[nn.Module]:
@@ -111,7 +112,7 @@ def convolution_before(layer: Layer) -> Chain | str:
     if chain is None:
         return "does not alone read a convolution before it"
     step = chain.end.step
-    if type(step.module) not in (nn.Conv2d, nn.ConvTranspose2d) or getattr(step.module, "groups", 1) > 1:
+    if not is_plain(step.module, nn.Conv2d, nn.ConvTranspose2d) or step.module.groups > 1:
         return f"the {step.operation} before it cannot be cut in two"
     if not step.free:
         return "the convolution before it is shared, hooked or the input's"
@@ -192,7 +193,7 @@ def _is_fresh(node: fx.Node, steps: Sequence[Step]) -> bool | None:
         plain = not any(value is True for value in node.args)
         known = name in _FRESH_FUNCTIONS or (step is not None and step.kind == "activation")
         return True if plain and known else None
-    if has_hooks(step.module):
+    if altered(step.module):
         return None
     if type(step.module) in _FRESH_MODULES:
         return not getattr(step.module, "in_place", False)

@@ -21,6 +21,7 @@ from mofa_compiler import inherit
 from mofa_compiler.layers import PConv2d
 from mofa_compiler.network import Network
 from mofa_compiler.options import FROZEN, Portion, convolved_channels
+from mofa_compiler.plain import is_plain
 from mofa_compiler.rewriting import Match, Moved, Pass, Replacement, Skip, unknown_subclass
 from mofa_compiler.survey import Layer, Step, keeps_size, nearest
 
@@ -94,7 +95,7 @@ class DecoupleUpsampling(Pass):
         many = many.view(*many.shape[:2], kernel, kernel)
         if old.groups > 1:
             return self._depthwise(layer, many, one[:, 0, 0], factor, modules)
-        mixed_before = layer.is_1x1 and layer.source is not None and type(layer.source.module) is PConv2d
+        mixed_before = layer.is_1x1 and layer.source is not None and is_plain(layer.source.module, PConv2d)
         body = inherit.cheap_convolution(
             many,
             one[..., 0],
@@ -241,7 +242,7 @@ def enlarged_before(layer: Layer) -> Step | None:
 def partial_between(layer: Layer) -> PConv2d | None:
     """The partial convolution between an interpolation and this pointwise layer."""
     source = layer.source
-    if not layer.is_1x1 or source is None or type(source.module) is not PConv2d:
+    if not layer.is_1x1 or source is None or not is_plain(source.module, PConv2d):
         return None
     return source.module if source.feeder and source.feeder.kind == "resize" else None
 

@@ -21,6 +21,7 @@ from mofa_compiler import inherit
 from mofa_compiler.cost import function_name
 from mofa_compiler.lowering import GraphLowering, Rewiring, is_image
 from mofa_compiler.options import FROZEN
+from mofa_compiler.plain import is_plain
 from mofa_compiler.survey import kind_of, readers
 from mofa_compiler.tracing.naming import path_of
 from mofa_compiler.tracing.proxies import GUARDS
@@ -193,7 +194,7 @@ def _pieces(node: fx.Node) -> Iterator[_End]:
 
 def _halves(wiring: Rewiring, node: fx.Node) -> Iterator[_End]:
     module = wiring.module(node)
-    if type(module) is nn.GLU:
+    if is_plain(module, nn.GLU):
         dim: Any = module.dim
     elif node.target is F.glu:
         dim = _dimension(node, 1, -1)

@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 from mofa_compiler.cost import function_name
 from mofa_compiler.lowering import GraphLowering, Rewiring, is_image
 from mofa_compiler.options import FROZEN
-from mofa_compiler.survey import has_hooks
+from mofa_compiler.plain import altered
 from mofa_compiler.tracing.naming import path_of
 from mofa_compiler.verification.layers import EXACT_TOLERANCE, module_error
 
@@ -93,8 +93,8 @@ def _norms(wiring: Rewiring) -> Iterator[_Norm]:
 
 def _shared(wiring: Rewiring, norm: _Norm, ends: set[fx.Node]) -> str:
     """Why its weights, whose shape changes, have to stay as they are."""
-    if norm.path in wiring.modules and has_hooks(wiring.modules[norm.path]):
-        return "has hooks, which would be lost"
+    if norm.path in wiring.modules and (reason := altered(wiring.modules[norm.path])):
+        return f"{reason}, which would be lost"
     if wiring.overwritten(norm.source):
         return "what it reads is changed in place"
     for path in filter(None, (norm.weight, norm.bias)):

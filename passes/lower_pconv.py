@@ -22,6 +22,7 @@ from mofa_compiler.branches import BornApart, BornApartJoined, TwoProducts, TwoS
 from mofa_compiler.layers import FusedPConv2d, PartialConv2d, PConv2d, PDWConv2d
 from mofa_compiler.network import Network
 from mofa_compiler.options import FROZEN
+from mofa_compiler.plain import is_plain
 from mofa_compiler.rewriting import Lowering, Match, Replacement, Skip
 from mofa_compiler.surroundings import Chain, convolution_before, overwritable, pointwise_behind
 from mofa_compiler.survey import Layer
@@ -182,7 +183,7 @@ class LowerPConv(Lowering):
         behind = pointwise_behind(other)
         if not isinstance(behind, Chain) or behind.end.step.path != path:
             return False
-        if type(other.module) not in (PConv2d, PDWConv2d):
+        if not is_plain(other.module, PConv2d, PDWConv2d):
             return False
         taken = self._is_taken(other, network)
         form = self._form(other, taken=taken)

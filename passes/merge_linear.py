@@ -100,7 +100,7 @@ class MergeLinear(GraphLowering):
         old = wiring.piece(start, node)
         was = wiring.describe(path), wiring.describe(before)
         with wiring.changing(node):
-            wiring.put(path, new)
+            wiring.put(path, new, wiring.named([before]))
             node.replace_input_with(source, start)
         wiring.erase(source)
         wiring.release(before)
@@ -186,12 +186,13 @@ def _take_up(
     old: nn.Module,
 ) -> None:
     """Drop what is folded away, put convolutions in place that do its work, too, and check and tell that."""
+    taken = wiring.named(linear.weights)
     gone = [wiring.release(path) for path in linear.weights]
     if gone and all(gone):
         wiring.tell(linear.path, linear.text, "", "removed", note=f"folded into {', '.join(new)}")
     before = {path: wiring.describe(path) for path in new}
     for path, module in new.items():
-        wiring.put(path, module)
+        wiring.put(path, module, taken)
     error = wiring.check(linear.path, old, wiring.piece(source, *ends), source.meta["val"].shape[1])
     note = f"took up {linear.path}" if linear.named else ""
     for path, was in before.items():

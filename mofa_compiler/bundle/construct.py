@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from ..errors import BundleError
 from ..layers import PartialConv2d
-from ..plain import is_ours, stands_for
+from ..plain import altered, is_ours, stands_for
 from ..target import class_text
 from .values import literal
 
 _NOT_SAID = {"self", "device", "dtype", "init"}
 _ONE_PER_DIMENSION = {"kernel_size", "stride", "padding", "dilation", "output_padding", "output_size"}
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Slot:
@@ -43,12 +42,11 @@ def constructor(path: str, module: nn.Module) -> tuple[str, type[nn.Module]]:
     Raises:
         BundleError: the class is not one of torch's (or of `mofa_compiler.layers`), or its arguments cannot be told.
     """
-    kind = _emitted_class(path, module)
-    if any(getattr(inner, hooks) for inner in module.modules() for hooks in _HOOKS):
+    if reason := altered(module):
         raise BundleError(
-            f"{path} ({type(module).__name__}) has hooks, which source cannot carry: remove them, or fold a weight "
-            "normalization into the weights, before saving"
+            f"{path} ({type(module).__name__}) {reason}, which source cannot carry: undo that before saving"
         )
+    kind = _emitted_class(path, module)
     arguments, values = _arguments(path, module, kind)
     name = kind.__name__ if is_ours(kind) else f"nn.{kind.__name__}"
     _check(path, module, kind, values)

@@ -26,6 +26,7 @@ from ..report.data import report as make_report
 from ..report.data import versions
 from ..report.markdown import render as render_markdown
 from ..report.pictures import write_pictures
+from ..states import in_normal_mode, own_randomness
 from ..writing import replaced, umask
 from .library import own_classes
 from .marks import marks
@@ -92,6 +93,7 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
     return directory
 
 
+@in_normal_mode
 def load(directory: str | Path) -> nn.Module:
     """The network of a bundle, in eval mode on the CPU. It runs the bundle's `model.py`, so load what you trust.
 
@@ -138,9 +140,11 @@ def _json_text(document: Mapping[str, Any]) -> str:
 
 def write_reports(report: Mapping[str, Any], folder: Path) -> None:
     """Write a report as JSON, as Markdown and as a page with the images in `folder`; each file whole or not at all."""
-    from ..report.html.page import render as render_page  # with it comes what draws, which nothing else here needs
+    with own_randomness():  # Rich's styles draw numbers when they are imported
+        from ..report.html.page import render as render_page  # what draws is needed for nothing else here
 
-    texts = {REPORT: _json_text(report), REPORT_TEXT: render_markdown(report), REPORT_PAGE: render_page(report, folder)}
+        page = render_page(report, folder)
+        texts = {REPORT: _json_text(report), REPORT_TEXT: render_markdown(report), REPORT_PAGE: page}
     for name, text in texts.items():
         with replaced(folder / name) as file:
             file.write(text)
@@ -191,7 +195,8 @@ def _load(folder: Path, *, native: bool = False) -> nn.Module:
     if native:
         vars(module).update(own_classes((folder / SOURCE).read_text(encoding="utf-8")))
     try:
-        model = module.Model()
+        with own_randomness():  # weights are drawn before they are read
+            model = module.Model()
         model.load_state_dict(weights, assign=True)
     except Exception as error:
         lines = " ".join(str(error).split())
@@ -249,8 +254,7 @@ def _outputs(model: nn.Module, saved: nn.Module, call: CallSpec) -> tuple[Any, A
 
 def _seeded(model: nn.Module, example: CallSpec) -> Any:
     args, kwargs = copy.deepcopy((example.args, example.kwargs))
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
+    with own_randomness(seed=0), torch.no_grad():
         return model(*args, **kwargs)
 
 

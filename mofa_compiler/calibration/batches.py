@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import CalibrationError, CaptureError, one_line
 from ..inputs import CallSpec, InputSpec, example_call, map_tree, tensor_leaves
+from ..network import Network
+from ..states import own_randomness
+from ..verification.finite import first_not_finite
+
+HELD_OUT = 8
+"""One image in so many is not fitted to, and shows what came of it; at least one"""
 
 IN_MEMORY = 1 << 28
 """Bytes of inputs that are kept in memory; what is more goes to temporary files"""
@@ -36,9 +43,50 @@ class Batches:
         if self._held <= IN_MEMORY:
             self._calls.append(call)
             return
-        file = self._folder / f"call-{len(self._calls)}.pt"
+        with tempfile.NamedTemporaryFile(dir=self._folder, prefix="call-", suffix=".pt", delete=False) as handle:
+            file = Path(handle.name)
         torch.save(call, file)
         self._calls.append(file)
+
+    def apart(self) -> tuple[Batches, Batches]:
+        """Those to fit to, and those to see on what came of it; of a single image the second ones are its mirror."""
+        wanted = max(1, self.images // HELD_OUT)
+        fitting, held = self._some(range(0)), self._some(range(0))
+        for index in reversed(range(len(self))):
+            left = wanted - held.images
+            if self.sizes[index] <= left and index:
+                held._take(self, index)
+            elif left > 0 and (parts := _split(self[index], self.sizes[index], left)):
+                fitting.append(parts[0])
+                held.append(parts[1])
+            elif left > 0 and not held.sizes and index:
+                held._take(self, index)  # of which nothing can be cut off
+            else:
+                fitting._take(self, index)
+        if not held.sizes:
+            held.append(_mirrored(self[0]))
+        return fitting._reversed(), held._reversed()
+
+    def together(self, others: Batches) -> Batches:
+        """These and then others."""
+        both = self._some(range(len(self)))
+        for index in range(len(others)):
+            both._take(others, index)
+        return both
+
+    def _some(self, places: Iterable[int]) -> Batches:
+        new = Batches(self._folder)
+        for index in places:
+            new._take(self, index)
+        return new
+
+    def _reversed(self) -> Batches:
+        return self._some(reversed(range(len(self))))
+
+    def _take(self, other: Batches, index: int) -> None:
+        """Take over one call, wherever it is kept."""
+        self._calls.append(other._calls[index])
+        self.sizes.append(other.sizes[index])
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -51,14 +99,35 @@ class Batches:
         return (self[index] for index in range(len(self)))
 
 
+def _split(call: CallSpec, size: int, last: int) -> tuple[CallSpec, CallSpec] | None:
+    """A batch cut in two, the second part of `last` images; None where it is none of `size` rows in all tensors."""
+    leaves = [leaf for leaf in tensor_leaves([*call.args, *call.kwargs.values()]) if leaf.dim()]
+    if not leaves or last >= size or any(len(leaf) != size for leaf in leaves):
+        return None
+
+    def part(rows: slice) -> CallSpec:
+        args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t[rows].clone() if t.dim() else t)
+        return CallSpec(args, kwargs)
+
+    return part(slice(None, size - last)), part(slice(size - last, None))
+
+
+def _mirrored(call: CallSpec) -> CallSpec:
+    """The same images from left to right; what is no image stays as it is."""
+    args, kwargs = map_tree(
+        (call.args, dict(call.kwargs)), Tensor, lambda t: t.flip(-1) if t.dim() == 4 and t.is_floating_point() else t
+    )
+    return CallSpec(args, kwargs)
+
+
 def gather(
-    calibration: Iterable[Any], model: nn.Module, folder: Path, like: Tensor, specs: Sequence[InputSpec]
+    calibration: Iterable[Any], network: Network, folder: Path, like: Tensor, specs: Sequence[InputSpec]
 ) -> Batches:
     """The calls that a user's calibration inputs are, in the precision and on the device of `like`.
 
     Args:
         calibration: tensors, or tuples, lists or dicts of arguments.
-        model: the network that takes them; it is run on each in the mode that it is in.
+        network: takes them; it is run on each in the mode that it is in.
         folder: where what does not fit into memory may go.
         like: one of its weights.
         specs: what it was captured with.
@@ -75,7 +144,7 @@ def gather(
         )
     batches = Batches(folder)
     for index, inputs in enumerate(calibration):
-        batches.append(_call(inputs, model, f"calibration batch {index}", like, specs))
+        batches.append(_call(inputs, network, f"calibration batch {index}", like, specs))
     if not len(batches):
         raise CalibrationError(
             "calibration holds no batch: pass at least one input (an iterator can be used once only)"
@@ -83,7 +152,8 @@ def gather(
     return batches
 
 
-def _call(inputs: Any, model: nn.Module, what: str, like: Tensor, specs: Sequence[InputSpec]) -> CallSpec:
+def _call(inputs: Any, network: Network, what: str, like: Tensor, specs: Sequence[InputSpec]) -> CallSpec:
+    model = network.program.graph_module
     try:
         if inputs is None:
             raise CaptureError("it is None")
@@ -113,10 +183,12 @@ def _call(inputs: Any, model: nn.Module, what: str, like: Tensor, specs: Sequenc
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CalibrationError(f"{what} holds NaN or infinite values: leave it out")
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), own_randomness():
             output = model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
     except Exception as error:
         raise CalibrationError(f"{what} is not taken by the network ({one_line(error)})") from error
     if not all(bool(torch.isfinite(leaf).all()) for leaf in tensor_leaves(output)):
-        raise CalibrationError(f"the network's output on {what} holds NaN or infinite values: leave it out")
+        where = first_not_finite(network, CallSpec(args, kwargs))
+        start = f", from {where} on" if where else ""
+        raise CalibrationError(f"the network's output on {what} holds NaN or infinite values{start}: leave it out")
     return CallSpec(args, kwargs)

@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,14 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a calibration: the output's relative error after it, on the calibration inputs."""
+    """One step of a calibration: the output's relative error after it, on inputs that were held out of it.
+
+    A step that left it no smaller was not kept: the next one started from where that one did.
+    """
 
     name: str
     error: float
+    kept: bool = True
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,67 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """The networks after every pass, and the last of them with other weights."""
+    """The networks after every pass, and the last of them with other weights.
 
+    `original` has its channels in the order of `orders`. `notes` and `reasons` say what came of fits, and why there are
+    none, by path.
+    """
+
+    original: Network
     passes: Sequence[Network]
     final: Network
     orders: Orders
+    notes: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def changed(self, stack: ExitStack) -> _Candidate:
+        """The same with weights of its own, in eval mode until the stack is left."""
+        new = replace(self, final=_copied(self.final))
+        stack.enter_context(evaluating(new.final.program.graph_module))
+        return new
+
+    def plan(self, *, repeated: bool = True) -> Plan:
+        return Planner(self.original.program, self.final, self.passes[-1].program, repeated=repeated).make()
+
+    def fitted(self, batches: Batches, folder: Path, tell: Tell, *, repeated: bool = True) -> _Candidate:
+        """Every layer fitted in closed form, in execution order; `repeated`: also those that are called several times.
+
+        Its weights are changed.
+        """
+        module, nodes = self.original.program.graph_module, list(self.original.program.graph.nodes)
+        plan = self.plan(repeated=repeated)
+        networks = Lockstep(
+            Stretch("original", module, nodes, plan.wanted["original"]),
+            Stretch("rewritten", self.final.program.graph_module, plan.order, plan.wanted["rewritten"]),
+            batches,
+            Shelf(folder),
+        )
+        notes: dict[str, str] = {}
+        for number, step in enumerate(plan.steps):
+            tell(f"fitting {step.fit.paths[-1]}", number, len(plan.steps))
+            notes |= dict.fromkeys(step.fit.paths, _fitted(step.fit, networks, number, step.original, step.rewritten))
+        return replace(self, notes=notes, reasons=plan.reasons)
+
+
+class _Steps:
+    """What was tried, on inputs that nothing was fitted to: a step that is no better is not built on."""
+
+    def __init__(self, original: Network, passes: Sequence[Network], held_out: Batches, tell: Tell):
+        self._original, self._held_out, self._tell = original, held_out, tell
+        self.stages: list[Stage] = []
+        self.best = self.last = _Candidate(original, passes, passes[-1], {})
+        self.error = math.inf
+        self.take("inherited", self.best)
+
+    def take(self, name: str, candidate: _Candidate) -> bool:
+        """Whether this is better than all before, and kept."""
+        self.last = candidate
+        error = _error(self._original, candidate.final, self._held_out, self._tell)
+        better = not self.stages or error < self.error
+        self.stages.append(Stage(name, error, better))
+        if better:
+            self.best, self.error = candidate, error
+        return better
 
 
 def calibrate(
@@ -119,7 +179,9 @@ def calibrate(
     carry_out: Callable[[Network], Sequence[Network]],
     tell: Tell,
 ) -> Calibrated:
-    """Fit the last of `networks`, the rewritten one, to the first, and keep the step after which the output is best.
+    """Fit the last of `networks`, the rewritten one, to the first, and keep each step that made the output better.
+
+    What is better is seen on inputs that were not fitted to: an eighth of them, or the mirror image of a single one.
 
     Args:
         calibration: the inputs and the settings.
@@ -138,47 +200,41 @@ def calibrate(
         stack.enter_context(_unwritten(original.program))
         tell("reading calibration inputs", 0, 1)
         like = next((t for t in original.program.state().values() if t.is_floating_point()), torch.empty(0))
-        batches = gather(calibration.batches, original_module, folder, like, original.program.inputs)
-        names, notes, reasons = ["inherited"], dict[str, str](), dict[str, str]()
-        found = [_Candidate(networks[1:], networks[-1], {})]
-        aligned = original
+        batches = gather(calibration.batches, original, folder, like, original.program.inputs)
+        fitting, held_out = batches.apart()
+        steps = _Steps(original, networks[1:], held_out, tell)
         if calibration.order:
             tell("choosing channels", 0, 1)
             channels = Channels(original.program)
-            orders = channel_orders(channels, original, networks[-1], batches)
+            orders = channel_orders(channels, original, networks[-1], fitting)
             if orders:
                 aligned = Network(reordered(channels, orders), original.anatomy)
                 stack.enter_context(evaluating(aligned.program.graph_module))
                 _check_order(original, aligned, batches)
                 passes = carry_out(aligned)
-                names.append("channels chosen")
-                found.append(_Candidate(passes, passes[-1], orders))
-        for name, wanted in (("fitted", calibration.fit), ("tuned", calibration.tuning > 0)):
-            if not wanted:
-                continue
-            changed = _copied(found[-1].final)
-            stack.enter_context(evaluating(changed.program.graph_module))
-            plan = Planner(aligned.program, changed, found[-1].passes[-1].program).make()
-            if name == "fitted":
-                notes, reasons = _fit(aligned, changed, plan, batches, folder, tell)
-            else:
-                _tune(aligned, changed, plan, batches, folder, calibration.tuning, tell)
-            names.append(name)
-            found.append(replace(found[-1], final=changed))
-        errors = _errors(original, [candidate.final for candidate in found], batches, tell)
+                steps.take("channels chosen", _Candidate(aligned, passes, passes[-1], orders))
+        if calibration.fit and not steps.take("fitted", steps.best.changed(stack).fitted(fitting, folder, tell)):
+            once = steps.best.changed(stack).fitted(fitting, folder, tell, repeated=False)
+            if len(once.notes) < len(steps.last.notes):  # at other calls a layer gets what its own fit has changed
+                steps.take("fitted but for layers called several times", once)
+        if calibration.tuning > 0:
+            changed = steps.best.changed(stack)
+            _tune(changed, fitting, held_out, folder, calibration.tuning, tell)
+            steps.take("tuned", changed)
         evaluation = tuple(batches[index] for index in range(min(EVALUATED, len(batches))))
-    best = min(range(len(found)), key=lambda index: (errors[index], index))
-    stages = tuple(map(Stage, names, errors))
-    chosen = found[best]
+    chosen = steps.best
     final = _with_what_stayed(chosen.final, [networks[-1], chosen.passes[-1]])
-    for changed, like_this in zip((*chosen.passes, final), (*networks[1:], networks[-1]), strict=True):
-        _set_modes(changed, like_this)
-    options = {**calibration.description, "inputs": batches.images, "kept": names[best]}
-    options["output_error"] = " → ".join(f"{100 * stage.error:.3g} % {stage.name}" for stage in stages)
-    edits = tuple(_edits(networks[-1], chosen.passes[-1], final, notes))
-    skips = tuple(_refusal(final, path, reason) for path, reason in reasons.items())
+    for network, like_this in zip((*chosen.passes, final), (*networks[1:], networks[-1]), strict=True):
+        _set_modes(network, like_this)
+    kept = [stage.name for stage in steps.stages if stage.kept][-1]
+    options = {**calibration.description, "inputs": batches.images, "held_out": held_out.images, "kept": kept}
+    options["output_error"] = " → ".join(f"{100 * stage.error:.3g} % {stage.name}" for stage in steps.stages)
+    if worse := [stage.name for stage in steps.stages if not stage.kept]:
+        options["not_kept"] = f"{', '.join(worse)}: no better on what was held out"
+    edits = tuple(_edits(networks[-1], chosen.passes[-1], final, chosen.notes))
+    skips = tuple(_refusal(final, path, reason) for path, reason in steps.last.reasons.items())
     diff = Diff(NAME, options, edits, skips, networks[-1].totals, final.totals)
-    return Calibrated((*chosen.passes, final), diff, chosen.orders, stages, evaluation)
+    return Calibrated((*chosen.passes, final), diff, chosen.orders, tuple(steps.stages), evaluation)
 
 
 @contextmanager
@@ -216,24 +272,6 @@ def _copied(network: Network) -> Network:
     return Network(replace(network.program, modules=modules), network.anatomy)
 
 
-def _fit(
-    original: Network, rewritten: Network, plan: Plan, batches: Batches, folder: Path, tell: Tell
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Fit every layer in closed form, in execution order; what came of it, and why others were not, by path."""
-    module, nodes = original.program.graph_module, list(original.program.graph.nodes)
-    networks = Lockstep(
-        Stretch("original", module, nodes, plan.wanted["original"]),
-        Stretch("rewritten", rewritten.program.graph_module, plan.order, plan.wanted["rewritten"]),
-        batches,
-        Shelf(folder),
-    )
-    notes: dict[str, str] = {}
-    for number, step in enumerate(plan.steps):
-        tell(f"fitting {step.fit.paths[-1]}", number, len(plan.steps))
-        notes |= dict.fromkeys(step.fit.paths, _fitted(step.fit, networks, number, step.original, step.rewritten))
-    return notes, plan.reasons
-
-
 def _fitted(fit: Fit, networks: Lockstep, number: int, original_upto: int, rewritten_upto: int) -> str:
     for index in range(fit.rounds):
         for batch in networks.step(number, original_upto, rewritten_upto):
@@ -244,11 +282,10 @@ def _fitted(fit: Fit, networks: Lockstep, number: int, original_upto: int, rewri
     raise AssertionError
 
 
-def _tune(
-    original: Network, rewritten: Network, plan: Plan, batches: Batches, folder: Path, steps: int, tell: Tell
-) -> None:
-    """Tune block after block, and keep of each what made its values come closer."""
-    program, nodes = rewritten.program, list(original.program.graph.nodes)
+def _tune(candidate: _Candidate, fitting: Batches, held_out: Batches, folder: Path, steps: int, tell: Tell) -> None:
+    """Tune block after block, and keep of each what made its values come closer on what was held out."""
+    original, plan = candidate.original, candidate.plan()
+    program, nodes = candidate.final.program, list(original.program.graph.nodes)
     found = list(blocks(program, plan.order, plan.differing))
     place = {node.name: index for index, node in enumerate(nodes)}
     wanted: Mapping[str, dict[str, int]] = {"original": {}, "rewritten": {}}
@@ -258,34 +295,33 @@ def _tune(
     networks = Lockstep(
         Stretch("original", original.program.graph_module, nodes, wanted["original"]),
         Stretch("rewritten", program.graph_module, plan.order, wanted["rewritten"]),
-        batches,
+        fitting.together(held_out),
         Shelf(folder),
     )
-    rounds = max(1, math.ceil(steps / len(batches)))
+    rounds = max(1, math.ceil(steps / len(fitting)))
     for number, block in enumerate(found):
-        tuning = Tuning(program, plan.order, block, rounds * len(batches))
+        tuning = Tuning(program, plan.order, block, rounds * len(fitting))
         upto = max(place[str(origin(node))] for node in block.outputs) + 1
         losses = [0.0, 0.0]
         for index in range(rounds + 2):
             tell(f"tuning up to {block.paths[-1]}", number * (rounds + 2) + index, len(found) * (rounds + 2))
             for batch in networks.step(number, upto, block.start):
-                if 0 < index <= rounds:
+                if batch.index < len(fitting) and 0 < index <= rounds:
                     tuning.step(networks, batch)
-                else:
+                elif batch.index >= len(fitting) and not 0 < index <= rounds:
                     losses[index > 0] += float(tuning.loss(networks, batch))
         tuning.finish(better=losses[1] < losses[0])
 
 
-def _errors(original: Network, others: Sequence[Network], batches: Batches, tell: Tell) -> list[float]:
-    """Relative error of every network's output on all batches; infinite where it is not finite."""
-    figures = [Figures() for _ in others]
+def _error(original: Network, other: Network, batches: Batches, tell: Tell) -> float:
+    """Relative error of a network's output on all batches; infinite where it is not finite."""
+    figures = Figures()
     for index, call in enumerate(batches):
         tell("comparing outputs", index, len(batches))
         expected = values("the original", run(original.program.graph_module, call))
-        for figure, network in zip(figures, others, strict=True):
-            figure.add(expected, values("the rewritten network", run(network.program.graph_module, call)))
-    errors = [figure.relative_error for figure in figures]
-    return [error if math.isfinite(error) else math.inf for error in errors]
+        figures.add(expected, values("the rewritten network", run(other.program.graph_module, call)))
+    error = figures.relative_error
+    return error if math.isfinite(error) else math.inf
 
 
 def _with_what_stayed(network: Network, earlier: Sequence[Network]) -> Network:

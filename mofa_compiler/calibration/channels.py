@@ -20,8 +20,9 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ..cost import function_name
+from ..plain import is_torchs
 from ..program import Program
-from ..survey.neighbours import _ACTIVATIONS, has_hooks
+from ..survey.neighbours import _ACTIVATIONS
 from ..tracing.proxies import IN_PLACE
 
 Positions = np.ndarray[Any, np.dtype[Any]]
@@ -136,10 +137,9 @@ class Channels:
     def _module(self, node: fx.Node) -> list[int] | None:
         path, module = str(node.target), self.program.modules[str(node.target)]
         source = self._of(node.args[0]) if node.args else None
-        if source is None or has_hooks(module) or any(id(t) in self._tied for t in _tensors(module)):
+        if source is None or not is_torchs(module, nn.Module) or any(id(t) in self._tied for t in _tensors(module)):
             return None
-        known = type(module) in (nn.Conv2d, nn.ConvTranspose2d)
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and known and module.groups == 1:
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.groups == 1:
             turned = isinstance(module, nn.ConvTranspose2d)
             self._along(Axis(path, ("weight",), 0 if turned else 1), source)
             out = self._new(module.out_channels)
@@ -147,7 +147,7 @@ class Channels:
                 self._along(Axis(path, ("bias",), 0), out)
             return self._along(Axis(path, ("weight",), 1 if turned else 0), out)
         per_channel = isinstance(module, _NORMS) or (
-            type(module) is nn.Conv2d and module.groups == module.in_channels == module.out_channels
+            isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels
         )
         if per_channel:
             names = [n for n, t in (*module._parameters.items(), *module._buffers.items()) if t is not None and t.dim()]

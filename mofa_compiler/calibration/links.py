@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ..cost import function_name
+from ..plain import is_plain, is_torchs
 from ..program import Program
 from ..surgery import origin
 from .streaming import Batch, Lockstep
@@ -105,9 +106,9 @@ def commutes(node: fx.Node, program: Program) -> bool:
         return False
     if node.op == "call_module":
         module = program.modules[str(node.target)]
-        if isinstance(module, nn.AvgPool2d):
+        if is_plain(module, nn.AvgPool2d):
             return module.divisor_override is None and (not module.padding or not module.count_include_pad)
-        return isinstance(module, (nn.Upsample, nn.Identity, nn.modules.dropout._DropoutNd))
+        return is_torchs(module, nn.Upsample, nn.Identity, nn.modules.dropout._DropoutNd)
     return node.target is F.interpolate
 
 

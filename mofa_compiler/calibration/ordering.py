@@ -15,6 +15,7 @@ from ..inputs import CallSpec
 from ..layers import PartialConv2d
 from ..network import Network
 from ..program import Program
+from ..states import own_randomness
 from .channels import Channels, Positions
 from .fits import unfolded
 from .streaming import bound_arguments
@@ -82,7 +83,7 @@ def _worths(program: Program, readers: Sequence[Reader], batches: Iterable[CallS
 
     watching = Watching(program.graph_module, graph=program.graph)
     for call in batches:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), own_randomness():
             watching.run(*bound_arguments(program.graph_module, call))
     return [_worth(reader, grams[index]) for index, reader in enumerate(readers)]
 

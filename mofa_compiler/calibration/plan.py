@@ -10,10 +10,10 @@ from torch import Tensor, fx, nn
 
 from ..layers import PartialConv2d, PConv2d, PDWConv2d
 from ..network import Network
+from ..plain import altered, is_plain, is_torchs
 from ..program import Program
 from ..surgery import origin
 from ..survey import is_pointwise
-from ..survey.neighbours import has_hooks
 from .fits import (
     ConvolutionFit,
     DepthwiseFit,
@@ -65,8 +65,12 @@ class Planner:
     operations that commute with it, stands for a value of the original network.
     """
 
-    def __init__(self, original: Program, network: Network, inherited: Program):
-        """`inherited` is the network's graph with the weights and modules that the passes left."""
+    def __init__(self, original: Program, network: Network, inherited: Program, *, repeated: bool = True):
+        """`inherited` is the network's graph with the weights and modules that the passes left.
+
+        Without `repeated`, layers that are called several times are not fitted.
+        """
+        self.repeated = repeated
         self.original, self.network, self.program, self.inherited = original, network, network.program, inherited
         self.nodes = {node.name: node for node in original.graph.nodes}
         self.place = {node: index for index, node in enumerate(original.graph.nodes)}
@@ -114,6 +118,8 @@ class Planner:
     def _layer(self, path: str, module: nn.Module) -> str | None:
         """Plan the fit of a layer; why there is none."""
         conv = kernel_of(module)
+        if not self.repeated and len(self.calls[path]) > 1:
+            return "is called several times, and fitting that made the output worse"
         if isinstance(module, _NORMS):
             return self._norm(path, module)
         if conv is None and not isinstance(module, nn.ConvTranspose2d):
@@ -121,8 +127,10 @@ class Planner:
         layer = self.network.layers.get(path)
         if layer is None or not layer.is_batched:
             return "reads no batch of images"
-        if layer.tied or layer.hooked or any(parameter.is_complex() for parameter in module.parameters()):
-            return "shares a parameter, or has hooks or complex weights"
+        if layer.tied or any(parameter.is_complex() for parameter in module.parameters()):
+            return "shares a parameter, or has complex weights"
+        if layer.altered:
+            return layer.altered
         if isinstance(module, PartialConv2d) and (behind := self._pointwise(path)):
             return self._product(path, module, behind) if isinstance(module, PConv2d) else None
         if isinstance(module, nn.ConvTranspose2d):
@@ -137,7 +145,7 @@ class Planner:
             if self._pointwise(path):
                 return None  # that has the last word
             return self._add(DepthwiseFit(path, conv, self._sites(path, alone=True)), path)
-        if type(module) is not nn.Conv2d or conv.groups > 1:
+        if not is_plain(module, nn.Conv2d) or conv.groups > 1:
             return f"is a grouped convolution (groups={conv.groups})" if conv.groups > 1 else "is a subclass of Conv2d"
         return self._feeder(path, conv) or self._add(ConvolutionFit(path, conv, self._sites(path)), path)
 
@@ -146,8 +154,10 @@ class Planner:
         value = node.meta.get("val")
         if not isinstance(value, Tensor) or value.dim() != 4 or not isinstance(module.weight, Tensor):
             return "has no scale and shift to be fitted"
-        if has_hooks(module) or not isinstance(node.args[0], fx.Node):
-            return "has hooks"
+        if not is_torchs(module, *_NORMS):
+            return altered(module) or f"is a {type(module).__name__}, whose behaviour is not known"
+        if not isinstance(node.args[0], fx.Node):
+            return "does not read a value of the network"
         return self._add(NormFit(path, module, value.shape[1], self._sites(path, alone=True)), path)
 
     def _transposed(self, path: str, module: nn.ConvTranspose2d) -> str | None:
@@ -193,7 +203,7 @@ class Planner:
         if not isinstance(partial, PartialConv2d) or self._pointwise(str(reader.target)):
             return None
         norm = sole_reader(reader)
-        if norm is not None and norm.op == "call_module" and isinstance(self.program.modules[str(norm.target)], _NORMS):
+        if norm is not None and norm.op == "call_module" and is_torchs(self.program.modules[str(norm.target)], *_NORMS):
             return None  # that takes it up
         own, there = origin(node), origin(reader)
         source = node.args[0]
@@ -209,7 +219,7 @@ class Planner:
 
     def _is_bound(self, path: str) -> bool:
         layer = self.network.layers.get(path)
-        return layer is None or layer.tied or layer.hooked
+        return layer is None or layer.tied or bool(layer.altered)
 
     def _pointwise(self, path: str) -> str | None:
         """The path of the pointwise convolution that alone reads a convolution, at every call."""

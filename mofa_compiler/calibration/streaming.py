@@ -18,6 +18,8 @@ from torch.utils import _pytree as pytree
 from ..cost import function_name
 from ..inputs import CallSpec, tensor_leaves
 from ..layers import PartialConv2d
+from ..plain import altered
+from ..states import own_randomness
 from ..survey.neighbours import _ACTIVATIONS
 from ..tracing.proxies import IN_PLACE
 from .batches import Batches
@@ -212,13 +214,13 @@ class Lockstep:
         """Every batch in turn, run up to these places in the two orders."""
         ends = ((self.original, max(original_upto, self.original.at)), (self.rewritten, rewritten_upto))
         seen = 0
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad():
             for index, size in enumerate(self._batches.sizes):
                 batch = Batch(self._shelf, index, number, partial(self._arguments, index), seen)
                 seen += size
                 for stretch, upto in ends:
-                    torch.manual_seed(index)
-                    stretch.run(batch, upto)
+                    with own_randomness(seed=index):
+                        stretch.run(batch, upto)
                 yield batch
                 batch.store(ends)
         for stretch, upto in ends:
@@ -270,5 +272,7 @@ def is_fresh(node: fx.Node, module: nn.Module) -> bool:
         return False
     if node.op == "call_module":
         called = module.get_submodule(str(node.target))
+        if altered(called):
+            return False
         return isinstance(called, _FRESH) or type(called).__module__ == "torch.nn.modules.activation"
     return function_name(node) in _FRESH_FUNCTIONS

@@ -17,6 +17,9 @@ from .streaming import Batch, Lockstep
 LEARNING_RATE = 1e-2
 """Of Adam at its highest, in units of a parameter's root mean square"""
 
+WARMING_UP = 2
+"""Steps in which the learning rate rises, at least: torch divides by one less"""
+
 LAYERS = 24
 """Convolutions in a block, at least: on PMRID, 4 gain 0.17 dB, 10 0.25 dB and 24 0.27 dB"""
 
@@ -74,8 +77,12 @@ class Tuning:
         sizes = [max(float(p.detach().square().mean().sqrt()), 1e-8) for p in self.parameters]
         groups = [{"params": [p], "lr": LEARNING_RATE * s} for p, s in zip(self.parameters, sizes, strict=True)]
         self._optimizer = torch.optim.Adam(groups)
+        total = max(steps, 2 * WARMING_UP)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer, [LEARNING_RATE * size for size in sizes], total_steps=max(2, steps), pct_start=0.1
+            self._optimizer,
+            [LEARNING_RATE * size for size in sizes],
+            total_steps=total,
+            pct_start=max(0.1, WARMING_UP / total),
         )
         self._before = [p.detach().clone() for p in self.parameters]
 

@@ -20,6 +20,7 @@ from ..bundle.recipe import read_recipe
 from ..errors import ExportError, MofaError, source_line
 from ..inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, specs
 from ..report.data import plain_data
+from ..states import in_normal_mode, own_randomness
 from .comparing import Comparison, compare
 from .destination import destinations, scratch_folder
 from .format import Format, Source, Use, Written, reason, tensors
@@ -99,6 +100,7 @@ class Exported:
         return plain
 
 
+@in_normal_mode
 def export(
     bundle_or_module: str | Path | nn.Module,
     to: str,
@@ -137,15 +139,16 @@ def export(
     scratch = scratch_folder(files[0])
     try:
         maker = _Maker(module, call, kind, lambda step: tell(step, _STEPS.index("writing"), len(_STEPS)))
-        tell(_STEPS[0], 0, len(_STEPS))
-        seen = maker.observed()
-        tell(_STEPS[1], 1, len(_STEPS))
-        source, sizes, images = maker.traced(dynamic)
-        tell(_STEPS[2], 2, len(_STEPS))
-        file = scratch / files[0].name
-        written = maker.written(source, file, images, sizes)
-        tell(_STEPS[3], 3, len(_STEPS))
-        compared = compare(kind, file, module, _compared(call, sizes, images))
+        with own_randomness():  # exporters draw numbers
+            tell(_STEPS[0], 0, len(_STEPS))
+            seen = maker.observed()
+            tell(_STEPS[1], 1, len(_STEPS))
+            source, sizes, images = maker.traced(dynamic)
+            tell(_STEPS[2], 2, len(_STEPS))
+            file = scratch / files[0].name
+            written = maker.written(source, file, images, sizes)
+            tell(_STEPS[3], 3, len(_STEPS))
+            compared = compare(kind, file, module, _compared(call, sizes, images))
         found = (*written.notes, *notes(source, seen, written.uses), *_about(sizes, images, kind))
         for one in reversed(files):  # the one that is loaded last, so that what it needs is there
             os.replace(scratch / one.name, one)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..plain import is_plain, is_torchs
 from ..survey import Layer, Step
 from .kernels import add_bias, fill, with_room
 
@@ -80,17 +81,17 @@ def _producer(layer: Layer, modules: Mapping[str, nn.Module]) -> str | None:
     # This pass may have rewritten it a moment ago: then its pointwise part has the last word.
     path = next((p for p in (str(step.path), f"{step.path}.pointwise") if p in modules), None)
     module = modules[path] if path is not None else None
-    ungrouped = type(module) is nn.ConvTranspose2d and module.groups == 1
-    return path if type(module) is nn.Conv2d or ungrouped else None
+    ungrouped = is_plain(module, nn.ConvTranspose2d) and module.groups == 1
+    return path if is_plain(module, nn.Conv2d) or ungrouped else None
 
 
 def _takes_input_scale(step: Step, modules: Mapping[str, nn.Module]) -> bool:
     module = modules.get(str(step.path))
     if module is None or not step.free:
         return False
-    if isinstance(module, _BatchNorm):
+    if is_torchs(module, _BatchNorm):
         return module.running_mean is not None and module.affine
-    return type(module) is nn.Conv2d and module.groups == 1
+    return is_plain(module, nn.Conv2d) and module.groups == 1
 
 
 def scale_inputs(module: nn.Module, owed: Affine) -> nn.Module:

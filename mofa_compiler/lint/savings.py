@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from ..diff import Diff
 from ..network import Network
 from ..rewriting import Match, Pass, match, rewrite
+from ..states import own_randomness
 from ..surgery import Surgery
 from ..survey import Layer
 
@@ -57,7 +56,7 @@ def savings(network: Network, *passes: Pass) -> Mapping[str, Change] | None:
         surgery = Surgery(shapes, pass_)
         try:
             matches, _ = match(network, pass_)  # on values, while there are any: some decide whether a layer matches
-            with torch.random.fork_rng(devices=[]):  # new modules draw random weights
+            with own_randomness():  # new modules draw random weights
                 for layer, found in matches:
                     change = _change(surgery, shapes.layers[layer.path], found)
                     earlier = changes.get(layer.path)
@@ -88,6 +87,5 @@ def lowered(network: Network, pass_: Pass) -> Diff:
     Raises:
         RewriteError, RoadmapError: as `rewrite` does.
     """
-    device = network.program.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with own_randomness():
         return rewrite(network, pass_)[1]

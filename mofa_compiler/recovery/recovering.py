@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from ..calibration.calibrate import SHOWN
 from ..compiler import Result
 from ..errors import RecoveryError, one_line
 from ..program import Program
+from ..states import in_normal_mode, kept_randomness, own_randomness
 from ..tracing import capture
 from ..tracing.state import copied
 from . import state
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+@in_normal_mode
 def recover(
     source: Result | str | Path,
     original: nn.Module,
@@ -95,7 +98,7 @@ def recover(
         seed=settings.seed,
         crops=settings.validation_examples,
     )
-    with _accelerating(settings) as accelerator, _placed(result.model, accelerator.device):
+    with kept_randomness(), _accelerating(settings) as accelerator, _placed(result.model, accelerator.device):
         settings = replace(settings, mixed_precision=accelerator.mixed_precision)
         begun = {key: value.detach().cpu().clone() for key, value in result.model.state_dict().items()}
         identity = {
@@ -175,8 +178,9 @@ def _recovery(course: Course, data: Mapping[str, Any], settings: Options) -> Rec
 def _accelerating(options: Options) -> Iterator[Accelerator]:
     """An accelerator for these options, which leaves no settings behind for the next one."""
     try:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
+        with warnings.catch_warnings(), own_randomness():  # importing it adds a filter and draws numbers
+            from accelerate import Accelerator
+            from accelerate.state import AcceleratorState
     except ImportError as error:
         raise RecoveryError("recovery needs accelerate: pip install 'mofa-compiler[recover]'") from error
     mine = not AcceleratorState._shared_state

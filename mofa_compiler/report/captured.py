@@ -33,6 +33,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..cost import function_name
 from ..layers import PartialConv2d
+from ..plain import altered
 from ..tracing import GUARDS
 from . import text
 from .data import plain_data, versions
@@ -140,7 +141,7 @@ def _untouched(module: nn.Module) -> str:
     if type(module) not in _PLAIN:
         base = next(kind.__name__ for kind in _PLAIN if isinstance(module, kind))
         return f"{type(module).__name__} is a subclass of {base} and may compute something else"
-    return f"has {' and '.join(hooks)}" if hooks else ""
+    return f"has {' and '.join(hooks)}" if hooks else altered(module)
 
 
 def _module_of(node: fx.Node) -> str:

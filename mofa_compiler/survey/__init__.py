@@ -3,7 +3,7 @@
 from .convolutions import survey
 from .functional import functional_convolutions
 from .layer import Layer, Site, Step, is_pointwise, keeps_size, nearest
-from .neighbours import has_hooks, kind_of, readers, resize_options, writes_in_place
+from .neighbours import kind_of, readers, resize_options, writes_in_place
 from .signature import signature
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "Site",
     "Step",
     "functional_convolutions",
-    "has_hooks",
     "is_pointwise",
     "keeps_size",
     "kind_of",

@@ -11,9 +11,10 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..cost import node_macs, vanilla_macs
 from ..layers import PartialConv2d
+from ..plain import altered
 from ..program import Program
 from .layer import Layer, nearest
-from .neighbours import Neighbours, has_hooks
+from .neighbours import Neighbours
 
 if TYPE_CHECKING:
     from ..anatomy import Anatomy
@@ -68,7 +69,7 @@ def _layer(
         is_output=path in anatomy.output_paths,
         source=earlier.get(feeder.path or "") if feeder and feeder.kind == "conv" else None,
         ideal=program.ideals.get(path),
-        hooked=has_hooks(module),
+        altered=altered(module),
         tied=neighbours.is_tied(module),
     )
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import fx, nn
 
+from ..plain import is_plain
+
 if TYPE_CHECKING:
     from ..anatomy import Stage
 
@@ -26,7 +28,7 @@ class Step:
     factor: int | None = None
     """Enlargement of a resize by a factor or of a pixel shuffle, where it is whole and the same in both directions"""
     free: bool = True
-    """Whether its weights may be adjusted for a neighbour: called once, nothing shared, no hooks, no input or output"""
+    """Whether its weights may be adjusted for a neighbour: called once, plain, nothing shared, no input or output"""
     mode: str | None = None
     """Interpolation of a resize, `bilinear` with aligned corners as `bilinear, aligned`"""
     to_size: int | None = None
@@ -81,12 +83,18 @@ class Layer:
     """The convolution whose output this layer reads directly and alone"""
     ideal: nn.Conv2d | None = None
     """The depthwise convolution over all channels that a partial one stands for, where it came from one"""
-    hooked: bool = False
+    altered: str = ""
+    """Why it does not compute what its class says (hooks, another forward); empty for a plain one"""
     tied: bool = False
     """Whether another module holds one of its parameters"""
     function: str | None = None
     """Name of the function, where it is no module but a call of `F.conv2d` in the `forward` of the module at `path`;
     `module` then is a stand-in of the same geometry without weights"""
+
+    @property
+    def hooked(self) -> bool:
+        """Whether it has hooks, or does not compute what its class says for another reason."""
+        return bool(self.altered)
 
     @property
     def nodes(self) -> tuple[fx.Node, ...]:
@@ -120,12 +128,14 @@ class Layer:
     @property
     def is_depthwise(self) -> bool:
         m = self.module
-        return type(m) is nn.Conv2d and m.groups == m.in_channels == m.out_channels and m.groups > 1 and not self.is_1x1
+        if not is_plain(m, nn.Conv2d) or self.is_1x1:
+            return False
+        return 1 < m.groups == m.in_channels == m.out_channels
 
     @property
     def is_dense(self) -> bool:
         m = self.module
-        return type(m) is nn.Conv2d and m.groups == 1 and not self.is_1x1
+        return is_plain(m, nn.Conv2d) and m.groups == 1 and not self.is_1x1
 
     @property
     def is_1x1(self) -> bool:
@@ -160,7 +170,9 @@ def nearest(steps: Iterable[Step]) -> Step | None:
 
 def is_pointwise(module: nn.Module) -> bool:
     """Whether a module is a plain 1x1 convolution that mixes all channels."""
-    return type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.stride == (1, 1) and module.groups == 1
+    if not is_plain(module, nn.Conv2d) or module.groups > 1:
+        return False
+    return module.kernel_size == (1, 1) and module.stride == (1, 1)
 
 
 def keeps_size(conv: nn.Conv2d) -> bool:

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from ..cost import function_name
 from ..layers import PartialConv2d
+from ..plain import altered, is_torchs
 from ..program import Program
 from ..tracing.proxies import IN_PLACE
 from .layer import Site, Step
@@ -85,7 +86,7 @@ class Neighbours:
         return any(self.holders[id(parameter)] > 1 for parameter in module.parameters())
 
     def _is_free(self, path: str, module: nn.Module) -> bool:
-        return self.calls[path] == 1 and path not in self.ends and not self.is_tied(module) and not has_hooks(module)
+        return self.calls[path] == 1 and path not in self.ends and not self.is_tied(module) and not altered(module)
 
     def _chain(self, node: fx.Node, *, forward: bool) -> Iterator[Step]:
         """The steps that follow a call, or lead to it, as long as nothing else reads in between."""
@@ -121,15 +122,6 @@ class Neighbours:
         if step.operation in ("cat", "concat", "concatenate"):
             return replace(step, joins=tuple(self._kind(joined) for joined in node.all_input_nodes))
         return _with_resize(step, node) if step.kind == "resize" else step
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether a module, or one in it, has hooks of any kind."""
-    return any(
-        getattr(inner, hooks)
-        for inner in module.modules()
-        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    )
 
 
 def readers(node: fx.Node) -> list[fx.Node]:
@@ -171,6 +163,8 @@ def _function_kind(node: fx.Node) -> str:
 def _module_kind(module: nn.Module) -> str:
     if isinstance(module, (_ConvNd, PartialConv2d)):
         return "conv"
+    if not is_torchs(module, nn.Module):
+        return "other"  # a part that is not seen into, whatever it is derived from
     if isinstance(module, _NORMS):
         return "norm"
     if isinstance(module, nn.Upsample):

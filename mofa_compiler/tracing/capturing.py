@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,9 @@ from torch import Tensor, fx, nn
 from ..errors import CaptureError, one_line, source_line
 from ..evaluation import wants_values
 from ..inputs import CallSpec, ExampleInputs, bound_call, example_call, specs
+from ..plain import global_hooks
 from ..program import Comparison, Program
+from ..states import in_normal_mode, own_randomness
 from .accepting import check_model, nesting
 from .causes import advice
 from .certain import drop_certain_guards
@@ -26,6 +29,7 @@ from .lean import lean
 from .modes import CaptureWarning, asks_for_mode, follow_mode
 from .patches import patched
 from .randomness import check_repeatable
+from .reparametrized import Folded, folded
 from .state import copied, drop_unread, preserved, random_states, real_device, split_state
 from .tracer import Tracer, UnfitError
 
@@ -49,6 +53,7 @@ class _Lock:
 _TRACING = _Lock()
 
 
+@in_normal_mode
 @real_device()
 def capture(model: nn.Module, example_inputs: ExampleInputs = None, *, compare: bool = True) -> Program:
     """Trace `model` into a `Program` that shares its weights.
@@ -73,8 +78,16 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None, *, compare: 
     if _TRACING.owner == threading.get_ident():
         raise CaptureError("capture() is called by a forward that is being captured: capture one of the two alone")
     call = specs(example_call(model, example_inputs))
+    if global_hooks():
+        raise CaptureError(
+            "there are hooks on every module there is (torch.nn.modules.module.register_module_forward_hook and its "
+            "like), which tracing would write into the graph: remove them, or capture outside of what puts them there"
+        )
+    plain = folded(model)
+    _warn_of_folding(plain)
+    model = plain.model
     gradients = torch.is_grad_enabled()
-    with _TRACING, lean():
+    with own_randomness(), _TRACING, lean():  # in this order wherever both are held
         graph, constants, tracer = _traced(model, call, gradients)
         if tracer.asked_gradients:
             _compare_gradients(model, graph, call, gradients)
@@ -94,13 +107,35 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None, *, compare: 
         opaque=tracer.opaque,
         transient=frozenset(transient | constants.keys()),  # no state_dict holds what tracing wrote into the graph
         training=model.training,
+        folded=plain.keys,
     )
     return replace(program, comparison=_compared(model, program, gradients)) if compare else program
 
 
+def _warn_of_folding(plain: Folded) -> None:
+    """Say which weights are plain ones from here on, and which could not become any."""
+    if plain.keys:
+        message = (
+            f"{_some(dict.fromkeys(plain.keys.values()))}: computed from other parameters at every call (by a weight "
+            "or spectral normalization, a mask), folded into plain weights; training goes on with these"
+        )
+        warnings.warn(message, CaptureWarning, stacklevel=3)
+    if plain.kept:
+        reason = next(iter(plain.kept.values()))
+        message = f"{_some(plain.kept)} is not folded into a plain weight: {reason} (.eval() stops that in training)"
+        warnings.warn(message, CaptureWarning, stacklevel=3)
+
+
+def _some(paths: Collection[str]) -> str:
+    """The first few of them."""
+    first = list(paths)[:3]
+    more = f" and {len(paths) - len(first)} more" if len(paths) > len(first) else ""
+    return f"{', '.join(first)}{more}"
+
+
 def _compared(model: nn.Module, program: Program, gradients: bool) -> Comparison:
     """Where the graph was compared with eager; a network that is too large for that is warned about."""
-    with _TRACING, lean():
+    with own_randomness(), _TRACING, lean():
         comparison = compare_with_eager(model, program, gradients=gradients)
     if comparison.too_large:
         warnings.warn(

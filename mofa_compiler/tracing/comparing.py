@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -91,7 +90,6 @@ class _Pair:
     def __init__(self, model: nn.Module, program: Program, gradients: bool):
         self.model, self.program, self.gradients = model, program, gradients
         self.kept: tuple[bool, nn.Module, fx.GraphModule] | None = None
-        self.weights = (False,) if _holds_closures(model) else (True, False)
 
     def agree(self, call: CallSpec) -> tuple[bool, bool]:
         """Whether graph and eager return the same, and whether there is anything to see in what they return.
@@ -99,7 +97,7 @@ class _Pair:
         Raises:
             _NotTakenError: one of them does not take this size.
         """
-        for random in self.weights:
+        for random in (True, False):
             ours, theirs = self._outputs(call, random)
             if not _equal(ours, theirs):
                 return False, True
@@ -111,7 +109,7 @@ class _Pair:
         """What there is to say where they differ."""
         ours: Seen = {}
         theirs: Seen = {}
-        for random in self.weights:
+        for random in (True, False):
             if not _equal(*self._outputs(call, random, (ours, theirs))):
                 break
         where = next((path for path in ours if path in theirs and not _equal(ours[path], theirs[path])), "")
@@ -124,14 +122,15 @@ class _Pair:
     def _outputs(self, call: CallSpec, random: bool, seen: tuple[Seen, Seen] | None = None) -> Outputs:
         """What the graph and the model return; `seen` collects what their layers return, by path."""
         model, graph = self._copies(random)
+        twin = self._copies(random)[0]  # another one where running the graph may have changed the first
         results: list[list[Tensor]] = []
-        with preserved(model), torch.set_grad_enabled(self.gradients):
-            for number, module in enumerate((graph, model)):
+        with preserved(twin), torch.set_grad_enabled(self.gradients):
+            for number, (owner, module) in enumerate(((model, graph), (twin, twin))):
                 seeds = itertools.count()
                 arguments = call.map(lambda spec: _input(spec, next(seeds)).to(self.program.device))  # noqa: B023
                 torch.manual_seed(0)  # put back by `preserved`
                 try:
-                    with _watched(model, self.program.modules, seen[number]) if seen else nullcontext():
+                    with _watched(owner, self.program.modules, seen[number]) if seen else nullcontext():
                         # Not as fx calls its modules, which prints errors: here they are expected.
                         output = nn.Module.__call__(module, *arguments.args, **arguments.kwargs)
                 except Exception as error:  # whatever a network raises at a size that it does not take
@@ -156,13 +155,6 @@ class _Pair:
             graph = replace(program, modules=modules, tensors=tensors).graph_module
             self.kept = (random, model, graph)
         return self.kept[1], self.kept[2]
-
-
-def _holds_closures(model: nn.Module) -> bool:
-    """Whether functions that modules hold, as hooks or instead of a method, may refer to the model, not to its copy."""
-    held = (value for module in model.modules() for value in vars(module).values())
-    flat = (inner for value in held for inner in (value.values() if isinstance(value, dict) else (value,)))
-    return any(isinstance(value, types.FunctionType) and value.__closure__ for value in flat)
 
 
 def _seeded() -> Tensor:

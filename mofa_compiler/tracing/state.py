@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from ..copying import follow
 from ..errors import CaptureError, one_line, source_line
+from ..states import own_randomness
 
 
 def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """A deep copy; results of earlier calls that the model keeps as attributes lose their history, which has no copy.
 
     Deep supervision keeps such tensors, and so does the old `torch.nn.utils.weight_norm`, which makes them anew at each
-    call.
+    call. `memo` is deepcopy's: what is in it, by id, is not copied, and afterwards it has the copy of every object.
     """
     kept = (leaf for module in model.modules() for leaf in pytree.tree_leaves(vars(module)) if isinstance(leaf, Tensor))
     memo = {} if memo is None else memo
@@ -30,6 +32,7 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
         for module in reversed(list(model.modules())):  # the inner ones first: Python's recursion has a limit
             copy.deepcopy(module, memo)
         twin: nn.Module = memo[id(model)]
+        follow(twin, memo)
         if twin.state_dict().keys() != model.state_dict().keys():
             raise TypeError("its copy holds other weights")
         return twin
@@ -58,13 +61,10 @@ def preserved(model: nn.Module) -> Iterator[None]:
     """Put back what tracing changes: attributes that forward writes, and the states of random number generators."""
     saved = [(vars(module), dict(vars(module))) for module in model.modules()]
     contents = [(value, _plain(value)) for value in _containers(model)]
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with own_randomness():
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
             for state, was in saved:
                 if not _same(list(state.items()), list(was.items())):
                     state.clear()

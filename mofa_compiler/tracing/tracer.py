@@ -24,7 +24,8 @@ from ..errors import CaptureError, one_line, source_line
 from ..evaluation import evaluate_anyhow, wants_values
 from ..inputs import InputSpec, map_tree, rebind, tensor_leaves
 from ..layers import FusedPConv2d, PartialConv2d
-from ..plain import computes_as_layer
+from ..plain import HOOKS, computes_as_layer, replaced
+from ..states import own_randomness
 from .naming import describe
 from .numbers import SizeArray
 from .proxies import IN_PLACE, UNKNOWN, ShapedProxy, check_argument, check_length
@@ -117,13 +118,13 @@ class Tracer(fx.Tracer):
         self.asked.clear()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        layer = isinstance(m, (_ConvNd, PartialConv2d, FusedPConv2d)) and computes_as_layer(m)
-        if layer or super().is_leaf_module(m, module_qualified_name):
+        ours = isinstance(m, (_ConvNd, PartialConv2d, FusedPConv2d)) and computes_as_layer(m)
+        known = ours or super().is_leaf_module(m, module_qualified_name)
+        if any(getattr(m, hooks) for hooks in HOOKS):
+            if not known:
+                self.opaque[module_qualified_name] = "has hooks, which run at every call"
             return True
-        if any((m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)):
-            self.opaque[module_qualified_name] = "has hooks, which run at every call"
-            return True
-        return False
+        return known and not replaced(m)  # what another forward than the class's computes is traced
 
     def proxy(self, node: fx.Node) -> ShapedProxy:
         return ShapedProxy(node, self)
@@ -162,7 +163,7 @@ class Tracer(fx.Tracer):
             self._check_write(node)
             self.without_gradient.add(node)
         outer, self.current = self.current, node
-        drawing = torch.random.fork_rng(devices=[]) if makes_noise(node) else nullcontext()
+        drawing = own_randomness() if makes_noise(node) else nullcontext()
         try:
             with drawing:
                 node.meta["val"] = evaluate_anyhow(node, self, compute=target in self.opaque)

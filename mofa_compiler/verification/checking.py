@@ -120,7 +120,7 @@ def verify(
 
 def _exactness(found: Sequence[Verdict]) -> Check:
     """What was declared exact."""
-    if problem := "; ".join(filter(None, (verdict.problem for verdict in found))):
+    if problem := "; ".join(v.problem for v in found if v.problem and not v.not_finite):
         return Check("exactness", False, problem)
     whole = [verdict.whole for verdict in found if verdict.whole]
     if not whole:
@@ -140,6 +140,8 @@ def _exactness(found: Sequence[Verdict]) -> Check:
 def _output(measured: Measured) -> Check:
     """The network as it is now, against the original."""
     figures = measured.shipped
+    if measured.not_finite:
+        return Check("output", False, measured.not_finite)
     if not math.isfinite(figures.error):
         return Check("output", False, f"the network's output on the {measured.measured_on} is not finite")
     psnr = figures.psnr(figures.peak)

@@ -21,6 +21,8 @@ class Figures:
     energy: float = 0.0
     """Sum of squared expected values"""
     count: int = 0
+    not_finite: int = 0
+    """How many expected values are none that can be compared; they have to be the same, and count no further"""
     low: float = math.inf
     high: float = -math.inf
 
@@ -32,11 +34,24 @@ class Figures:
         if not expected.numel():
             return
         expected, got = expected.double(), got.double()
+        finite = expected.isfinite()
+        if not bool(finite.all()):
+            self.not_finite += int((~finite).sum())
+            if not torch.equal(_marks(expected), _marks(got)):
+                self.error = math.inf
+            expected, got = expected[finite], got[finite]
+            if not expected.numel():
+                return
         self.error += float((got - expected).square().sum())
         self.energy += float(expected.square().sum())
         self.count += expected.numel()
         self.low = min(self.low, float(expected.min()))
         self.high = max(self.high, float(expected.max()))
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether there are finite values on both sides, and others, if at all, in the same places."""
+        return math.isfinite(self.error) and (self.count > 0 or not self.not_finite)
 
     @property
     def relative_error(self) -> float:
@@ -56,3 +71,8 @@ class Figures:
     def peak(self) -> float:
         """Range of the expected values."""
         return max(self.high - self.low, 0.0)
+
+
+def _marks(values: Tensor) -> Tensor:
+    """What is not finite as it is, NaN as a number of its own, and all that is finite as 0."""
+    return torch.where(values.isfinite(), 0.0, values).nan_to_num(nan=1.0, posinf=2.0, neginf=3.0)

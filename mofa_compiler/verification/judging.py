@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import VerificationError, one_line
 from ..inputs import CallSpec, InputSpec, map_tree, specs, tensor_leaves
 from .figures import Figures
+from .finite import first_not_finite, not_finite
 from .running import Basis, rounding, run, values
 from .verdict import Verdict, WholeCheck
 from .whole import check_whole, claims_exact
@@ -29,12 +30,14 @@ class Measured:
         totals: of each pass, against the original.
         shipped: of one more network, against the original.
         measured_on: the inputs, as a reader calls them.
+        not_finite: a sentence on the original, where its own output is not finite, so that nothing can be compared.
     """
 
     steps: tuple[Figures, ...]
     totals: tuple[Figures, ...]
     shipped: Figures
     measured_on: str
+    not_finite: str = ""
 
 
 def judge(
@@ -69,6 +72,7 @@ def measure(
         VerificationError: there are no inputs, or a network does not take them.
     """
     tell = progress or (lambda *_: None)
+    given = inputs is not None
     if inputs is None:
         inputs, name = result.evaluation, "calibration input"
     if inputs is None:
@@ -77,10 +81,15 @@ def measure(
     totals = tuple(Figures() for _ in result.diffs)
     beside = Figures()
     basis = Basis(name)
-    for batch in inputs:
+    blame = ""
+    for index, batch in enumerate(inputs):
         call = _fitting(as_call(batch), result)
+        if given and not _is_finite(tensor_leaves([*call.args, *call.kwargs.values()])):
+            raise VerificationError(f"{name} {index} holds NaN or infinite values: leave it out")
         outputs = _outputs(result, call, tell)
         first = previous = next(outputs)
+        if not blame and not _is_finite([first]):
+            blame = first_not_finite(result.original, call) or result.original.program.name
         for step, total, output in zip(steps, totals, outputs, strict=True):
             step.add(previous, output)
             total.add(first, output)
@@ -91,7 +100,9 @@ def measure(
     if not basis.calls:
         raise VerificationError(f"there is no {name} to compare outputs on")
     tell("done", len(result.networks), len(result.networks))
-    return Measured(steps, totals, beside, str(basis))
+    comparable = all(figures.is_comparable for figures in (*totals, beside))
+    where = not_finite(result.original.program.name, f"the {basis}", blame) if blame and not comparable else ""
+    return Measured(steps, totals, beside, str(basis), where)
 
 
 def verdicts(
@@ -120,6 +131,7 @@ def verdicts(
             measured_on=measured.measured_on,
             layers=max((edit.error for edit in diff.edits if edit.error is not None), default=None),
             whole=whole,
+            not_finite=measured.not_finite,
         )
         for diff, step, total, whole in zip(result.diffs, measured.steps, measured.totals, checks, strict=True)
     )
@@ -132,6 +144,10 @@ def as_call(inputs: Any) -> CallSpec:
     if isinstance(inputs, Mapping):
         return CallSpec((), dict(inputs))
     return CallSpec(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,))
+
+
+def _is_finite(tensors: Iterable[Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def _is_generated(call: CallSpec) -> bool:

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import nn
 
+from ..errors import RewriteError
+
 EXACT_TOLERANCE = 1e-9
 """Largest difference, relative to the largest output in float64, at which two layers count as computing the same"""
 
@@ -17,6 +19,7 @@ def module_error(old: nn.Module, new: nn.Module, channels: int) -> float:
 
     There are two inputs, (1, `channels`, reach + 1, reach + 2) and (1, `channels`, 2 reach + 2, 2 reach + 1), where
     reach is what the largest kernel spans: they have an interior and every border, whatever the example's size.
+    NaN where the old module's own output is not finite, infinite where only the new one's is not.
     """
     tensors = [*old.parameters(), *new.parameters()]
     device = tensors[0].device if tensors else torch.device("cpu")
@@ -30,9 +33,24 @@ def module_error(old: nn.Module, new: nn.Module, channels: int) -> float:
             expected, got = (module(x) for module in doubled)
         if expected.shape != got.shape:
             return math.inf
+        if not bool(expected.isfinite().all()):
+            return math.nan
         scale = expected.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-        errors[index] = (expected - got).abs().max() / scale
-    return float(errors.max())  # NaN if one is
+        errors[index] = ((expected - got).abs().max() / scale).nan_to_num(math.inf)
+    return float(errors.max())
+
+
+def failed(pass_name: str, path: str, error: float) -> RewriteError:
+    """The error to raise where two layers are too far apart."""
+    if math.isnan(error):
+        return RewriteError(
+            f"{pass_name}: {path} itself gives NaN or infinite values, in float64 on random input: nothing can be "
+            "compared with it; look at its weights"
+        )
+    return RewriteError(
+        f"{pass_name}: {path} was declared exact, but its output is off by {error:.2g} (relative, float64; at most "
+        f"{EXACT_TOLERANCE:g}): a bug in this pass"
+    )
 
 
 def _reach(module: nn.Module) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import VerificationError
 from ..inputs import CallSpec, tensor_leaves
 from ..program import Program
+from ..states import own_randomness
 
 
 def rounding(program: Program) -> float:
@@ -29,8 +30,7 @@ def rounding_of(dtype: torch.dtype) -> float:
 
 def run(module: nn.Module, call: CallSpec) -> Any:
     """What a network returns in eval mode, without gradients and from the same seed every time."""
-    with evaluating(module), torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)  # what is captured in train mode may draw random numbers
+    with evaluating(module), own_randomness(seed=0), torch.no_grad():  # captured in train mode, it may draw numbers
         args, kwargs = copy.deepcopy((call.args, dict(call.kwargs)))  # some networks write into their input
         return module(*args, **kwargs)
 

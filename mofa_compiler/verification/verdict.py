@@ -63,6 +63,8 @@ class Verdict:
     measured_on: str
     layers: float | None = None
     whole: WholeCheck | None = None
+    not_finite: str = ""
+    """A sentence on the original, whose own output is not finite; empty where it is"""
 
     @property
     def holds(self) -> bool:
@@ -72,6 +74,8 @@ class Verdict:
     @property
     def problem(self) -> str:
         """One sentence that names the pass, and the layer, where a promise was broken; else empty."""
+        if self.not_finite:
+            return self.not_finite
         if self.whole is not None and not self.whole.holds:
             worst = max(self.whole.sizes, key=lambda size: size.error)
             where = f", from {self.whole.departs} on" if self.whole.departs else ""

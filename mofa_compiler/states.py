@@ -1,0 +1,77 @@
+"""Global states that a call leaves as it found them: random number generators, and autograd's modes."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Held while the global generators are not what they were: another thread would take that for what they are"""
+
+
+@contextmanager
+def own_randomness(seed: int | None = None) -> Iterator[None]:
+    """Python's, numpy's and torch's global generators, and afterwards in the states that they were in.
+
+    Unlike `torch.random.fork_rng` that holds for all three, and where threads do it at once: one waits for the other.
+
+    Args:
+        seed: of torch's generators in between; without one they go on from where they are.
+    """
+    with _ONE_AT_A_TIME:
+        before = _states()
+        if seed is not None:
+            torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            _put_back(before)
+
+
+@contextmanager
+def kept_randomness() -> Iterator[None]:
+    """The same for what takes long, and may not keep other threads from their work."""
+    with _ONE_AT_A_TIME:
+        before = _states()
+    try:
+        yield
+    finally:
+        with _ONE_AT_A_TIME:
+            _put_back(before)
+
+
+def in_normal_mode(function: Callable[P, R]) -> Callable[P, R]:
+    """A function whose tensors can be trained, also where it is called under `torch.inference_mode()`."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not torch.is_inference_mode_enabled():
+            return function(*args, **kwargs)
+        with torch.inference_mode(False):
+            return function(*args, **kwargs)
+
+    return call
+
+
+def _states() -> tuple[Any, ...]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+
+
+def _put_back(states: tuple[Any, ...]) -> None:
+    python, numpy, cpu, cuda = states
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state_all(cuda)
