@@ -164,7 +164,7 @@ def test_what_is_shared_stays_shared(case: ModuleType, calibrated: bool, tmp_pat
     torch.manual_seed(0)
     net, x = case.Net().eval(), case.example()
     calibration = Calibration([x, x.flip(3)], tuning=2) if calibrated else None
-    result = apply(net, [*Roadmap.load("mofa").passes, DecoupleDownsampling()], x, calibration)
+    result = apply(net, [DecoupleDownsampling(), *Roadmap.load("mofa").passes], x, calibration)
     assert result.before.parameters == sum(parameter.numel() for parameter in net.parameters())
     places = 32 * 32
     once = places * 3 * 16 * 9 * 2 + places // 4 * 16 * 32 * 4 * 2
