@@ -27,7 +27,7 @@ from .plain import altered
 from .rewriting import Lowering, Match, Pass, Replacement, Skip
 from .surgery import Surgery, origin
 from .survey import Layer, signature, writes_in_place
-from .verification.layers import EXACT_TOLERANCE, failed, module_error
+from .verification.layers import EXACT_TOLERANCE, failed, module_error, warn_of_precision
 
 _SHAPING = frozenset(["getitem", "view", "reshape", "unsqueeze", "flatten", "expand", "contiguous", "neg"])
 """What a network does to a parameter before it multiplies by it, and what leaves it as constant as it was"""
@@ -75,6 +75,8 @@ class Rewiring(Surgery):
         self._holders = Counter(map(id, (*held, *self.tensors.values())))
         attributes = [node for node in self.graph.nodes if node.op == "get_attr"]
         self._reads = Counter(str(node.target) for node in attributes)
+        held += [tensor for tensor in self.tensors.values() if isinstance(tensor, nn.Parameter)]
+        self._own = next((tensor.dtype for tensor in held if tensor.is_floating_point()), torch.float32)
         self._written = {str(node.target) for node in attributes if self.overwritten(node)}
 
     # Looking
@@ -335,6 +337,7 @@ class Rewiring(Surgery):
         error = module_error(old, new, channels)
         if not error <= EXACT_TOLERANCE:
             raise failed(self.pass_.name, path, error)
+        warn_of_precision(self.pass_.name, path, old, new, channels, self._own)
         return error
 
     def tell(

@@ -21,7 +21,7 @@ from .layers import PartialConv2d
 from .network import Network
 from .program import Program
 from .survey import Layer, resize_options, signature
-from .verification.layers import EXACT_TOLERANCE, failed, module_error
+from .verification.layers import EXACT_TOLERANCE, failed, module_error, warn_of_precision
 
 if TYPE_CHECKING:
     from .rewriting import Match, Pass, Replacement
@@ -123,7 +123,13 @@ class Surgery:
         error = module_error(replacement.reference or old, new, replacement.channels or layer.channels)
         if not error <= EXACT_TOLERANCE:
             raise failed(self.pass_.name, layer.path, error)
+        reference, channels = replacement.reference or old, replacement.channels or layer.channels
+        warn_of_precision(self.pass_.name, layer.path, reference, new, channels, self._precision(old))
         return error
+
+    def _precision(self, module: nn.Module) -> torch.dtype:
+        """What a layer computes in."""
+        return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
 
     @property
     def _scope(self) -> Program:

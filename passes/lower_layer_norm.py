@@ -116,17 +116,17 @@ def _lower(wiring: Rewiring, norm: _Norm, old: nn.Module) -> fx.Node:
     for path in filter(None, (norm.weight, norm.bias)):
         _reshape(wiring, path)
     mean = f"{owner}.mean" if owner else "mean"
-    is_binary = channels & (channels - 1) == 0  # then 1/C is a number without rounding
+    parts = 1 << (channels - 1).bit_length()  # a power of 2: 1/parts has no rounding, and no sum is above the mean
     if mean not in wiring.tensors:
         value: Tensor = norm.source.meta["val"]
-        share = 1 / channels if is_binary else 1.0
         device = wiring.network.program.device
-        wiring.put_tensor(mean, torch.full((1, channels, 1, 1), share, dtype=value.dtype, device=device), fixed=True)
+        share = torch.full((1, channels, 1, 1), 1 / parts, dtype=value.dtype, device=device)
+        wiring.put_tensor(mean, share, fixed=True)
     with wiring.at(norm.end):
 
         def averaged(value: fx.Node) -> fx.Node:
-            total = wiring.call(F.conv2d, value, wiring.read(mean))
-            return total if is_binary else wiring.call(operator.mul, total, 1 / channels)
+            share = wiring.call(F.conv2d, value, wiring.read(mean))
+            return share if parts == channels else wiring.call(operator.mul, share, parts / channels)
 
         centred = wiring.call(operator.sub, norm.source, averaged(norm.source))
         variance = averaged(wiring.call(operator.mul, centred, centred))

@@ -131,6 +131,7 @@ def test_meta_weights_are_refused():
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:intro.weight. computed from other parameters")
 def test_models_that_keep_tensors_with_a_history():
     class Keeps(NAFNet):
         def forward(self, inp):

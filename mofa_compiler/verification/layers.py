@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch import dtype as Dtype
 
 from ..errors import RewriteError
 
@@ -38,6 +40,42 @@ def module_error(old: nn.Module, new: nn.Module, channels: int) -> float:
         scale = expected.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
         errors[index] = ((expected - got).abs().max() / scale).nan_to_num(math.inf)
     return float(errors.max())
+
+
+class PrecisionWarning(UserWarning):
+    """An exact rewrite loses in the network's own precision what the original does not."""
+
+
+def warn_of_precision(pass_name: str, path: str, old: nn.Module, new: nn.Module, channels: int, own: Dtype) -> None:
+    """Warn where an exact rewrite is much worse than what it replaces in float16 or bfloat16, the network's own.
+
+    The input is random with a deviation of 50, as residual streams of trained networks have it: sums and squares of it
+    are near the end of float16.
+    """
+    if own not in (torch.float16, torch.bfloat16):
+        return
+    device = next((tensor.device for tensor in (*old.parameters(), *new.parameters())), torch.device("cpu"))
+    x = 50 * torch.randn((1, channels, 9, 10), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x.to(own).to(device)
+    with torch.no_grad():
+        expected = copy.deepcopy(old).double().eval()(x.double())
+        try:
+            before, after = (_off(copy.deepcopy(module).to(own).eval()(x), expected) for module in (old, new))
+        except RuntimeError:  # an operation that this device has not in this precision
+            return
+    if not after <= max(4 * before, 32 * torch.finfo(own).eps) and math.isfinite(before):
+        name = str(own).removeprefix("torch.")
+        warnings.warn(
+            f"{pass_name}: {path} overflows or loses its digits in {name}, on values with a deviation of 50: off by "
+            f"{after:.2g} where the original is off by {before:.2g}; leave it out (layers=...), or keep it in float32",
+            PrecisionWarning,
+            stacklevel=2,
+        )
+
+
+def _off(got: Tensor, expected: Tensor) -> float:
+    error = float((got.double() - expected).norm() / expected.norm().clamp_min(1e-30))
+    return math.inf if math.isnan(error) else error
 
 
 def failed(pass_name: str, path: str, error: float) -> RewriteError:

@@ -84,6 +84,12 @@ class Verdict:
                 f"(relative, {self.whole.precision}, at {worst.shape}; at most {self.whole.tolerance:g}){where}: a bug "
                 "in this pass"
             )
+        if self.exact and not self.relative_error <= self.tolerance and self.whole is not None:
+            return (
+                f"{self.pass_name} computes the same in {self.whole.precision}, but in the network's own precision it "
+                f"moved the output on the {self.measured_on} by {self.relative_error:.2g} (relative; at most "
+                f"{self.tolerance:.2g}): something overflows there; leave the pass out, or use a higher precision"
+            )
         if self.exact and not self.relative_error <= self.tolerance:
             return (
                 f"{self.pass_name} was declared exact, but moved the output on the {self.measured_on} by "

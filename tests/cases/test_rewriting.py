@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from pathlib import Path
 from types import ModuleType
@@ -11,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from mofa_compiler import apply, load
+from mofa_compiler import Roadmap, apply, load, recover
 from mofa_compiler.calibration import Calibration
 from mofa_compiler.errors import RewriteError
-from mofa_compiler.passes import MergeLinear
+from mofa_compiler.passes import DecoupleDownsampling, LowerLayerNorm, MergeLinear
 from mofa_compiler.tracing import CaptureWarning
 from mofa_compiler.verification.checking import verify
 from mofa_compiler.verification.finite import NotFiniteWarning
@@ -107,3 +108,75 @@ def test_any_number_of_tuning_steps(case: ModuleType, tuning: int) -> None:
     batches = [torch.rand(2, 3, 16, 16) for _ in range(2)]
     result = apply(case.Net().eval(), "mofa", batches[0], Calibration(batches, tuning=tuning))
     assert result.diffs[-1].pass_name == "calibration"
+
+
+@pytest.mark.case("reliability/07_half_and_lowered_norm.py")
+@pytest.mark.case("peers/01_wide_norm_half.py")
+@pytest.mark.parametrize("before", [True, False], ids=["half from the start", "half afterwards"])
+def test_a_lowered_norm_holds_in_half_precision(before: bool) -> None:
+    with imported("peers/01_wide_norm_half.py") as case:
+        torch.manual_seed(0)
+        net, x = case.Net().eval(), case.example()
+    expected, half = net(x), copy.deepcopy(net).half()
+    result = apply(half, [LowerLayerNorm()], x.half()) if before else apply(net, [LowerLayerNorm()], x)
+    assert result.diffs[0].edits
+    assert all(verdict.holds for verdict in result.verdicts)
+    for model in (half, result.model.eval().half()):
+        assert (model(x.half()) - expected).norm() < 2e-3 * expected.norm()
+
+
+@pytest.mark.case("peers/08_norms_that_do_not_merge.py")
+def test_norms_merge_rightly_or_stay_with_the_reason(case: ModuleType) -> None:
+    torch.manual_seed(0)
+    net, x = case.Net().eval(), case.example()
+    statistics = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    result = apply(net.double(), [MergeLinear()], x.double())
+    taken = {edit.path for edit in result.diffs[0].edits if edit.fate == "removed"}
+    reasons = {skip.path: skip.reason for skip in result.diffs[0].skips}
+    assert "grouped" in taken  # rows of a transposed weight belong to groups
+    assert "live" not in taken
+    assert "no running statistics" in reasons["live"]
+    assert all(edit.error is None or edit.error < 1e-9 for edit in result.diffs[0].edits)
+    assert torch.allclose(result.model.eval()(x.double()), net(x.double()), rtol=1e-9, atol=1e-9)
+    assert all(torch.equal(buffer, statistics[name]) for name, buffer in net.float().named_buffers())
+
+
+@pytest.mark.case("peers/08_norms_that_do_not_merge.py")
+def test_norms_survive_calibration_and_training(case: ModuleType) -> None:
+    torch.manual_seed(0)
+    net, x = case.Net().eval(), case.example()
+    with torch.no_grad():
+        net.grouped.weight[1] = -2
+    statistics = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    passes = [*Roadmap.load("mofa").passes, MergeLinear()]
+    result = apply(net, passes, x, Calibration([x, x.flip(2)], tuning=2))
+    assert all(verdict.holds for verdict in result.verdicts)
+    assert all(tensor.isfinite().all() for tensor in result.model.state_dict().values())
+    images = list(torch.rand(8, 3, 32, 32))
+    recover(result, net, images, steps=2, batch=2, batch_statistics=True, cpu=True)
+    assert all(tensor.isfinite().all() for tensor in result.model.state_dict().values())
+    assert all(torch.equal(buffer, statistics[name]) for name, buffer in net.named_buffers())
+
+
+@pytest.mark.case("peers/09_tied_and_repeated.py")
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_what_is_shared_stays_shared(case: ModuleType, calibrated: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, x = case.Net().eval(), case.example()
+    calibration = Calibration([x, x.flip(3)], tuning=2) if calibrated else None
+    result = apply(net, [DecoupleDownsampling(), *Roadmap.load("mofa").passes], x, calibration)
+    assert result.before.parameters == sum(parameter.numel() for parameter in net.parameters())
+    places = 32 * 32
+    once = places * 3 * 16 * 9 * 2 + places // 4 * 16 * 32 * 4 * 2
+    assert result.before.macs == once + 3 * places // 4 * (32 * 9 + 32 * 32)
+    reasons = [skip.reason for diff in result.diffs for skip in diff.skips if skip.path == "down"]
+    assert any("shares a parameter" in reason for reason in reasons)
+    assert not any(edit.path == "down" for diff in result.diffs for edit in diff.edits)
+    with torch.no_grad():
+        assert torch.equal(result.original.program.graph_module(x), net(x))  # alpha, at every call
+    assert result.model.mix is result.model.alias
+    loaded = load(result.save(tmp_path / "bundle"))
+    assert torch.equal(loaded(x), result.model.eval()(x))
+    assert verify(tmp_path / "bundle", net).ok
+    recover(result, net, list(torch.rand(8, 3, 32, 32)), steps=2, batch=2, cpu=True)
+    assert result.model.mix is result.model.alias
