@@ -24,6 +24,7 @@ from .roadmap import Roadmap
 from .tracing.capturing import capture
 from .tracing.state import copied
 from .verification.verdict import Verdict
+from .wrappers import unwrapped
 
 if TYPE_CHECKING:
     from .calibration import Calibration
@@ -191,7 +192,8 @@ def apply(
     """Carry out a roadmap on a copy of `model`.
 
     Args:
-        model: any module that `capture` takes, on any device, in train or eval mode; it is not modified.
+        model: any module that `capture` takes, on any device, in train or eval mode; it is not modified. Of a wrapped
+            one (torch.compile, DataParallel, AveragedModel) it is the network inside that is rewritten.
         roadmap: a preset's name, a TOML file's path, a `Roadmap` or a list of passes. One with a target is decided
             by measurement on that engine first; `Result.roadmap` is what came of it, `Result.decisions` why.
         example_inputs: as for `capture`: a tensor, a sequence of arguments, or a mapping of keyword arguments; by
@@ -213,6 +215,7 @@ def apply(
     if not isinstance(roadmap, Roadmap):
         roadmap = Roadmap.load(roadmap) if isinstance(roadmap, (str, Path)) else Roadmap(roadmap)
     tell = progress or (lambda *_: None)
+    model = unwrapped(model)
     _check_weights(model)
     tell("capturing", 0, len(roadmap) + 1)
     program = capture(copied(model), example_inputs)

@@ -23,6 +23,7 @@ from typing import Any
 from torch import nn
 
 from .errors import TargetError, nearest, one_line
+from .wrappers import unwrapped
 
 _LIBRARIES = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib"))
 _PRIVATE = "_mofa_target_"
@@ -32,7 +33,7 @@ _FORM = "a target is package.module:Class or path/to/file.py:Class"
 
 
 def load_target(target: str, args: Mapping[str, Any] | None = None) -> nn.Module:
-    """The module that a target names: a class or factory, called with `args`, or an instance.
+    """The module that a target names: a class or factory, called with `args`, or an instance; without its wrappers.
 
     Args:
         target: `package.module:Class` or `path/to/file.py:factory`; the name may have dots.
@@ -47,7 +48,7 @@ def load_target(target: str, args: Mapping[str, Any] | None = None) -> nn.Module
         raise TargetError(f"{target!r} names no class or function: {_FORM}")
     with contextlib.redirect_stdout(sys.stderr):
         module = _import(source)
-        return _construct(_attribute(module, name, source), target, dict(args or {}))
+        return unwrapped(_construct(_attribute(module, name, source), target, dict(args or {})))
 
 
 def class_text(kind: type) -> str:

@@ -23,6 +23,7 @@ from ..errors import RecoveryError, one_line
 from ..program import Program
 from ..tracing import capture
 from ..tracing.state import copied
+from ..wrappers import unwrapped
 from . import state
 from .features import Tapped, stage_ends
 from .feeding import feed
@@ -76,7 +77,7 @@ def recover(
         DataError, RecoveryError: an option, the data, or the state that a run should go on from does not fit.
     """
     settings = Options.of(options)
-    teacher = copied(original).eval()
+    teacher = copied(unwrapped(original)).eval()
     if isinstance(source, Result):
         result, bundle = source, None
         program = _matching(teacher, result)

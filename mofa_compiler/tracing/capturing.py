@@ -18,6 +18,7 @@ from ..errors import CaptureError, one_line, source_line
 from ..evaluation import wants_values
 from ..inputs import CallSpec, ExampleInputs, bound_call, example_call, specs
 from ..program import Program
+from ..wrappers import unwrapped
 from .lean import lean
 from .modes import CaptureWarning, asks_for_mode, follow_mode
 from .patches import patched
@@ -49,7 +50,8 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
     """Trace `model` into a `Program` that shares its weights.
 
     Args:
-        model: any module that torch.fx can trace; it is not modified. It is traced in the mode that it is in; a
+        model: any module that torch.fx can trace; it is not modified. Of one that torch.compile, DataParallel or an
+            average wraps, the network inside is traced. It is traced in the mode that it is in; a
             `CaptureWarning` says where the other mode would do something else.
         example_inputs: a tensor, a sequence of positional arguments, or a mapping of keyword arguments; arguments are
             tensors, numbers, text, None, and lists, tuples and dicts of them. Of tensors, on any device, only shapes
@@ -62,8 +64,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None) -> Program:
         CaptureError: the model cannot be traced, makes weights in forward, computes something else at every call, or
             does not take these inputs.
     """
-    if type(model).__name__ == "OptimizedModule" and isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-        model = inner  # torch.compile's wrapper
+    model = unwrapped(model)
     if not isinstance(model, nn.Module):
         raise CaptureError(f"expected an nn.Module, got a {type(model).__name__}")
     if _TRACING.owner == threading.get_ident():
