@@ -79,7 +79,7 @@ def test_every_checkpoint_of_a_trainer_is_read(
 def test_two_networks_that_both_fit_are_named(tmp_path: Path, case: ModuleType) -> None:
     subprocess.run([sys.executable, str(case.__file__), str(tmp_path)], check=True)
     file = tmp_path / "accelerate_two_nets.pth"
-    with pytest.raises(CheckpointError, match="--strip-prefix net_g. or --strip-prefix net_d."):
+    with pytest.raises(CheckpointError, match=r"--strip-prefix net_g\. or --strip-prefix net_d\."):
         load_checkpoint(file, case.Net())
     assert load_checkpoint(file, case.Net(), strip_prefix="net_d.").state.keys() == case.Net().state_dict().keys()
 
@@ -98,3 +98,16 @@ def test_the_naked_network_is_saved(mofa: Callable[..., Result], tmp_path: Path,
         assert json.loads((tmp_path / bundle / "keymap.json").read_text())["keys"].keys() == keys
     assert json.loads(mofa("capture", target, "--input", "1x3x32x32", "--json").stdout)["model"] == "Net"
     assert mofa("lint", target, "--input", "1x3x32x32", "--exit-zero").exit_code == 0
+
+
+@pytest.mark.case("front-end/file_target/models/relative.py", "front-end/file_target/models/absolute.py")
+@pytest.mark.parametrize("name", ["relative", "absolute"])
+@pytest.mark.parametrize("where", ["", "models", ".."])
+def test_a_file_is_found_in_its_repository(tmp_path: Path, name: str, where: str) -> None:
+    root = tmp_path / "repository"
+    shutil.copytree(CASES / "front-end/file_target", root)
+    source = {"": f"models/{name}.py", "models": f"{name}.py", "..": f"repository/models/{name}.py"}[where]
+    command = [sys.executable, "-m", "mofa_compiler.cli", "capture", f"{source}:Net", "--json"]
+    done = subprocess.run(command, cwd=root / where, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["model"] == "Net"
