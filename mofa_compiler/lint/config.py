@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Va
 from ..errors import LintError
 from .keys import Key, line_of, written
 from .quantities import shape
-from .settings import Budgets, ModelBudgets, Selection, Settings, Table, Thresholds, check_prefix, refused
+from .settings import Budgets, ModelBudgets, Selection, Settings, Table, Thresholds, check_prefix, check_select, refused
 
 NAMES = ("mofa.toml", "pyproject.toml")
 """Files that are looked for, the first of a folder's wins."""
@@ -40,6 +40,10 @@ _TYPES = {
 
 def _prefix(value: str, info: ValidationInfo) -> str:
     return check_prefix(value, (info.context or {}).get("known"))
+
+
+def _select(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    return check_select(value, (info.context or {}).get("known"))
 
 
 def _shapes(value: Any) -> Any:
@@ -80,7 +84,7 @@ Shapes = Annotated[tuple[tuple[int, ...], ...], BeforeValidator(_shapes)]
 
 
 class _Selecting(Table):
-    select: Prefixes | None = None
+    select: Annotated[Prefixes, AfterValidator(_select)] | None = None
     extend_select: Prefixes = ()
     ignore: Prefixes = ()
     per_path_ignores: dict[str, Prefixes] = Field(default_factory=dict)
