@@ -43,6 +43,10 @@ class TargetError(MofaError):
     """The architecture named on the command line cannot be imported or constructed."""
 
 
+class InputError(MofaError):
+    """A file of example inputs cannot be read, or holds something else."""
+
+
 class CheckpointError(MofaError):
     """The checkpoint cannot be read, or does not fit the architecture."""
 

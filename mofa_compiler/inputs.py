@@ -33,7 +33,7 @@ class InputSpec:
             return torch.zeros(self.shape, dtype=self.dtype, device=device)
         generator = torch.Generator().manual_seed(seed)
         values = torch.rand(self.shape, generator=generator)
-        if len(self.shape) == 4:
+        if len(self.shape) == 4 and values.numel():
             coarse = values[..., ::16, ::16]
             smooth = F.interpolate(coarse, self.shape[2:], mode="bicubic", align_corners=False)
             values = (0.9 * smooth + 0.1 * values).clamp(0, 1)
@@ -117,6 +117,11 @@ def example_call(model: nn.Module, example_inputs: ExampleInputs) -> CallSpec:
     return call
 
 
+def weights_dtype(model: nn.Module) -> torch.dtype:
+    """The precision of a network's weights, in which it takes images; float32 without any."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
 def specs(call: CallSpec) -> CallSpec:
     """The call with a spec in place of every tensor."""
     trees = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: InputSpec(tuple(t.shape), t.dtype))
@@ -138,7 +143,7 @@ def bound_call(model: nn.Module, call: CallSpec) -> inspect.BoundArguments:
         raise CaptureError(
             f"{number} example input{'s were' if number != 1 else ' was'} given, which do not fit "
             f"{type(model).__name__}.forward{inspect.Signature(plain)}: {error}. Pass example_inputs (--input, once "
-            "each) for all that it needs, as a tuple or as a dict by name"
+            "each, or a file) for all that it needs, as a tuple or as a dict by name"
         ) from error
 
 
