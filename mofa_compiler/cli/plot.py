@@ -69,7 +69,7 @@ def plot(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     debug: options.Debug = False,
 ) -> None:
-    """Draw a figure of a bundle or an architecture, for a paper or a README.
+    """Draw a figure of a network, for a paper or a README.
 
     \b
     flops    cost by stage, before and after, and which stages are cheap
