@@ -82,6 +82,16 @@ class Result:
         self.model: fx.GraphModule = copy.deepcopy(self.rewritten.program.graph_module)
         self.recoveries: tuple[Recovery, ...] = ()
 
+    def __repr__(self) -> str:
+        from .report.notebook import line
+
+        return line(self)
+
+    def _repr_html_(self) -> str:
+        from .report.notebook import table
+
+        return table(self)
+
     @property
     def before(self) -> Totals:
         """Parameters and MACs of the original."""
