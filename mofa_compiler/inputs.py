@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import CaptureError
+from .errors import CaptureError, EngineError
 
 Tree: TypeAlias = Any
 """An `InputSpec`, a plain value (number, bool, text, None, dtype, device), or a list, tuple or dict of trees."""
@@ -145,6 +145,22 @@ def bound_call(model: nn.Module, call: CallSpec) -> inspect.BoundArguments:
             f"{type(model).__name__}.forward{inspect.Signature(plain)}: {error}. Pass example_inputs (--input, once "
             "each, or a file) for all that it needs, as a tuple or as a dict by name"
         ) from error
+
+
+def tensors_by_position(model: nn.Module, call: CallSpec) -> tuple[Tensor, ...]:
+    """The arguments of a call as engines take them: tensors, one after the other.
+
+    Raises:
+        EngineError: there are others among them, or by name only.
+    """
+    bound = bound_call(model, call)
+    in_order = [*bound.arguments] == [*bound.signature.parameters][: len(bound.arguments)] and not bound.kwargs
+    if not in_order or not all(isinstance(value, Tensor) for value in bound.args):
+        raise EngineError(
+            f"engines take tensors, one for each argument, and {type(model).__name__} is called with other values: "
+            "use a module around it that has these inside"
+        )
+    return bound.args
 
 
 def rebind(bound: inspect.BoundArguments, make: Callable[[str, Any], Any]) -> inspect.BoundArguments:

@@ -271,22 +271,12 @@ def _load(source: str, arguments: list[str] | None) -> tuple[nn.Module, CallSpec
 
 
 def _example(loaded: tuple[nn.Module, CallSpec | None], inputs: Make | None) -> tuple[Tensor, ...]:
-    """The tensors that the networks are run on.
-
-    Raises:
-        EngineError: they are called with something else than tensors by position, which engines do not take.
-    """
-    from ..errors import EngineError
-    from ..inputs import example_call, specs
+    """The tensors that the networks are run on."""
+    from ..inputs import example_call, tensors_by_position
 
     module, recorded = loaded
     call = example_call(module, recorded if inputs is None else inputs(module))
-    if specs(call).tensors != specs(call).args or call.kwargs:
-        raise EngineError(
-            f"engines take tensors, one for each argument, and {type(module).__name__} is called with other values: "
-            "measure a module around it that has these inside"
-        )
-    return call.example().args
+    return tensors_by_position(module, call.example())
 
 
 def _labels(sources: Sequence[str]) -> list[str]:

@@ -133,6 +133,11 @@ def test_an_architecture_is_compared_and_drawn(mofa: Callable[..., Result]) -> N
         (["lint", "net.py:Net", "--input", "no.json"], 2, "cannot read the inputs no.json"),
         (["capture", "net.py:Net", "--input", "in.json"], 1, "6 example inputs were given"),
         (["measure", "net.py:Flags", "--engine", "eager", "--input", "in.json"], 1, "engines take tensors"),
+        (
+            ["rewrite", "net.py:Flags", "--engine", "eager", "--dry-run", "--input", "in.json"],
+            1,
+            "engines take tensors",
+        ),
         (["rewrite", "net.py:Flags", "--dry-run", "--calibrate", "synthetic", "--input", "in.json"], 1, "one image"),
     ],
 )
@@ -160,6 +165,18 @@ def test_inputs_from_a_file_reach_every_command(mofa: Callable[..., Result]) -> 
     done(mofa("compare", "net.py:Flags", "fast"))
     done(mofa("plot", "unet", *given, "--out", "unet.svg"))
     assert mofa("lint", *given, "--select", "MOFA202").exit_code == 1
+
+
+def test_tensors_from_a_file_are_measured(mofa: Callable[..., Result]) -> None:
+    for name, data in {
+        "position": {"args": [{"shape": [1, 3, 8, 8]}]},
+        "name": {"kwargs": {"x": {"shape": [1, 3, 8, 8]}}},
+    }.items():
+        Path(f"{name}.json").write_text(json.dumps(data))
+        measured = mofa(
+            "measure", "net.py:Net", "--engine", "eager", "--seconds", "0.1", "--input", f"{name}.json", "--json"
+        )
+        assert json.loads(done(measured).stdout)["inputs"] == [{"shape": [1, 3, 8, 8], "dtype": "float32"}]
 
 
 def test_python_makes_inputs(mofa: Callable[..., Result]) -> None:
