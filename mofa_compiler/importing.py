@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.machinery
@@ -66,23 +67,44 @@ def _import_file(path: Path, source: str) -> ModuleType:
     packages are: `models.net` with `from .layers import x` or `from models.layers import x`.
     """
     _leave_other_roots(path)
-    places = [_package(path)]
-    error: BaseException
-    try:
-        return _import_at(*places[0], path)
-    except (Exception, SystemExit) as raised:
-        error = raised
-    while isinstance(error, ImportError):
-        place = next((place for place in _roots(path, error) if place not in places), None)
-        if place is None:
-            break
-        places.append(place)
-        _ROOTS.setdefault(place[1], set(sys.modules))
+    place: tuple[list[str], Path] | None = _package(path)
+    if not _package(path)[0] and (levels := _levels_up(path)):
+        place = next((one for one in _above(path) if len(one[0]) > levels), place)
+    tried = []
+    error: BaseException | None = None
+    while place is not None:
+        tried.append(place)
+        if place != _package(path):
+            _ROOTS.setdefault(place[1], set(sys.modules))
         try:
             return _import_at(*place, path)
         except (Exception, SystemExit) as raised:
             error = raised
+        roots = _roots(path, error) if isinstance(error, ImportError) else ()
+        place = next((one for one in roots if one not in tried), None)
+    assert error is not None
     raise failed(f"importing {source}", error) from error
+
+
+def _levels_up(path: Path) -> int:
+    """How many folders up a file's relative imports reach, also those that it does without; 0 where it has none."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, OSError, RecursionError):
+        return 0  # to import it says what is wrong
+    return max((node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), default=0)
+
+
+def _above(path: Path) -> Iterator[tuple[list[str], Path]]:
+    """The folders above a file, with the names that lead from there to it; the working folder first.
+
+    No names where they cannot be a module's.
+    """
+    above = [folder for folder in path.parents if folder != folder.parent]
+    working = Path.cwd().resolve()
+    for folder in (*(folder for folder in above if folder == working), *above):
+        names = list(path.relative_to(folder).with_suffix("").parts)
+        yield (names if len(names) > 1 and not any("." in name for name in names) else []), folder
 
 
 def _leave_other_roots(path: Path) -> None:
@@ -107,7 +129,7 @@ def _package(path: Path) -> tuple[list[str], Path]:
 
 
 def _roots(path: Path, error: ImportError) -> Iterator[tuple[list[str], Path]]:
-    """From which folders a file's imports may have been meant, given the one that failed; the working folder first.
+    """From which folders a file's imports may have been meant, given the one that failed.
 
     A relative import needs any folder above, an absolute one the nearest that has what it names.
     """
@@ -115,15 +137,9 @@ def _roots(path: Path, error: ImportError) -> Iterator[tuple[list[str], Path]]:
     top = (error.name or "").partition(".")[0]
     if not relative and (not top or top in sys.stdlib_module_names):
         return
-    above = [folder for folder in path.parents if folder != folder.parent]
-    working = Path.cwd().resolve()
-    for folder in (*(folder for folder in above if folder == working), *above):
-        names = list(path.relative_to(folder).with_suffix("").parts)
-        if relative:
-            if len(names) > 1 and not any("." in name for name in names):
-                yield names, folder
-        elif (folder / top).is_dir() or (folder / f"{top}.py").is_file():
-            yield (names if len(names) > 1 and not any("." in name for name in names) else []), folder
+    for names, folder in _above(path):
+        if names if relative else (folder / top).is_dir() or (folder / f"{top}.py").is_file():
+            yield names, folder
 
 
 def _import_at(names: Sequence[str], root: Path, path: Path) -> ModuleType:

@@ -31,6 +31,23 @@ REPOSITORIES: dict[str, tuple[dict[str, str], str]] = {
     "relative": ({"own/net.py": importing("from .layers import Block"), "own/layers.py": BLOCK}, "own/net.py"),
     "absolute": ({"own/net.py": importing("from own.layers import Block"), "own/layers.py": BLOCK}, "own/net.py"),
     "beside it": ({"own/net.py": importing("from layers import Block"), "own/layers.py": BLOCK}, "own/net.py"),
+    "relative, or done without": (
+        {
+            "own/net.py": importing(
+                "try:\n    from .layers import Block\nexcept ImportError:\n    Block = nn.Identity"
+            ),
+            "own/layers.py": "from torch import nn\n\nBlock = nn.Conv2d\n",
+        },
+        "own/net.py",
+    ),
+    "relative, when it is called": (
+        {
+            "own/net.py": "from torch import nn\n\n\ndef net():\n    from .layers import Block\n\n"
+            "    return nn.Sequential(Block(3, 3, 1))\n",
+            "own/layers.py": BLOCK,
+        },
+        "own/net.py",
+    ),
     "both": (
         {
             "own/net.py": importing("from own.layers import Block\nfrom . import layers\nimport near"),
@@ -105,7 +122,7 @@ def test_a_file_is_found_from_every_folder(
     monkeypatch.chdir(where)
     source = {"root": file, "beside it": Path(file).name, "elsewhere": str(root / file)}[place]
     model = load_target(f"{source}:net")
-    assert isinstance(model, nn.Sequential)
+    assert isinstance(model, nn.Sequential) and isinstance(model[0], nn.Conv2d)
     assert load_target(f"{source}:net") is not model
     assert "email" not in sys.modules or hasattr(sys.modules["email"], "message_from_string")
 
