@@ -108,14 +108,30 @@ def _above(path: Path) -> Iterator[tuple[list[str], Path]]:
 
 
 def _leave_other_roots(path: Path) -> None:
-    """Forget what was imported from roots of other targets: of a repository there may be two versions."""
-    for root in [root for root in _ROOTS if root not in path.parents]:
-        known = _ROOTS.pop(root)
+    """Forget what was imported from roots of other targets: of a repository there may be two versions.
+
+    Another root is one that the file does not lie below, or where a nearer folder has what was imported from there.
+    """
+    for root, known in list(_ROOTS.items()):
+        names = [
+            name
+            for name, module in sys.modules.items()
+            if name not in known and any(Path(place).is_relative_to(root) for place in _places(module))
+        ]
+        tops = {top for name in names if _has(root, top := name.partition(".")[0])}
+        nearer = [folder for folder in path.parents if folder != root and folder.is_relative_to(root)]
+        if root in path.parents and not any(_has(folder, top) for folder in nearer for top in tops):
+            continue
+        del _ROOTS[root]
         if str(root) in sys.path:
             sys.path.remove(str(root))
-        for name, module in list(sys.modules.items()):
-            if name not in known and any(Path(place).is_relative_to(root) for place in _places(module)):
-                del sys.modules[name]
+        for name in names:
+            del sys.modules[name]
+
+
+def _has(folder: Path, name: str) -> bool:
+    """Whether a folder has a module or a package of this name, with or without `__init__.py`."""
+    return (folder / name).is_dir() or (folder / f"{name}.py").is_file()
 
 
 def _package(path: Path) -> tuple[list[str], Path]:
@@ -138,7 +154,7 @@ def _roots(path: Path, error: ImportError) -> Iterator[tuple[list[str], Path]]:
     if not relative and (not top or top in sys.stdlib_module_names):
         return
     for names, folder in _above(path):
-        if names if relative else (folder / top).is_dir() or (folder / f"{top}.py").is_file():
+        if names if relative else _has(folder, top):
             yield names, folder
 
 

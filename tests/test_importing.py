@@ -128,16 +128,17 @@ def test_a_file_is_found_from_every_folder(
 
 
 @pytest.mark.parametrize("statement", ["from own.layers import Block", "from .layers import Block"])
-def test_two_versions_of_a_repository_are_told_apart(tmp_path: Path, clean: None, statement: str) -> None:
-    for version in (1, 2):
+@pytest.mark.parametrize("second", ["2", "1/old"])
+def test_two_versions_of_a_repository_are_told_apart(tmp_path: Path, clean: None, statement: str, second: str) -> None:
+    for version, folder in ((1, "1"), (2, second)):
         write(
-            tmp_path / str(version),
+            tmp_path / folder,
             {
                 "own/net.py": importing(statement),
                 "own/layers.py": f"from torch import nn\n\ndef Block(*_):\n    return nn.Conv2d(3, {version}, 1)\n",
             },
         )
-    models = [load_target(f"{tmp_path}/{version}/own/net.py:net") for version in (1, 2, 1)]
+    models = [load_target(f"{tmp_path}/{folder}/own/net.py:net") for folder in ("1", second, "1")]
     assert [model.get_parameter("0.bias").numel() for model in models] == [1, 2, 1]
 
 
