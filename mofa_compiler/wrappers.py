@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from .errors import CaptureError
+
 _HELD: Mapping[tuple[str, str], str] = {
     ("torch", "OptimizedModule"): "_orig_mod",  # torch.compile
     ("torch", "DataParallel"): "module",
@@ -22,6 +24,8 @@ _HELD: Mapping[tuple[str, str], str] = {
 }
 """Where a wrapper holds the network, by its package and class"""
 
+_SHARDED = ("torch", "FullyShardedDataParallel")
+
 _PARTS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_fpw_module)\.")
 """Parts of names that only wrappers make; `module` may also be a layer's own"""
 
@@ -30,6 +34,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside wrappers, also inside those around its parts; it shares its weights, and `model` stays as is.
 
     What is no module, or wrapped by nothing that is known, is returned itself.
+
+    Raises:
+        CaptureError: its weights lie in shards on several processes.
     """
     if not isinstance(model, nn.Module) or all(_held(module) is None for module in model.modules()):
         return model
@@ -60,7 +67,12 @@ def _unwrapped(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
 
 def _held(module: nn.Module) -> nn.Module | None:
     for kind in type(module).__mro__:
-        attribute = _HELD.get((kind.__module__.partition(".")[0], kind.__name__))
+        name = kind.__module__.partition(".")[0], kind.__name__
+        if name == _SHARDED:
+            raise CaptureError(
+                f"{kind.__name__} holds shards of a network's weights: load its full state_dict into the network itself"
+            )
+        attribute = _HELD.get(name)
         if attribute is not None:
             inner = getattr(module, attribute, None)
             return inner if isinstance(inner, nn.Module) else None

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import mofa_compiler
 from mofa_compiler.checkpoint import fit
+from mofa_compiler.errors import CaptureError
 from mofa_compiler.lint import lint
 from mofa_compiler.wrappers import unwrapped, unwrapped_key
 
@@ -88,6 +89,15 @@ def test_weights_are_loaded_into_what_is_inside(wrap: Callable[[Net], nn.Module]
     loaded = {key.removeprefix("n_averaged"): tensor for key, tensor in unwrapped(wrapped).state_dict().items()}
     assert all(torch.equal(loaded[key], tensor) for key, tensor in state.items())
     assert any(torch.equal(parameter, state["head.weight"]) for parameter in wrapped.parameters())
+
+
+def test_shards_are_refused() -> None:
+    class FullyShardedDataParallel(Net):
+        pass
+
+    FullyShardedDataParallel.__module__ = "torch.distributed.fsdp"
+    with pytest.raises(CaptureError, match="FullyShardedDataParallel holds shards"):
+        mofa_compiler.apply(nn.Sequential(FullyShardedDataParallel()), "mofa")
 
 
 def test_a_network_without_wrappers_is_itself() -> None:

@@ -112,7 +112,9 @@ class Gaussian(Degradation):
     def parse(cls, numbers: Sequence[Range]) -> Gaussian:
         (sigma,) = numbers
         if 0 < sigma.high < 1:
-            raise ValueError(f"sigma {sigma} is next to no noise; of a white of 1 it is gaussian:{255 * sigma.high:g}")
+            raise ValueError(
+                f"sigma {sigma} of 255 is next to no noise; where white is 1, it is gaussian:{255 * sigma.high:g}"
+            )
         return cls(sigma)
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Pair:
@@ -135,7 +137,7 @@ class PoissonGaussian(Degradation):
     def parse(cls, numbers: Sequence[Range]) -> PoissonGaussian:
         gain, sigma = numbers
         if sigma.high > 1:
-            raise ValueError(f"sigma {sigma} is more than white; of 255 it is {sigma.high / 255:.2g} here")
+            raise ValueError(f"sigma {sigma} is more than white, which is 1; of 255, it is {sigma.high / 255:.2g}")
         return cls(gain, sigma)
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Pair:

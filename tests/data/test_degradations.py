@@ -169,7 +169,7 @@ WRONG: dict[str, Sequence[str]] = {
     "gaussian:-3": ["'-3' is neither a number nor a range"],
     "gaussian:50-5": ["the range 50-5 is empty"],
     "poisson-gaussian:0.1": ["of the form poisson-gaussian:0.01,0.02"],
-    "gaussian:0.1": ["sigma 0.1 is next to no noise", "gaussian:25.5"],
+    "gaussian:0.1": ["sigma 0.1 of 255 is next to no noise", "gaussian:25.5"],
     "gaussian:0.02-0.2": ["gaussian:51"],
     "poisson-gaussian:0.01,25": ["sigma 25 is more than white", "0.098"],
     "jpeg:0": ["quality goes from 1 to 100"],
