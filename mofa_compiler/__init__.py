@@ -6,9 +6,11 @@ The names below are imported on first use, so that `mofa --help` does not wait f
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import runtime as runtime
     from .bundle import load, replay
     from .compiler import Result, apply
     from .program import Program
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from .roadmap import Roadmap
     from .tracing import capture
     from .verification.checking import Verification, verify
+
+    __version__: str
 
 __all__ = ["Program", "Result", "Roadmap", "Verification", "apply", "capture", "load", "recover", "replay", "verify"]
 
@@ -33,15 +37,19 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name == "runtime":
-        return importlib.import_module(f"{__name__}.runtime")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker knows the names above, and that there are no others
+
+    def __getattr__(name: str) -> Any:
+        if name == "runtime":
+            return importlib.import_module(f"{__name__}.runtime")
+        if name == "__version__":
+            return importlib.metadata.version("mofa-compiler")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, "__version__"})

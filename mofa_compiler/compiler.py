@@ -26,6 +26,7 @@ from .tracing.capturing import capture
 from .tracing.state import copied, real_device
 from .verification.finite import check_weights, warn_of_values
 from .verification.verdict import Verdict
+from .wrappers import unwrapped
 
 if TYPE_CHECKING:
     from .calibration import Calibration
@@ -82,6 +83,16 @@ class Result:
         self._verdicts: tuple[Verdict, ...] | None = None
         self.model: fx.GraphModule = copy.deepcopy(self.rewritten.program.graph_module)
         self.recoveries: tuple[Recovery, ...] = ()
+
+    def __repr__(self) -> str:
+        from .report.notebook import line
+
+        return line(self)
+
+    def _repr_html_(self) -> str:
+        from .report.notebook import table
+
+        return table(self)
 
     @property
     def before(self) -> Totals:
@@ -201,7 +212,8 @@ def apply(
     """Carry out a roadmap on a copy of `model`.
 
     Args:
-        model: any module that `capture` takes, on any device, in train or eval mode; it is not modified.
+        model: any module that `capture` takes, on any device, in train or eval mode; it is not modified. Of a wrapped
+            one (torch.compile, DataParallel, AveragedModel) it is the network inside that is rewritten.
         roadmap: a preset's name, a TOML file's path, a `Roadmap` or a list of passes. One with a target is decided
             by measurement on that engine first; `Result.roadmap` is what came of it, `Result.decisions` why.
         example_inputs: as for `capture`: a tensor, a sequence of arguments, or a mapping of keyword arguments; by
@@ -227,6 +239,7 @@ def apply(
     if not isinstance(roadmap, Roadmap):
         roadmap = Roadmap.load(roadmap) if isinstance(roadmap, (str, Path)) else Roadmap(roadmap)
     tell = progress or (lambda *_: None)
+    model = unwrapped(model)
     check_model(model)
     check_weights(model)
     tell("capturing", 0, len(roadmap) + 1)

@@ -43,6 +43,10 @@ class TargetError(MofaError):
     """The architecture named on the command line cannot be imported or constructed."""
 
 
+class InputError(MofaError):
+    """A file of example inputs cannot be read, or holds something else."""
+
+
 class CheckpointError(MofaError):
     """The checkpoint cannot be read, or does not fit the architecture."""
 
@@ -87,9 +91,13 @@ class ReportError(MofaError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the closest of `known`, or the whole list where nothing comes close."""
+    """` (did you mean 'x'?)` for the closest of `known`, or the whole list where nothing comes close.
+
+    What begins with the name goes before what is spelt like it: `sepconv` is short for `sepconv-to-pconv`.
+    """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    longer = [one for one in known if len(name) > 1 and one.lower().startswith(name.lower())]
+    close = difflib.get_close_matches(name, longer or known, n=1, cutoff=0.0 if longer else 0.5)
     return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"
 
 

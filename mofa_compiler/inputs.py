@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import CaptureError
+from .errors import CaptureError, EngineError
 
 Tree: TypeAlias = Any
 """An `InputSpec`, a plain value (number, bool, text, None, dtype, device), or a list, tuple or dict of trees."""
@@ -33,7 +33,7 @@ class InputSpec:
             return torch.zeros(self.shape, dtype=self.dtype, device=device)
         generator = torch.Generator().manual_seed(seed)
         values = torch.rand(self.shape, generator=generator)
-        if len(self.shape) == 4:
+        if len(self.shape) == 4 and values.numel():
             coarse = values[..., ::16, ::16]
             smooth = F.interpolate(coarse, self.shape[2:], mode="bicubic", align_corners=False)
             values = (0.9 * smooth + 0.1 * values).clamp(0, 1)
@@ -117,6 +117,11 @@ def example_call(model: nn.Module, example_inputs: ExampleInputs) -> CallSpec:
     return call
 
 
+def weights_dtype(model: nn.Module) -> torch.dtype:
+    """The precision of a network's weights, in which it takes images; float32 without any."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
 def specs(call: CallSpec) -> CallSpec:
     """The call with a spec in place of every tensor."""
     trees = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: InputSpec(tuple(t.shape), t.dtype))
@@ -138,8 +143,24 @@ def bound_call(model: nn.Module, call: CallSpec) -> inspect.BoundArguments:
         raise CaptureError(
             f"{number} example input{'s were' if number != 1 else ' was'} given, which do not fit "
             f"{type(model).__name__}.forward{inspect.Signature(plain)}: {error}. Pass example_inputs (--input, once "
-            "each) for all that it needs, as a tuple or as a dict by name"
+            "each, or a file) for all that it needs, as a tuple or as a dict by name"
         ) from error
+
+
+def tensors_by_position(model: nn.Module, call: CallSpec) -> tuple[Tensor, ...]:
+    """The arguments of a call as engines take them: tensors, one after the other.
+
+    Raises:
+        EngineError: there are others among them, or by name only.
+    """
+    bound = bound_call(model, call)
+    in_order = [*bound.arguments] == [*bound.signature.parameters][: len(bound.arguments)] and not bound.kwargs
+    if not in_order or not all(isinstance(value, Tensor) for value in bound.args):
+        raise EngineError(
+            f"engines take tensors, one for each argument, and {type(model).__name__} is called with other values: "
+            "use a module around it that has these inside"
+        )
+    return bound.args
 
 
 def rebind(bound: inspect.BoundArguments, make: Callable[[str, Any], Any]) -> inspect.BoundArguments:

@@ -20,7 +20,7 @@ from .rewriting import Lowering, Pass
 
 @dataclass(frozen=True, init=False)
 class Roadmap:
-    """An ordered list of passes.
+    """An ordered list of passes; one of none leaves a network as it is.
 
     The order is checked, never changed.
 
@@ -113,10 +113,7 @@ class Roadmap:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise RoadmapError(f"{origin}: malformed TOML: {error}") from error
-        roadmap = cls.from_dict(document, origin, name)
-        if not roadmap.passes:
-            raise RoadmapError(f"{origin}: has no [[pass]]")
-        return roadmap
+        return cls.from_dict(document, origin, name)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], origin: str = "roadmap", name: str = "custom") -> Roadmap:

@@ -7,32 +7,22 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import hashlib
-import importlib
-import importlib.util
 import inspect
 import re
 import sys
-import sysconfig
-import traceback
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from .errors import TargetError, nearest, one_line
-
-_LIBRARIES = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib"))
-_PRIVATE = "_mofa_target_"
-"""What names of modules begin with that were loaded from files outside packages; a digest follows"""
-
-_FORM = "a target is package.module:Class or path/to/file.py:Class"
+from .errors import TargetError, nearest
+from .importing import FORM, PRIVATE, failed, import_source
+from .wrappers import unwrapped
 
 
 def load_target(target: str, args: Mapping[str, Any] | None = None) -> nn.Module:
-    """The module that a target names: a class or factory, called with `args`, or an instance.
+    """The module that a target names: a class or factory, called with `args`, or an instance; without its wrappers.
 
     Args:
         target: `package.module:Class` or `path/to/file.py:factory`; the name may have dots.
@@ -44,15 +34,15 @@ def load_target(target: str, args: Mapping[str, Any] | None = None) -> nn.Module
     """
     source, separator, name = target.rpartition(":")
     if not separator or not source or not name or name.endswith(".py"):
-        raise TargetError(f"{target!r} names no class or function: {_FORM}")
+        raise TargetError(f"{target!r} names no class or function: {FORM}")
     with contextlib.redirect_stdout(sys.stderr):
-        module = _import(source)
-        return _construct(_attribute(module, name, source), target, dict(args or {}))
+        module = import_source(source)
+        return unwrapped(_construct(_attribute(module, name, source), target, dict(args or {})))
 
 
 def class_text(kind: type) -> str:
     """A class with its module, `models.net.Net`; of a file that was loaded under a private name, `Net`."""
-    return re.sub(rf"^{_PRIVATE}[0-9a-f]{{12}}[_.]", "", f"{kind.__module__}.{kind.__qualname__}")
+    return re.sub(rf"^{PRIVATE}[0-9a-f]{{12}}[_.]", "", f"{kind.__module__}.{kind.__qualname__}")
 
 
 def parse_args(assignments: Iterable[str]) -> dict[str, Any]:
@@ -74,99 +64,6 @@ def parse_args(assignments: Iterable[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             parsed[name] = value
     return parsed
-
-
-def _import(source: str) -> ModuleType:
-    path = Path(source).expanduser()
-    if path.suffix == ".py" or "/" in source or "\\" in source:
-        if not path.is_file():
-            raise TargetError(f"there is no file {source}" if not path.is_dir() else f"{source} is a folder: {_FORM}")
-        return _import_file(path.resolve(), source)
-    if not all(part.isidentifier() for part in source.split(".")):
-        raise TargetError(f"{source!r} is neither a module's name nor a .py file: {_FORM}")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        return importlib.import_module(source)
-    except ModuleNotFoundError as error:
-        if error.name and (source == error.name or source.startswith(f"{error.name}.")):
-            hint = f"; for a file, write {source}.py" if Path(f"{source}.py").is_file() else ""
-            raise TargetError(
-                f"there is no module {error.name!r} on the import path (run from its folder, or install it){hint}"
-            ) from error
-        raise _failed(f"importing {source}", error) from error
-    except (Exception, SystemExit) as error:
-        raise _failed(f"importing {source}", error) from error
-
-
-def _import_file(path: Path, source: str) -> ModuleType:
-    """Import a file: under a private name, or as a member of the package whose folder it lies in."""
-    packages: list[str] = []
-    folder = path.parent
-    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
-        packages.insert(0, folder.name)
-        folder = folder.parent
-    try:
-        if packages:
-            return _import_member([*packages, *([] if path.stem == "__init__" else [path.stem])], folder)
-        digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-        return _execute(f"{_PRIVATE}{digest}", path, search=path.parent)
-    except (Exception, SystemExit) as error:
-        raise _failed(f"importing {source}", error) from error
-
-
-def _import_member(names: list[str], root: Path) -> ModuleType:
-    """Import `names` joined by dots from `root`, packages first, so that relative imports work.
-
-    Where another package of that name has been imported already (`examples`, `models`), the file's own is loaded under
-    a private name, and only absolute imports of itself would miss it.
-    """
-    loaded = sys.modules.get(names[0])
-    own = root / names[0] / "__init__.py"
-    if loaded is not None and (not loaded.__file__ or Path(loaded.__file__).resolve() != own):
-        digest = hashlib.sha256(str(root).encode()).hexdigest()[:12]
-        private = f"{_PRIVATE}{digest}_{names[0]}"
-        if private not in sys.modules:
-            _execute(private, own, search=root)
-        names = [private, *names[1:]]
-    else:
-        _make_way(root)
-    return importlib.import_module(".".join(names))
-
-
-def _execute(name: str, path: Path, search: Path) -> ModuleType:
-    """Run a file as module `name`, with `search` on the import path for the modules that lie beside it."""
-    if name in sys.modules:
-        return sys.modules[name]
-    locations = [str(path.parent)] if path.name == "__init__.py" else None
-    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=locations)
-    assert spec and spec.loader
-    _make_way(search)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _make_way(folder: Path) -> None:
-    """Put a folder first on the import path, also where another target's modules have the names of some in it.
-
-    Those are forgotten, so that `import blocks` finds this folder's `blocks.py`, where two versions are compared.
-    """
-    if str(folder) in sys.path:
-        sys.path.remove(str(folder))
-    sys.path.insert(0, str(folder))
-    for name, module in list(sys.modules.items()):
-        file, top = getattr(module, "__file__", None), name.partition(".")[0]
-        if not file or file.startswith(_LIBRARIES) or Path(file).is_relative_to(folder) or top == "mofa_compiler":
-            continue
-        if (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file():
-            del sys.modules[name]
-    importlib.invalidate_caches()
 
 
 def _attribute(module: ModuleType, name: str, source: str) -> Any:
@@ -196,7 +93,7 @@ def _construct(found: Any, target: str, args: dict[str, Any]) -> nn.Module:
     try:
         model = found(**args)
     except (Exception, SystemExit) as error:
-        raise _failed(f"{target} with {_call(args)}", error) from error
+        raise failed(f"{target} with {_call(args)}", error) from error
     if not isinstance(model, nn.Module):
         raise TargetError(f"{target} returned a {type(model).__name__}, not an nn.Module")
     return model
@@ -224,13 +121,3 @@ def _check_arguments(found: Any, target: str, args: Mapping[str, Any]) -> None:
 
 def _call(args: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in args.items()) or "no arguments"
-
-
-def _failed(what: str, error: BaseException) -> TargetError:
-    """An exception of the user's code in one line that says where it came from."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return TargetError(f"{what} failed: {type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})")
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
-    own = [f for f in frames if not f.filename.startswith((*_LIBRARIES, "<"))] or frames
-    where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-    return TargetError(f"{what} failed: {one_line(error)}{where}")

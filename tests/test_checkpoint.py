@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,8 @@ FORMS: dict[str, tuple[Callable[[State, State], Any], str]] = {
         "state_dict of c.pth, without the prefix 'model.'",
     ),
     "lightning with ema": (
-        lambda good, o: {"state_dict": prefixed("net_ema.", o) | prefixed("net.", good)},
-        "state_dict of c.pth, without the prefix 'net.' ('net_ema.' would fit as well: --strip-prefix)",
+        lambda good, o: {"state_dict": prefixed("net_ema.", good) | prefixed("net.", o)},
+        "state_dict of c.pth, without the prefix 'net_ema.' ('net.' would fit as well: --strip-prefix)",
     ),
     "data parallel": (lambda good, _: prefixed("module.", good), "c.pth, without the prefix 'module.'"),
     "compiled": (lambda good, _: prefixed("_orig_mod.", good), "c.pth"),
@@ -80,7 +81,26 @@ FORMS: dict[str, tuple[Callable[[State, State], Any], str]] = {
     "ema_state_dict": (lambda good, _: {"ema_state_dict": good}, "ema_state_dict of c.pth"),
     "averaged model": (
         lambda good, _: prefixed("module.", good) | {"n_averaged": torch.tensor(3)},
-        "c.pth, without the prefix 'module.'",
+        "c.pth, averaged weights, without the prefix 'module.'",
+    ),
+    "averaged beside it": (
+        lambda good, o: prefixed("net.", o) | prefixed("mean.module.", good) | {"mean.n_averaged": torch.tensor(3)},
+        "c.pth, averaged weights, without the prefix 'mean.module.' ('net.' would fit as well: --strip-prefix)",
+    ),
+    "ema entry of another name": (
+        lambda good, o: {"model": o, "generator_ema": good},
+        "generator_ema of c.pth (there is also model: --key)",
+    ),
+    "sharded": (lambda good, _: prefixed("_fsdp_wrapped_module.", good), "c.pth"),
+    "checkpointed part": (
+        lambda good, _: {k.replace("body.", "body._checkpoint_wrapped_module."): t for k, t in good.items()},
+        "c.pth",
+    ),
+    "data parallel part": (lambda good, _: {k.replace("body.", "body.module."): t for k, t in good.items()}, "c.pth"),
+    "deepspeed": (lambda good, _: {"module": good, "dp_world_size": 1}, "module of c.pth"),
+    "twice the same": (
+        lambda good, _: {"state_dict": good, "model": good},
+        "state_dict of c.pth (there is also model: --key)",
     ),
     "gan": (lambda good, o: {"net_g": good, "net_d": {"conv.weight": torch.zeros(1)}}, "net_g of c.pth"),
     "generator": (lambda good, o: {"generator": good}, "generator of c.pth"),
@@ -117,9 +137,33 @@ def test_key_and_prefix_override(tmp_path: Path, good: State, other: State) -> N
     assert torch.equal(
         load_checkpoint(path, Net(), key="nets.a", strip_prefix="x.").state["conv1.bias"], other["conv1.bias"]
     )
-    assert load_checkpoint(path, Net(), key="nets.a").description == (
-        "nets.a of c.pth, without the prefix 'x.' ('y.' would fit as well: --strip-prefix)"
-    )
+
+
+RIVALS: dict[str, tuple[Callable[[State, State], Any], dict[str, str]]] = {
+    "--strip-prefix x. or --strip-prefix y.": (lambda a, b: {"model": prefixed("x.", a) | prefixed("y.", b)}, {}),
+    "--key net_g or --key generator": (lambda a, b: {"net_g": a, "generator": b}, {}),
+    "--key params --strip-prefix m. or --key model": (lambda a, b: {"params": prefixed("m.", a), "model": b}, {}),
+    "--key ema or --key swa": (lambda a, b: {"ema": a, "model": a, "swa": b}, {}),
+    "choose by --key model": (lambda a, b: {"model": a, **b}, {}),
+    "choose by --strip-prefix teacher.": (lambda a, b: a | prefixed("teacher.", b), {}),
+    "--strip-prefix net.": (lambda a, b: {"z": prefixed("net.", a) | prefixed("old.", b)}, {"key": "z"}),
+}
+
+
+@pytest.mark.parametrize(("make", "options"), RIVALS.values(), ids=RIVALS.keys())
+def test_two_networks_that_fit_and_differ_are_named_with_their_options(
+    tmp_path: Path,
+    good: State,
+    other: State,
+    make: Callable[[State, State], Any],
+    options: dict[str, str],
+    request: pytest.FixtureRequest,
+) -> None:
+    torch.save(make(good, other), tmp_path / "c.pth")
+    with pytest.raises(CheckpointError, match="two networks that fit and differ") as raised:
+        load_checkpoint(tmp_path / "c.pth", Net(), **options)
+    assert request.node.callspec.id in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_the_model_is_not_changed_by_reading(tmp_path: Path, good: State) -> None:
@@ -231,3 +275,80 @@ def test_another_width_is_a_misfit_of_shapes(tmp_path: Path, good: State) -> Non
     weights = load_checkpoint(tmp_path / "c.pth", model)
     with pytest.raises(CheckpointError, match="8 of another shape"):
         fit(model, weights.state, weights.description)
+
+
+CONVERTED = (torch.float16, torch.bfloat16, torch.float64)
+
+
+@pytest.mark.parametrize("dtype", CONVERTED, ids=str)
+def test_another_precision_is_converted(good: State, dtype: torch.dtype) -> None:
+    """Counters of batches become floating with the rest where all is cast, and are whole still."""
+    model = Net()
+    fit(model, {key: tensor.to(dtype) for key, tensor in good.items()}, "c.pth")
+    assert torch.equal(model.conv1.weight, good["conv1.weight"].to(dtype).float())
+    assert model.state_dict()["body.1.num_batches_tracked"].dtype == torch.int64
+
+
+class Mixed(nn.Module):
+    """A tensor of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(2))
+        self.register_buffer("filter", torch.rand(2, dtype=torch.complex64))
+        self.register_buffer("index", torch.tensor([1, 2], dtype=torch.int32))
+        self.register_buffer("mask", torch.tensor([True, False]))
+
+
+def quantized() -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated in torch, and in files still
+        return torch.quantize_per_tensor(torch.rand(2), 0.1, 0, torch.quint8)
+
+
+TAKEN = {
+    "weight": [torch.rand(2, dtype=torch.float64)],
+    "filter": [torch.rand(2, dtype=torch.complex128)],
+    "index": [torch.tensor([5, 6]), torch.tensor([5.0, 6.0]), torch.tensor([5, 6], dtype=torch.uint8)],
+    "mask": [torch.tensor([1, 0], dtype=torch.uint8), torch.tensor([0.0, 1.0])],
+}
+REFUSED = {
+    "weight": [
+        torch.rand(2, dtype=torch.complex64),
+        torch.tensor([1, 2]),
+        torch.tensor([True, False]),
+        torch.rand(2).to(torch.float8_e4m3fn),
+        quantized(),
+        torch.rand(2).to_sparse(),
+        torch.rand(2, device="meta"),
+    ],
+    "filter": [torch.rand(2), torch.tensor([1, 2])],
+    "index": [
+        torch.tensor([0.5, 1.0]),
+        torch.tensor([float("nan"), 1.0]),
+        torch.tensor([float("inf"), 1.0]),
+        torch.tensor([2**40, 1]),
+        torch.rand(2, dtype=torch.complex64),
+    ],
+    "mask": [torch.tensor([2, 0]), torch.tensor([0.5, 1.0])],
+}
+
+
+@pytest.mark.parametrize(("name", "tensor"), [(name, one) for name, found in TAKEN.items() for one in found], ids=str)
+def test_what_keeps_its_meaning_is_loaded(name: str, tensor: Tensor) -> None:
+    model = Mixed()
+    state = model.state_dict()
+    fit(model, {**state, name: tensor}, "c.pth")
+    assert torch.equal(model.state_dict()[name], tensor.to(state[name].dtype))
+
+
+@pytest.mark.parametrize(("name", "tensor"), [(name, one) for name, found in REFUSED.items() for one in found], ids=str)
+def test_numbers_of_another_kind_are_refused_by_name(name: str, tensor: Tensor) -> None:
+    model = Mixed()
+    before = {key: one.clone() for key, one in model.state_dict().items()}
+    with pytest.raises(CheckpointError) as raised:
+        fit(model, {**before, name: tensor}, "c.pth")
+    kinds = [str(one.dtype).removeprefix("torch.") for one in (tensor, before[name])]
+    line = next(line for line in str(raised.value).splitlines() if line.startswith(f"    {name}: "))
+    assert all(kind in line for kind in kinds)
+    assert all(torch.equal(one, before[key]) for key, one in model.state_dict().items())

@@ -18,6 +18,7 @@ from ..report.data import plain_data, versions
 from ..roadmap import Roadmap
 from ..target import class_text
 from ..tracing import capture
+from ..wrappers import unwrapped
 from .construct import settings
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def check_architecture(recorded: Mapping[str, str], model: nn.Module, call: Call
     Raises:
         BundleError: it is another one.
     """
-    name = class_text(type(model))
+    name = class_text(type(unwrapped(model)))
     advice = "use the class, with the arguments, that the bundle was made from"
     try:
         program = capture(model, call)

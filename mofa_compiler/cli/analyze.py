@@ -53,7 +53,7 @@ def analyze(
       2    wrong usage
       130  interrupted
     """
-    shapes = [options.parse_shape(shape) for shape in inputs or ()]
+    given_inputs = options.parse_inputs(inputs)
     if quiet and (as_json or layers):
         raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--layers")
     for file, option in ((plot, "--plot"), (draw, "--draw")):
@@ -70,7 +70,7 @@ def analyze(
     plan = Roadmap.load(roadmap) if roadmap is not None else None
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
         model, _ = options.load_model(target, arguments, checkpoint, key, strip_prefix)
-        example = options.example_inputs(model, shapes)
+        example = options.example_inputs(model, given_inputs)
         if plan is None:
             program = capture(model, example)
             data = distribution(Network(program, infer(program)))

@@ -40,7 +40,7 @@ def capture(
     """
     if quiet and as_json:
         raise typer.BadParameter("contradicts --quiet", param_hint="--json")
-    shapes = [options.parse_shape(shape) for shape in inputs or ()]
+    given_inputs = options.parse_inputs(inputs)
 
     from ..report.captured import captured, print_captured
     from ..tracing import CaptureWarning
@@ -56,7 +56,7 @@ def capture(
         tell("building the model", 0, 2)
         model, _ = options.load_model(target, arguments, None, None, None)
         tell("tracing it", 1, 2)
-        program = trace(model.train(train), options.example_inputs(model, shapes))
+        program = trace(model.train(train), options.example_inputs(model, given_inputs))
     warned = [str(warning.message) for warning in caught if issubclass(warning.category, CaptureWarning)]
     for warning in caught:
         if not issubclass(warning.category, CaptureWarning):  # somebody else's, shown as it would have been

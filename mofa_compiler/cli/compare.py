@@ -1,4 +1,4 @@
-"""`mofa compare`: bundles side by side."""
+"""`mofa compare`: bundles and architectures side by side."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from . import options
+from .sources import Targets, is_target, short_names
 
 
 class Format(StrEnum):
@@ -24,7 +25,12 @@ class Format(StrEnum):
 
 def compare(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="A B...", help="Bundles, or their report.json files; two or more.")
+        list[str],
+        typer.Argument(
+            metavar="A B...",
+            help="Bundles, their report.json files, or architectures (package.module:Class, file.py:Class); two or "
+            "more.",
+        ),
     ],
     output_format: Annotated[
         Format, typer.Option("--format", metavar="FORMAT", help="terminal, markdown, html or json.")
@@ -34,17 +40,32 @@ def compare(
         typer.Option(metavar="FILE", help="Write there; what is there is replaced.", show_default="standard output"),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every layer that differs.")] = False,
+    arguments: options.Arguments = None,
+    checkpoint: options.Checkpoint = None,
+    key: options.Key = None,
+    strip_prefix: options.StripPrefix = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="SHAPE|FILE",
+            help="Of architectures: shape of an input, one for each; or a file that has all, .json or .py.",
+            show_default="what the first bundle was made for",
+        ),
+    ] = None,
     debug: options.Debug = False,
 ) -> None:
-    """Compare bundles: their sizes, times, quality and layers.
+    """Compare networks: their sizes, times, quality and layers.
 
-    Each one's layers are compared with those of the first, by path. Times are those that are in the bundles: `mofa
-    measure A B` takes new ones. HTML is one file that loads nothing.
+    An architecture is taken as it is, as a bundle that no pass changed would be. Each one's layers are compared with
+    those of the first, by path. Times are those that are in the bundles: `mofa measure A B` takes new ones. HTML is one
+    file that loads nothing.
 
     \b
     mofa compare net-a net-b
     mofa compare net-a net-b net-c --format markdown
     mofa compare net-a net-b --format html --out comparison.html
+    mofa compare arch.py:Net net-a
 
     \b
     Exit codes:
@@ -54,27 +75,30 @@ def compare(
       130  interrupted
     """
     if len(sources) < 2:
-        raise typer.BadParameter("a comparison needs at least two bundles", param_hint="A B")
+        raise typer.BadParameter("a comparison needs at least two networks", param_hint="A B")
     if out is not None and output_format is Format.TERMINAL:
         raise typer.BadParameter("needs --format markdown, html or json", param_hint="--out")
     if verbose and output_format is not Format.TERMINAL:
         raise typer.BadParameter(f"--format {output_format} shows all of it anyway", param_hint="--verbose")
 
+    targets = Targets(arguments, checkpoint, key, strip_prefix, options.parse_inputs(inputs))
+    targets.check(sources)
+
     from ..report import comparison
-    from ..report.reading import check_output, naming_damage, read_report, short_names
+    from ..report.reading import check_output, naming_damage
     from ..report.summary import summary
     from ..writing import replaced
 
-    files = [source.expanduser() for source in sources]
+    files = [Path(source).expanduser() for source in sources if not is_target(source)]
     target = None if out is None else out.expanduser()
     if target is not None:
         check_output(target, files)
-    reports = [read_report(file) for file in files]
-    for file, report in zip(files, reports, strict=True):
-        with naming_damage([file], "comparison"):
+    reports = targets.reports(sources)
+    for source, report in zip(sources, reports, strict=True):
+        with naming_damage([Path(source).expanduser()], "comparison"):
             summary(report, "")
     with naming_damage(files, "comparison"):
-        data = comparison.compare(reports, short_names([str(file) for file in sources]))
+        data = comparison.compare(reports, short_names(sources))
         if output_format is Format.TERMINAL:
             console = options.stdout_console()
             with console.capture() as printed:  # all of it, or an error alone

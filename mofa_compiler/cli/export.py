@@ -1,4 +1,4 @@
-"""`mofa export`: a bundle as the file that an engine loads."""
+"""`mofa export`: a bundle or an architecture as the file that an engine loads."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from typing import Annotated
 import typer
 
 from . import completion, options
+from .sources import Targets, is_target
 
 
 def export(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `mofa rewrite --out` wrote.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUNDLE|TARGET",
+            help="A folder that `mofa rewrite --out` wrote, or an architecture: package.module:Class or file.py:Class.",
+        ),
+    ],
     to: Annotated[
         str,
         typer.Option(
@@ -28,8 +35,16 @@ def export(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The file to write.", show_default="BUNDLE.onnx, .pt2, .pte, .xml or .pt"),
+        typer.Option(
+            metavar="FILE",
+            help="The file to write.",
+            show_default="BUNDLE.onnx, .pt2, .pte, .xml or .pt; of an architecture, its class's name with that ending",
+        ),
     ] = None,
+    arguments: options.Arguments = None,
+    checkpoint: options.Checkpoint = None,
+    key: options.Key = None,
+    strip_prefix: options.StripPrefix = None,
     dynamic: Annotated[
         bool, typer.Option("--dynamic", help="Take other heights, widths and batches than the example's, too.")
     ] = False,
@@ -37,9 +52,9 @@ def export(
         list[str] | None,
         typer.Option(
             "--input",
-            metavar="SHAPE",
-            help="Shape of an input, such as 1x3x256x256; one for each input.",
-            show_default="what the bundle was made for",
+            metavar="SHAPE|FILE",
+            help="Shape of an input, such as 1x3x256x256; one for each input. Or a file that has all, .json or .py.",
+            show_default="what the bundle was made for; of an architecture 1x3x256x256",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
@@ -47,15 +62,16 @@ def export(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     debug: options.Debug = False,
 ) -> None:
-    """Write a bundle as the file that an engine loads.
+    """Write a network as the file that an engine loads.
 
-    The file is loaded again and compared with the bundle, with --dynamic at two sizes, before it is put in place. What
+    The file is loaded again and compared with the network, with --dynamic at two sizes, before it is put in place. What
     is printed: its operators, its size, its error, and what the engine is known to run slowly. Where the exporter does
-    not take the network, the error names the layer. This runs the bundle's model.py.
+    not take the network, the error names the layer. This runs the bundle's model.py, or the architecture as it is.
 
     \b
     mofa export net-mofa --to onnx --dynamic
     mofa export net-mofa --to executorch --input 1x3x512x512 --out phone.pte
+    mofa export arch.py:Net --checkpoint net.pth --to onnx --out original.onnx
 
     \b
     Exit codes:
@@ -64,9 +80,11 @@ def export(
       2    wrong usage
       130  interrupted
     """
-    shapes = [options.parse_shape(shape) for shape in inputs or ()]
+    given_inputs = options.parse_inputs(inputs)
     if quiet and as_json:
         raise typer.BadParameter("contradicts --quiet", param_hint="--json")
+    targets = Targets(arguments, checkpoint, key, strip_prefix, None, quiet)
+    targets.check([source])
 
     with (
         contextlib.nullcontext() if debug else _hushed(),
@@ -77,9 +95,19 @@ def export(
         tell("loading", 0, 4)
         from ..bundle import load
         from ..export import export as write
+        from ..export.destination import named_after
 
-        example = options.example_inputs(load(bundle.expanduser()), shapes) if shapes else None
-        done = write(bundle, to, out, dynamic=dynamic, inputs=example, overwrite=overwrite, progress=tell)
+        if is_target(source):
+            network, description = targets.model(source)
+            if description is None and not quiet:
+                print("warning: no --checkpoint: the weights are those that it starts with", file=sys.stderr)
+            out = out or named_after(network, to)
+            example = options.example_inputs(network, given_inputs)
+            done = write(network, to, out, dynamic=dynamic, inputs=example, overwrite=overwrite, progress=tell)
+        else:
+            bundle = Path(source)
+            example = options.example_inputs(load(bundle.expanduser()), given_inputs) if given_inputs else None
+            done = write(bundle, to, out, dynamic=dynamic, inputs=example, overwrite=overwrite, progress=tell)
     if as_json:
         print(json.dumps(done.to_data(), indent=2, ensure_ascii=False))
     elif not quiet:

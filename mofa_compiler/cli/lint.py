@@ -115,7 +115,7 @@ def lint(
       130  interrupted
     """
     atexit.register(_keep_all)
-    shapes = [options.parse_shape(shape) for shape in inputs or ()]
+    given_inputs = options.parse_inputs(inputs)
     if output_format not in _FORMATS:
         from ..errors import nearest
 
@@ -128,7 +128,7 @@ def lint(
         (write_baseline and baseline is None, "--write-baseline", "needs --baseline"),
         (fix and diff is not None, "--fix", "contradicts --diff"),
         (write_baseline and (fix or diff is not None), "--write-baseline", "contradicts --fix and --diff"),
-        (bool(arguments or shapes) and not targets, "--arg" if arguments else "--input", "needs a target"),
+        (bool(arguments or inputs) and not targets, "--arg" if arguments else "--input", "needs a target"),
         (checkpoint is not None and len(targets or ()) != 1, "--checkpoint", "needs one target"),
         (key is not None and checkpoint is None, "--key", "needs --checkpoint"),
         (strip_prefix is not None and checkpoint is None, "--strip-prefix", "needs --checkpoint"),
@@ -146,7 +146,7 @@ def lint(
             targets=tuple(targets or ()),
             arguments=tuple(arguments or ()),
             weights=None if checkpoint is None else Checkpoint(str(checkpoint), key, strip_prefix),
-            shapes=tuple(shapes),
+            inputs=given_inputs,
             config=config,
             select=None if select is None else tuple(select),
             extend_select=tuple(extend_select or ()),

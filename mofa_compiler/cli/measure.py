@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..compiler import Progress
-    from ..inputs import InputSpec
+    from ..input_files import Make
+    from ..inputs import CallSpec
     from ..runtime import Compiled, Engine
 
 _DEFAULTS = ("xnnpack", "onnxruntime", "eager")
@@ -46,8 +47,8 @@ def measure(
         list[str] | None,
         typer.Option(
             "--input",
-            metavar="SHAPE",
-            help="Shape of an input, such as 1x3x256x256; one for each input.",
+            metavar="SHAPE|FILE",
+            help="Shape of an input, such as 1x3x256x256; one for each input. Or a file that has all, .json or .py.",
             show_default="the first network's own",
         ),
     ] = None,
@@ -90,7 +91,7 @@ def measure(
       2    wrong usage
       130  interrupted
     """
-    shapes = [options.parse_shape(shape) for shape in inputs or ()]
+    given_inputs = options.parse_inputs(inputs)
     if quiet and (as_json or per_layer):
         raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--per-layer")
     if record:
@@ -110,7 +111,7 @@ def measure(
         modules = {label: module for label, (module, _) in zip(_labels(networks), loaded, strict=True)}
         if record:
             _check_original(networks, loaded[0][0])
-        example = _example(loaded[0], shapes)
+        example = _example(loaded[0], given_inputs)
         measured = []
         for one in chosen:
             tell = phase(one.name)
@@ -257,27 +258,25 @@ def _layers(compiled: Compiled) -> list[dict[str, Any]] | None:
     return sorted(layers.values(), key=lambda entry: -entry["ms"])
 
 
-def _load(source: str, arguments: list[str] | None) -> tuple[nn.Module, tuple[InputSpec, ...]]:
-    """A network, and the inputs that a bundle was made for; none of an architecture."""
+def _load(source: str, arguments: list[str] | None) -> tuple[nn.Module, CallSpec | None]:
+    """A network, and the call that a bundle was made for; none of an architecture."""
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        return options.load_model(source, arguments, None, None, None)[0], ()
+        return options.load_model(source, arguments, None, None, None)[0], None
     from ..bundle import load
     from ..bundle.recipe import read_recipe
     from ..inputs import CallSpec
 
-    return load(folder).eval(), CallSpec.from_data(read_recipe(folder)["inputs"]).tensors
+    return load(folder).eval(), CallSpec.from_data(read_recipe(folder)["inputs"])
 
 
-def _example(loaded: tuple[nn.Module, tuple[InputSpec, ...]], shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...]:
-    from ..inputs import example_call
-    from ..runtime.measuring import tensors
+def _example(loaded: tuple[nn.Module, CallSpec | None], inputs: Make | None) -> tuple[Tensor, ...]:
+    """The tensors that the networks are run on."""
+    from ..inputs import example_call, tensors_by_position
 
-    module, specs = loaded
-    if shapes:
-        return tensors(module, shapes)
-    specs = specs or example_call(module, None).tensors
-    return tuple(spec.example(seed=index) for index, spec in enumerate(specs))
+    module, recorded = loaded
+    call = example_call(module, recorded if inputs is None else inputs(module))
+    return tensors_by_position(module, call.example())
 
 
 def _labels(sources: Sequence[str]) -> list[str]:

@@ -16,9 +16,11 @@ from .group import DEBUG
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from torch import Tensor, nn
+    from torch import nn
 
     from ..compiler import Progress
+    from ..input_files import Make
+    from ..inputs import ExampleInputs
 
 
 def _set_debug(ctx: typer.Context, wanted: bool) -> None:
@@ -54,7 +56,10 @@ StripPrefix = Annotated[
 Inputs = Annotated[
     list[str] | None,
     typer.Option(
-        "--input", metavar="SHAPE", help="Shape of an input, such as 1x3x256x256 (the default); one for each input."
+        "--input",
+        metavar="SHAPE|FILE",
+        help="Shape of an input, such as 1x3x256x256 (the default); one for each input. Or a file that has all: .json, "
+        "or .py with example_inputs.",
     ),
 ]
 Degrade = Annotated[
@@ -80,6 +85,25 @@ def parse_shape(text: str) -> tuple[int, ...]:
     if not shape or min(shape) < 1:
         raise typer.BadParameter(f"{text!r} is not a shape such as 1x3x256x256", param_hint="--input")
     return shape
+
+
+def parse_inputs(given: list[str] | None) -> Make | None:
+    """What makes the inputs that `--input` names, by shapes or by a file; None where it was not given.
+
+    Raises:
+        InputError, TargetError: the file cannot be read, or holds something else.
+    """
+    from ..lint.quantities import is_file_of_inputs
+
+    files = [text for text in given or () if is_file_of_inputs(text)]
+    if files and len(given or ()) > 1:
+        raise typer.BadParameter(f"a file such as {files[0]} has all inputs: give it alone", param_hint="--input")
+    shapes = [parse_shape(text) for text in given or () if text not in files]
+    if not given:
+        return None
+    from ..input_files import of_shapes, read_inputs
+
+    return read_inputs(files[0]) if files else of_shapes(shapes)
 
 
 def check_figure(file: Path, option: str) -> None:
@@ -191,13 +215,6 @@ def load_model(
     return model, weights.description
 
 
-def example_inputs(model: nn.Module, shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...] | None:
-    """Random inputs of these shapes in the precision of the weights, or None to let the compiler choose."""
-    if not shapes:
-        return None
-    import torch
-
-    from ..inputs import InputSpec
-
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    return tuple(InputSpec(shape, dtype).example(seed=index) for index, shape in enumerate(shapes))
+def example_inputs(model: nn.Module, inputs: Make | None) -> ExampleInputs:
+    """The inputs that `--input` names, or None to let the compiler choose."""
+    return None if inputs is None else inputs(model)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
+from .sources import Targets, is_target, short_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -37,7 +38,12 @@ class Axis(StrEnum):
 def plot(
     figure: Annotated[Figure, typer.Argument(metavar="FIGURE", help="flops, roadmap, unet or pareto.")],
     sources: Annotated[
-        list[Path], typer.Argument(metavar="BUNDLE", help="Bundles, or report.json files; pareto takes several.")
+        list[str],
+        typer.Argument(
+            metavar="BUNDLE|TARGET",
+            help="Bundles, report.json files, or architectures (package.module:Class, file.py:Class); pareto takes "
+            "several.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="A .svg, .png or .pdf; what is there is replaced.")],
     x: Annotated[
@@ -47,10 +53,23 @@ def plot(
     y: Annotated[
         Axis | None, typer.Option(metavar="AXIS", help="The same.", show_default="psnr, error or parameters")
     ] = None,
+    arguments: options.Arguments = None,
+    checkpoint: options.Checkpoint = None,
+    key: options.Key = None,
+    strip_prefix: options.StripPrefix = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="SHAPE|FILE",
+            help="Of architectures: shape of an input, one for each; or a file that has all, .json or .py.",
+            show_default="what the first bundle was made for",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     debug: options.Debug = False,
 ) -> None:
-    """Draw a figure of a bundle, for a paper or a README.
+    """Draw a figure of a network, for a paper or a README.
 
     \b
     flops    cost by stage, before and after, and which stages are cheap
@@ -64,6 +83,7 @@ def plot(
     mofa plot roadmap net-mofa --out roadmap.pdf
     mofa plot unet net-mofa --out unet.svg
     mofa plot pareto net-a net-b net-c --x macs --y error --out front.png
+    mofa plot unet arch.py:Net --out unet.svg
 
     \b
     Exit codes:
@@ -79,20 +99,22 @@ def plot(
         if axis is not None and not several:
             raise typer.BadParameter("is for pareto", param_hint=option)
 
-    from ..report import figures
-    from ..report.reading import check_output, naming_damage, read_report, short_names
+    targets = Targets(arguments, checkpoint, key, strip_prefix, options.parse_inputs(inputs), quiet)
+    targets.check(sources)
 
-    target, sources = out.expanduser(), [source.expanduser() for source in sources]
+    from ..report import figures
+    from ..report.reading import check_output, naming_damage
+
+    target, files = out.expanduser(), [Path(source).expanduser() for source in sources if not is_target(source)]
     options.check_figure(target, "--out")
-    check_output(target, sources)
-    also = figure in (Figure.FLOPS, Figure.UNET)
-    reports = [read_report(source, or_distribution=also) for source in sources]
+    check_output(target, files)
+    reports = targets.reports(sources, or_distribution=figure in (Figure.FLOPS, Figure.UNET))
     draw = {Figure.FLOPS: figures.flops, Figure.ROADMAP: figures.roadmap, Figure.UNET: figures.unet}
 
     def drawn() -> MatplotlibFigure:
-        with naming_damage(sources, "figure"):
+        with naming_damage(map(Path, sources), "figure"):
             if several:
-                return figures.pareto(reports, short_names([str(source) for source in sources]), x, y)
+                return figures.pareto(reports, short_names(sources), x, y)
             return draw[figure](reports[0])
 
     figures.save(drawn, target)

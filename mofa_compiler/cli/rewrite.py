@@ -14,9 +14,10 @@ from ..errors import BundleError, DataError, VerificationError, one_line
 from . import completion, options
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ..data import CalibrationImages
+    from ..inputs import ExampleInputs
 
 
 def rewrite(
@@ -112,7 +113,7 @@ def rewrite(
     if max_loss is not None and (calibrate is None or degrade is None):
         raise typer.BadParameter("needs --calibrate and --degrade, to know the clean images", param_hint="--max-loss")
     loss = None if max_loss is None else _decibels(max_loss)
-    shapes = [options.parse_shape(shape) for shape in inputs or ()]
+    given_inputs = options.parse_inputs(inputs)
     destination = None if dry_run or out is None else out.expanduser()
     if destination is not None:
         _check_destination(destination, overwrite)
@@ -131,7 +132,7 @@ def rewrite(
         model, description = options.load_model(target, arguments, checkpoint, key, strip_prefix)
         if not quiet:
             _tell(f"weights: {description}" if description else f"warning: no --checkpoint: {UNTRAINED}")
-        example = options.example_inputs(model, shapes)
+        example = options.example_inputs(model, given_inputs)
         calibration = None if calibrate is None else _calibration(model, example, calibrate, given)
         if calibration is not None and not quiet:
             _tell(f"calibration: {calibration}")
@@ -157,9 +158,7 @@ def rewrite(
         _tell(f"saved to {saved}")
 
 
-def _calibration(
-    model: nn.Module, example: tuple[Tensor, ...] | None, source: str, settings: dict[str, Any]
-) -> CalibrationImages:
+def _calibration(model: nn.Module, example: ExampleInputs, source: str, settings: dict[str, Any]) -> CalibrationImages:
     """The images to calibrate on, of which the network took the first.
 
     Raises:
@@ -168,12 +167,12 @@ def _calibration(
     import torch
 
     from ..data import CalibrationImages
-    from ..inputs import example_call
+    from ..inputs import example_call, specs
 
-    taken = example_call(model, example).tensors if example is None else tuple(example)
-    if len(taken) != 1 or len(taken[0].shape) != 4:
-        shapes = ", ".join("x".join(map(str, one.shape)) for one in taken)
-        raise DataError(f"--calibrate is for networks of one image, this takes {shapes}: call apply(calibration=...)")
+    call = specs(example_call(model, example))
+    taken = call.tensors
+    if len(taken) != 1 or len(taken[0].shape) != 4 or call.args != taken:
+        raise DataError(f"--calibrate is for networks of one image, this takes {call}: call apply(calibration=...)")
     _, channels, height, width = taken[0].shape
     images = CalibrationImages(source, **{"channels": channels, "size": min(128, height, width), **settings})
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))

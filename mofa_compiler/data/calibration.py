@@ -107,10 +107,11 @@ class CalibrationImages:
 
     def __str__(self) -> str:
         """The description in a line."""
+        plural = "" if self.crops == 1 else "s"
         if self._inputs is not None:
-            return f"{self.crops} inputs of {self.source}"
+            return f"{self.crops} input{plural} of {self.source}"
         made = f", {self.degradation}" if self.degradation else ""
-        return f"{self.crops} crops of {self.size}x{self.size}, {self.source}{made}, seed {self.seed}"
+        return f"{self.crops} crop{plural} of {self.size}x{self.size}, {self.source}{made}, seed {self.seed}"
 
     def __len__(self) -> int:
         """How many batches there are."""

@@ -111,6 +111,10 @@ class Gaussian(Degradation):
     @classmethod
     def parse(cls, numbers: Sequence[Range]) -> Gaussian:
         (sigma,) = numbers
+        if 0 < sigma.high < 1:
+            raise ValueError(
+                f"sigma {sigma} of 255 is next to no noise; where white is 1, it is gaussian:{255 * sigma.high:g}"
+            )
         return cls(sigma)
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Pair:
@@ -132,6 +136,8 @@ class PoissonGaussian(Degradation):
     @classmethod
     def parse(cls, numbers: Sequence[Range]) -> PoissonGaussian:
         gain, sigma = numbers
+        if sigma.high > 1:
+            raise ValueError(f"sigma {sigma} is more than white, which is 1; of 255, it is {sigma.high / 255:.2g}")
         return cls(gain, sigma)
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Pair:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..anatomy import infer
 from ..errors import MofaError, one_line
-from ..inputs import CallSpec, tensor_leaves
+from ..inputs import CallSpec, tensors_by_position
 from ..network import Network
 from ..rewriting import Match, Pass, match_layer, rewrite
 from ..roadmap import Roadmap
@@ -93,7 +93,7 @@ def decide(
     """
     target = roadmap.target
     assert target is not None
-    inputs = tuple(tensor_leaves((call.args, dict(call.kwargs))))
+    inputs = tensors_by_position(network.program.graph_module, call)
     trials = Trials(target, ", ".join("x".join(map(str, x.shape)) for x in inputs))
     exact = faster_lowerings(network, lowerings(roadmap, target.engine), trials, inputs, tell)
     groups = list(_groups(network, candidates(roadmap, removing=bound is not None), exact, tell))

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..errors import ExportError
 from .format import Format
+from .formats import find
 
 
 def destinations(
@@ -39,6 +40,15 @@ def destinations(
                 f"{file} exists: --overwrite (in Python: overwrite=True) replaces it, or choose another file"
             )
     return files
+
+
+def named_after(module: nn.Module, to: str) -> Path:
+    """The file that a network of no bundle is written to where none is named: its class, in the working folder.
+
+    Raises:
+        ExportError: the format is unknown or not installed.
+    """
+    return Path(f"{type(module).__name__}{find(to).suffixes[0]}")
 
 
 def scratch_folder(file: Path) -> Path:

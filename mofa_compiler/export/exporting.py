@@ -21,6 +21,7 @@ from ..errors import ExportError, MofaError, source_line
 from ..inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, specs
 from ..report.data import plain_data
 from ..states import in_normal_mode, own_randomness
+from ..wrappers import unwrapped
 from .comparing import Comparison, compare
 from .destination import destinations, scratch_folder
 from .format import Format, Source, Use, Written, reason, tensors
@@ -265,7 +266,7 @@ def _trace_alone(module: nn.Module, call: CallSpec, other: CallSpec | None) -> E
 def _network(bundle_or_module: str | Path | nn.Module, inputs: ExampleInputs) -> tuple[nn.Module, CallSpec]:
     """The network, and a call of it with tensors."""
     if isinstance(bundle_or_module, nn.Module):
-        module = bundle_or_module
+        module = unwrapped(bundle_or_module)
     else:
         folder = Path(bundle_or_module).expanduser()
         module = load(folder)

@@ -45,10 +45,12 @@ def lint(
     Raises:
         LintError: a setting makes no sense. EngineError: there is no such engine.
     """
+    from ..wrappers import unwrapped
     from .config import settings
     from .rules import RULES
     from .running import Job, lint_model
 
+    model = unwrapped(model)
     data: dict[str, Any] = {
         "extend-select": list(extend_select),
         "ignore": list(ignore),

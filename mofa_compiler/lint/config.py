@@ -16,8 +16,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Va
 
 from ..errors import LintError
 from .keys import Key, line_of, written
-from .quantities import shape
-from .settings import Budgets, ModelBudgets, Selection, Settings, Table, Thresholds, check_prefix, refused
+from .quantities import is_file_of_inputs, shape
+from .settings import Budgets, ModelBudgets, Selection, Settings, Table, Thresholds, check_prefix, check_select, refused
 
 NAMES = ("mofa.toml", "pyproject.toml")
 """Files that are looked for, the first of a folder's wins."""
@@ -42,7 +42,13 @@ def _prefix(value: str, info: ValidationInfo) -> str:
     return check_prefix(value, (info.context or {}).get("known"))
 
 
+def _select(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    return check_select(value, (info.context or {}).get("known"))
+
+
 def _shapes(value: Any) -> Any:
+    if isinstance(value, str) and is_file_of_inputs(value):
+        return value
     texts = value if isinstance(value, list) else [value]
     if not texts:
         raise refused("names no shape; leave it out for the compiler to choose")
@@ -76,11 +82,11 @@ def _filled(value: str) -> str:
 
 Prefixes = Annotated[tuple[Annotated[str, AfterValidator(_prefix)], ...], Field(strict=False)]
 Name = Annotated[str, AfterValidator(_filled)]
-Shapes = Annotated[tuple[tuple[int, ...], ...], BeforeValidator(_shapes)]
+Shapes = Annotated[tuple[tuple[int, ...], ...] | str, BeforeValidator(_shapes)]
 
 
 class _Selecting(Table):
-    select: Prefixes | None = None
+    select: Annotated[Prefixes, AfterValidator(_select)] | None = None
     extend_select: Prefixes = ()
     ignore: Prefixes = ()
     per_path_ignores: dict[str, Prefixes] = Field(default_factory=dict)
@@ -97,7 +103,8 @@ class Model(_Selecting):
         target: `package.module:Class`, or `path/to/file.py:Class` from the configuration's folder.
         name: that of the class, unless given; unique.
         args: keyword arguments for the target.
-        input: shapes of its inputs; None lets the compiler choose.
+        input: shapes of its inputs, or a file that holds them, from the configuration's folder; None lets the compiler
+            choose.
         checkpoint: its weights, a file from the configuration's folder, which `--fix` keeps; None: as it starts.
         key: entry of the checkpoint that holds them. strip_prefix: of the checkpoint's keys.
         reference: what the budget for latency compares with: a target, or a bundle's folder.

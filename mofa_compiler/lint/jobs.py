@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from ..inputs import CallSpec, ExampleInputs, InputSpec
+from ..errors import MofaError
+from ..input_files import Make, of_shapes, read_inputs
+from ..inputs import CallSpec
 from ..target import load_target
 from .config import Config, Model
 from .finding import Position
@@ -33,8 +34,8 @@ def configured(config: Config, model: Model) -> Job:
     weights = None
     if model.checkpoint is not None:
         weights = Checkpoint(config.located(model.checkpoint), model.key, model.strip_prefix)
-    job = of_target(model.name, target, model.args, model.input or (), config.settings_for(model), weights)
     index = config.models.index(model)
+    job = of_target(model.name, target, model.args, _inputs(config, model, index), config.settings_for(model), weights)
     return replace(
         job,
         target=model.target,  # as the configuration names it
@@ -42,11 +43,25 @@ def configured(config: Config, model: Model) -> Job:
     )
 
 
+def _inputs(config: Config, model: Model, index: int) -> Make | None:
+    """What makes a configured model's inputs.
+
+    Raises:
+        LintError: the file that they are in cannot be read; the message names the line of the configuration.
+    """
+    if model.input is None or not isinstance(model.input, str):
+        return of_shapes(model.input) if model.input else None
+    try:
+        return read_inputs(config.located(model.input))
+    except MofaError as error:
+        raise config.blames(str(error), "models", index, "input") from error
+
+
 def of_target(
     name: str,
     target: str,
     args: Mapping[str, Any],
-    shapes: Sequence[tuple[int, ...]],
+    inputs: Make | None,
     settings: Settings,
     weights: Checkpoint | None = None,
 ) -> Job:
@@ -62,13 +77,13 @@ def of_target(
         return model
 
     return replace(
-        _recorded(name, target, build, shapes, settings),
+        _recorded(name, target, build, inputs, settings),
         args=args,
         checkpoint=Path(weights.file).name if weights else "",
     )
 
 
-def of_bundle(name: str, folder: Path, shapes: Sequence[tuple[int, ...]], settings: Settings) -> Job:
+def of_bundle(name: str, folder: Path, inputs: Make | None, settings: Settings) -> Job:
     """A job on what a bundle holds.
 
     Raises:
@@ -78,15 +93,15 @@ def of_bundle(name: str, folder: Path, shapes: Sequence[tuple[int, ...]], settin
     from ..bundle.recipe import read_recipe
 
     call = CallSpec.from_data(read_recipe(folder)["inputs"])
-    job = _recorded(name, str(folder), lambda: load(folder), shapes, settings)
-    return job if shapes else replace(job, inputs=lambda _: call)
+    job = _recorded(name, str(folder), lambda: load(folder), inputs, settings)
+    return job if inputs else replace(job, inputs=lambda _: call)
 
 
 def _recorded(
     name: str,
     target: str,
     make: Callable[[], nn.Module],
-    shapes: Sequence[tuple[int, ...]],
+    inputs: Make | None,
     settings: Settings,
 ) -> Job:
     files: set[str] = set()
@@ -97,15 +112,9 @@ def _recorded(
         files.update(made.files)
         return model, made.positions(model)
 
-    def inputs(model: nn.Module) -> ExampleInputs:
-        if not shapes:
-            return None
-        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-        return CallSpec(tuple(InputSpec(shape, dtype) for shape in shapes))
-
     reference = settings.reference
     other = None if reference is None else (lambda: _reference(reference))
-    return Job(name, target, build, inputs, settings, other, files=files)
+    return Job(name, target, build, inputs or (lambda _: None), settings, other, files=files)
 
 
 def _reference(reference: str) -> nn.Module:

@@ -46,7 +46,9 @@ def pytest_fixture_setup(
         value = yield
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.nn.Module):
-        request.config.stash.setdefault(_MADE, weakref.WeakKeyDictionary())[value] = made.positions(value)
+        from ..wrappers import unwrapped
+
+        request.config.stash.setdefault(_MADE, weakref.WeakKeyDictionary())[value] = made.positions(unwrapped(value))
     return value
 
 

@@ -49,6 +49,11 @@ def shape(value: Any) -> tuple[int, ...]:
     return tuple(map(int, value.split("x")))
 
 
+def is_file_of_inputs(text: str) -> bool:
+    """Whether text names a file of inputs (see `mofa_compiler.input_files`) rather than a shape."""
+    return text.endswith((".json", ".py")) or ":" in text
+
+
 def _scaled(value: Any, units: Mapping[str, int], form: str) -> int:
     found: int | None = None
     if isinstance(value, int) and not isinstance(value, bool):

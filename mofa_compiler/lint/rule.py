@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from ..diff import Diff
-from ..inputs import CallSpec, tensor_leaves
+from ..inputs import CallSpec, tensors_by_position
 from ..network import Network
 from ..rewriting import Pass
 from .finding import Finding, Fix, Level, Position
@@ -52,9 +52,12 @@ class Subject:
         return self.positions.get(path)
 
     def inputs(self) -> tuple[Tensor, ...]:
-        """Tensors for one call of the model, in order."""
-        call = self.call.example()
-        return tuple(tensor_leaves((call.args, dict(call.kwargs))))
+        """Tensors for one call of the model, in order.
+
+        Raises:
+            EngineError: it takes other values, too.
+        """
+        return tensors_by_position(self.model, self.call.example())
 
     def changes(self, *passes: Pass) -> Mapping[str, Change]:
         """What passes, one after the other, would change, by path of the layer; nothing where that is not known."""

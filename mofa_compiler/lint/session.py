@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ..diff import Diff
 from ..errors import EngineError, LintError, MofaError, nearest
+from ..input_files import Make
 from ..report import text
 from ..target import parse_args
 from .config import Config
@@ -36,7 +37,7 @@ class Options:
     targets: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     weights: Checkpoint | None = None
-    shapes: tuple[tuple[int, ...], ...] = ()
+    inputs: Make | None = None
     config: Path | None = None
     select: tuple[str, ...] | None = None
     extend_select: tuple[str, ...] = ()
@@ -176,10 +177,10 @@ def _reference_linted(job: Job, reference: str, root: Path, *, alone: bool) -> L
     if not folder.is_dir() and not alone:
         raise LintError(f"--diff {reference}: of several models it has to be a folder with a bundle {job.name} in it")
     if folder.is_dir():
-        made = of_bundle(job.name, folder, (), job.settings)
+        made = of_bundle(job.name, folder, None, job.settings)
         other = replace(job, target=reference, build=made.build, files=made.files, measure=False)
     elif ":" in reference:
-        made = of_target(job.name, reference, job.args, (), job.settings)
+        made = of_target(job.name, reference, job.args, None, job.settings)
         other = replace(job, target=reference, build=made.build, files=made.files, measure=False)
     else:
         raise LintError(f"--diff {reference}: there is no such bundle, nor is it a target such as package.module:Class")
@@ -298,7 +299,7 @@ def _jobs(options: Options, config: Config | None) -> list[Job]:
     jobs, settings = [], config.settings_for() if config else Settings()
     for target in options.targets:
         if target in known and config:
-            if options.arguments or options.shapes or options.weights:
+            if options.arguments or options.inputs or options.weights:
                 raise LintError(
                     f"--arg, --input and --checkpoint are for targets, and {target} is configured in {config.file}"
                 )
@@ -306,10 +307,10 @@ def _jobs(options: Options, config: Config | None) -> list[Job]:
         elif Path(target).is_dir():
             if options.arguments or options.weights:
                 raise LintError(f"--arg and --checkpoint are for architectures, and {target} is a bundle")
-            jobs.append(of_bundle(Path(target).resolve().name, Path(target), options.shapes, settings))
+            jobs.append(of_bundle(Path(target).resolve().name, Path(target), options.inputs, settings))
         elif ":" in target:
             name, args = target.rpartition(":")[2], parse_args(options.arguments)
-            jobs.append(of_target(name, target, args, options.shapes, settings, options.weights))
+            jobs.append(of_target(name, target, args, options.inputs, settings, options.weights))
         else:
             hint = nearest(target, known) if known else ""
             raise LintError(

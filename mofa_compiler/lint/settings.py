@@ -219,6 +219,26 @@ def check_prefix(prefix: str, known: Collection[str] | None) -> str:
     return prefix
 
 
+def check_select(prefixes: tuple[str, ...], known: Collection[str] | None) -> tuple[str, ...]:
+    """Prefixes of the rules that run instead of the usual ones, as they are.
+
+    Args:
+        prefixes: well-formed ones.
+        known: as for `check_prefix`.
+
+    Raises:
+        ValueError: they select nothing that looks at a network, so that every one would pass for clean. That one cannot
+            be linted is always said, and what else is in that family is selected by its whole code.
+    """
+    if known is not None and prefixes and all(one.startswith(UNLINTABLE) and one not in known for one in prefixes):
+        codes = [code for code in known if code.startswith(prefixes)]
+        raise ValueError(
+            f"{prefixes[0]!r} selects no rule that looks at a network: its rules say that one could not be linted, and "
+            f"run anyway{nearest(prefixes[0], codes)}"
+        )
+    return prefixes
+
+
 def parse_prefixes(values: Iterable[str], known: Collection[str], option: str) -> tuple[str, ...]:
     """Prefixes as the command line gives them, also several joined by commas.
 
@@ -226,7 +246,8 @@ def parse_prefixes(values: Iterable[str], known: Collection[str], option: str) -
         LintError: one is none, or no rule's code begins so; the message names the option.
     """
     try:
-        return tuple(check_prefix(one.strip(), known) for value in values for one in value.split(","))
+        found = tuple(check_prefix(one.strip(), known) for value in values for one in value.split(","))
+        return check_select(found, known) if option == "--select" else found
     except ValueError as error:
         raise LintError(f"{option}: {error}") from error
 

@@ -25,6 +25,7 @@ from ..program import Program
 from ..states import in_normal_mode, kept_randomness, own_randomness
 from ..tracing import capture
 from ..tracing.state import copied
+from ..wrappers import unwrapped
 from . import state
 from .features import Tapped, stage_ends
 from .feeding import feed
@@ -79,7 +80,7 @@ def recover(
         DataError, RecoveryError: an option, the data, or the state that a run should go on from does not fit.
     """
     settings = Options.of(options)
-    teacher = copied(original).eval()
+    teacher = copied(unwrapped(original)).eval()
     if isinstance(source, Result):
         result, bundle = source, None
         program = _matching(teacher, result)

@@ -96,14 +96,6 @@ def check_output(target: Path, sources: Iterable[Path]) -> None:
             raise ReportError(f"{target} is part of {source}, which is read: choose another --out")
 
 
-def short_names(sources: Sequence[str]) -> list[str]:
-    """A bundle's folder or a file's name for each source; as given where another has that, numbered where it is twice.
-
-    `out/a` and `out/b/report.json` are `a` and `b`.
-    """
-    return distinct(sources, {source: _short(Path(source)) for source in sources})
-
-
 def distinct(sources: Sequence[str], short: Mapping[str, str]) -> list[str]:
     """The short name of each source; the source itself where two have the same, numbered where it comes again."""
     names: list[str] = []
@@ -114,6 +106,7 @@ def distinct(sources: Sequence[str], short: Mapping[str, str]) -> list[str]:
     return names
 
 
-def _short(path: Path) -> str:
+def short_name(path: Path) -> str:
+    """A bundle's folder or a file's name: `out/a` and `out/b/report.json` are `a` and `b`."""
     whole = path.absolute()
     return whole.parent.name if whole.name == FILE else whole.stem if whole.suffix == ".json" else whole.name

@@ -92,7 +92,10 @@ def accuracy(report: Mapping[str, Any]) -> str:
 
 
 def quality(report: Mapping[str, Any]) -> str:
-    """PSNR and SSIM of both networks, the mean over the report's images with a known target; empty without any."""
+    """PSNR and SSIM of both networks, the mean over the report's images with a known target; empty without any.
+
+    With the PSNR of what they were given, where that is an image like the target.
+    """
     known = [image for image in report.get("images", ()) if image["psnr"]["original"] is not None]
     known = [image for image in known if image["psnr"]["rewritten"] is not None]
     if not known:
@@ -108,7 +111,9 @@ def quality(report: Mapping[str, Any]) -> str:
     psnr, ssim = pair("psnr", 2), pair("ssim", 3)
     sources = {image["source"] for image in known if image.get("source")}
     which = f" ({'; '.join(sorted(sources))})" if sources else ""
-    return f"On {count(len(known), 'image')}{which}: {psnr} dB PSNR{f', SSIM {ssim}' if ssim else ''}."
+    given = [image["psnr"].get("input") for image in known]
+    start = "" if None in given else f" (input {sum(given) / len(given):.2f})"
+    return f"On {count(len(known), 'image')}{which}: {psnr} dB PSNR{start}{f', SSIM {ssim}' if ssim else ''}."
 
 
 def off(error: float) -> str:

@@ -21,6 +21,7 @@ from ..inputs import CallSpec, ExampleInputs, bound_call, example_call, specs
 from ..plain import global_hooks
 from ..program import Comparison, Program
 from ..states import in_normal_mode, own_randomness
+from ..wrappers import unwrapped
 from .accepting import check_model, nesting
 from .causes import advice
 from .certain import drop_certain_guards
@@ -59,7 +60,8 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None, *, compare: 
     """Trace `model` into a `Program` that shares its weights.
 
     Args:
-        model: any module that torch.fx can trace; it is not modified. It is traced in the mode that it is in; a
+        model: any module that torch.fx can trace; it is not modified. Of one that torch.compile, DataParallel or an
+            average wraps, the network inside is traced. It is traced in the mode that it is in; a
             `CaptureWarning` says where the other mode would do something else.
         example_inputs: a tensor, a sequence of positional arguments, or a mapping of keyword arguments; arguments are
             tensors, numbers, text, None, and lists, tuples and dicts of them. Of tensors, on any device, only shapes
@@ -72,8 +74,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None, *, compare: 
         CaptureError: the model cannot be traced, makes weights in forward, computes something else at every call,
             does not take these inputs, or computes something else than its graph.
     """
-    if type(model).__name__ == "OptimizedModule" and isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-        model = inner  # torch.compile's wrapper
+    model = unwrapped(model)
     check_model(model)
     if _TRACING.owner == threading.get_ident():
         raise CaptureError("capture() is called by a forward that is being captured: capture one of the two alone")

@@ -116,7 +116,7 @@ def test_compare_prints_and_writes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["a"], 2, "at least two bundles"),
+        (["a"], 2, "at least two networks"),
         (["a", "b", "--out", "c.txt"], 2, "needs --format markdown, html or json"),
         (["a", "b", "--format", "json", "--verbose"], 2, "shows all of it anyway"),
         (["a", "c"], 1, "error: there is no c"),

@@ -130,6 +130,7 @@ def test_what_cannot_be_linted_is_a_finding(target: str, code: str, message: str
         (["--config", "nowhere.toml"], "nowhere.toml"),
         ([], "nothing to lint"),
         (["net.py:Net", "--select", "MOFA7"], "--select"),
+        (["net.py:Net", "--select", "MOFA9"], "(did you mean 'MOFA905'?)"),
         (["net.py:Net", "--output-format", "sariff"], "did you mean 'sarif'"),
         (["net.py:Net", "--engine", "xnpack"], "did you mean 'xnnpack'"),
         (["net.py:Net", "--measure"], "--measure needs an engine"),

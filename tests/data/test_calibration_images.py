@@ -154,6 +154,7 @@ def test_description(folder: Path):
         "seed": 3,
     }
     assert str(batches) == f"5 crops of 16x16, {folder}, raw:3200, seed 3"
+    assert str(CalibrationImages("synthetic", channels=3, crops=1, size=16)) == "1 crop of 16x16, synthetic, seed 0"
 
 
 def random(*shape: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mofa_compiler.errors import LintError
+from mofa_compiler.lint import config as configuration
 from mofa_compiler.lint.config import Config, General, Model
 from mofa_compiler.lint.settings import ModelBudgets, Selection, Settings, Thresholds, parse_prefixes
 
@@ -336,6 +337,28 @@ def test_prefixes_from_the_command_line():
     assert parse_prefixes(["MOFA1,MOFA201", " MOFA5 "], KNOWN, "--select") == ("MOFA1", "MOFA201", "MOFA5")
     with pytest.raises(LintError, match=r"--ignore: no rule's code begins with 'MOFA111' \(did you mean 'MOFA101'\?\)"):
         parse_prefixes(["MOFA111"], KNOWN, "--ignore")
+
+
+ALONE = "'MOFA9' selects no rule that looks at a network"
+
+
+def test_a_selection_that_looks_at_nothing_is_refused(tmp_path: Path):
+    """Every network would pass for clean: that one cannot be linted is said anyway."""
+    with pytest.raises(LintError, match=f"^--select: {ALONE}.*did you mean 'MOFA901'"):
+        parse_prefixes(["MOFA9"], KNOWN, "--select")
+    with pytest.raises(LintError, match=f"^select: {ALONE}"):
+        configuration.settings({"select": ["MOFA9"]}, KNOWN)
+    file = tmp_path / "mofa.toml"
+    for text, line in (("select = ['MOFA9']", 1), ("[[models]]\ntarget = 'a:B'\nselect = ['MOFA9', 'MOFA90']", 3)):
+        file.write_text(text)
+        with pytest.raises(LintError, match=rf"mofa\.toml:{line}: (models\.)?select: {ALONE}"):
+            Config.load(file, KNOWN)
+
+
+@pytest.mark.parametrize("prefixes", [["MOFA901"], ["MOFA9", "MOFA2"], ["MOFA"], []])
+def test_other_selections_are_taken(prefixes: list[str]):
+    assert parse_prefixes(prefixes, KNOWN, "--select") == tuple(prefixes)
+    assert parse_prefixes(["MOFA9"], KNOWN, "--ignore") == ("MOFA9",)
 
 
 def test_reading_a_configuration_does_not_wait_for_torch():

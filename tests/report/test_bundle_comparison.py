@@ -169,10 +169,17 @@ def test_psnr_of_different_images_is_not_compared_in_silence() -> None:
         return {**report_of(), "images": [{"name": name, "size": [64, 64], "psnr": figures}]}
 
     one, other = pictured("chelsea", 30, 29), pictured("rocket", 40, 38)
-    notes = comparison.compare([one, other], ["a", "b"])["notes"]
+    data = comparison.compare([one, other], ["a", "b"])
     assert any(
-        "PSNR is of different images" in note and "a: 30.00 → 29.00 dB on chelsea 64x64" in note for note in notes
+        "PSNR is of different images" in note and "a: 30.00 → 29.00 dB on chelsea 64x64" in note
+        for note in data["notes"]
     )
+    for rendered in (printed(data, 200), comparison.markdown(data)):
+        original = next(line for line in rendered.splitlines() if re.match(r"(\| )?`?original", line))
+        assert "dB" not in original  # there is no one number
+        assert rendered.index("parameters") < rendered.index("PSNR is of different images")
+    alike = comparison.compare([one, one], ["a", "b"])
+    assert "30.00 dB" in next(line for line in printed(alike, 200).splitlines() if line.startswith("original"))
     assert not any("different images" in note for note in comparison.compare([one, one], ["a", "b"])["notes"])
 
 

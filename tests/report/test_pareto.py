@@ -104,6 +104,19 @@ def test_a_trained_network_without_ground_truth_is_drawn_by_its_size() -> None:
     assert "parameters" in words(inline_svg(pareto([recovered(report_of(), None)], x="parameters")))
 
 
+@pytest.mark.parametrize(("first", "last"), [(147_240, 147_900), (1_000, 5_000_000), (3, 7)])
+def test_no_two_ticks_are_written_alike(first: int, last: int) -> None:
+    reports = [report_of(), report_of("paper-nafnet")]
+    for report, number in zip(reports, (first, last), strict=True):
+        for state in ("before", "after"):
+            report[state] |= {"parameters": number, "macs": 1000 * number}
+    figure = pareto(reports, ["a", "b"], x="parameters", y="macs")
+    figure.canvas.draw()
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        written = [label.get_text() for label in axis.get_ticklabels()]
+        assert len({*written}) == len(written) > 2
+
+
 @pytest.mark.parametrize(
     ("axes", "message"),
     [

@@ -290,6 +290,22 @@ def test_how_exactness_was_checked_is_told(report: dict[str, Any]) -> None:
         assert "widen-portion was declared exact, but is not." in rendered
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (20.28, "On 1 image: 20.80 → 20.78 dB PSNR (input 20.28), SSIM 0.500 → 0.400."),
+        (None, "On 1 image: 20.80 → 20.78 dB PSNR, SSIM 0.500 → 0.400."),
+    ],
+)
+def test_quality_is_told_beside_that_of_the_input(given: float | None, sentence: str) -> None:
+    image = {
+        "psnr": {"input": given, "original": 20.8, "rewritten": 20.78, "between": 40.0},
+        "ssim": {"input": given and 0.3, "original": 0.5, "rewritten": 0.4, "between": 0.9},
+    }
+    assert text.quality({"images": [image]}) == sentence
+    assert text.quality({"images": []}) == ""
+
+
 def test_nothing_to_rewrite(unchanged: dict[str, Any]) -> None:
     for rendered in (markdown.render(unchanged), printed(unchanged, 80)):
         assert "Nothing to rewrite: the network is unchanged." in rendered

@@ -19,7 +19,7 @@ def compare(reports: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
         ReportError: there are fewer than two.
     """
     if len(reports) < 2:
-        raise ReportError("a comparison needs at least two bundles")
+        raise ReportError("a comparison needs at least two networks")
     networks = [summary(report, name) for report, name in zip(reports, names, strict=True)]
     by_layers = all("layers" in report for report in reports)
     same = len({_original(report, by_layers) for report in reports}) == 1

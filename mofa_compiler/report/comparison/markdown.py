@@ -16,9 +16,9 @@ def render(data: Mapping[str, Any]) -> str:
     """What `compare` returned as Markdown, to paste in a pull request."""
     blocks = [
         f"## {escape(tables.heading(data))}",
-        *(f"**Note:** {escape(note)}" for note in data["notes"]),
         _table(tables.sizes(data)),
         escape(tables.quality(data)),
+        *(f"**Note:** {escape(note)}" for note in data["notes"]),
         *(f"{escape(table.title)}\n\n{_table(table)}" for table in tables.times(data)),
         *filter(None, [escape(tables.timing(data))]),
     ]

@@ -36,19 +36,24 @@ def heading(data: Mapping[str, Any]) -> str:
 
 
 def sizes(data: Mapping[str, Any]) -> Table:
-    """Parameters, MACs and quality: the originals, each once, then the bundles."""
+    """Parameters, MACs and quality: the originals, each once, then the bundles.
+
+    An original that was seen on different images has no one PSNR.
+    """
     networks = data["networks"]
     truth = any(one["rewritten"]["psnr"] is not None for one in networks)
     header = ("network", "parameters", "MACs", "error", *(("PSNR",) if truth else ()), "PSNR to original")
     rows, seen = [], set()
-    for one in networks:
+    keys = [(n["model"], n["inputs"], n["original"]["parameters"], n["original"]["macs"]) for n in networks]
+    for key, one in zip(keys, networks, strict=True):
         original = one["original"]
-        key = (one["model"], one["inputs"], original["parameters"], original["macs"])
         if key not in seen:
             seen.add(key)
+            figures = {_psnr(n["original"]["psnr"]) for k, n in zip(keys, networks, strict=True) if k == key}
+            psnr = figures.pop() if len(figures) == 1 else ""
             name = "original" if data["same_original"] and len({n["inputs"] for n in networks}) == 1 else one["model"]
             quantities = (text.quantity(original["parameters"]), text.quantity(original["macs"]))
-            rows.append((name, *quantities, "", *((_psnr(original["psnr"]),) if truth else ()), ""))
+            rows.append((name, *quantities, "", *((psnr,) if truth else ()), ""))
     for one in networks:
         before, after = one["original"], one["rewritten"]
         amounts = (

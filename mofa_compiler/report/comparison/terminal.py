@@ -23,12 +23,14 @@ def print_comparison(data: Mapping[str, Any], console: Console, verbose: bool = 
     """Print what `compare` returned; `verbose` shows every layer that differs."""
     width = max(console.width, _NARROWEST)
     print_lines(console, wrap(tables.heading(data), width), "bold")
-    for note in data["notes"]:
-        print_lines(console, wrap(note, width), "yellow")
     console.print()
     _print_table(console, tables.sizes(data), width)
     console.print()
     print_lines(console, wrap(tables.quality(data), width), "dim")
+    if data["notes"]:
+        console.print()
+    for note in data["notes"]:
+        print_lines(console, wrap(note, width), "yellow")
     for table in tables.times(data):
         console.print()
         print_lines(console, wrap(table.title, width), "bold")

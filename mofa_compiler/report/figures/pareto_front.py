@@ -8,7 +8,6 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ReportError
-from .. import text
 from ..summary import condition, condition_text, summary
 from .style import COLOURS, clipped, style
 
@@ -138,10 +137,13 @@ class _Axis:
         if any(one["original_ms"] != own for one, (own, _) in zip(times, self.values, strict=True)):
             self.note = "each network: its ratio × the median time of its original"
 
-    def format(self, value: float) -> str:
+    def formatter(self) -> Any:
+        """How ticks are written: with as many digits as tell them apart."""
+        from matplotlib.ticker import EngFormatter, PercentFormatter, ScalarFormatter
+
         if self.name in ("parameters", "macs"):
-            return text.quantity(value)
-        return f"{100 * value:.3g} %" if self.name == "error" else f"{value:.4g}"
+            return EngFormatter(sep=" ")
+        return PercentFormatter(1, symbol=" %") if self.name == "error" else ScalarFormatter(useOffset=False)
 
 
 def _points(networks: Sequence[Mapping[str, Any]], across: _Axis, up: _Axis) -> Iterator[_Point]:
@@ -191,8 +193,8 @@ def _draw(points: Sequence[_Point], across: _Axis, up: _Axis) -> Figure:
     axes: Any = figure.add_axes((left, bottom, 0.96 - left, 0.91 - bottom))
     axes.set_xlabel("\n".join(filter(None, (clipped(across.label, 80), across.note))))
     axes.set_ylabel("\n".join(filter(None, (clipped(up.label, 60), up.note))))
-    axes.xaxis.set_major_formatter(lambda value, _: across.format(value))
-    axes.yaxis.set_major_formatter(lambda value, _: up.format(value))
+    axes.xaxis.set_major_formatter(across.formatter())
+    axes.yaxis.set_major_formatter(up.formatter())
     axes.grid(color=COLOURS["band"], linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(0.18, 0.16)
