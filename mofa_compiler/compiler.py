@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .anatomy import infer
+from .bundle.original import digest
 from .diff import Diff
 from .errors import CalibrationError, RewriteError, RoadmapError
 from .inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, specs
@@ -63,6 +64,7 @@ class Result:
         samples: images that the report shows, if there are any.
         checkpoint: what the original's weights were read from, in words, for the report; empty where they are those
             that it is built with, None where that is not known.
+        original_digest: of the weights that the original had, in hexadecimal (see `mofa_compiler.bundle.original`).
         recoveries: how `model` was trained by `recover` since, one entry a call.
     """
 
@@ -71,6 +73,7 @@ class Result:
     decisions: Decisions | None = None
     samples: Sequence[Sample] = ()
     checkpoint: str | None = None
+    original_digest: str = ""
 
     def __init__(self, roadmap: Roadmap, networks: Sequence[Network], diffs: Sequence[Diff], example: CallSpec):
         self.roadmap = roadmap
@@ -216,6 +219,7 @@ def apply(
     _check_weights(model)
     tell("capturing", 0, len(roadmap) + 1)
     program = capture(copied(model), example_inputs)
+    original_digest = digest(model)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
     decisions = None
@@ -245,7 +249,7 @@ def apply(
     call = example_call(model, example_inputs).example(device=program.device)
     args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
     result = Result(roadmap, networks, diffs, CallSpec(args, kwargs))
-    result.decisions = decisions
+    result.decisions, result.original_digest = decisions, original_digest
     if calibrated is not None:
         result.evaluation, result.channel_orders = calibrated.evaluation, calibrated.orders
     if settings is not None:

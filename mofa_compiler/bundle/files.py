@@ -66,7 +66,7 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
     tell("writing reports", 1, 4)
     shown = result.pictures()
     report = make_report(result, shown)
-    documents = {FILE: recipe(result), KEYMAP: _keymap(result)}
+    documents = {FILE: recipe(result), KEYMAP: keymap_data(result)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -102,10 +102,19 @@ def load(directory: str | Path) -> nn.Module:
     if not folder.is_dir():
         raise BundleError(f"{directory} is a file, not a bundle" if folder.exists() else f"there is no {directory}")
     read_recipe(folder)
+    check_complete(folder)
+    return _load(folder, native=True)
+
+
+def check_complete(folder: Path) -> None:
+    """Refuse a bundle that lacks its source or its weights.
+
+    Raises:
+        BundleError: naming the file.
+    """
     for name in (SOURCE, WEIGHTS):
         if not (folder / name).is_file():
-            raise BundleError(f"{directory} is incomplete: there is no {name}")
-    return _load(folder, native=True)
+            raise BundleError(f"{folder} is incomplete: there is no {name}")
 
 
 def check_destination(folder: Path, overwrite: bool) -> None:
@@ -161,7 +170,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise BundleError(f"{file} is damaged: {error}") from error
 
 
-def _keymap(result: Result) -> dict[str, Any]:
+def keymap_data(result: Result) -> dict[str, Any]:
+    """What `keymap.json` holds: the keys that each one of the original's became, and how."""
     keys = {key: {"keys": list(fate.keys), "fate": fate.fate} for key, fate in result.keymap.items()}
     return {"schema": "mofa-keymap/1", "keys": keys}
 

@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor, nn
+
 from ..errors import BundleError
 from ..report.data import plain_data
 from ..report.pictures import write_pictures
 from ..report.reading import IMAGES, read_report
 from .files import REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_reports, write_weights
+from .original import recorded, short
 from .recipe import read_recipe
 
 if TYPE_CHECKING:
@@ -28,10 +31,16 @@ def update(result: Result, directory: Path) -> None:
     leaves the weights, too.
 
     Raises:
-        BundleError: there is no bundle, or its source does not compute what `result.model` does.
+        BundleError: there is no bundle, it is of another original, or its source does not compute what `result.model`
+            does.
     """
     target = directory.expanduser().resolve()
-    read_recipe(target)
+    made_from = recorded(read_recipe(target))
+    if made_from not in ("", result.original_digest):
+        raise BundleError(
+            f"{target} was made from another original (sha256 {short(made_from)}) than this network (sha256 "
+            f"{short(result.original_digest)}): its weights do not belong there"
+        )
     try:
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
@@ -106,9 +115,18 @@ def load_weights(result: Result, directory: Path) -> None:
     file = directory / WEIGHTS
     if not file.is_file():
         raise BundleError(f"{directory} is incomplete: there is no {WEIGHTS}")
-    weights, keys = read_weights(file), result.model.state_dict().keys()
+    set_weights(result.model, read_weights(file), file)
+
+
+def set_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
+    """Give a model the weights that were read from a bundle's `file`, which also holds constants that it makes itself.
+
+    Raises:
+        BundleError: they are another network's.
+    """
+    keys = model.state_dict().keys()
     try:
-        result.model.load_state_dict({key: value for key, value in weights.items() if key in keys})
+        model.load_state_dict({key: value for key, value in weights.items() if key in keys})
     except RuntimeError as error:
         lines = " ".join(str(error).split())
         raise BundleError(f"{file} does not fit the recipe beside it: {lines[:500]}") from error

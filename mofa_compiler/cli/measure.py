@@ -75,7 +75,8 @@ def measure(
     Each is compiled once. Then they run in turns, with the first once more as a control, until every ratio is known
     well enough or the time is over. Ratios are B ÷ A: below 1 where B is faster. What the control shows of the
     machine's noise widens their intervals, and a ratio whose interval holds 1 is called noise. Times do not depend on
-    weights, so architectures need no checkpoint. This runs the bundles' model.py.
+    weights, so architectures need no checkpoint. This runs the bundles' model.py,
+    so measure what you trust.
 
     \b
     mofa measure arch.py:Net net-mofa --engine onnxruntime,xnnpack
@@ -110,6 +111,8 @@ def measure(
         modules = {label: module for label, (module, _) in zip(_labels(networks), loaded, strict=True)}
         if record:
             _check_original(networks, loaded[0][0])
+        if not quiet and (note := _other_weights(networks)):
+            print(note, file=sys.stderr)
         example = _example(loaded[0], shapes)
         measured = []
         for one in chosen:
@@ -210,6 +213,20 @@ def _check_original(networks: Sequence[str], original: nn.Module) -> None:
         if folder.is_dir():
             recipe = read_recipe(folder)
             check_architecture(recipe["architecture"], original, CallSpec.from_data(recipe["inputs"]).example())
+
+
+def _other_weights(networks: Sequence[str]) -> str:
+    """A note where bundles were made from originals with different weights, which times do not depend on; else empty."""
+    from ..bundle.original import recorded, short
+    from ..bundle.recipe import read_recipe
+
+    folders = {source: Path(source).expanduser() for source in networks}
+    known = {source: recorded(read_recipe(folder)) for source, folder in folders.items() if folder.is_dir()}
+    made_from = {source: digest for source, digest in known.items() if digest}
+    if len(set(made_from.values())) < 2:
+        return ""
+    said = ", ".join(f"{source}: {short(digest)}" for source, digest in made_from.items())
+    return f"note: made from originals with different weights (sha256 {said}); times do not depend on them"
 
 
 def _record(networks: Sequence[str], measured: Sequence[dict[str, Any]], inputs: Sequence[Tensor]) -> Iterator[str]:

@@ -48,6 +48,9 @@ def _notes(networks: Sequence[Mapping[str, Any]], same_original: bool) -> Iterab
             for one in networks
         )
         yield f"These bundles were made from different originals ({originals}): changes are relative to each one's own."
+    elif len({one["original_digest"] for one in networks if one["original_digest"]}) > 1:
+        digests = ", ".join(f"{one['name']}: {one['original_digest'][:12] or 'not known'}" for one in networks)
+        yield f"The originals have different weights (sha256 {digests}): errors and PSNRs are of different networks."
     if len({one["inputs"] for one in networks}) > 1:
         inputs = ", ".join(f"{one['name']} at {one['inputs']}" for one in networks)
         yield f"Input sizes differ ({inputs}): MACs cannot be compared."
