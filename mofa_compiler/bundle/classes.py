@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx, nn
 
+from ..spelling import is_plain
 from . import naming
 from .construct import Slot, constructor, is_ours
 from .forward import Body
@@ -181,7 +182,7 @@ class Classes:
                 expression += f"[{name}]"
             elif form == "dict":
                 expression += f"[{literal(name)}]"
-            elif name.isidentifier():
+            elif is_plain(name):
                 expression += f".{name}"
             else:
                 kind = "submodule" if name in place.modules else "parameter"
@@ -214,7 +215,7 @@ class Classes:
             if is_ours(kind):
                 self.library.copy(kind)
             name = part.name if not part.name.isdecimal() else ""
-            self._layers[part.path] = text.replace(Slot.START, f"{Slot.START}{name}:")
+            self._layers[part.path] = Slot.within(name, text)
         return self._layers[part.path]
 
     def _sequence(self, part: Part) -> str:
@@ -222,7 +223,7 @@ class Classes:
             return f"nn.Sequential({self._numbered(part)})"
         self.uses_chain = True
         named = {name: self._expression(child) for name, child in part.children.items()}
-        if all(name.isidentifier() and name != "self" and name not in naming.KEYWORDS for name in named):
+        if all(is_plain(name) and name != "self" for name in named):
             return f"Chain({', '.join(f'{name}={text}' for name, text in named.items())})"
         return f"Chain(**{{{', '.join(f'{literal(name)}: {text}' for name, text in named.items())}}})"
 
@@ -262,7 +263,7 @@ class Classes:
         if child.tensor is not None and not isinstance(child.tensor, nn.Parameter):
             persistent = "" if child.persistent else ", persistent=False"
             return f"self.register_buffer({literal(name)}, {value}{persistent})"
-        if name.isidentifier() and name not in naming.KEYWORDS:
+        if is_plain(name):
             return f"self.{name} = {value}"
         register = "register_parameter" if child.tensor is not None else "add_module"
         return f"self.{register}({literal(name)}, {value})"

@@ -18,6 +18,7 @@ from ..report.data import plain_data, versions
 from ..roadmap import Roadmap
 from ..target import class_text
 from ..tracing import capture
+from ..writing import put_back
 from . import original, schema
 from .construct import settings
 
@@ -31,13 +32,13 @@ FILE = "recipe.json"
 def recipe(result: Result) -> dict[str, Any]:
     """Plain data, schema `mofa-recipe/1`.
 
-    Keys: `schema`, `mofa` and `torch` (versions), `roadmap`, `architecture` (`class`, `sha256`), `original`
-    (`sha256` of its weights, see `bundle.original`, and the `checkpoint` that they were read from, as in a report),
-    `inputs` (`args` and `kwargs`; a tensor is its `shape` and `dtype`), `decisions`: one object a layer that a pass rewrote, adjusted or
-    left alone (`skipped`, with the reason). `measured`: null, or what the roadmap's target was decided on; the passes
-    name the layers then, and are replayed without measuring. `channel_orders`: how calibration permuted the original's
-    channels, by the number of a set of channels that may change places; empty without. `frozen`: the parameters of the
-    saved network that need no gradient, which its source says. The fitted weights are in no recipe.
+    Keys: `schema`, `mofa` and `torch` (versions), `roadmap`, `architecture` (`class`, `sha256`), `original` (`sha256`
+    of its weights, see `bundle.original`, and the `checkpoint` that they were read from, as in a report), `inputs`
+    (`args` and `kwargs`; a tensor is its `shape` and `dtype`), `decisions`: one object a layer that a pass rewrote,
+    adjusted or left alone (`skipped`, with the reason). `measured`: null, or what the roadmap's target was decided on;
+    the passes name the layers then, and are replayed without measuring. `channel_orders`: how calibration permuted the
+    original's channels, by the number of a set of channels that may change places; empty without. `frozen`: the
+    parameters of the saved network that need no gradient, which its source says. The fitted weights are in no recipe.
     """
     program = result.original.program
     written_by = versions()
@@ -64,6 +65,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         BundleError: there is none, it is damaged, or of another schema.
     """
+    put_back(path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: it has no {FILE}" if path.exists() else f"there is no {path}")
@@ -84,7 +86,7 @@ def _check(document: Any, where: str) -> None:
         if not isinstance(written, str) or not written.startswith("mofa-recipe/"):
             raise BundleError(f"{where} is not a recipe of mofa-compiler")
         raise BundleError(
-            f"{where} has the schema {written!r}, written by mofa-compiler {document.get('mofa', '?')!s:.20}; this is "
+            f"{where} has the schema {written:.40}, written by mofa-compiler {document.get('mofa', '?')!s:.20}; this is "
             f"{versions()['mofa-compiler']}, which reads {SCHEMA}: use the version that wrote it"
         )
     if isinstance(document.get("inputs"), list):

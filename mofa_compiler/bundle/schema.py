@@ -45,9 +45,9 @@ class _Decision(_Part):
 
 class _Inputs(_Part):
     args: list[Any]
-    kwargs: dict[str, Any]
+    named: dict[str, Any] = Field(alias="kwargs")
 
-    @field_validator("args", "kwargs")
+    @field_validator("args", "named")
     @classmethod
     def _trees(cls, values: Any) -> Any:
         for place, value in values.items() if isinstance(values, dict) else enumerate(values):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from torch import nn
@@ -39,11 +38,3 @@ def destinations(
                 f"{file} exists: --overwrite (in Python: overwrite=True) replaces it, or choose another file"
             )
     return files
-
-
-def scratch_folder(file: Path) -> Path:
-    """A folder beside a file that is to be written, so that it can be moved into its place."""
-    try:
-        return Path(tempfile.mkdtemp(prefix=f".{file.name}.", dir=file.parent))
-    except OSError as error:
-        raise ExportError(f"cannot write to {file.parent}: {error.strerror}") from error

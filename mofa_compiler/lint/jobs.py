@@ -12,6 +12,7 @@ from torch import nn
 
 from ..inputs import CallSpec, ExampleInputs, InputSpec
 from ..target import load_target
+from ..writing import is_folder
 from .config import Config, Model
 from .finding import Position
 from .positions import recording
@@ -110,7 +111,7 @@ def _recorded(
 
 def _reference(reference: str) -> nn.Module:
     """A bundle's network, or a target's."""
-    if Path(reference).is_dir():
+    if is_folder(Path(reference)):
         from ..bundle import load
 
         return load(Path(reference)).eval()

@@ -181,7 +181,7 @@ def check_written_reports(folder: Path, document: Mapping[str, Any], result: Res
 
 
 def first_difference(found: Any, expected: Any, where: str = "") -> str:
-    """Where plain data first differs from what is expected, and how; empty where nothing does. Numbers may be rounded."""
+    """Where plain data first differs from what is expected, rounding aside, and how; empty where nothing does."""
     if isinstance(found, Mapping) and isinstance(expected, Mapping):
         for key in (*expected, *(key for key in found if key not in expected)):
             place = f"{where}.{key}" if where else str(key)
