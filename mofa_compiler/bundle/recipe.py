@@ -85,9 +85,10 @@ def _check(document: Any, where: str) -> None:
     if written != SCHEMA:
         if not isinstance(written, str) or not written.startswith("mofa-recipe/"):
             raise BundleError(f"{where} is not a recipe of mofa-compiler")
+        by, ours = str(document.get("mofa", "?")), versions()["mofa-compiler"]
         raise BundleError(
-            f"{where} has the schema {written:.40}, written by mofa-compiler {document.get('mofa', '?')!s:.20}; this is "
-            f"{versions()['mofa-compiler']}, which reads {SCHEMA}: use the version that wrote it"
+            f"{where} has the schema {written:.40}, written by mofa-compiler {by:.20}; this is {ours}, which "
+            f"reads {SCHEMA}: use the version that wrote it"
         )
     if isinstance(document.get("inputs"), list):
         raise BundleError(f"{where} is of a version before the first release: rewrite the network again")

@@ -43,18 +43,6 @@ class _Decision(_Part):
     reason: str = ""
 
 
-class _Inputs(_Part):
-    args: list[Any]
-    named: dict[str, Any] = Field(alias="kwargs")
-
-    @field_validator("args", "named")
-    @classmethod
-    def _trees(cls, values: Any) -> Any:
-        for place, value in values.items() if isinstance(values, dict) else enumerate(values):
-            _check_tree(value, f"[{place}]" if isinstance(place, int) else f".{place}", _DEEPEST)
-        return values
-
-
 class Document(_Part):
     """A recipe of schema `mofa-recipe/1`, as `recipe.recipe` writes it; the optional keys came in later versions."""
 
@@ -63,11 +51,23 @@ class Document(_Part):
     roadmap: dict[str, Any]
     architecture: _Architecture
     original: _Original | None = None
-    inputs: _Inputs
+    inputs: dict[str, Any]
     decisions: list[_Decision]
     measured: dict[str, Any] | None = None
     channel_orders: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], list[Count]] = Field(default_factory=dict)
     frozen: list[str] = Field(default_factory=list)
+
+    @field_validator("inputs")
+    @classmethod
+    def _call(cls, inputs: dict[str, Any]) -> dict[str, Any]:
+        for key, kind in (("args", list), ("kwargs", dict)):
+            if not isinstance(inputs.get(key), kind):
+                raise ValueError(f"{key} is {'missing' if key not in inputs else 'of another kind than it should be'}")
+        for index, value in enumerate(inputs["args"]):
+            _check_tree(value, f"args[{index}]", _DEEPEST)
+        for name, value in inputs["kwargs"].items():
+            _check_tree(value, f"kwargs.{name}", _DEEPEST)
+        return inputs
 
     @field_validator("channel_orders")
     @classmethod
@@ -105,6 +105,8 @@ def _check_tree(tree: Any, where: str, deepest: int) -> None:
     if not deepest:
         raise ValueError("is nested too deeply")
     match tree:
+        case {**keys} if len(keys) != (2 if "shape" in keys else 1):  # patterns take what has more keys, too
+            raise ValueError(f"{where} is {str(tree)[:60]}, which is no argument")
         case {"shape": list(shape), "dtype": str(name)}:
             if not all(type(size) is int and 0 <= size < 2**40 for size in shape) or len(shape) > 64:
                 raise ValueError(f"{where} has a shape of {str(shape)[:60]}")
@@ -116,7 +118,7 @@ def _check_tree(tree: Any, where: str, deepest: int) -> None:
         case {"list": list(items)} | {"tuple": list(items)}:
             for index, item in enumerate(items):
                 _check_tree(item, f"{where}[{index}]", deepest - 1)
-        case {"dtype": str(name)} if isinstance(getattr(torch, name, None), torch.dtype):
+        case {"dtype": str(name)} if "shape" not in tree and isinstance(getattr(torch, name, None), torch.dtype):
             pass
         case {"device": str(name)} if _is_device(name):
             pass
