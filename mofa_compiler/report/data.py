@@ -7,7 +7,6 @@ Keys, in order:
 - `model`: class name of the original
 - `checkpoint`: what its weights were read from, in words; empty where they are those that it is built with, null where
   that is not known
-- `original`: SHA-256 of these weights (see `mofa_compiler.bundle.original`); reports of early versions lack it
 - `roadmap`: `{"name", "description", "pass": [{"name", <options>...}]}`, as `Roadmap.from_dict` reads it
 - `inputs`: one `{"shape": [int], "dtype"}` an example input
 - `anatomy`: `{"is_unet", "reason", "stages": [{"name", "kind", "level", "units": [path]}]}`
@@ -111,7 +110,6 @@ def report(result: Result, shown: Sequence[Picture] | None = None) -> dict[str, 
         "versions": versions(),
         "model": program.name,
         "checkpoint": result.checkpoint,
-        "original": result.original_digest,
         "roadmap": result.roadmap.to_dict(),
         "inputs": [{"shape": spec.shape, "dtype": str(spec.dtype).removeprefix("torch.")} for spec in result.inputs],
         "anatomy": anatomy_data(result.original.anatomy),

@@ -18,7 +18,6 @@ def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
       original's, and null where training has changed the weights since; `psnr` is against the ground truth, in dB, and
       null where there is none
     - `weights`: where they come from, in words; empty where that is not known
-    - `original_digest`: of the original's weights; empty where that is not known
     - `trained`: whether training has changed the weights since the rewrite
     - `psnr_on`: of what images `psnr` is the mean; empty where it is unknown
     - `psnr_to_original`: of the rewritten network's output, in dB, or null: equal outputs have none
@@ -59,7 +58,6 @@ def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
         "original": original,
         "rewritten": rewritten,
         "weights": _weights(report),
-        "original_digest": report.get("original") or "",
         "trained": bool(trained),
         "psnr_on": psnr_on,
         "psnr_to_original": between,

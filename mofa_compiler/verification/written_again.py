@@ -40,7 +40,7 @@ _DECIMAL = re.compile(r"(?<![\w.])(\d+\.\d+(?:e[+-]?\d+)?)")
 _DRAWN = re.compile(r"<svg\b.*?</svg>|data:image/[^\"]*", re.DOTALL)
 """What versions of the packages that draw differ in"""
 
-_MEASURED = ("versions", "recoveries", "measurements", "images", "checkpoint", "original", "decisions")
+_MEASURED = ("versions", "recoveries", "measurements", "images", "checkpoint", "decisions")
 """Keys of a report that the original does not determine, or that are compared with the recipe"""
 
 
@@ -258,7 +258,6 @@ def _report_problems(report: Mapping[str, Any], document: Mapping[str, Any], res
     }
     if document.get("original"):
         recorded["checkpoint"] = document["original"].get("checkpoint")
-        recorded["original"] = document["original"]["sha256"]
     for key, value in recorded.items():
         if key in report:
             yield from filter(None, [first_difference(report[key], value, key)])

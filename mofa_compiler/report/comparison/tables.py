@@ -44,7 +44,7 @@ def sizes(data: Mapping[str, Any]) -> Table:
     originals: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for one in networks:
         original = one["original"]
-        weights = (one["original_digest"], original["psnr"], one["psnr_on"])  # a PSNR is of one network on one image
+        weights = (one["original_sha256"], original["psnr"], one["psnr_on"])  # a PSNR is of one network on one image
         originals.setdefault((one["model"], one["inputs"], original["parameters"], original["macs"], *weights), one)
     names = ["original" if one_name else one["model"] for one in originals.values()]
     rows = []
