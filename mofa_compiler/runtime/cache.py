@@ -8,7 +8,9 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from ..documents import read_json
 from ..errors import EngineError
@@ -16,6 +18,7 @@ from ..writing import replaced
 from .engine import Engine
 
 VARIABLE = "MOFA_CACHE"
+T = TypeVar("T")
 _REQUIRED = ("engine", "version", "torch", "processor", "threads")
 
 
@@ -56,6 +59,17 @@ class Cache:
         except (OSError, ValueError, KeyError, TypeError, EngineError):
             return None
 
+    def read(self, key: Mapping[str, Any], kind: type[T]) -> T | None:
+        """The same as a type of Python; None also where the file holds something else than what was put there.
+
+        Raises:
+            EngineError: as `get`.
+        """
+        try:
+            return TypeAdapter(kind).validate_python(self.get(key))
+        except ValidationError:
+            return None
+
     def put(self, key: Mapping[str, Any], data: Any) -> None:
         """Keep data under a key; all of it is written, or nothing.
 
@@ -73,7 +87,7 @@ class Cache:
             with replaced(file) as handle:
                 handle.write(text)
         except OSError as error:
-            what = "it is a file" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+            what = "it is a file, not a folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
             raise EngineError(
                 f"cannot keep measurements in {self.folder}: {what}; ${VARIABLE} names another folder"
             ) from error
