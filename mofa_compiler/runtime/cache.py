@@ -87,7 +87,8 @@ class Cache:
             with replaced(file) as handle:
                 handle.write(text)
         except OSError as error:
-            what = "it is a file, not a folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+            is_file = isinstance(error, FileExistsError | NotADirectoryError)
+            what = "it is a file, not a folder" if is_file else error.strerror
             raise EngineError(
                 f"cannot keep measurements in {self.folder}: {what}; ${VARIABLE} names another folder"
             ) from error
