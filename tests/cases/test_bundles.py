@@ -17,12 +17,15 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import mofa_compiler
 from architectures import UNet
 from mofa_compiler import Verification, writing
 from mofa_compiler.bundle.original import digest
-from mofa_compiler.errors import BundleError, MofaError, RecoveryError
+from mofa_compiler.checkpoint import load_checkpoint
+from mofa_compiler.cli import app
+from mofa_compiler.errors import BundleError, CheckpointError, MofaError, RecoveryError
 from mofa_compiler.passes import SepConvToPConv
 from tests.cases.files import imported
 
@@ -279,3 +282,36 @@ def test_a_bundle_that_does_not_say_its_original_stays_usable(bundle: Path, orig
     assert check.ok
     assert "not compared" in check.detail
     assert mofa_compiler.replay(bundle, original)
+
+
+@pytest.mark.case("reliability/04_verify_says_ok_to_other_source.py")
+def test_what_runs_a_bundles_code_says_so(bundle: Path) -> None:
+    runner = CliRunner()
+    for command in ("lint", "measure", "export", "verify"):
+        assert "model.py" in runner.invoke(app, [command, "--help"]).output
+    told = runner.invoke(app, ["lint", str(bundle)]).stderr
+    assert f"note: this runs {bundle}/model.py" in told
+    quick = ["--engine", "eager", "--seconds", "0.1"]
+    measured = runner.invoke(app, ["measure", str(bundle), *quick], env={"COLUMNS": "300"})
+    assert f"{bundle}/model.py was run" in measured.stdout
+
+
+@pytest.mark.case("users/README.md")
+def test_measuring_bundles_of_different_originals_is_told(bundle: Path) -> None:
+    other = bundle.with_name("other")
+    shutil.copytree(bundle, other)
+    edited("recipe.json", lambda recipe: recipe["original"].update(sha256="0" * 64))(other)
+    quick = ["--engine", "eager", "--seconds", "0.1"]
+    told = CliRunner().invoke(app, ["measure", str(bundle), str(other), *quick]).stderr
+    assert "different weights" in told
+    assert "0" * 12 in told
+
+
+@pytest.mark.case("reliability/11_damaged_recipe.py")
+def test_a_checkpoint_that_is_cut_off_is_damaged(original: nn.Module, tmp_path: Path) -> None:
+    torch.save(original.state_dict(), tmp_path / "net.pth")
+    whole = (tmp_path / "net.pth").read_bytes()
+    for size in (0, 10, 100, len(whole) // 2, len(whole) - 10):
+        (tmp_path / "cut.pth").write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match=r"cut\.pth is damaged"):
+            load_checkpoint(tmp_path / "cut.pth", original)
