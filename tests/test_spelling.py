@@ -118,3 +118,35 @@ def check(result: mofa_compiler.Result, model: nn.Module, folder: Path, x: Tenso
     for text in (markdown(result.report), (folder / "model.py").read_text(), (folder / "report.md").read_text()):
         assert all(line.isprintable() for line in text.split("\n"))
     assert (folder / "report.html").read_text() == page(json.loads((folder / "report.json").read_text()), folder)
+
+
+class Tied(nn.Module):
+    """Layers, weights and parameters that are one under two drawn names."""
+
+    def __init__(self, one: str, other: str):
+        super().__init__()
+        self.names = (one, other)
+        self.first, self.second = nn.Module(), nn.Module()
+        self.first.add_module(one, nn.Conv2d(3, 3, 3, padding=1))
+        self.second.add_module(other, getattr(self.first, one))
+        for name in self.names:
+            self.add_module(name, nn.Conv2d(3, 3, 3, padding=1))
+        getattr(self, other).weight = getattr(self, one).weight
+        self.register_parameter(f"p{one}", nn.Parameter(torch.full((3, 1, 1), 0.5)))
+        self.register_parameter(f"p{other}", getattr(self, f"p{one}"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = self.names
+        x = getattr(self.second, other)(getattr(self.first, one)(x))
+        return getattr(self, other)(getattr(self, one)(x)) * getattr(self, f"p{one}") * getattr(self, f"p{other}")
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("\"'", "]\n"), ("__x", "ﬁ")])
+def test_what_is_shared_stays_shared_under_any_name(tmp_path: Path, names: tuple[str, str]) -> None:
+    model, x = Tied(*names).eval(), torch.rand(1, 3, 16, 16)
+    folder = mofa_compiler.apply(model, [], x).save(tmp_path / "bundle")
+    loaded = mofa_compiler.load(folder)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), model(x))
+    shared = [getattr(loaded, name).weight for name in names]
+    assert shared[0] is shared[1]

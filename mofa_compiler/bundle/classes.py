@@ -270,7 +270,11 @@ class Classes:
 
     def _tie_lines(self, part: Part, shape: _Shape) -> list[str]:
         def tie(first: Part, other: Part) -> str:
-            return f"        {self.reach(part, other.path)} = {self.reach(part, first.path)}"
+            place, value = self.reach(part, other.path), self.reach(part, first.path)
+            if not place.endswith(")"):
+                return f"        {place} = {value}"
+            register = "add_module" if other.tensor is None else "register_parameter"
+            return f"        {place.rpartition('.get_')[0]}.{register}({literal(other.name)}, {value})"
 
         direct = {child.path for child in part.modules.values()} if not part.is_numbered else set()
         modules = [tie(*pair) for pair in shape.ties if pair[1].tensor is None and pair[1].path not in direct]
