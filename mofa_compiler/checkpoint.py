@@ -5,6 +5,7 @@ Nothing is ever unpickled beyond tensors and plain containers (`weights_only=Tru
 
 from __future__ import annotations
 
+import errno
 import pickle
 import re
 from collections import Counter
@@ -143,6 +144,8 @@ def _read(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refused(path, str(error))) from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # torch looks for what should stand before the file's beginning
+            raise CheckpointError(f"{path} is damaged: it is cut off, or no checkpoint") from error
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         raise CheckpointError(_unreadable(path, error)) from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor, fx, nn
 
 from .anatomy import infer
+from .bundle.original import digest
 from .diff import Diff
 from .errors import CalibrationError, RoadmapError
 from .inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, specs
@@ -66,6 +67,7 @@ class Result:
         samples: images that the report shows, if there are any.
         checkpoint: what the original's weights were read from, in words, for the report; empty where they are those
             that it is built with, None where that is not known.
+        original_digest: of the weights that the original had, in hexadecimal (see `mofa_compiler.bundle.original`).
         recoveries: how `model` was trained by `recover` since, one entry a call.
     """
 
@@ -74,6 +76,7 @@ class Result:
     decisions: Decisions | None = None
     samples: Sequence[Sample] = ()
     checkpoint: str | None = None
+    original_digest: str = ""
 
     def __init__(self, roadmap: Roadmap, networks: Sequence[Network], diffs: Sequence[Diff], example: CallSpec):
         self.roadmap = roadmap
@@ -244,6 +247,7 @@ def apply(
     check_weights(model)
     tell("capturing", 0, len(roadmap) + 1)
     program = capture(copied(model), example_inputs)
+    original_digest = digest(model)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
     call = example_call(model, example_inputs).example(device=program.device)
@@ -275,7 +279,7 @@ def apply(
         diffs.append(diff)
     tell("done", steps, steps)
     result = Result(roadmap, networks, diffs, example)
-    result.decisions = decisions
+    result.decisions, result.original_digest = decisions, original_digest
     if calibrated is not None:
         result.evaluation, result.channel_orders = calibrated.evaluation, calibrated.orders
     if settings is not None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from .codegen import new_graph
 from .cost import function_name, node_macs
 from .diff import Edit, Refusal
 from .errors import RewriteError
@@ -304,7 +305,7 @@ class Rewiring(Surgery):
 
     def piece(self, source: fx.Node, *ends: fx.Node) -> fx.GraphModule:
         """What leads from one value to others, as a module of its own, unrounded; several outputs are joined flat."""
-        graph = fx.Graph()
+        graph = new_graph()
         root: dict[str, Any] = {}
         values: dict[fx.Node, Any] = {source: graph.placeholder("x")}
 

@@ -46,7 +46,7 @@ def outside(layer: Layer, network: Network, where: Sequence[str], cheap_below: f
     `elsewhere` are the stages that are neither in the middle nor cheap, with the transitions into them; otherwise a
     transition into a stage is none of its layers, unless a glob names it.
     """
-    if any(fnmatchcase(layer.path, entry) for entry in where):
+    if layer.path in where or any(fnmatchcase(layer.path, entry) for entry in where):
         return None
     stage = layer.stage
     no_unet = "" if network.anatomy.is_unet else f"the network is no U-Net ({network.anatomy.reason})"

@@ -129,7 +129,7 @@ class Pass(ABC):
 
     def looks_at(self, path: str) -> bool:
         """Whether `layers` names this path."""
-        return any(fnmatchcase(path, pattern) for pattern in self.layers)
+        return path in self.layers or any(fnmatchcase(path, pattern) for pattern in self.layers)
 
 
 class Lowering(Pass):

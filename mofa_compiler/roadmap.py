@@ -16,6 +16,7 @@ from .decisions.target import Target
 from .errors import RoadmapError, nearest
 from .registry import available
 from .rewriting import Lowering, Pass
+from .spelling import has_no_encoding, toml_string
 
 
 @dataclass(frozen=True, init=False)
@@ -45,6 +46,9 @@ class Roadmap:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "description", description)
         object.__setattr__(self, "target", target)
+        for key in ("name", "description"):
+            if has_no_encoding(str(getattr(self, key))):
+                raise RoadmapError(f"roadmap {name!a}: its {key} is no Unicode text")
         for pass_ in self.passes:
             if not isinstance(pass_, Pass):
                 raise RoadmapError(f"roadmap {name!r}: {pass_!r} is not a pass; give an instance, with its options")
@@ -111,7 +115,7 @@ class Roadmap:
         """
         try:
             document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # a number too long, or brackets too deep, for Python
             raise RoadmapError(f"{origin}: malformed TOML: {error}") from error
         return cls.from_dict(document, origin, name)
 
@@ -206,8 +210,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        return toml_string(value)
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     return str(value)

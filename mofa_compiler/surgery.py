@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from .branches import Branches, inner, traced
+from .codegen import new_graph
 from .cost import node_macs
 from .diff import Edit
 from .errors import RewriteError
@@ -38,7 +39,7 @@ class Surgery:
         self.containers = dict(program.containers)
         self.tensors = dict(program.tensors)
         self.transient = set(program.transient)
-        self.graph = fx.Graph()
+        self.graph = new_graph()
         self.node_of: dict[fx.Node, fx.Node] = {}
         output = self.graph.graph_copy(program.graph, self.node_of)
         self.graph.output(output)

@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from ..plain import is_ours
+from ..spelling import is_plain
 from . import naming
 from .construct import Slot, constructor
 from .forward import Body
@@ -182,7 +183,7 @@ class Classes:
                 expression += f"[{name}]"
             elif form == "dict":
                 expression += f"[{literal(name)}]"
-            elif name.isidentifier():
+            elif is_plain(name):
                 expression += f".{name}"
             else:
                 kind = "submodule" if name in place.modules else "parameter"
@@ -215,7 +216,7 @@ class Classes:
             if is_ours(kind):
                 self.library.copy(kind)
             name = part.name if not part.name.isdecimal() else ""
-            self._layers[part.path] = text.replace(Slot.START, f"{Slot.START}{name}:")
+            self._layers[part.path] = Slot.within(name, text)
         return self._layers[part.path]
 
     def _sequence(self, part: Part) -> str:
@@ -223,7 +224,7 @@ class Classes:
             return f"nn.Sequential({self._numbered(part)})"
         self.uses_chain = True
         named = {name: self._expression(child) for name, child in part.children.items()}
-        if all(name.isidentifier() and name != "self" and name not in naming.KEYWORDS for name in named):
+        if all(is_plain(name) and name != "self" for name in named):
             return f"Chain({', '.join(f'{name}={text}' for name, text in named.items())})"
         return f"Chain(**{{{', '.join(f'{literal(name)}: {text}' for name, text in named.items())}}})"
 
@@ -263,14 +264,18 @@ class Classes:
         if child.tensor is not None and not isinstance(child.tensor, nn.Parameter):
             persistent = "" if child.persistent else ", persistent=False"
             return f"self.register_buffer({literal(name)}, {value}{persistent})"
-        if name.isidentifier() and name not in naming.KEYWORDS:
+        if is_plain(name):
             return f"self.{name} = {value}"
         register = "register_parameter" if child.tensor is not None else "add_module"
         return f"self.{register}({literal(name)}, {value})"
 
     def _tie_lines(self, part: Part, shape: _Shape) -> list[str]:
         def tie(first: Part, other: Part) -> str:
-            return f"        {self.reach(part, other.path)} = {self.reach(part, first.path)}"
+            place, value = self.reach(part, other.path), self.reach(part, first.path)
+            if not place.endswith(")"):
+                return f"        {place} = {value}"
+            register = "add_module" if other.tensor is None else "register_parameter"
+            return f"        {place.rpartition('.get_')[0]}.{register}({literal(other.name)}, {value})"
 
         direct = {child.path for child in part.modules.values()} if not part.is_numbered else set()
         modules = [tie(*pair) for pair in shape.ties if pair[1].tensor is None and pair[1].path not in direct]

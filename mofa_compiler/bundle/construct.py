@@ -28,7 +28,17 @@ class Slot:
 
     @classmethod
     def mark(cls, hint: str, value: int) -> str:
-        return f"{cls.START}{hint}={value}{cls.END}"
+        return f"{cls.START}{cls._harmless(hint)}={value}{cls.END}"
+
+    @classmethod
+    def within(cls, layer: str, text: str) -> str:
+        """The text with the layer's name before every hint, `conv:channels`."""
+        return text.replace(cls.START, f"{cls.START}{cls._harmless(layer)}:")
+
+    @staticmethod
+    def _harmless(hint: str) -> str:
+        """A hint that ends no slot."""
+        return re.sub(r"[^\w:]", "_", hint)
 
     @classmethod
     def plain(cls, text: str) -> str:

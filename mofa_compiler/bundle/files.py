@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
-import shutil
 import sys
-import tempfile
 import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,8 +23,9 @@ from ..report.data import report as make_report
 from ..report.data import versions
 from ..report.markdown import render as render_markdown
 from ..report.pictures import write_pictures
+from ..spelling import json_text
 from ..states import in_normal_mode, own_randomness
-from ..writing import replaced, umask
+from ..writing import put_back, put_in_place, replaced, scratch_folder, umask
 from .library import own_classes
 from .marks import marks
 from .recipe import FILE, read_recipe, recipe
@@ -67,28 +65,22 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
     tell("writing reports", 1, 4)
     shown = result.pictures()
     report = make_report(result, shown)
-    documents = {FILE: recipe(result), KEYMAP: _keymap(result)}
+    documents = {FILE: recipe(result), KEYMAP: keymap_data(result)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        with scratch_folder(target) as scratch:
+            (scratch / SOURCE).write_text(source, encoding="utf-8")
+            for name, document in documents.items():
+                write_json(scratch / name, document)
+            write_pictures(shown, scratch)
+            write_reports(report, scratch)
+            tell("writing weights", 2, 4)
+            write_weights(scratch, result)
+            tell("checking", 3, 4)
+            check(scratch, result)
+            put_in_place(scratch, target)
     except OSError as error:
-        raise BundleError(f"cannot write to {target.parent}: {error.strerror}") from error
-    try:
-        scratch.chmod(0o777 & ~umask())
-        (scratch / SOURCE).write_text(source, encoding="utf-8")
-        for name, document in documents.items():
-            write_json(scratch / name, document)
-        write_pictures(shown, scratch)
-        write_reports(report, scratch)
-        tell("writing weights", 2, 4)
-        write_weights(scratch, result)
-        tell("checking", 3, 4)
-        check(scratch, result)
-        _move(scratch, target)
-    except OSError as error:
-        raise BundleError(f"cannot write {target}: {error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
     tell("done", 4, 4)
     return directory
 
@@ -101,13 +93,23 @@ def load(directory: str | Path) -> nn.Module:
         BundleError: there is no bundle of a version that this one reads, or its files are damaged or do not fit.
     """
     folder = Path(directory).expanduser().resolve()
+    put_back(folder)
     if not folder.is_dir():
         raise BundleError(f"{directory} is a file, not a bundle" if folder.exists() else f"there is no {directory}")
     read_recipe(folder)
+    check_complete(folder)
+    return _load(folder, native=True)
+
+
+def check_complete(folder: Path) -> None:
+    """Refuse a bundle that lacks its source or its weights.
+
+    Raises:
+        BundleError: naming the file.
+    """
     for name in (SOURCE, WEIGHTS):
         if not (folder / name).is_file():
-            raise BundleError(f"{directory} is incomplete: there is no {name}")
-    return _load(folder, native=True)
+            raise BundleError(f"{folder} is incomplete: there is no {name}")
 
 
 def check_destination(folder: Path, overwrite: bool) -> None:
@@ -116,6 +118,7 @@ def check_destination(folder: Path, overwrite: bool) -> None:
     Raises:
         BundleError: it is a file, or a folder with something other than a bundle, or a bundle without `overwrite`.
     """
+    put_back(folder)
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{folder} is a file, not a folder")
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -131,11 +134,7 @@ def check_destination(folder: Path, overwrite: bool) -> None:
 
 
 def write_json(file: Path, document: Mapping[str, Any]) -> None:
-    file.write_text(_json_text(document), encoding="utf-8")
-
-
-def _json_text(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    file.write_text(json_text(document) + "\n", encoding="utf-8")
 
 
 def write_reports(report: Mapping[str, Any], folder: Path) -> None:
@@ -144,7 +143,7 @@ def write_reports(report: Mapping[str, Any], folder: Path) -> None:
         from ..report.html.page import render as render_page  # what draws is needed for nothing else here
 
         page = render_page(report, folder)
-        texts = {REPORT: _json_text(report), REPORT_TEXT: render_markdown(report), REPORT_PAGE: page}
+        texts = {REPORT: json_text(report) + "\n", REPORT_TEXT: render_markdown(report), REPORT_PAGE: page}
     for name, text in texts.items():
         with replaced(folder / name) as file:
             file.write(text)
@@ -165,7 +164,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise BundleError(f"{file} is damaged: {error}") from error
 
 
-def _keymap(result: Result) -> dict[str, Any]:
+def keymap_data(result: Result) -> dict[str, Any]:
+    """What `keymap.json` holds: the keys that each one of the original's became, and how."""
     keys = {key: {"keys": list(fate.keys), "fate": fate.fate} for key, fate in result.keymap.items()}
     return {"schema": "mofa-keymap/1", "keys": keys}
 
@@ -273,18 +273,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-def _move(scratch: Path, target: Path) -> None:
-    """Put the finished folder in its place; what was there is removed last."""
-    if not target.exists():
-        scratch.rename(target)
-        return
-    old = scratch.with_name(f"{scratch.name}.old")
-    target.rename(old)
-    try:
-        scratch.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

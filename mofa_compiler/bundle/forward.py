@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ..spelling import is_plain
 from . import naming
 from .regions import Item, Region, inputs_of, operands
 from .values import (
@@ -261,7 +262,7 @@ class Body:
         if function is operator.setitem:
             place = f"{self._operand(args[0], ATOM)}[{index(args[1], self._value)}]"
             return f"{place} = {self._operand(args[2], 0)}", 0
-        if function is getattr and len(args) == 2 and str(args[1]).isidentifier():
+        if function is getattr and len(args) == 2 and is_plain(str(args[1])):
             return f"{self._operand(args[0], ATOM)}.{args[1]}", ATOM
         if function is operator.not_:
             return f"not {self._operand(args[0], COMPARISON)}", 4

@@ -42,7 +42,7 @@ def checksum(weights: Mapping[str, Tensor]) -> str:
     """SHA-256 of names, precisions, shapes and values."""
     digest = hashlib.sha256()
     for key in sorted(weights):
-        tensor = weights[key].detach().cpu().contiguous()
+        tensor = weights[key].detach().cpu().resolve_conj().resolve_neg().contiguous()
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

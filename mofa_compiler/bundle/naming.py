@@ -6,11 +6,12 @@ import ast
 import builtins
 import inspect
 import keyword
-import re
 import textwrap
 from collections.abc import Collection, Iterable
 
 from torch import nn
+
+from .. import spelling
 
 POOL = ("x", "y", "z", "u", "v", "w")
 """Names of intermediate results that have no better one"""
@@ -24,9 +25,9 @@ RESERVED = frozenset(dir(builtins)) - {"input"} | {"self", "torch", "nn", "F", "
 
 def identifier(text: str, taken: Collection[str] = ()) -> str:
     """A valid name like `text` that is not taken: `conv`, then `conv_2`, ...; `0.conv` becomes `_0_conv`."""
-    name = re.sub(r"\W", "_", text) or "x"
-    if name[0].isdigit():
-        name = f"_{name}"
+    name = spelling.identifier(text)
+    if name.startswith("__"):  # in a class that would be another one
+        name = f"_{name.lstrip('_')}"
     if name in RESERVED:
         name += "_"
     return unique(name, taken)

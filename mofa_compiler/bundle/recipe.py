@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
-from ..errors import BundleError, CaptureError
+from ..documents import read_json
+from ..errors import BundleError, CaptureError, RoadmapError, one_line
 from ..inputs import CallSpec
 from ..program import Program
 from ..report.data import plain_data, versions
@@ -19,6 +19,8 @@ from ..roadmap import Roadmap
 from ..target import class_text
 from ..tracing import capture
 from ..wrappers import unwrapped
+from ..writing import put_back
+from . import original, schema
 from .construct import settings
 
 if TYPE_CHECKING:
@@ -31,12 +33,13 @@ FILE = "recipe.json"
 def recipe(result: Result) -> dict[str, Any]:
     """Plain data, schema `mofa-recipe/1`.
 
-    Keys: `schema`, `mofa` and `torch` (versions), `roadmap`, `architecture` (`class`, `sha256`), `inputs` (`args` and
-    `kwargs`; a tensor is its `shape` and `dtype`), `decisions`: one object a layer that a pass rewrote, adjusted or
-    left alone (`skipped`, with the reason). `measured`: null, or what the roadmap's target was decided on; the passes
-    name the layers then, and are replayed without measuring. `channel_orders`: how calibration permuted the original's
-    channels, by the number of a set of channels that may change places; empty without. The fitted weights are in no
-    recipe.
+    Keys: `schema`, `mofa` and `torch` (versions), `roadmap`, `architecture` (`class`, `sha256`), `original` (`sha256`
+    of its weights, see `bundle.original`, and the `checkpoint` that they were read from, as in a report), `inputs`
+    (`args` and `kwargs`; a tensor is its `shape` and `dtype`), `decisions`: one object a layer that a pass rewrote,
+    adjusted or left alone (`skipped`, with the reason). `measured`: null, or what the roadmap's target was decided on;
+    the passes name the layers then, and are replayed without measuring. `channel_orders`: how calibration permuted the
+    original's channels, by the number of a set of channels that may change places; empty without. `frozen`: the
+    parameters of the saved network that need no gradient, which its source says. The fitted weights are in no recipe.
     """
     program = result.original.program
     written_by = versions()
@@ -46,10 +49,12 @@ def recipe(result: Result) -> dict[str, Any]:
         "torch": written_by["torch"],
         "roadmap": result.roadmap.to_dict(),
         "architecture": {"class": class_name(program), "sha256": architecture_hash(program)},
+        "original": {"sha256": result.original_digest, "checkpoint": result.checkpoint},
         "inputs": program.call.to_data(),
-        "decisions": _decisions(result),
+        "decisions": decisions(result),
         "measured": None if result.decisions is None else result.decisions.to_data(),
         "channel_orders": {str(index): order for index, order in result.channel_orders.items()},
+        "frozen": sorted(name for name, p in result.model.named_parameters() if not p.requires_grad),
     }
     plain: dict[str, Any] = plain_data(document)
     return plain
@@ -59,55 +64,81 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """The recipe in a bundle's folder, or in a file.
 
     Raises:
-        BundleError: there is none, or one of another schema.
+        BundleError: there is none, it is damaged, or of another schema.
     """
+    put_back(path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: it has no {FILE}" if path.exists() else f"there is no {path}")
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise BundleError(f"{file} cannot be read: {error}") from error
-    _check_schema(document, str(file))
+        document = read_json(file)
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BundleError(f"{file} is damaged: {error}") from error
+    _check(document, str(file))
     return dict(document)
 
 
-def _check_schema(document: Any, where: str) -> None:
-    schema = document.get("schema") if isinstance(document, Mapping) else None
-    if schema == SCHEMA:
-        if not isinstance(document.get("inputs"), Mapping):
-            raise BundleError(f"{where} is of a version before the first release: rewrite the network again")
-        return
-    if not str(schema).startswith("mofa-recipe/"):
-        raise BundleError(f"{where} is not a recipe of mofa-compiler")
-    ours = versions()["mofa-compiler"]
-    raise BundleError(
-        f"{where} has the schema {schema}, written by mofa-compiler {document.get('mofa', '?')}; this is {ours}, which "
-        f"reads {SCHEMA}: use the version that wrote it"
-    )
+def _check(document: Any, where: str) -> None:
+    """Refuse what is no recipe of this schema, or a damaged one."""
+    written = document.get("schema") if isinstance(document, Mapping) else None
+    if written != SCHEMA:
+        if not isinstance(written, str) or not written.startswith("mofa-recipe/"):
+            raise BundleError(f"{where} is not a recipe of mofa-compiler")
+        by, ours = str(document.get("mofa", "?")), versions()["mofa-compiler"]
+        raise BundleError(
+            f"{where} has the schema {written:.40}, written by mofa-compiler {by:.20}; this is {ours}, which "
+            f"reads {SCHEMA}: use the version that wrote it"
+        )
+    if isinstance(document.get("inputs"), list):
+        raise BundleError(f"{where} is of a version before the first release: rewrite the network again")
+    try:
+        schema.check(document)
+    except ValueError as error:
+        raise BundleError(f"{where} is damaged: {error}") from error
 
 
-def replay(source: str | Path | Mapping[str, Any], model: nn.Module) -> Result:
+def replay(source: str | Path | Mapping[str, Any], model: nn.Module, *, other_weights: bool = False) -> Result:
     """Do to `model` what a bundle's recipe says, and check that it came to the same decisions.
 
     Args:
         source: a bundle's folder, its `recipe.json`, or the recipe as plain data.
-        model: an instance of the class that the bundle was made from, with weights; it is not modified.
+        model: an instance of the class that the bundle was made from, with the weights that it had then; it is not
+            modified.
+        other_weights: it may have others, of a longer training, say; nothing is compared then.
 
     Raises:
-        BundleError: no recipe, a model of another architecture, or decisions that differ from the recorded ones.
+        BundleError: no recipe or a damaged one, a model of another architecture or with other weights, or decisions
+            that differ from the recorded ones.
     """
+    if isinstance(source, Mapping):
+        document, name = dict(source), "this recipe"
+    else:
+        path = Path(source).expanduser()
+        document, name = read_recipe(path), str(path / FILE if path.is_dir() else path)
+    return replayed(document, model, name, other_weights=other_weights)
+
+
+def replayed(document: Mapping[str, Any], model: nn.Module, name: str, *, other_weights: bool = False) -> Result:
+    """`replay` of a recipe that was read already, which messages call by `name`."""
     from ..compiler import apply
 
-    if isinstance(source, Mapping):
-        document = dict(source)
-        _check_schema(document, "this")
-    else:
-        document = read_recipe(Path(source))
-    call = CallSpec.from_data(document["inputs"]).example()
+    _check(document, name)
+    try:
+        call = CallSpec.from_data(document["inputs"]).example()
+        roadmap = Roadmap.from_dict(document["roadmap"], origin=f"the roadmap in {name}")
+    except RoadmapError as error:
+        raise BundleError(f"{name} cannot be replayed: {error}") from error
+    except (RuntimeError, ValueError) as error:  # of a dtype that torch has no values of, say
+        raise BundleError(f"{name} is damaged: inputs: {one_line(error)}") from error
+    if roadmap.target is not None:
+        raise BundleError(f"{name} is damaged: roadmap.target: what a recipe says was decided already")
     check_architecture(document["architecture"], model, call)
-    result = apply(model, Roadmap.from_dict(document["roadmap"], origin="recipe"), call)
-    recorded, now = (_comparable(decisions) for decisions in (document["decisions"], _decisions(result)))
+    if not other_weights and (difference := original.difference(document, model)):
+        raise BundleError(difference)
+    result = apply(model, roadmap, call)
+    recorded, now = (_comparable(some) for some in (document["decisions"], decisions(result)))
     if recorded != now:
         differing = sorted(recorded.symmetric_difference(now))
         raise BundleError(
@@ -140,23 +171,24 @@ def check_architecture(recorded: Mapping[str, str], model: nn.Module, call: Call
         )
 
 
-def _decisions(result: Result) -> list[dict[str, Any]]:
-    decisions: list[dict[str, Any]] = []
+def decisions(result: Result) -> list[dict[str, Any]]:
+    """What a recipe says of each layer that a pass rewrote, adjusted or left alone."""
+    found: list[dict[str, Any]] = []
     for diff in (d for d in result.diffs if d.pass_name != "calibration"):  # that changes weights, decided by inputs
         for edit in diff.edits:
             decision = {"pass": diff.pass_name, "path": edit.path, "before": edit.before, "after": edit.after}
-            decisions.append({**decision, "fate": edit.fate, "exact": edit.exact})
+            found.append({**decision, "fate": edit.fate, "exact": edit.exact})
         for skip in diff.skips:
             decision = {"pass": diff.pass_name, "path": skip.path, "before": skip.layer, "after": skip.layer}
-            decisions.append({**decision, "fate": "skipped", "exact": True, "reason": skip.reason})
-    return decisions
+            found.append({**decision, "fate": "skipped", "exact": True, "reason": skip.reason})
+    return found
 
 
-def _comparable(decisions: list[dict[str, Any]]) -> set[tuple[str, ...]]:
+def _comparable(found: list[dict[str, Any]]) -> set[tuple[str, ...]]:
     """What may not differ. Other weights may: they decide whether a rewrite is exact and which neighbours adapt."""
     return {
         (d["pass"], d["path"], d["before"], d["after"], "skipped" if d["fate"] == "skipped" else "rewritten")
-        for d in decisions
+        for d in found
         if d["fate"] != "compensated"
     }
 

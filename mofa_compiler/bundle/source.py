@@ -9,6 +9,7 @@ from torch import fx
 
 from ..errors import BundleError
 from ..program import Program
+from ..spelling import in_docstring
 from ..target import class_text
 from . import naming
 from .classes import CHAIN, Classes
@@ -91,7 +92,11 @@ def _is_torch(line: str) -> bool:
 
 
 def _docstring(name: str, roadmap: str, module: fx.GraphModule) -> str:
-    made = f', rewritten by mofa-compiler with the roadmap "{roadmap}"' if roadmap else ", written by mofa-compiler"
+    made = (
+        f', rewritten by mofa-compiler with the roadmap "{in_docstring(roadmap)}"'
+        if roadmap
+        else ", written by mofa-compiler"
+    )
     weights, assign = 'load_file("model.safetensors")', ""
     state = module.state_dict().values()
     if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in state):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
 
 from ..errors import BundleError
 from ..report.data import plain_data
 from ..report.pictures import write_pictures
 from ..report.reading import IMAGES, read_report
+from ..writing import put_in_place, scratch_folder
 from .files import REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_reports, write_weights
+from .original import recorded, short
 from .recipe import read_recipe
 
 if TYPE_CHECKING:
@@ -28,38 +31,48 @@ def update(result: Result, directory: Path) -> None:
     leaves the weights, too.
 
     Raises:
-        BundleError: there is no bundle, or its source does not compute what `result.model` does.
+        BundleError: there is no bundle, it is of another original, or its source does not compute what `result.model`
+            does.
     """
     target = directory.expanduser().resolve()
-    read_recipe(target)
+    made_from = recorded(read_recipe(target))
+    if made_from not in ("", result.original_digest):
+        raise BundleError(
+            f"{target} was made from another original (sha256 {short(made_from)}) than this network (sha256 "
+            f"{short(result.original_digest)}): its weights do not belong there"
+        )
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise BundleError(f"cannot write to {target.parent}: {error.strerror}") from error
-    try:
-        shutil.copy(target / SOURCE, scratch)
-        write_weights(scratch, result)
-        check(scratch, result)
-        report = read_report(target)
-        recovery = result.recoveries[-1]
-        entry, known = plain_data(recovery.to_data()), report.get("recoveries", [])
-        report["recoveries"] = known if entry in known else [*known, entry]  # it may be there, if it was killed here
-        shown = result.pictures() if recovery.improved else []
-        if shown:
-            report["images"] = plain_data([picture.data for picture in shown])
-            write_pictures(shown, scratch)
-        elif recovery.improved:
-            report["images"] = []  # those that are there show other weights
-        elif (target / IMAGES).is_dir():
-            shutil.copytree(target / IMAGES, scratch / IMAGES)
-        write_reports(report, scratch)
-        for name in (*((WEIGHTS,) if recovery.improved else ()), REPORT, REPORT_TEXT, REPORT_PAGE):
-            os.replace(scratch / name, target / name)
-        _replace_folder(scratch / IMAGES, target / IMAGES, scratch / "old images")
+        with scratch_folder(target) as scratch:
+            shutil.copy(target / SOURCE, scratch)
+            write_weights(scratch, result)
+            check(scratch, result)
+            _write_reports_since(result, target, scratch)
+            weights = (WEIGHTS,) if result.recoveries[-1].improved else ()
+            for name in (*weights, REPORT, REPORT_TEXT, REPORT_PAGE):
+                os.replace(scratch / name, target / name)
+            if (scratch / IMAGES).is_dir():
+                put_in_place(scratch / IMAGES, target / IMAGES)
+            elif (target / IMAGES).is_dir():
+                os.rename(target / IMAGES, scratch / IMAGES)
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot update {target}: {error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_reports_since(result: Result, target: Path, scratch: Path) -> None:
+    """The reports and images of a bundle into another folder, with what the last recovery brought."""
+    report = read_report(target)
+    recovery = result.recoveries[-1]
+    entry, known = plain_data(recovery.to_data()), report.get("recoveries", [])
+    report["recoveries"] = known if entry in known else [*known, entry]  # it may be there, if it was killed here
+    shown = result.pictures() if recovery.improved else []
+    if shown:
+        report["images"] = plain_data([picture.data for picture in shown])
+        write_pictures(shown, scratch)
+    elif recovery.improved:
+        report["images"] = []  # those that are there show other weights
+    elif (target / IMAGES).is_dir():
+        shutil.copytree(target / IMAGES, scratch / IMAGES)
+    write_reports(report, scratch)
 
 
 def record(measurements: Sequence[Mapping[str, Any]], directory: Path) -> None:
@@ -89,14 +102,6 @@ def record(measurements: Sequence[Mapping[str, Any]], directory: Path) -> None:
         raise BundleError(f"cannot update the reports of {target}: {error}") from error
 
 
-def _replace_folder(new: Path, old: Path, aside: Path) -> None:
-    """One folder in place of another, which is moved aside; either may be missing."""
-    if old.is_dir():
-        old.rename(aside)
-    if new.is_dir():
-        new.rename(old)
-
-
 def load_weights(result: Result, directory: Path) -> None:
     """Give `result.model` the weights of a bundle that was made from it.
 
@@ -106,9 +111,18 @@ def load_weights(result: Result, directory: Path) -> None:
     file = directory / WEIGHTS
     if not file.is_file():
         raise BundleError(f"{directory} is incomplete: there is no {WEIGHTS}")
-    weights, keys = read_weights(file), result.model.state_dict().keys()
+    set_weights(result.model, read_weights(file), file)
+
+
+def set_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
+    """Give a model the weights that were read from a bundle's `file`, which also holds constants that it makes itself.
+
+    Raises:
+        BundleError: they are another network's.
+    """
+    keys = model.state_dict().keys()
     try:
-        result.model.load_state_dict({key: value for key, value in weights.items() if key in keys})
+        model.load_state_dict({key: value for key, value in weights.items() if key in keys})
     except RuntimeError as error:
         lines = " ".join(str(error).split())
         raise BundleError(f"{file} does not fit the recipe beside it: {lines[:500]}") from error

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from .. import spelling
 from ..errors import BundleError
 
 # Binding strength of Python's operators, as far as they appear: a higher one binds tighter.
@@ -73,7 +74,7 @@ def literal(value: Any, name: Callable[[fx.Node], str] | None = None) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
     if isinstance(value, str):
-        return _quoted(value)
+        return spelling.string(value)
     if value is None or isinstance(value, (bool, int, float, complex, bytes)):
         return repr(value)
     if isinstance(value, (torch.dtype, torch.layout, torch.memory_format)):
@@ -111,11 +112,6 @@ def _subscript(value: Any, name: Callable[[fx.Node], str]) -> str:
     ends = ["" if end is None else literal(end, name) for end in (value.start, value.stop)]
     step = "" if value.step is None else f":{literal(value.step, name)}"
     return f"{ends[0]}:{ends[1]}{step}"
-
-
-def _quoted(text: str) -> str:
-    quoted = repr(text)
-    return f'"{quoted[1:-1]}"' if '"' not in text and quoted[0] == "'" else quoted
 
 
 @functools.cache

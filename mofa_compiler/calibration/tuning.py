@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from ..codegen import new_graph
 from ..layers import PartialConv2d
 from ..program import Program
 from ..surgery import origin
@@ -122,7 +123,7 @@ class Tuning:
 
 def _module(program: Program, order: Sequence[fx.Node], block: Block) -> fx.GraphModule:
     """A block as a module of its own, which shares its layers with the program."""
-    graph = fx.Graph()
+    graph = new_graph()
     new: dict[fx.Node, fx.Node] = {node: graph.placeholder(node.name) for node in block.inputs}
     for node in order[block.start : block.end]:
         new[node] = graph.node_copy(node, new.__getitem__)

@@ -98,7 +98,8 @@ def compare(
         with naming_damage([Path(source).expanduser()], "comparison"):
             summary(report, "")
     with naming_damage(files, "comparison"):
-        data = comparison.compare(reports, short_names(sources))
+        digests = ["" if is_target(source) else _digest(Path(source).expanduser()) for source in sources]
+        data = comparison.compare(reports, short_names(sources), digests)
         if output_format is Format.TERMINAL:
             console = options.stdout_console()
             with console.capture() as printed:  # all of it, or an error alone
@@ -116,3 +117,13 @@ def compare(
     with replaced(target) as handle:
         handle.write(content)
     print(f"saved to {out}", file=sys.stderr)
+
+
+def _digest(source: Path) -> str:
+    """Of the weights of the original that a report's bundle was made from; empty for a report alone."""
+    from ..bundle.original import recorded
+    from ..bundle.recipe import FILE, read_recipe
+    from ..report.reading import report_file
+
+    folder = report_file(source).absolute().parent
+    return recorded(read_recipe(folder)) if (folder / FILE).is_file() else ""

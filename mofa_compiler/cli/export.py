@@ -114,6 +114,7 @@ def export(
         from ..report.exported import print_exported
 
         print_exported(done.to_data(), options.stdout_console())
+        options.print_run([str(bundle)])
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import MofaError
+from ..spelling import printable
 
 DEBUG = "mofa_compiler.debug"
 
@@ -74,7 +75,7 @@ class Group(TyperGroup):
         except Exception as error:
             if ctx.meta.get(DEBUG) or hasattr(error, "show"):  # typer's own show themselves
                 raise
-            text = " ".join(str(error).split())[:300]
+            text = printable(" ".join(str(error).split())[:300])
             print(f"error: {type(error).__name__}: {text} (mofa --debug shows where)", file=sys.stderr)
             raise typer.Exit(_code(ctx)) from error
         except KeyboardInterrupt:
@@ -87,6 +88,11 @@ def _code(ctx: Any) -> int:
 
 
 def _message(error: Exception) -> str:
+    """What an error says, in which names cannot move the cursor."""
+    return "\n".join(printable(line) for line in _words(error).split("\n"))
+
+
+def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)

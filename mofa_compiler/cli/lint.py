@@ -99,7 +99,8 @@ def lint(
     """Find missed rewrites, cheap layers and broken budgets, for CI.
 
     Each is shown on the line of source that built the layer, with the pass that mends it and what that saves.
-    Findings go to stdout, everything else to stderr. `mofa rule` lists the rules.
+    Findings go to stdout, everything else to stderr. `mofa rule` lists the rules. Of a bundle, also of one that --diff
+    names, this runs the model.py: lint what you trust.
 
     \b
     mofa lint                                    the models of pyproject.toml

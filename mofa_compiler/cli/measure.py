@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..writing import is_folder
 from . import completion, options
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def measure(
     Each is compiled once. Then they run in turns, with the first once more as a control, until every ratio is known
     well enough or the time is over. Ratios are B ÷ A: below 1 where B is faster. What the control shows of the
     machine's noise widens their intervals, and a ratio whose interval holds 1 is called noise. Times do not depend on
-    weights, so architectures need no checkpoint. This runs the bundles' model.py.
+    weights, so architectures need no checkpoint. This runs the bundles' model.py,
+    so measure what you trust.
 
     \b
     mofa measure arch.py:Net net-mofa --engine onnxruntime,xnnpack
@@ -111,6 +113,8 @@ def measure(
         modules = {label: module for label, (module, _) in zip(_labels(networks), loaded, strict=True)}
         if record:
             _check_original(networks, loaded[0][0])
+        if not quiet and (note := _other_weights(networks)):
+            print(note, file=sys.stderr)
         example = _example(loaded[0], given_inputs)
         measured = []
         for one in chosen:
@@ -132,6 +136,7 @@ def measure(
         from ..report.measured import print_measured
 
         print_measured(data, options.stdout_console())
+        options.print_run(source for source in networks if is_folder(Path(source).expanduser()))
     if record:
         sys.stdout.flush()
         for folder in _record(networks, measured, example):
@@ -191,7 +196,7 @@ def _measured(
 
 def _check_recording(networks: Sequence[str]) -> None:
     """Refuse to record what is no comparison of a bundle with an original."""
-    first, *others = (Path(source).expanduser().is_dir() for source in networks)
+    first, *others = (is_folder(Path(source).expanduser()) for source in networks)
     if first or not any(others):
         raise typer.BadParameter(
             "takes the original first, an architecture, and then the bundles to keep it in", param_hint="--record"
@@ -208,9 +213,23 @@ def _check_original(networks: Sequence[str], original: nn.Module) -> None:
     from ..inputs import CallSpec
 
     for folder in (Path(source).expanduser() for source in networks[1:]):
-        if folder.is_dir():
+        if is_folder(folder):
             recipe = read_recipe(folder)
             check_architecture(recipe["architecture"], original, CallSpec.from_data(recipe["inputs"]).example())
+
+
+def _other_weights(networks: Sequence[str]) -> str:
+    """A note where bundles were made from originals with different weights, of which times are independent."""
+    from ..bundle.original import recorded, short
+    from ..bundle.recipe import read_recipe
+
+    folders = {source: Path(source).expanduser() for source in networks}
+    known = {source: recorded(read_recipe(folder)) for source, folder in folders.items() if is_folder(folder)}
+    made_from = {source: digest for source, digest in known.items() if digest}
+    if len(set(made_from.values())) < 2:
+        return ""
+    said = ", ".join(f"{source}: {short(digest)}" for source, digest in made_from.items())
+    return f"note: made from originals with different weights (sha256 {said}); times do not depend on them"
 
 
 def _record(networks: Sequence[str], measured: Sequence[dict[str, Any]], inputs: Sequence[Tensor]) -> Iterator[str]:
@@ -219,7 +238,7 @@ def _record(networks: Sequence[str], measured: Sequence[dict[str, Any]], inputs:
 
     for index, source in enumerate(networks):
         folder = Path(source).expanduser()
-        if index and folder.is_dir():
+        if index and is_folder(folder):
             record([_recorded(engine, index, inputs) for engine in measured], folder)
             yield source
 
@@ -261,7 +280,7 @@ def _layers(compiled: Compiled) -> list[dict[str, Any]] | None:
 def _load(source: str, arguments: list[str] | None) -> tuple[nn.Module, CallSpec | None]:
     """A network, and the call that a bundle was made for; none of an architecture."""
     folder = Path(source).expanduser()
-    if not folder.is_dir():
+    if not is_folder(folder):
         return options.load_model(source, arguments, None, None, None)[0], None
     from ..bundle import load
     from ..bundle.recipe import read_recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -121,6 +121,18 @@ def stdout_console() -> Console:
     from rich.console import Console
 
     return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+
+
+def print_run(bundles: Iterable[str]) -> None:
+    """Tell on stdout whose source was run for the results above it."""
+    from ..report.terminal import print_lines, wrap
+
+    files = dict.fromkeys(f"{bundle.rstrip('/')}/model.py" for bundle in bundles)
+    if files:
+        console = stdout_console()
+        console.print()
+        verb = "was" if len(files) == 1 else "were"
+        print_lines(console, wrap(f"For this, {' and '.join(files)} {verb} run.", console.width))
 
 
 @contextlib.contextmanager

@@ -81,6 +81,7 @@ def recover(
 
     The network learns the original's features at the ends of the stages, its output, and the ground truth where it is
     known. The bundle gets the weights with the best validation PSNR.
+    Another original than the bundle was made from is an error, by a digest of its weights.
     When it is killed, the same command goes on where it was: its state is in BUNDLE.recovery until it is done.
 
     \b
@@ -102,10 +103,11 @@ def recover(
         raise typer.BadParameter("say how long by one of --steps and --minutes", param_hint="--minutes")
     import torch.distributed
 
+    from ..bundle.original import recorded
     from ..bundle.recipe import read_recipe
     from ..recovery import recover as run
 
-    read_recipe(bundle.expanduser())
+    known = recorded(read_recipe(bundle.expanduser()))
     main = os.environ.get("RANK", "0") == "0"
     given: dict[str, Any] = {
         "steps": steps,
@@ -125,6 +127,8 @@ def recover(
         model, description = options.load_model(original, arguments, checkpoint, key, strip_prefix)
         if main and not quiet:
             _tell(f"weights: {description}" if description else _no_checkpoint(original))
+            if not known:
+                _tell(f"warning: {bundle} does not say from which weights it was made: not compared with these")
         recovery = run(
             bundle,
             model,

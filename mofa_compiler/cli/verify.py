@@ -53,8 +53,9 @@ def verify(
     """Check a bundle against the network that it was made from.
 
     The recipe is carried out anew on the original. Passes that claim to be exact are checked in float64, layer by
-    layer and as whole networks, at two input sizes. The saved weights, source and report are compared with what comes
-    out, and the error of the saved network's output is measured. This runs the bundle's model.py.
+    layer and as whole networks, at two input sizes. The original's weights are told by a digest from others. The saved
+    source, key map, weights and reports are compared with what comes out, and the error of the saved network's output
+    is measured. This runs the bundle's model.py, but only where that is, line by line, what the recipe makes.
 
     \b
     mofa verify net-mofa --original arch.py:Net --checkpoint net.pth

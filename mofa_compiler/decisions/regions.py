@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from ..codegen import new_graph
 from ..network import Network
 from ..program import Program, attach
 from ..surgery import origin
@@ -77,7 +78,7 @@ def extract(program: Program, where: Region) -> tuple[fx.GraphModule, tuple[Tens
     shapes = [start.meta["val"].shape, end.meta["val"].shape]
     if any(len(shape) != 4 for shape in shapes):
         return None
-    graph, modules, inputs = fx.Graph(), dict[str, nn.Module](), list[Tensor]()
+    graph, modules, inputs = new_graph(), dict[str, nn.Module](), list[Tensor]()
     dtype = start.meta["val"].dtype
 
     def context(name: str, source: fx.Node, before: int, behind: int) -> fx.Node:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from ..runtime import engine as find_engine
 from ..tracing import capture
 from .record import Alternative, Comparison
 from .target import Conditions, Target
+
+T = TypeVar("T")
 
 PIECE_SECONDS, PIECE_TOLERANCE = 0.4, 0.02
 """Time for each alternative of a piece, and the precision at which that is enough"""
@@ -46,9 +48,9 @@ class Trials:
             "piece": {name: piece if isinstance(piece, str) else fingerprint(*piece) for name, piece in found.items()},
             "seconds": PIECE_SECONDS,
         }
-        remembered = self._remembered(key)
-        if remembered is not None:
-            return [Alternative(**_tuples(one)) for one in remembered["alternatives"]]
+        remembered = (self._remembered(key, dict[str, list[Alternative]]) or {}).get("alternatives", [])
+        if [one.name for one in remembered] == list(found):
+            return remembered
         compiled: dict[str, Compiled] = {}
         problems = {name: piece for name, piece in found.items() if isinstance(piece, str)}
         for name, piece in found.items():
@@ -84,9 +86,9 @@ class Trials:
         """
         shapes = ["x".join(map(str, x.shape)) for x in inputs]
         key = {"networks": {name: architecture_hash(n.program) for name, n in networks.items()}, "shapes": shapes}
-        remembered = self._remembered(key)
-        if remembered is not None:
-            return [Comparison(**_tuples(one)) for one in remembered["comparisons"]]
+        remembered = self._remembered(key, dict[str, list[Comparison]])
+        if remembered is not None and "comparisons" in remembered:
+            return remembered["comparisons"]
         compiled: dict[str, Compiled] = {}
         for name, network in networks.items():
             try:
@@ -126,9 +128,8 @@ class Trials:
         self._kept = [*self._kept[-2:], (network, found)]
         return found
 
-    def _remembered(self, key: dict[str, Any]) -> dict[str, Any] | None:
-        found: dict[str, Any] | None = self.cache.get({**key, **vars(self.conditions)})
-        return found
+    def _remembered(self, key: dict[str, Any], kind: type[T]) -> T | None:
+        return self.cache.read({**key, **vars(self.conditions)}, kind)
 
     def _remember(self, key: dict[str, Any], value: dict[str, Any]) -> None:
         self.cache.put({**key, **vars(self.conditions)}, value)
@@ -149,8 +150,3 @@ def _alternatives(names: Sequence[str], run: Race) -> list[Alternative]:
         Alternative(name, medians[index], *(run.ratio(index, 0) if index else (1.0, (1.0, 1.0))))
         for index, name in enumerate(names)
     ]
-
-
-def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists, which JSON makes of tuples, as tuples again."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

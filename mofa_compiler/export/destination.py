@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from torch import nn
@@ -49,11 +48,3 @@ def named_after(module: nn.Module, to: str) -> Path:
         ExportError: the format is unknown or not installed.
     """
     return Path(f"{type(module).__name__}{find(to).suffixes[0]}")
-
-
-def scratch_folder(file: Path) -> Path:
-    """A folder beside a file that is to be written, so that it can be moved into its place."""
-    try:
-        return Path(tempfile.mkdtemp(prefix=f".{file.name}.", dir=file.parent))
-    except OSError as error:
-        raise ExportError(f"cannot write to {file.parent}: {error.strerror}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,8 +21,9 @@ from ..inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree,
 from ..report.data import plain_data
 from ..states import in_normal_mode, own_randomness
 from ..wrappers import unwrapped
+from ..writing import scratch_folder
 from .comparing import Comparison, compare
-from .destination import destinations, scratch_folder
+from .destination import destinations
 from .format import Format, Source, Use, Written, reason, tensors
 from .formats import find
 from .locating import Fault, locate
@@ -137,10 +137,9 @@ def export(
     kind = find(to)
     module, call = _network(bundle_or_module, inputs)
     files = destinations(bundle_or_module, kind, destination, overwrite)
-    scratch = scratch_folder(files[0])
     try:
-        maker = _Maker(module, call, kind, lambda step: tell(step, _STEPS.index("writing"), len(_STEPS)))
-        with own_randomness():  # exporters draw numbers
+        with scratch_folder(files[0]) as scratch, own_randomness():  # exporters draw numbers
+            maker = _Maker(module, call, kind, lambda step: tell(step, _STEPS.index("writing"), len(_STEPS)))
             tell(_STEPS[0], 0, len(_STEPS))
             seen = maker.observed()
             tell(_STEPS[1], 1, len(_STEPS))
@@ -150,13 +149,11 @@ def export(
             written = maker.written(source, file, images, sizes)
             tell(_STEPS[3], 3, len(_STEPS))
             compared = compare(kind, file, module, _compared(call, sizes, images))
-        found = (*written.notes, *notes(source, seen, written.uses), *_about(sizes, images, kind))
-        for one in reversed(files):  # the one that is loaded last, so that what it needs is there
-            os.replace(scratch / one.name, one)
+            found = (*written.notes, *notes(source, seen, written.uses), *_about(sizes, images, kind))
+            for one in reversed(files):  # the one that is loaded last, so that what it needs is there
+                os.replace(scratch / one.name, one)
     except OSError as error:
-        raise ExportError(f"cannot write {files[0]}: {error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        raise ExportError(f"cannot write {files[0]}: {error.strerror or error}") from error
     tell("done", len(_STEPS), len(_STEPS))
     size = sum(one.stat().st_size for one in files)
     return Exported(kind.name, files, size, str(specs(call)), sizes, compared, tuple(written.uses), found)

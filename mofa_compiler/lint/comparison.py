@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..report import text
-from ..report.markdown import code, escape
+from ..spelling import code_span as code
+from ..spelling import markdown as escape
 from .finding import Linted
 from .matching import unmatched
 

@@ -13,6 +13,7 @@ from ..errors import MofaError
 from ..input_files import Make, of_shapes, read_inputs
 from ..inputs import CallSpec
 from ..target import load_target
+from ..writing import is_folder
 from .config import Config, Model
 from .finding import Position
 from .positions import recording
@@ -119,7 +120,7 @@ def _recorded(
 
 def _reference(reference: str) -> nn.Module:
     """A bundle's network, or a target's."""
-    if Path(reference).is_dir():
+    if is_folder(Path(reference)):
         from ..bundle import load
 
         return load(Path(reference)).eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,6 +15,7 @@ from ..errors import EngineError, LintError, MofaError, nearest
 from ..input_files import Make
 from ..report import text
 from ..target import parse_args
+from ..writing import is_folder
 from .config import Config
 from .finding import Finding, Linted, Outcome
 from .formats import emit, render
@@ -113,6 +114,8 @@ def run(options: Options, tell: Tell, say: Callable[[str], None]) -> Done:
                 engine(job.settings.engine)
             except EngineError as error:
                 raise config.blames(str(error), "engine") if config and options.engine is None else error from error
+    for folder in dict.fromkeys(folder for job in jobs for folder in _run_bundles(job, options, len(jobs))):
+        say(f"note: this runs {folder / 'model.py'}: lint what you trust")
     if options.measure and any(job.settings.engine is None for job in jobs):
         raise LintError("--measure needs an engine: name one (engine, or --engine)")
     destinations = _destinations(options, jobs)
@@ -167,6 +170,14 @@ def _told_of_comments(reports: Sequence[Report], suppressions: Suppressions) -> 
     return linted
 
 
+def _run_bundles(job: Job, options: Options, number: int) -> Iterable[Path]:
+    """The bundles whose source is run to lint a model: it, the other version, and what a rule compares with."""
+    other = [] if options.diff is None else [options.diff if number == 1 else str(Path(options.diff, job.name))]
+    for name in (job.target, *other, job.settings.reference or ""):
+        if name and is_folder(Path(name)):
+            yield Path(name)
+
+
 def _reference_linted(job: Job, reference: str, root: Path, *, alone: bool) -> Linted:
     """Another version of a job's model: a target, a bundle, or of several models a folder with a bundle for each.
 
@@ -174,7 +185,7 @@ def _reference_linted(job: Job, reference: str, root: Path, *, alone: bool) -> L
         LintError: it is none of these, or cannot be linted.
     """
     folder = Path(reference) if alone else Path(reference, job.name)
-    if not folder.is_dir() and not alone:
+    if not is_folder(folder) and not alone:
         raise LintError(f"--diff {reference}: of several models it has to be a folder with a bundle {job.name} in it")
     if folder.is_dir():
         made = of_bundle(job.name, folder, None, job.settings)
@@ -304,7 +315,7 @@ def _jobs(options: Options, config: Config | None) -> list[Job]:
                     f"--arg, --input and --checkpoint are for targets, and {target} is configured in {config.file}"
                 )
             jobs.append(configured(config, known[target]))
-        elif Path(target).is_dir():
+        elif is_folder(Path(target)):
             if options.arguments or options.weights:
                 raise LintError(f"--arg and --checkpoint are for architectures, and {target} is a bundle")
             jobs.append(of_bundle(Path(target).resolve().name, Path(target), options.inputs, settings))

@@ -37,10 +37,7 @@ class Timing:
 
     def remembered(self, passes: Sequence[Pass]) -> Comparison | None:
         """What was measured before: the network after these passes against the network as it is."""
-        found = self.cache.get(self._key(passes))
-        if found is None:
-            return None
-        return Comparison(**{**found, "interval": tuple(found["interval"]), "control": tuple(found["control"])})
+        return self.cache.read(self._key(passes), Comparison)
 
     def measure(self, passes: Sequence[Pass]) -> Comparison | None:
         """The same, measured now if it was not before; None where the engine does not take the rewritten network.

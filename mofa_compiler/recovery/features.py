@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ..codegen import new_graph
 from ..inputs import tensor_leaves
 from ..network import Network
 from ..surgery import origin
@@ -52,7 +53,7 @@ class Tapped(nn.Module):
 
     def __init__(self, root: nn.Module, graph: fx.Graph, nodes: Sequence[str]):
         super().__init__()
-        tapped = fx.Graph()
+        tapped = new_graph()
         copies: dict[fx.Node, fx.Node] = {}
         output = tapped.graph_copy(graph, copies)
         by_name = {node.name: copy for node, copy in copies.items()}

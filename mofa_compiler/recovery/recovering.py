@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
-from ..bundle import replay
 from ..bundle.marks import checksum
-from ..bundle.recipe import architecture_hash
+from ..bundle.original import digest, short
+from ..bundle.recipe import FILE, architecture_hash, read_recipe, replayed
 from ..bundle.updating import load_weights, update
 from ..calibration import in_order
 from ..calibration.calibrate import SHOWN
@@ -76,7 +76,7 @@ def recover(
             `recovery.Options`.
 
     Raises:
-        BundleError: there is no bundle, or it was made from another architecture.
+        BundleError: there is no bundle, or it was made from another architecture or from other weights.
         DataError, RecoveryError: an option, the data, or the state that a run should go on from does not fit.
     """
     settings = Options.of(options)
@@ -86,7 +86,7 @@ def recover(
         program = _matching(teacher, result)
     else:
         bundle = Path(source).expanduser().resolve()
-        result = replay(bundle, teacher)
+        result = replayed(read_recipe(bundle), teacher, str(bundle / FILE))
         load_weights(result, bundle)
         program = result.original.program
     folder = Path(state_folder) if state_folder else bundle.with_name(f"{bundle.name}.recovery") if bundle else None
@@ -151,6 +151,11 @@ def _matching(original: nn.Module, result: Result) -> Program:
         raise RecoveryError(
             f"this {type(original).__name__} is not of the architecture that was rewritten: pass the model that "
             "`apply` was given"
+        )
+    if (found := digest(original)) != result.original_digest:
+        raise RecoveryError(
+            f"this {type(original).__name__} has other weights (sha256 {short(found)}) than the one that was rewritten "
+            f"(sha256 {short(result.original_digest)}): pass the model that `apply` was given, with its weights"
         )
     return program
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 
 from ..errors import RecoveryError, one_line
+from ..writing import clear, scratch_file
 
 SCHEMA = "mofa-recovery-state/1"
 FILE = "state.pt"
@@ -17,14 +18,12 @@ FILE = "state.pt"
 
 def write(folder: Path, state: Mapping[str, Any]) -> None:
     """Replace the state in a folder, which is made; the old one stays until the new one is on the disk."""
-    temporary = folder / f".{FILE}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with scratch_file(folder / FILE) as scratch, scratch.open("wb") as file:
             torch.save({"schema": SCHEMA, **state}, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, folder / FILE)
     except OSError as error:
         raise RecoveryError(f"cannot write {folder / FILE}: {error.strerror}") from error
 
@@ -51,8 +50,8 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 def remove(folder: Path) -> None:
     """Take a run's state away, and its folder where nothing else is in it."""
-    for name in (FILE, f".{FILE}.tmp"):
-        (folder / name).unlink(missing_ok=True)
+    (folder / FILE).unlink(missing_ok=True)
+    clear(folder / FILE)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 

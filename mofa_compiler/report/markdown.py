@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..spelling import code_span as code
+from ..spelling import html_in_markdown
+from ..spelling import markdown as escape
 from . import decided, text
 
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|~])")
 _PATHS_PER_REFUSAL = 8
 
 
@@ -30,19 +31,6 @@ def render(report: Mapping[str, Any]) -> str:
         "<sub>" + escape(", ".join(f"{name} {version}" for name, version in report["versions"].items())) + "</sub>",
     ]
     return "\n\n".join(filter(None, blocks)) + "\n"
-
-
-def escape(value: str) -> str:
-    """Text in which nothing is markup, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(value.split()))
-
-
-def code(value: str) -> str:
-    """An inline code span that also survives in a table cell, whatever it holds."""
-    value = " ".join(value.split())
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", value)), default=0))
-    pad = " " if value.startswith("`") or value.endswith("`") else ""
-    return f"{fence}{pad}{value}{pad}{fence}"
 
 
 def _cell(markdown: str) -> str:
@@ -100,7 +88,7 @@ def _passes(report: Mapping[str, Any]) -> str:
 
 def _fitted(edits: list[dict[str, Any]]) -> str:
     """A table, folded, of what was fitted to which error."""
-    rows = [(code(edit["path"]), escape(edit["fate"]), escape(edit["note"])) for edit in edits]
+    rows = [(_cell(code(edit["path"])), escape(edit["fate"]), escape(edit["note"])) for edit in edits]
     table = _table(("layer", "weights", "how"), "lll", rows)
     return f"<details><summary>{text.count(len(edits), 'layer')} calibrated</summary>\n\n{table}\n\n</details>"
 
@@ -122,8 +110,9 @@ def _details(index: int, step: Mapping[str, Any]) -> str:
         blocks.append(_refusals(step["skips"]))
     if not step["edits"] and not step["skips"]:
         blocks.append("No layer of this pass's kind.")
-    name = step["name"].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    summary = f"{index}. {name}: {text.count(len(edits), 'edit')}, {len(step['skips'])} refused"
+    summary = (
+        f"{index}. {html_in_markdown(step['name'])}: {text.count(len(edits), 'edit')}, {len(step['skips'])} refused"
+    )
     return "\n\n".join(["<details>", f"<summary>{summary}</summary>", *blocks, "</details>"])
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..documents import read_json
 from ..errors import ReportError, one_line
+from ..writing import put_back
 
 FILE = "report.json"
 IMAGES = "images"
 """The folder in a bundle that has the images before and after"""
 _REPORT, _DISTRIBUTION = "mofa-report/1", "mofa-distribution/1"
 _VERDICT = {"measured_on": "example input", "step_psnr": None, "holds": True, "problem": "", "whole": None}
-_NEEDED = ("model", "roadmap", "inputs", "anatomy", "before", "after", "passes")
+_NEEDED = {
+    **{"model": str, "inputs": list, "passes": list},
+    **dict.fromkeys(("roadmap", "anatomy", "before", "after"), dict),
+}
+_KINDS = {dict: "an object", list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false"}
+_KINDS[type(None)] = "null"
 
 
 def read_report(path: Path, *, or_distribution: bool = False) -> dict[str, Any]:
@@ -24,13 +30,16 @@ def read_report(path: Path, *, or_distribution: bool = False) -> dict[str, Any]:
     Raises:
         ReportError: there is none, it cannot be read, or it is of another schema or damaged.
     """
+    put_back(path)
     file = report_file(path)
     if not file.is_file():
         raise ReportError(f"{path} is not a bundle: it has no {FILE}" if path.exists() else f"there is no {path}")
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise ReportError(f"{file} cannot be read as a report: {error}") from error
+        document = read_json(file)
+    except OSError as error:
+        raise ReportError(f"{file} cannot be read as a report: {error.strerror}") from error
+    except ValueError as error:
+        raise ReportError(f"{file} cannot be read as a report, it is damaged: {error}") from error
     schema = document.get("schema") if isinstance(document, Mapping) else None
     if or_distribution and schema == _DISTRIBUTION:
         return dict(document)
@@ -40,6 +49,12 @@ def read_report(path: Path, *, or_distribution: bool = False) -> dict[str, Any]:
     missing = [key for key in _NEEDED if key not in document]
     if missing:
         raise ReportError(f"{file} is damaged: it lacks {', '.join(missing)}")
+    for key, kind in _NEEDED.items():
+        if not isinstance(document[key], kind):
+            raise ReportError(f"{file} is damaged: {key} is {_KINDS[type(document[key])]}")
+    for index, step in enumerate(document["passes"]):
+        if not isinstance(step, dict) or not isinstance(step.get("verdict", {}), dict):
+            raise ReportError(f"{file} is damaged: passes[{index}] is no pass with its verdict")
     return completed(document)
 
 

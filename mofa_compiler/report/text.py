@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..spelling import printable as printable
+
 _UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -230,11 +232,6 @@ def grouped(items: Iterable[Mapping[str, Any]], *keys: str) -> dict[tuple[Any, .
     for item in items:
         groups.setdefault(tuple(item[key] for key in keys), []).append(item)
     return groups
-
-
-def printable(value: str) -> str:
-    """Text in which control characters are escaped, so that no name can move the cursor or break a line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value)
 
 
 def count(number: int, noun: str) -> str:

@@ -6,15 +6,19 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from ..documents import read_json
 from ..errors import EngineError
+from ..writing import replaced
 from .engine import Engine
 
 VARIABLE = "MOFA_CACHE"
+T = TypeVar("T")
 _REQUIRED = ("engine", "version", "torch", "processor", "threads")
 
 
@@ -50,9 +54,20 @@ class Cache:
         """
         text = _text(key)
         try:
-            entry = json.loads(self._file(text).read_text(encoding="utf-8"))
+            entry = read_json(self._file(text))
             return entry["data"] if _text(entry["key"]) == text else None
         except (OSError, ValueError, KeyError, TypeError, EngineError):
+            return None
+
+    def read(self, key: Mapping[str, Any], kind: type[T]) -> T | None:
+        """The same as a type of Python; None also where the file holds something else than what was put there.
+
+        Raises:
+            EngineError: as `get`.
+        """
+        try:
+            return TypeAdapter(kind).validate_python(self.get(key))
+        except ValidationError:
             return None
 
     def put(self, key: Mapping[str, Any], data: Any) -> None:
@@ -67,22 +82,16 @@ class Cache:
             text = json.dumps({"key": dict(key), "data": data}, indent=1, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise EngineError(f"a measurement's data must be plain: {error}") from error
-        scratch: Path | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", dir=self.folder, prefix=".", delete=False, encoding="utf-8"
-            ) as handle:
-                scratch = Path(handle.name)
+            with replaced(file) as handle:
                 handle.write(text)
-            os.replace(scratch, file)
         except OSError as error:
+            is_file = isinstance(error, FileExistsError | NotADirectoryError)
+            what = "it is a file, not a folder" if is_file else error.strerror
             raise EngineError(
-                f"cannot keep measurements in {self.folder}: {error.strerror}; ${VARIABLE} names another folder"
+                f"cannot keep measurements in {self.folder}: {what}; ${VARIABLE} names another folder"
             ) from error
-        finally:
-            if scratch is not None:
-                scratch.unlink(missing_ok=True)
 
     def _file(self, text: str) -> Path:
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json"

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ..codegen import naming
 from ..errors import CaptureError, one_line, source_line
 from ..evaluation import wants_values
 from ..inputs import CallSpec, ExampleInputs, bound_call, example_call, specs
@@ -167,7 +168,7 @@ def _traced(model: nn.Module, call: CallSpec, gradients: bool) -> tuple[fx.Graph
     with preserved(model), patched(tracer, model), torch.enable_grad():
         before, known = random_states(), set(vars(model))
         try:
-            graph = tracer.trace(model)
+            graph = naming(tracer.trace(model))
         except CaptureError:
             raise
         except Exception as error:

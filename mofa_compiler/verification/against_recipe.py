@@ -2,58 +2,61 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..bundle.files import KEYMAP, REPORT, REPORT_TEXT, WEIGHTS
+from ..bundle.files import KEYMAP, REPORT, REPORT_PAGE, REPORT_TEXT, WEIGHTS
 from ..bundle.marks import CHECKSUM, MADE_BY, REWRITE, checksum, read_marks
-from ..errors import one_line
+from ..errors import ReportError, one_line
 from ..inputs import specs
+from ..report.reading import naming_damage, read_report
 from ..report.text import error_text
+from .check import Check
 from .figures import Figures
 from .running import rounding, run, values
 from .sizes import another_size
 from .verdict import Verdict
+from .written_again import Written, check_written_reports
 
 if TYPE_CHECKING:
     from ..compiler import Result
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at, whether it is as it should be, and what was compared, in a sentence."""
-
-    name: str
-    ok: bool
-    detail: str
-
-
 def check_bundle(
-    folder: Path, result: Result, shipped: nn.Module, found: Sequence[Verdict], *, trained: bool
+    folder: Path,
+    document: Mapping[str, Any],
+    result: Result,
+    shipped: nn.Module,
+    found: Sequence[Verdict],
+    written: Written,
+    *,
+    trained: bool,
 ) -> list[Check]:
-    """Look at a bundle's files, weights, source and report.
+    """Look at a bundle's files, weights, source and reports.
 
     Args:
         folder: the bundle.
-        result: its recipe, carried out anew.
+        document: its recipe.
+        result: the same, carried out anew, with `found` for its verdicts.
         shipped: the network that it holds.
         found: verdicts on the passes of `result`.
+        written: what was seen before anything of the bundle was run.
         trained: the weights were trained by another program since.
     """
-    missing = [file for file in (KEYMAP, REPORT, REPORT_TEXT) if not (folder / file).is_file()]
+    missing = [file for file in (KEYMAP, REPORT, REPORT_TEXT, REPORT_PAGE) if not (folder / file).is_file()]
     files = Check("files", not missing, f"there is no {', '.join(missing)}" if missing else "all there")
     return [
         files,
+        written.original,
+        written.recipe,
+        written.keymap,
         _weights(folder, result, shipped, trained),
-        _source(folder, result, shipped),
-        _report(folder / REPORT, result, found),
+        _source(written, result, shipped) if written.source.ok else written.source,
+        _report(folder, document, result, found),
     ]
 
 
@@ -96,15 +99,10 @@ def _same(made: Tensor, saved: Tensor | None) -> bool:
     return error <= 100 * torch.finfo(made.dtype).eps * float(expected.norm())
 
 
-def _source(folder: Path, result: Result, shipped: nn.Module) -> Check:
+def _source(written: Written, result: Result, shipped: nn.Module) -> Check:
     """`model.py` against the graph that the recipe makes, both with the saved weights, at two sizes."""
     problem = "model.py is not what the recipe makes: "
-    state = shipped.state_dict()
-    twin = copy.deepcopy(result.rewritten.program.graph_module)
-    try:
-        twin.load_state_dict({key: tensor for key, tensor in state.items() if key in twin.state_dict()})
-    except RuntimeError as error:
-        return Check("source", False, f"{problem}{one_line(error)}")
+    twin = written.twin
     tolerance = rounding(result.original.program)
     other, _, _ = another_size(result.rewritten, result.example)
     calls = [result.example, *([other] if other else ())]
@@ -118,21 +116,25 @@ def _source(folder: Path, result: Result, shipped: nn.Module) -> Check:
             off = f"with the same weights the output at {specs(call)} is off by {error_text(figures.relative_error)}"
             return Check("source", False, problem + off)
     sizes = " and ".join(str(specs(call)) for call in calls)
-    return Check("source", True, f"model.py computes what the recipe makes, with the saved weights, at {sizes}")
+    return Check("source", True, f"{written.source.detail}; with the saved weights it computes the same at {sizes}")
 
 
-def _report(file: Path, result: Result, found: Sequence[Verdict]) -> Check:
-    """What the report says against what comes out now: costs always, figures where the inputs are the same."""
+def _report(folder: Path, document: Mapping[str, Any], result: Result, found: Sequence[Verdict]) -> Check:
+    """What reports say against what comes out now: costs and words always, figures where the inputs are the same."""
+    file = folder / REPORT
     if not file.is_file():
         return Check("report", False, f"there is no {file.name}")
     try:
-        report = json.loads(file.read_text(encoding="utf-8"))
-        differences = list(_differences(report, result, found))
-        measured = {step["verdict"].get("measured_on") for step in report["passes"]}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return Check("report", False, f"{file.name} cannot be read: {one_line(error)}")
+        report = read_report(folder)
+        with naming_damage([folder], "comparison"):
+            differences = list(_differences(report, result, found))
+            measured = {step["verdict"].get("measured_on") for step in report["passes"]}
+    except ReportError as error:
+        return Check("report", False, str(error))
     if differences:
         return Check("report", False, f"{file.name} says {differences[0]}: made from another checkpoint, or changed")
+    if not (written := check_written_reports(folder, document, result)).ok:
+        return written
     if not found:
         return Check("report", True, "parameters and MACs repeat; there are no passes")
     if measured == {found[0].measured_on}:

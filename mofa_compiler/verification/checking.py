@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..bundle import load, replay
+from ..bundle import load
+from ..bundle.files import check_complete
+from ..bundle.recipe import FILE, read_recipe, replayed
 from ..errors import VerificationError, one_line
 from ..inputs import specs
 from ..report.data import plain_data, verdict_data
 from ..report.text import error_text, off
-from .against_recipe import Check, check_bundle
+from .against_recipe import check_bundle
+from .check import Check
 from .judging import Measured, measure, verdicts
 from .running import run, values
 from .sizes import another_size
 from .verdict import Verdict
+from .written_again import write_again
 
 if TYPE_CHECKING:
     from ..compiler import Progress, Result
@@ -86,7 +90,7 @@ def verify(
 
     Args:
         bundle_or_result: a bundle's folder, whose recipe is carried out anew and compared with what is saved; its
-            `model.py` is run. Or what `apply` returned.
+            `model.py` is run where it is, line by line, what the recipe makes. Or what `apply` returned.
         original: the network that a bundle was made from, with its weights; a result has it.
         inputs: batches to measure on, tensors or tuples of arguments; by default the evaluation inputs, without them
             the example input.
@@ -107,12 +111,15 @@ def verify(
         if original is None:
             raise VerificationError(f"{bundle_or_result} does not hold the original, to compare with: pass original")
         folder = Path(bundle_or_result).expanduser()
-        shipped = load(folder)
-        result = replay(folder, original)
+        document = read_recipe(folder)
+        check_complete(folder)
+        result = replayed(document, original, str(folder / FILE), other_weights=True)
+        written = write_again(folder, document, original, result)
+        shipped = load(folder) if written.source.ok else written.twin
         shipped.to(result.original.program.device)
         measured = measure(result, inputs, name, progress, shipped)
-        found = verdicts(result, measured, progress)
-        checks = check_bundle(folder, result, shipped, found, trained=trained)
+        result._verdicts = found = verdicts(result, measured, progress)
+        checks = check_bundle(folder, document, result, shipped, found, written, trained=trained)
     checks = [*checks, _exactness(found), _output(measured), _another_size(result, shipped)]
     figures = measured.shipped
     return Verification(found, figures.relative_error, figures.psnr(figures.peak), measured.measured_on, tuple(checks))

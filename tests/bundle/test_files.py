@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import Result, apply, capture
 from mofa_compiler.bundle import architecture_hash, files, load, replay, save
+from mofa_compiler.bundle.original import digest as digest_of_weights
 from mofa_compiler.errors import BundleError
 from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.roadmap import Roadmap
@@ -242,7 +243,7 @@ def damage(bundle: Path, name: str, change: Callable[[bytes], bytes]) -> None:
     ("name", "change", "message"),
     [
         ("model.safetensors", lambda data: data[:100], "model.safetensors is damaged"),
-        ("recipe.json", lambda data: data[:100], "recipe.json cannot be read"),
+        ("recipe.json", lambda data: data[:100], "recipe.json is damaged: line "),
         ("recipe.json", lambda _: b"[1]", "is not a recipe"),
         ("recipe.json", lambda data: data.replace(b"mofa-recipe/1", b"mofa-recipe/9"), "mofa-recipe/9, written by"),
         ("model.py", lambda data: data + b"\n1 / 0\n", "model.py cannot be run: ZeroDivisionError"),
@@ -286,7 +287,16 @@ def test_replaying_gives_the_same_model(bundle: Path) -> None:
 
 def test_replaying_takes_other_weights(bundle: Path) -> None:
     torch.manual_seed(7)
-    assert replay(bundle, NAFNet(width=8)).diffs
+    assert replay(bundle, NAFNet(width=8), other_weights=True).diffs
+
+
+def test_other_weights_are_refused_unless_they_are_wanted(bundle: Path) -> None:
+    torch.manual_seed(7)
+    other = NAFNet(width=8)
+    with pytest.raises(BundleError) as refused:
+        replay(bundle, other)
+    for model in (other, seeded(lambda: NAFNet(width=8))):
+        assert digest_of_weights(model)[:12] in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,24 @@ def test_weights_of_different_origin_are_told() -> None:
     assert not comparison.compare([calibrated, calibrated], ["a", "b"])["notes"]
 
 
+def test_originals_with_other_weights_have_rows_and_a_note() -> None:
+    reports = [report_of(), report_of("paper-nafnet"), report_of()]
+    data = comparison.compare(reports, ["a", "b", "c"], ["1" * 64, "2" * 64, "1" * 64])
+    (note,) = (note for note in data["notes"] if "different weights" in note)
+    assert all(f"{name}: {digit * 12}" in note for name, digit in (("a", "1"), ("b", "2"), ("c", "1")))
+    rows = [row[0] for row in comparison.tables.sizes(data).rows]
+    assert rows == ["original of a", "original of b", "a", "b", "c"]
+    same = comparison.compare(reports, ["a", "b", "c"], ["1" * 64, "", "1" * 64])
+    assert not any("different weights" in note for note in same["notes"])
+
+
+def test_originals_measured_on_other_images_have_rows() -> None:
+    first, other = ({**report_of(), "recoveries": [{**RECOVERED, "psnr_original": psnr}]} for psnr in (35.0, 36.0))
+    rows = comparison.tables.sizes(comparison.compare([first, other], ["a", "b"])).rows
+    assert [row[0] for row in rows] == ["original of a", "original of b", "a", "b"]
+    assert [row[4] for row in rows[:2]] == ["35.00 dB", "36.00 dB"]
+
+
 def test_intervals_are_widened_by_the_noise_of_their_measurement() -> None:
     early = measured(report_of(), 19.0)
     late = {**early, "measurements": [{**early["measurements"][0], "control": [0.95, 1.02]}]}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mofa_compiler.decisions.record import Comparison
 from mofa_compiler.errors import EngineError
 from mofa_compiler.runtime import Cache, engine, measurement_key
 from mofa_compiler.runtime.cache import default_folder
@@ -34,7 +35,7 @@ def test_nothing_comes_back_under_another_key(tmp_path: Path, key: dict[str, obj
     assert cache.get({**key, entry: "another"}) is None
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": {}, "data": 1}', '{"data": 1}'])
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": {}, "data": 1}', '{"data": 1}', "[" * 200_000, "\x00"])
 def test_a_damaged_entry_counts_as_missing(tmp_path: Path, key: dict[str, object], damage: str) -> None:
     cache = Cache(tmp_path)
     cache.put(key, 1)
@@ -43,6 +44,26 @@ def test_a_damaged_entry_counts_as_missing(tmp_path: Path, key: dict[str, object
     assert cache.get(key) is None
     cache.put(key, 2)
     assert cache.get(key) == 2
+
+
+def test_an_entry_with_something_else_in_it_counts_as_missing(tmp_path: Path, key: dict[str, object]) -> None:
+    cache, comparison = Cache(tmp_path), Comparison("fixed", 1.0, 2.0, 0.5, (0.4, 0.6), (0.9, 1.1))
+    cache.put(key, vars(comparison))
+    assert cache.read(key, Comparison) == comparison
+    damaged = ({**vars(comparison), "interval": [0.4]}, {**vars(comparison), "ms": "x"}, {"name": "fixed"})
+    for other in (None, [], *damaged):
+        cache.put(key, other)
+        assert cache.read(key, Comparison) is None
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_cache_that_is_a_file_is_told(tmp_path: Path, key: dict[str, object], place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    cache = Cache(tmp_path / place)
+    assert cache.get(key) is None
+    with pytest.raises(EngineError, match=f"{place}: it is a file, not a folder"):
+        cache.put(key, 1)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_an_entry_says_what_it_is(tmp_path: Path, key: dict[str, object]) -> None:

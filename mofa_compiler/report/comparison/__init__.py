@@ -3,7 +3,8 @@
 The data form, schema `mofa-comparison/1`:
 
 - `schema`
-- `networks`: one summary a bundle, as `report.summary.summary` describes it
+- `networks`: one summary a bundle, as `report.summary.summary` describes it, and `original_sha256`: of the weights that
+  its original had, empty where that is not known
 - `same_original`: whether all were made from the same architecture, by its name and its layers
 - `notes`: sentences on what of this cannot be compared, such as MACs at different input sizes
 - `differences`: one a bundle after the first: `{"first", "other", "same", "only_first", "only_other", "different"}`:

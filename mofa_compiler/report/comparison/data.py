@@ -12,15 +12,26 @@ from ..summary import condition, summary
 SCHEMA = "mofa-comparison/1"
 
 
-def compare(reports: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """The data form of several reports under these names; layers are compared with those of the first.
+def compare(
+    reports: Sequence[Mapping[str, Any]], names: Sequence[str], digests: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The data form of several reports; layers are compared with those of the first.
+
+    Args:
+        reports: what is compared.
+        names: their names.
+        digests: of the weights that their originals had, as their recipes say; empty text where that is not known.
 
     Raises:
         ReportError: there are fewer than two.
     """
     if len(reports) < 2:
         raise ReportError("a comparison needs at least two networks")
-    networks = [summary(report, name) for report, name in zip(reports, names, strict=True)]
+    known = digests or [""] * len(reports)
+    networks = [
+        {**summary(report, name), "original_sha256": digest}
+        for report, name, digest in zip(reports, names, known, strict=True)
+    ]
     by_layers = all("layers" in report for report in reports)
     same = len({_original(report, by_layers) for report in reports}) == 1
     return {
@@ -48,6 +59,9 @@ def _notes(networks: Sequence[Mapping[str, Any]], same_original: bool) -> Iterab
             for one in networks
         )
         yield f"These bundles were made from different originals ({originals}): changes are relative to each one's own."
+    elif len({one["original_sha256"] for one in networks if one["original_sha256"]}) > 1:
+        digests = ", ".join(f"{one['name']}: {one['original_sha256'][:12] or 'not known'}" for one in networks)
+        yield f"The originals have different weights (sha256 {digests}): errors and PSNRs are of different networks."
     if len({one["inputs"] for one in networks}) > 1:
         inputs = ", ".join(f"{one['name']} at {one['inputs']}" for one in networks)
         yield f"Input sizes differ ({inputs}): MACs cannot be compared."

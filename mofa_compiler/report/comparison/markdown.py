@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..markdown import code, escape
+from ...spelling import code_span as code
+from ...spelling import html_in_markdown
+from ...spelling import markdown as escape
 from . import tables
 from .tables import Group, Table
 
@@ -38,7 +40,7 @@ def _table(table: Table) -> str:
 
 
 def _difference(difference: Mapping[str, Any]) -> str:
-    summary = _escape_html(tables.counts(difference))
+    summary = html_in_markdown(tables.counts(difference))
     lines = [_line(group, difference) for group in tables.groups(difference)]
     if not lines:
         return escape(tables.counts(difference))
@@ -53,7 +55,3 @@ def _line(group: Group, difference: Mapping[str, Any]) -> str:
     else:
         form = f"{code(group.before or group.after)} only in {code(difference['first' if group.before else 'other'])}"
     return f"- {len(group.paths)} × {form}: {paths}"
-
-
-def _escape_html(words: str) -> str:
-    return " ".join(words.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -43,17 +43,19 @@ def sizes(data: Mapping[str, Any]) -> Table:
     networks = data["networks"]
     truth = any(one["rewritten"]["psnr"] is not None for one in networks)
     header = ("network", "parameters", "MACs", "error", *(("PSNR",) if truth else ()), "PSNR to original")
-    rows, seen = [], set()
-    keys = [(n["model"], n["inputs"], n["original"]["parameters"], n["original"]["macs"]) for n in networks]
-    for key, one in zip(keys, networks, strict=True):
+    one_name = data["same_original"] and len({one["inputs"] for one in networks}) == 1
+    originals: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for one in networks:
         original = one["original"]
-        if key not in seen:
-            seen.add(key)
-            figures = {_psnr(n["original"]["psnr"]) for k, n in zip(keys, networks, strict=True) if k == key}
-            psnr = figures.pop() if len(figures) == 1 else ""
-            name = "original" if data["same_original"] and len({n["inputs"] for n in networks}) == 1 else one["model"]
-            quantities = (text.quantity(original["parameters"]), text.quantity(original["macs"]))
-            rows.append((name, *quantities, "", *((psnr,) if truth else ()), ""))
+        weights = (one["original_sha256"], original["psnr"], one["psnr_on"])  # a PSNR is of one network on one image
+        originals.setdefault((one["model"], one["inputs"], original["parameters"], original["macs"], *weights), one)
+    names = ["original" if one_name else one["model"] for one in originals.values()]
+    rows = []
+    for name, one in zip(names, originals.values(), strict=True):
+        original = one["original"]
+        several = f"{name} of {one['name']}" if names.count(name) > 1 else name
+        quantities = (text.quantity(original["parameters"]), text.quantity(original["macs"]))
+        rows.append((several, *quantities, "", *((_psnr(original["psnr"]),) if truth else ()), ""))
     for one in networks:
         before, after = one["original"], one["rewritten"]
         amounts = (
