@@ -132,7 +132,7 @@ def test_a_norm_takes_up_what_a_layer_before_it_cannot() -> None:
         for x in images(6, 2):
             final.graph_module.eval()(x)
     handle.remove()
-    seen = torch.cat(inputs)
+    seen = torch.cat(inputs)[:-1]  # the last one is held out
     norm = final.modules["n"]
     torch.testing.assert_close(norm.running_mean, seen.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(norm.running_var, seen.var((0, 2, 3)), rtol=1e-3, atol=1e-6)

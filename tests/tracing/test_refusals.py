@@ -178,13 +178,14 @@ def test_a_compiled_model_is_unwrapped():
 
 
 @pytest.mark.parametrize("parametrize", [True, False], ids=["parametrization", "hook"])
-def test_reparametrized_convolutions_stay_as_they_are(parametrize):
+@pytest.mark.filterwarnings("ignore::mofa_compiler.tracing.modes.CaptureWarning")
+def test_reparametrized_convolutions_are_folded_and_rewritten(parametrize):
     norm = torch.nn.utils.parametrizations.spectral_norm if parametrize else torch.nn.utils.spectral_norm
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), norm(nn.Conv2d(8, 8, 3, padding=1)), nn.Conv2d(8, 3, 3)).eval()
     x = shaped(1, 3, 16, 16)
     assert torch.equal(capture(model, x).graph_module(x), model(x))
     result = apply(model, "mofa", x)
-    assert any(skip.path == "1" for diff in result.diffs for skip in diff.skips)
+    assert any(edit.path == "1" for diff in result.diffs for edit in diff.rewritten)
 
 
 class Attention(nn.Module):
