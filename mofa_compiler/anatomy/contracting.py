@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .flow import SAME, Flow
+from .flow import Flow
+from .levels import SAME
 from .role import Role
 from .units import Visit, convolutions_at
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
-from .flow import SAME
-from .levels import CONCATENATIONS
+from .levels import CONCATENATIONS, SAME
 from .role import Role
 from .skips import LongSkip
 from .units import Route, Visit, convolutions_at

@@ -10,8 +10,8 @@ from itertools import accumulate, pairwise
 from torch import fx
 
 from .description import Level
-from .flow import SAME, Flow
-from .levels import CONCATENATIONS
+from .flow import Flow
+from .levels import CONCATENATIONS, SAME
 from .units import Route, Visit
 from .values import operation
 

@@ -12,7 +12,8 @@ from torch import fx, nn
 
 from ..program import Program
 from .description import Level
-from .flow import SAME, Flow
+from .flow import Flow
+from .levels import SAME
 
 _LISTS = (nn.ModuleList, nn.ModuleDict)
 
