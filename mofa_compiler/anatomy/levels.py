@@ -215,6 +215,8 @@ def _fitting(tensor: Tensor, before: _Place, *, one_axis: bool) -> _Place | None
             if place is not None:
                 return replace(place, channels_last=channels_last)
     if tensor.ndim == 3:
+        if (alone := _as_before((shape[1], shape[2]), before)) is not None:  # one channel, its dimension dropped
+            return replace(alone, channels_last=False)
         for place in before.same_size() if before.is_image else ():
             pixels = place.grid[0] * place.grid[1]
             if shape[1] in (pixels, pixels + 1) or shape[2] == pixels:  # + a class token
@@ -226,16 +228,23 @@ def _fitting(tensor: Tensor, before: _Place, *, one_axis: bool) -> _Place | None
     return None
 
 
+def _as_before(grid: _Size, before: _Place) -> _Place | None:
+    """The place of an image as large as one before it, or turned by a quarter."""
+    for place in before.same_size():
+        if place.grid == grid:
+            return replace(place, is_image=True)
+    if grid != before.grid[::-1]:
+        return None
+    vertical, horizontal = before.levels
+    return replace(before, levels=(horizontal, vertical), grid=grid, frame=before.frame[::-1], is_image=True)
+
+
 def _image(grid: _Size, before: _Place, *, one_axis: bool) -> _Place | None:
     """The place of an image of this size; None where it is too unlike the one before to be one (an attention map)."""
     if min(grid) <= 1:
         return None
-    for place in before.same_size():
-        if place.grid == grid:
-            return replace(place, is_image=True)
-    if grid == before.grid[::-1]:  # turned by a quarter
-        vertical, horizontal = before.levels
-        return replace(before, levels=(horizontal, vertical), grid=grid, frame=before.frame[::-1], is_image=True)
+    if (known := _as_before(grid, before)) is not None:
+        return known
     vertical, horizontal = (math.log2(full / size) for full, size in zip(before.frame, grid, strict=True))
     stretch = vertical - horizontal
     unlike = min(abs(stretch), abs(stretch - before.stretch)) >= 0.1
