@@ -33,6 +33,9 @@ _POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
 _POOLING_FUNCTIONS = frozenset({"max_pool2d", "max_pool2d_with_indices", "avg_pool2d"})
 _RESAMPLING = (nn.Upsample, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _RESAMPLING_FUNCTIONS = frozenset({"interpolate", "upsample", "adaptive_avg_pool2d", "adaptive_max_pool2d"})
+_REARRANGING = frozenset(
+    {"view", "reshape", "transpose", "permute", "contiguous", "unflatten", "matmul", "scaled_dot_product_attention"}
+)
 _Size = tuple[int, int]
 _Levels2d = tuple[float, float]
 
@@ -158,7 +161,7 @@ class _Levels:
     def _by_size(self, node: fx.Node, before: _Place) -> _Place:
         for tensor in tensor_leaves(self.flow.value[node]):
             if tensor.ndim >= 3 and tensor.shape[0] == self.batch:  # else windows folded into the batch
-                place = _fitting(tensor, before, one_axis=self._resamples(node))
+                place = _fitting(tensor, before, self._resamples(node), operation(node) in _REARRANGING)
                 if place is not None:
                     return place
         return replace(before, is_image=False)
@@ -201,19 +204,22 @@ def _rounded(level: float) -> float:
     return round(level) if abs(level - round(level)) < 0.3 else round(level, 1)
 
 
-def _fitting(tensor: Tensor, before: _Place, *, one_axis: bool) -> _Place | None:
+def _fitting(tensor: Tensor, before: _Place, resampled: bool, rearranged: bool) -> _Place | None:
     """The place of a tensor if it reads as an image or as tokens in the frame of the one before.
 
-    `one_axis` says that it is an image also if it has changed along one axis only.
+    What was resampled is an image also if it has changed along one axis only; what was only rearranged, with one
+    dimension for all pixels, are tokens in several heads.
     """
     shape = tensor.shape
     if tensor.ndim == 4:
+        in_heads = rearranged and before.is_image and before.grid[0] * before.grid[1] in shape[1:3]
         last, first = ((shape[1], shape[2]), True), ((shape[2], shape[3]), False)
         also = [last] if last[0] == before.grid else []
         for grid, channels_last in [last, first] if before.channels_last else [first, *also]:
-            place = _image(grid, before, one_axis=one_axis)
+            place = _as_before(grid, before) or (None if in_heads else _measured(grid, before, one_axis=resampled))
             if place is not None:
                 return replace(place, channels_last=channels_last)
+        return before if in_heads else None
     if tensor.ndim == 3:
         if (alone := _as_before((shape[1], shape[2]), before)) is not None:  # one channel, its dimension dropped
             return replace(alone, channels_last=False)
@@ -229,7 +235,9 @@ def _fitting(tensor: Tensor, before: _Place, *, one_axis: bool) -> _Place | None
 
 
 def _as_before(grid: _Size, before: _Place) -> _Place | None:
-    """The place of an image as large as one before it, or turned by a quarter."""
+    """The place of an image as large as one before it, or turned by a quarter; of one pixel, None."""
+    if min(grid) <= 1:
+        return None
     for place in before.same_size():
         if place.grid == grid:
             return replace(place, is_image=True)
@@ -239,12 +247,10 @@ def _as_before(grid: _Size, before: _Place) -> _Place | None:
     return replace(before, levels=(horizontal, vertical), grid=grid, frame=before.frame[::-1], is_image=True)
 
 
-def _image(grid: _Size, before: _Place, *, one_axis: bool) -> _Place | None:
+def _measured(grid: _Size, before: _Place, *, one_axis: bool) -> _Place | None:
     """The place of an image of this size; None where it is too unlike the one before to be one (an attention map)."""
     if min(grid) <= 1:
         return None
-    if (known := _as_before(grid, before)) is not None:
-        return known
     vertical, horizontal = (math.log2(full / size) for full, size in zip(before.frame, grid, strict=True))
     stretch = vertical - horizontal
     unlike = min(abs(stretch), abs(stretch - before.stretch)) >= 0.1
