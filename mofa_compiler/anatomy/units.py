@@ -217,11 +217,13 @@ def _hiding_networks(route: Route, openable: list[Visit]) -> set[str]:
 
 
 class _Blocks:
-    """Tells blocks that look at a far smaller copy of their features (pooled context) from nested networks.
+    """Tells blocks that look at smaller copies of their features (context) from nested networks.
 
     Attributes:
         u_shaped: whether the network goes down and up again between or inside its units as they stand.
         step: the furthest that it goes down there at once.
+        has_stages_above: whether units above its bottom convolve more than once.
+        are_common: whether such units also go down and come back inside.
     """
 
     def __init__(self, route: Route):
@@ -230,12 +232,50 @@ class _Blocks:
         ups = [i for i, visit in enumerate(route.visits) if visit.goes_up]
         self.u_shaped = bool(downs and ups) and downs[0] < ups[-1]
         self.step = max((visit.exit - visit.entry for visit in route.visits), default=0)
+        bottom = max(visit.deepest for visit in route.visits)
+        above = [visit for visit in route.visits if visit.works and visit.deepest < bottom - SAME]
+        self.has_stages_above = any(visit.convolutions >= 2 for visit in above)
+        self.are_common = any(not visit.changes_level and visit.floor > visit.entry + SAME for visit in above)
 
     def is_one(self, visit: Visit) -> bool:
-        """Whether a unit of a U-shaped network goes further down at once than the network does anywhere."""
+        """Whether a unit of a U-shaped network is a block that comes back to the level that it began on.
+
+        It is one if it goes further down at once than the network does anywhere; and in a network with stages around it,
+        unless it is defined by recursion, if blocks elsewhere do as it does, or if no part of it works on a deeper level
+        for longer than a layer.
+        """
+        if not self.u_shaped or visit.changes_level:
+            return False
         known = [level for node in visit.nodes if (level := self.flow.level[node]) is not None]
         furthest = max((after - before for before, after in pairwise([visit.entry, *known])), default=0)
-        return self.u_shaped and not visit.changes_level and furthest > self.step + SAME
+        if furthest > self.step + SAME:
+            return True
+        if not self.has_stages_above or self._is_recursive(visit):
+            return False
+        return self.are_common or not self._has_stages(visit)
+
+    def _is_recursive(self, visit: Visit) -> bool:
+        """Whether a unit lies in one of its own class."""
+        containers = self.flow.program.containers
+        around, path = [], visit.path or ""
+        while path := path.rpartition(".")[0]:
+            around.append(containers.get(path))
+        kind = containers.get(visit.path or "")
+        return kind in around and kind is not nn.Sequential
+
+    def _has_stages(self, visit: Visit) -> bool:
+        """Whether a module inside a unit lies deeper as a whole and convolves twice without changing the level."""
+        shallowest: dict[str, float] = {}
+        convolutions: Counter[str] = Counter()
+        level = visit.entry
+        for node in visit.nodes:
+            known = self.flow.level[node]
+            before, level = level, level if known is None else known
+            for call in self.flow.calls[node]:
+                shallowest[call.path] = min(level, shallowest.get(call.path, level))
+                convolutions[call.path] += self.flow.weighted[node] * (abs(level - before) < SAME)
+        deeper = (path for path, least in shallowest.items() if least > visit.deepest + SAME)
+        return any(convolutions[path] >= 2 for path in deeper)
 
 
 def convolutions_at(flow: Flow, visit: Visit, level: float) -> int:

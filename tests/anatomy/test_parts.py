@@ -305,3 +305,26 @@ def test_typed_data() -> None:
     )
     assert skips(found) == [("add", 0, "encoder 1", "decoder 1")]
     assert [stage.kind for stage in found.of_kind("aux head")] == ["aux head"]
+
+
+def test_a_u_net_of_layers_between_pixel_unshuffle_and_shuffle() -> None:
+    class Core(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.down = conv(12, 4), conv(4, 4), conv(4, 4, stride=2)
+            self.c, self.d, self.up = conv(4, 4), conv(4, 4), up(4, 4)
+            self.e, self.f, self.out = conv(4, 4), conv(4, 4), conv(4, 12)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a = self.b(F.relu(self.a(x)))
+            x = self.up(self.d(F.relu(self.c(F.relu(self.down(a))))))
+            return self.out(self.f(F.relu(self.e(x + a))))
+
+    found = anatomy(Net(lambda net, x: F.pixel_shuffle(net.core(F.pixel_unshuffle(x, 2)), 2), core=Core()))
+    assert stages(found) == {
+        "stem": (1, "core.a"),
+        "encoder 1": (1, "core.b"),
+        "bottleneck": (2, "core.down core.c core.d"),
+        "decoder 1": (1, "core.up core.e core.f"),
+        "head": (1, "core.out"),
+    }
