@@ -101,17 +101,18 @@ class Contracting:
     def _find_separate_downs(self) -> set[Visit]:
         """The units that go down, where others do the work on all the levels that they lie between.
 
-        In a classifier whose blocks stand in one list the first block of each level is strided: its stem goes down, too.
+        In a classifier, whose stem goes down, too, and whose blocks stand in one list, they begin their levels instead.
         """
         downs = [visit for visit in self.working if visit.goes_down and visit is not self.stem]
         stages = [visit for visit in self.working if not visit.changes_level and visit is not self.stem]
         stages = [visit for visit in stages if visit.convolutions >= 2]
+        classifies = self.stem is not None and self.stem.goes_down
         for down in downs:
             before = [stage for stage in stages if stage.start < down.start and abs(stage.exit - down.entry) < SAME]
             after = [stage for stage in stages if stage.start > down.start and abs(stage.entry - down.exit) < SAME]
             if not before or not after or (len(downs) == 1 and before[0] is self.working[0]):
                 return set()
-            if self.stem is not None and self.stem.goes_down and any(self._are_in_one_list(down, unit) for unit in after):
+            if classifies and any(self._are_in_one_list(down, unit) for unit in after):
                 return set()
         return set(downs)
 

@@ -240,9 +240,9 @@ class _Blocks:
     def is_one(self, visit: Visit) -> bool:
         """Whether a unit of a U-shaped network is a block that comes back to the level that it began on.
 
-        It is one if it goes further down at once than the network does anywhere; and in a network with stages around it,
-        unless it is defined by recursion, if blocks elsewhere do as it does, or if no part of it works on a deeper level
-        for longer than a layer.
+        It is one if it goes further down at once than the network does anywhere. In a network with stages around it it
+        is one, too, if blocks elsewhere do as it does, or if it does not work for longer than a layer on any deeper
+        level; not if it is defined by recursion or is a plain row of modules.
         """
         if not self.u_shaped or visit.changes_level:
             return False
@@ -250,7 +250,7 @@ class _Blocks:
         furthest = max((after - before for before, after in pairwise([visit.entry, *known])), default=0)
         if furthest > self.step + SAME:
             return True
-        if not self.has_stages_above or self._is_recursive(visit):
+        if not self.has_stages_above or self._is_recursive(visit) or self._changes_between_children(visit):
             return False
         return self.are_common or not self._has_stages(visit)
 
@@ -263,19 +263,30 @@ class _Blocks:
         kind = containers.get(visit.path or "")
         return kind in around and kind is not nn.Sequential
 
+    def _changes_between_children(self, visit: Visit) -> bool:
+        """Whether a unit is a plain row of modules that do not each come back to the level that it began on."""
+        if self.flow.program.containers.get(visit.path or "") is not nn.Sequential:
+            return False
+        depth = (visit.path or "").count(".") + 1
+        level, inside = visit.entry, None
+        for node in visit.nodes:
+            child = next((call.path for call in self.flow.calls[node] if call.path.count(".") == depth), None)
+            if child != inside and abs(level - visit.entry) > SAME:
+                return True
+            known = self.flow.level[node]
+            level, inside = level if known is None else known, child
+        return False
+
     def _has_stages(self, visit: Visit) -> bool:
-        """Whether a module inside a unit lies deeper as a whole and convolves twice without changing the level."""
-        shallowest: dict[str, float] = {}
-        convolutions: Counter[str] = Counter()
-        level = visit.entry
+        """Whether two convolutions in a row run inside a unit on one and the same deeper level."""
+        level, in_a_row = visit.entry, 0
         for node in visit.nodes:
             known = self.flow.level[node]
             before, level = level, level if known is None else known
-            for call in self.flow.calls[node]:
-                shallowest[call.path] = min(level, shallowest.get(call.path, level))
-                convolutions[call.path] += self.flow.weighted[node] * (abs(level - before) < SAME)
-        deeper = (path for path, least in shallowest.items() if least > visit.deepest + SAME)
-        return any(convolutions[path] >= 2 for path in deeper)
+            in_a_row = in_a_row + self.flow.weighted[node] if abs(level - before) < SAME else 0
+            if in_a_row >= 2 and level > visit.deepest + SAME:
+                return True
+        return False
 
 
 def convolutions_at(flow: Flow, visit: Visit, level: float) -> int:

@@ -34,7 +34,8 @@ class PyramidPooling(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(size), nn.Conv2d(channels, channels, 1), nn.ReLU()) for size in (1, 2, 3, 6)
+            nn.Sequential(nn.AdaptiveAvgPool2d(size), nn.Conv2d(channels, channels, 1), nn.ReLU())
+            for size in (1, 2, 3, 6)
         )
         self.bottleneck = nn.Conv2d(5 * channels, channels, 3, padding=1)
 
@@ -78,7 +79,12 @@ class NestedU(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.a, self.down1, self.b, self.down2 = _conv(channels), _conv(channels, 2), _conv(channels), _conv(channels, 2)
+        self.a, self.down1, self.b, self.down2 = (
+            _conv(channels),
+            _conv(channels, 2),
+            _conv(channels),
+            _conv(channels, 2),
+        )
         self.c = _conv(channels)
         self.up1, self.up2 = (nn.ConvTranspose2d(channels, channels, 2, 2) for _ in range(2))
         self.d, self.e = _conv(channels), _conv(channels)

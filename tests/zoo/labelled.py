@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from monai.networks.nets import MedNeXt
+from monai.networks.nets.mednext import MedNeXt
 
 from .context import CONTEXTS, ContextUNet
 from .medical import ResidualEncoderUNet, ResUnet, U2Net
@@ -45,7 +45,8 @@ def residual_encoder(depth: int) -> Stages:
         "stem": (0, ("encoder.stem",)),
         **{f"encoder {i + 1}": (i, (f"encoder.stages.{i}",)) for i in range(depth)},
         **{
-            f"decoder {i + 1}": (last - i, (f"decoder.transpconvs.{i}", f"decoder.stages.{i}")) for i in range(depth - 1)
+            f"decoder {i + 1}": (last - i, (f"decoder.transpconvs.{i}", f"decoder.stages.{i}"))
+            for i in range(depth - 1)
         },
         "head": (0, (f"decoder.seg_layers.{last}",)),
     }
@@ -67,7 +68,8 @@ CAMNET: Stages = {
 SEPARATE_UP: Stages = {"decoder 1": (1, ("up2", "dec2")), "decoder 2": (0, ("up1", "dec1"))}
 SPEECH: Stages = {
     "stem": (1, ("en_convs.0",)),
-    "bottleneck": (2, named("", "en_convs.1 en_convs.2 en_convs.3 dpgrnn de_convs.0 de_convs.1")),
+    "encoder 1": (2, ("en_convs.1",)),  # first labelled "bottleneck": but a level of the stem only has none else
+    "bottleneck": (2, named("", "en_convs.2 en_convs.3 dpgrnn de_convs.0 de_convs.1")),
     "decoder 1": (1, ("de_convs.2",)),
     "decoder 2": (0, ("de_convs.3",)),
 }
@@ -78,9 +80,7 @@ LABELLED: Mapping[str, ZooModel] = {
     "camnet-without-stem": ZooModel(
         lambda: CamNet(stem=False).eval(), {name: CAMNET[name] for name in CAMNET if name != "stem"}, skips=cat(1, 0)
     ),
-    "camnet-separate-up": ZooModel(
-        lambda: CamNet(separate_up=True).eval(), CAMNET | SEPARATE_UP, skips=cat(1, 0)
-    ),
+    "camnet-separate-up": ZooModel(lambda: CamNet(separate_up=True).eval(), CAMNET | SEPARATE_UP, skips=cat(1, 0)),
     "cgnet": ZooModel(lambda: CGNet().eval(), nafnet_like(4, "middle_blks"), skips=add(3, 2, 1, 0)),
     "cgnet-two-blocks": ZooModel(lambda: CGNet(blocks=2).eval(), nafnet_like(4, "middle_blks"), skips=add(3, 2, 1, 0)),
     "nnunet-residual-encoder": ZooModel(
@@ -91,8 +91,13 @@ LABELLED: Mapping[str, ZooModel] = {
     ),
     "monai-mednext": ZooModel(
         lambda: MedNeXt(
-            spatial_dims=2, init_filters=4, kernel_size=3, use_residual_connection=True,
-            blocks_down=(1, 2, 1), blocks_bottleneck=1, blocks_up=(1, 2, 1),
+            spatial_dims=2,
+            init_filters=4,
+            kernel_size=3,
+            use_residual_connection=True,
+            blocks_down=(1, 2, 1),
+            blocks_bottleneck=1,
+            blocks_up=(1, 2, 1),
         ).eval(),
         {
             "stem": (0, ("stem",)),
@@ -105,7 +110,7 @@ LABELLED: Mapping[str, ZooModel] = {
         },
         skips=add(2, 1, 0),
         channels=1,
-    ),  # fmt: skip
+    ),
     "resunet": ZooModel(
         lambda: ResUnet().eval(),
         {
@@ -140,13 +145,14 @@ LABELLED: Mapping[str, ZooModel] = {
             "decoder 2": (2, named("conv_", "t3a l3_d3 l3_d4 l3_d5 l3_d6 t3b l3_d8")),
             "decoder 3": (1, named("conv_", "t2a l2_d3 l2_d5 l2_d6 l2_d7 l2_d8 l2_d10 t2b l2_d12")),
             "decoder 4": (
-                0, named("conv_", "t1a l1_d3 l1_d5 l1_d6 l1_d7 l1_d8 l1_d9 l1_d10 l1_d12 t1b l1_d14"),
+                0,
+                named("conv_", "t1a l1_d3 l1_d5 l1_d6 l1_d7 l1_d8 l1_d9 l1_d10 l1_d12 t1b l1_d14"),
             ),
             "head": (-1, ("conv_t0", "conv_l0_d1")),
         },
         skips=cat(3, 2, 1, 0),
         channels=4,
-    ),  # fmt: skip
+    ),
     "promptir": ZooModel(
         lambda: PromptIR().eval(),
         {
@@ -156,16 +162,18 @@ LABELLED: Mapping[str, ZooModel] = {
             "encoder 3": (2, ("down2_3", "encoder_level3")),
             "bottleneck": (3, ("down3_4", "latent", "prompt3", "noise_level3", "reduce_noise_level3")),
             "decoder 1": (
-                2, named("", "up4_3 reduce_chan_level3 decoder_level3 prompt2 noise_level2 reduce_noise_level2"),
+                2,
+                named("", "up4_3 reduce_chan_level3 decoder_level3 prompt2 noise_level2 reduce_noise_level2"),
             ),
             "decoder 2": (
-                1, named("", "up3_2 reduce_chan_level2 decoder_level2 prompt1 noise_level1 reduce_noise_level1"),
+                1,
+                named("", "up3_2 reduce_chan_level2 decoder_level2 prompt1 noise_level1 reduce_noise_level1"),
             ),
             "decoder 3": (0, ("up2_1", "decoder_level1")),
             "head": (0, ("refinement", "output")),
         },
         skips=cat(2, 1, 0),
-    ),  # fmt: skip
+    ),
     "speech": Spectrogram(lambda: SpeechNet(recurrent=False).eval(), SPEECH, skips=add(1), channels=2),
     "speech-recurrent": Spectrogram(lambda: SpeechNet().eval(), SPEECH, skips=add(1), channels=2),
     "speech-spectrum": Spectrum(lambda: SpeechNet(spectrum=True).eval(), SPEECH, skips=add(1)),
@@ -174,6 +182,6 @@ LABELLED: Mapping[str, ZooModel] = {
             lambda kind=kind, where=where: ContextUNet(kind, where).eval(), nafnet_like(2, "middle"), skips=add(1, 0)
         )
         for name, kind in CONTEXTS.items()
-        for where in ("e", "ed", "emd", "m")
+        for where in ("ed", "emd", "m")
     },
-}  # fmt: skip
+}

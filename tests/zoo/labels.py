@@ -58,7 +58,9 @@ def main() -> int:
             wrong = list(wrong_labels(zoo, anatomy))
             labels = len(expected_labels(zoo))
             right, total = right + labels - len(wrong), total + labels
-            table.add_row(name, "x".join(map(str, size)), str(labels), str(labels - len(wrong)), style="red" * bool(wrong))
+            table.add_row(
+                name, "x".join(map(str, size)), str(labels), str(labels - len(wrong)), style="red" * bool(wrong)
+            )
             if "-v" in sys.argv[1:]:
                 console.print(*(f"{name}: {line}" for line in wrong), sep="\n")
     console.print(table)

@@ -70,7 +70,10 @@ class ResidualEncoder(nn.Module):
         self.stem = StackedConvBlocks(1, 1, channels[0])
         widths = list(pairwise([channels[0], *channels]))
         self.stages = nn.Sequential(
-            *(StackedResidualBlocks(n, *width, stride=2 if i else 1) for i, (width, n) in enumerate(zip(widths, blocks)))
+            *(
+                StackedResidualBlocks(n, *width, stride=2 if i else 1)
+                for i, (width, n) in enumerate(zip(widths, blocks, strict=True))
+            )
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -118,9 +121,7 @@ class ResidualConv(nn.Module):
             nn.BatchNorm2d(in_channels), nn.ReLU(), nn.Conv2d(in_channels, out_channels, 3, stride, 1),
             nn.BatchNorm2d(out_channels), nn.ReLU(), nn.Conv2d(out_channels, out_channels, 3, padding=1),
         )  # fmt: skip
-        self.conv_skip = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 3, stride, 1), nn.BatchNorm2d(out_channels)
-        )
+        self.conv_skip = nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1), nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv_block(x) + self.conv_skip(x)

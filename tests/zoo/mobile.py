@@ -69,12 +69,8 @@ class TemporalBlock(nn.Module):
         kind = nn.ConvTranspose2d if transposed else nn.Conv2d
         self.past = 2 * dilation
         self.point_conv1, self.point_conv2 = kind(channels, channels, 1), kind(channels, channels, 1)
-        padding = (4 * dilation, 1) if transposed else (0, 1)
-        if transposed:
-            padding = (2 * dilation, 1)
-        self.depth_conv = kind(
-            channels, channels, 3, padding=padding, dilation=(dilation, 1), groups=channels
-        )
+        padding = (self.past if transposed else 0, 1)
+        self.depth_conv = kind(channels, channels, 3, padding=padding, dilation=(dilation, 1), groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(self.point_conv1(x).relu(), [0, 0, self.past, 0])

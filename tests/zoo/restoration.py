@@ -111,13 +111,22 @@ class PromptIR(nn.Module):
         self.encoder_level3, self.down3_4 = level(d3, 4, blocks[2]), _down(d3)
         self.latent = level(d4, 8, blocks[3])
         self.up4_3, self.reduce_chan_level3 = _up(d4), nn.Conv2d(2 * d3, d3, 1, bias=False)
-        self.noise_level3, self.reduce_noise_level3 = TransformerBlock(d4 + d3, 4), nn.Conv2d(d4 + d3, d4, 1, bias=False)
+        self.noise_level3, self.reduce_noise_level3 = (
+            TransformerBlock(d4 + d3, 4),
+            nn.Conv2d(d4 + d3, d4, 1, bias=False),
+        )
         self.decoder_level3 = level(d3, 4, blocks[2])
         self.up3_2, self.reduce_chan_level2 = _up(d3), nn.Conv2d(2 * d2, d2, 1, bias=False)
-        self.noise_level2, self.reduce_noise_level2 = TransformerBlock(d3 + d2, 4), nn.Conv2d(d3 + d2, d3, 1, bias=False)
+        self.noise_level2, self.reduce_noise_level2 = (
+            TransformerBlock(d3 + d2, 4),
+            nn.Conv2d(d3 + d2, d3, 1, bias=False),
+        )
         self.decoder_level2 = level(d2, 2, blocks[1])
         self.up2_1 = _up(d2)
-        self.noise_level1, self.reduce_noise_level1 = TransformerBlock(d2 + d1, 4), nn.Conv2d(d2 + d1, d2, 1, bias=False)
+        self.noise_level1, self.reduce_noise_level1 = (
+            TransformerBlock(d2 + d1, 4),
+            nn.Conv2d(d2 + d1, d2, 1, bias=False),
+        )
         self.decoder_level1 = level(d2, 1, blocks[0])
         self.refinement = level(d2, 1, refinement)
         self.output = nn.Conv2d(d2, 3, 3, padding=1, bias=False)
