@@ -110,7 +110,7 @@ class Contracting:
         for down in downs:
             before = [stage for stage in stages if stage.start < down.start and abs(stage.exit - down.entry) < SAME]
             after = [stage for stage in stages if stage.start > down.start and abs(stage.entry - down.exit) < SAME]
-            if not before or not after or (len(downs) == 1 and before[0] is self.working[0]):
+            if not before or not after:
                 return set()
             if classifies and any(self._are_in_one_list(down, unit) for unit in after):
                 return set()
