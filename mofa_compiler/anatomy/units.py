@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from torch import fx, nn
 
@@ -241,8 +241,8 @@ class _Blocks:
         """Whether a unit of a U-shaped network is a block that comes back to the level that it began on.
 
         It is one if it goes further down at once than the network does anywhere. In a network with stages around it it
-        is one, too, if blocks elsewhere do as it does, or if it does not work for longer than a layer on any deeper
-        level; not if it is defined by recursion or is a plain row of modules.
+        is one, too, if blocks elsewhere do as it does, if it works before and after a single deeper level, or if it
+        works no longer than a layer on any deeper one; not if it is defined by recursion or is a plain row of modules.
         """
         if not self.u_shaped or visit.changes_level:
             return False
@@ -252,7 +252,7 @@ class _Blocks:
             return True
         if not self.has_stages_above or self._is_recursive(visit) or self._changes_between_children(visit):
             return False
-        return self.are_common or not self._has_stages(visit)
+        return self.are_common or self._works_around_one_level(visit) or not self._has_stages(visit)
 
     def _is_recursive(self, visit: Visit) -> bool:
         """Whether a unit lies in one of its own class."""
@@ -276,6 +276,16 @@ class _Blocks:
             known = self.flow.level[node]
             level, inside = level if known is None else known, child
         return False
+
+    def _works_around_one_level(self, visit: Visit) -> bool:
+        """Whether a unit convolves on its own level before it goes one level down and after it has come back."""
+        if visit.floor > visit.entry + max(self.step, 1) + SAME:
+            return False
+        levels = [(self.flow.level[node], self.flow.weighted[node]) for node in visit.nodes]
+        known = [(level, weighted) for level, weighted in levels if level is not None]
+        before = takewhile(lambda found: found[0] < visit.entry + SAME, known)
+        after = takewhile(lambda found: found[0] < visit.entry + SAME, reversed(known))
+        return any(weighted for _, weighted in before) and any(weighted for _, weighted in after)
 
     def _has_stages(self, visit: Visit) -> bool:
         """Whether two convolutions in a row run inside a unit on one and the same deeper level."""
