@@ -161,7 +161,9 @@ class _Levels:
     def _by_size(self, node: fx.Node, before: _Place) -> _Place:
         for tensor in tensor_leaves(self.flow.value[node]):
             if tensor.ndim >= 3 and tensor.shape[0] == self.batch:  # else windows folded into the batch
-                place = _fitting(tensor, before, self._resamples(node), operation(node) in _REARRANGING)
+                rearranged = operation(node) in _REARRANGING
+                shuffled = operation(node) in ("view", "reshape") and not before.is_image  # pixels, by way of more axes
+                place = _fitting(tensor, before, shuffled or self._resamples(node), rearranged)
                 if place is not None:
                     return place
         return replace(before, is_image=False)
