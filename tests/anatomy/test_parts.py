@@ -430,3 +430,16 @@ def test_recursion_below_stages_is_no_block() -> None:
     found = anatomy(Net(run, **parts))
     assert found.depth == 3
     assert [level for _, level, _, _ in skips(found)] == [2, 1, 0]
+
+
+def test_a_row_of_layers_at_the_bottom_is_no_block() -> None:
+    def run(net: Any, x: Tensor) -> Tensor:
+        a = net.enc(net.stem(x))
+        b = net.down(a)
+        return net.out(net.dec(net.up(b + net.row(b)) + a))
+
+    row = nn.Sequential(conv(4, 4, stride=2), nn.ReLU(), conv(4, 4), nn.ReLU(), up(4, 4))
+    parts = {"enc": block(4), "down": down(), "row": row, "up": up(4, 4), "dec": block(4)}
+    found = anatomy(Net(run, stem=conv(3, 4), **parts, out=conv(4, 3)))
+    assert found.depth == 2
+    assert [level for _, level, _, _ in skips(found)] == [1, 0]

@@ -110,6 +110,17 @@ class Resized(nn.Module):
         return self.fuse(x + F.interpolate(y, (height, width)) + F.interpolate(z, (height, width)))
 
 
+class Deep(nn.Module):
+    """Pooling by two, two convolutions in a row, enlarged and added."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.one, self.two = _conv(channels), _conv(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.interpolate(self.two(self.one(F.max_pool2d(x, 2)).relu()), scale_factor=2)
+
+
 class Block(nn.Module):
     def __init__(self, channels: int, context: Callable[[int], nn.Module] | None):
         super().__init__()
@@ -150,4 +161,4 @@ class ContextUNet(nn.Module):
         return self.ending(y)
 
 
-CONTEXTS = {kind.__name__: kind for kind in (Pools, PyramidPooling, Atrous, Strided, NestedU, Resized)}
+CONTEXTS = {kind.__name__: kind for kind in (Pools, PyramidPooling, Atrous, Strided, NestedU, Resized, Deep)}
