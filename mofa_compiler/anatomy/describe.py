@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from .description import Level, SkipConnection, Stage, Transition, Unit, UShape
-from .flow import SAME
+from .levels import SAME
 from .membership import Membership, stage_name
 from .role import Role
 from .skips import LongSkip

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import TypeAlias
 
 Level: TypeAlias = int | float | None
-"""log2 of how much smaller than the input image something is; None where it is no image (a vector, a plain value)."""
+"""log2 of how much smaller than the input image something is, along the axis that has shrunk more; None where it is no
+image (a vector, a plain value)."""
 
 
 @dataclass(frozen=True)

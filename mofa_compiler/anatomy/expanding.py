@@ -5,8 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
-from .flow import SAME
-from .levels import CONCATENATIONS
+from .levels import CONCATENATIONS, SAME
 from .role import Role
 from .skips import LongSkip
 from .units import Route, Visit, convolutions_at
@@ -18,6 +17,8 @@ class Merges:
 
     Attributes:
         all: ends of long skip connections.
+        sources: where they leave.
+        joins: concatenations outside every unit, and the ends of long skip connections.
         spatial: convolutions of every call that do not work on pooled vectors, by call key.
     """
 
@@ -25,9 +26,11 @@ class Merges:
         self.route = route
         self.flow = route.flow
         self.all = [merge.target for merge in merges]
+        self.sources = sorted(merge.source for merge in merges)
         self.spatial = self.flow.weighted_in_calls(spatial=True)
         self._awaited = [merge.target for merge in awaited]
         self._joins = self._find_joins()
+        self.joins = sorted({*self.all, *(position for position, _ in self._joins)})
 
     def awaited(self, visits: Sequence[Visit]) -> list[int]:
         """The merges that the decoder stages of one U-Net wait for."""
@@ -61,6 +64,7 @@ class Expanding:
         closed: whether its last unit has been.
         unmerged: whether it closes with a sum outside its units.
         large, large_before: how many large units it has from its last merge on, and the one before it had.
+        follow, followed: whether large units follow the one that began it, and whether they did in the one before.
     """
 
     def __init__(self, merges: Merges, visits: list[Visit], turn: int, rest: Role, *, has_transitions: bool):
@@ -71,7 +75,7 @@ class Expanding:
         self.index = rest.shape
         self.spatial = merges.spatial
         self.merges = merges.awaited(visits)
-        self.all_merges = merges.all
+        self.joins = merges.joins
         self.end = visits[-1].end
         self.surface = min(visit.entry for visit in visits[: turn + 1])
         self.output = self._find_output()
@@ -86,6 +90,7 @@ class Expanding:
         self.begun_bare = False
         self.before = -1
         self.large = self.large_before = 0
+        self.follow = self.followed = False
 
     def label(self) -> Iterator[tuple[Visit, Role]]:
         remaining = len(self.working)
@@ -100,9 +105,10 @@ class Expanding:
                 if role.kind == "decoder":
                     self.numbers.add(self.number)
                     self.begun_bare &= not self._is_large(visit)
-                    if self._merges_between(self.before + 1, visit.end, of=self.all_merges):
+                    if self._merges_between(self.before + 1, visit.end, of=self.joins):
                         self.large = 0
                     self.large += self._is_large(visit)
+                    self.follow |= self._is_large(visit) and not starts
                 self.before = visit.end
                 yield visit, role
             if ends:
@@ -113,6 +119,7 @@ class Expanding:
         self.closed = self.unmerged = False
         self.begun_bare = bare
         self.large, self.large_before = 0, self.large
+        self.follow, self.followed = False, self.follow
 
     def _works_before(self, visit: Visit) -> bool:
         """Whether a unit that goes up does most of its work before."""
@@ -122,7 +129,7 @@ class Expanding:
 
     def _role(self, visit: Visit, *, more_ups: bool, is_last: bool) -> Role:
         decoder = Role("decoder", self.number, self.index)
-        counted = 0 if self._merges_between(self.before + 1, visit.end, of=self.all_merges) else self.large
+        counted = 0 if self._merges_between(self.before + 1, visit.end, of=self.joins) else self.large
         large = self._is_large(visit) and (is_last or counted + 1 >= self.large_before)
         starts = self._starts_stage(visit)
         merges_inside = self._merges_between(visit.start, visit.end)
@@ -138,8 +145,9 @@ class Expanding:
         if more_ups:
             return decoder
         if not self.closed and self._merges_between(visit.end + 1, self.end):
-            self.unmerged |= not merges_inside and not self._last_merge_concatenates()
-            self.closed = starts and large
+            if not self.followed:
+                self.unmerged |= not merges_inside and not self._last_merge_concatenates()
+                self.closed = starts and large
             return decoder
         if self.closed and large and not is_last and self._concatenates_between(self.before, visit.start):
             return decoder

@@ -14,15 +14,13 @@ from torch import fx, nn
 from ..inputs import tensor_leaves
 from ..program import Program
 from .description import Level
-from .levels import find_levels, input_image
+from .levels import SAME, find_levels, input_image
 from .values import DataFlow, operation
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 FUNCTIONAL_CONVOLUTIONS = frozenset(
     f"conv{kind}{dimensions}d" for kind in ("", "_transpose") for dimensions in (1, 2, 3)
 )
-SAME = 0.4
-"""Levels that differ by no more than this count as the same: odd sizes and scale factors like 1.3."""
 NOWHERE = 1 << 60
 """Main-path position of what never comes back to the main path."""
 

@@ -1,15 +1,17 @@
 """The level of every node: log2 of how much smaller than the input image its value is.
 
 Where an operation says by how much it resamples (a stride, a scale factor) it is believed: sizes alone mislead, for
-odd inputs, padding inside and convolutions without padding. Otherwise the size decides, measured against the frame
-that the value lives in: the size that it would have at full resolution.
+odd inputs, padding inside and convolutions without padding. Otherwise the size decides: what is as large as an image
+that it was made smaller from is back on that image's level (a side branch that shrinks and comes back); else it is
+measured against the frame that the value lives in, the size that it would have at full resolution. Height and width are
+followed apart, and the level is that of the axis that has shrunk more (in speech, time is not resampled).
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,12 +24,20 @@ from ..program import Program
 from .description import Level
 from .values import DataFlow, operation
 
+SAME = 0.4
+"""Levels that differ by no more than this count as the same: odd sizes and scale factors like 1.3."""
 CONCATENATIONS = frozenset({"cat", "concat", "concatenate"})
 
 _PADDING = (_CircularPadNd, _ConstantPadNd, _ReflectionPadNd, _ReplicationPadNd)
 _POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
 _POOLING_FUNCTIONS = frozenset({"max_pool2d", "max_pool2d_with_indices", "avg_pool2d"})
+_RESAMPLING = (nn.Upsample, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_RESAMPLING_FUNCTIONS = frozenset({"interpolate", "upsample", "adaptive_avg_pool2d", "adaptive_max_pool2d"})
+_REARRANGING = frozenset(
+    {"view", "reshape", "transpose", "permute", "contiguous", "unflatten", "matmul", "scaled_dot_product_attention"}
+)
 _Size = tuple[int, int]
+_Levels2d = tuple[float, float]
 
 
 def input_image(flow: DataFlow) -> fx.Node:
@@ -61,18 +71,49 @@ def find_levels(flow: DataFlow, program: Program, image: fx.Node) -> dict[fx.Nod
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a value stands: its level if it is an image, and the image that it is one of or was last.
+    """Where a value stands: an image, or something else with the image that it was last.
 
     Attributes:
-        grid: height and width of that image.
+        levels: along the height and the width.
+        grid: height and width.
         frame: its size at full resolution.
-        channels_last: whether the image is (N, H, W, C).
+        channels_last: whether it is (N, H, W, C).
+        is_image: whether the value itself is that image.
+        larger: the image that it was made smaller from; of those, each is shallower than the one before.
     """
 
-    level: Level
+    levels: _Levels2d
     grid: _Size
     frame: tuple[float, float]
     channels_last: bool = False
+    is_image: bool = True
+    larger: _Place | None = None
+
+    @property
+    def depth(self) -> float:
+        """The level along the axis that has shrunk more; where none has, along the one that has grown more."""
+        return max(self.levels) if max(self.levels) > 0 else min(self.levels)
+
+    @property
+    def level(self) -> Level:
+        return self.depth if self.is_image else None
+
+    @property
+    def stretch(self) -> float:
+        """By how many levels its height has shrunk more than its width."""
+        return self.levels[0] - self.levels[1]
+
+    def same_size(self) -> Iterator[_Place]:
+        """Itself and the larger images that it comes from."""
+        place: _Place | None = self
+        while place is not None:
+            yield place
+            place = place.larger
+
+    def resized(self, levels: _Levels2d, grid: _Size, frame: tuple[float, float], channels_last: bool) -> _Place:
+        """The place of an image that was made larger or smaller from this one."""
+        new = _Place(levels, grid, frame, channels_last)
+        return replace(new, larger=next((old for old in self.same_size() if old.depth < new.depth - SAME), None))
 
 
 class _Levels:
@@ -84,7 +125,7 @@ class _Levels:
         self.batch = shape[0]
         channels_last = shape[-1] <= 4 < shape[1]
         grid = tuple(shape[1:3] if channels_last else shape[-2:])
-        self.full = _Place(0, grid, grid, channels_last)
+        self.full = _Place((0, 0), grid, grid, channels_last)
         self.places: dict[fx.Node, _Place] = {}
 
     def all(self) -> dict[fx.Node, Level]:
@@ -100,16 +141,14 @@ class _Levels:
         sources = [self.places[source] for source in self.flow.sources[node] if source in self.places]
         if not sources:
             return self._by_size(node, self.full) if node.op == "placeholder" else None
-        known = [place for place in sources if place.level is not None]
+        known = [place for place in sources if place.is_image]
         if known:
             step = self._log2_step(node, known[0])
-            before = replace(known[0], channels_last=False) if step else known[0]  # what resamples takes (N, C, H, W)
+            before = replace(known[0], channels_last=False) if step and any(step) else known[0]  # it takes (N, C, H, W)
             after = self._image_size(node, before)
             if after is not None and step is not None:
                 return _moved(before, step, after)
-            if after is not None and after != before.grid and after == before.grid[::-1]:
-                return _moved(before, 0, after)  # turned by a quarter
-        return self._by_size(node, max(known, key=lambda place: -(place.level or 0)) if known else sources[0])
+        return self._by_size(node, min(known, key=lambda place: place.depth) if known else sources[0])
 
     def _image_size(self, node: fx.Node, before: _Place) -> _Size | None:
         """Height and width of a value in the layout of the image before it; None where it is no image or one pixel."""
@@ -122,65 +161,111 @@ class _Levels:
     def _by_size(self, node: fx.Node, before: _Place) -> _Place:
         for tensor in tensor_leaves(self.flow.value[node]):
             if tensor.ndim >= 3 and tensor.shape[0] == self.batch:  # else windows folded into the batch
-                place = _fitting(tensor, before)
+                rearranged = operation(node) in _REARRANGING
+                shuffled = operation(node) in ("view", "reshape") and not before.is_image  # pixels, by way of more axes
+                place = _fitting(tensor, before, shuffled or self._resamples(node), rearranged)
                 if place is not None:
                     return place
-        return _Place(None, before.grid, before.frame, before.channels_last)
+        return replace(before, is_image=False)
 
-    def _log2_step(self, node: fx.Node, before: _Place) -> float | None:
+    def _resamples(self, node: fx.Node) -> bool:
+        """Whether a node makes an image of an image, of whatever size."""
+        if node.op == "call_module":
+            return isinstance(self.program.modules[str(node.target)], _RESAMPLING)
+        return operation(node) in _RESAMPLING_FUNCTIONS
+
+    def _log2_step(self, node: fx.Node, before: _Place) -> _Levels2d | None:
         """How many levels a node goes down by its own account; 0 if it only crops, pads or joins side by side."""
         if node.op == "call_module":
             return _step_of_module(self.program.modules[str(node.target)])
         name = operation(node)
         if name in CONCATENATIONS or name in ("chunk", "split", "tensor_split"):
             joined = _argument(node, 1 if name in CONCATENATIONS else 2, "dim", 0)
-            return 0 if joined in ((1, 2, -2, -3) if before.channels_last else (2, 3, -1, -2)) else None
+            return (0, 0) if joined in ((1, 2, -2, -3) if before.channels_last else (2, 3, -1, -2)) else None
         if name == "getitem" and isinstance(node.args[1], tuple):
             crops = all(not isinstance(index, slice) or index.step in (None, 1) for index in node.args[1])
-            return 0 if crops else None
-        return 0 if name in ("pad", "narrow") else _step_of_function(name, node)
+            return (0, 0) if crops else None
+        return (0, 0) if name in ("pad", "narrow") else _step_of_function(name, node)
 
 
-def _moved(before: _Place, step: float, after: _Size) -> _Place:
-    level = _rounded((before.level or 0) + step)
-    return _Place(level, after, (after[0] * 2**level, after[1] * 2**level), before.channels_last)
+def _moved(before: _Place, step: _Levels2d, after: _Size) -> _Place:
+    levels = (_rounded(before.levels[0] + step[0]), _rounded(before.levels[1] + step[1]))
+    if step == (0, 0):
+        return replace(before, grid=after, frame=_frame(after, levels))
+    for place in before.same_size():
+        if place.grid == after and place.levels == levels:  # back where it was
+            return replace(place, channels_last=False, is_image=True)
+    return before.resized(levels, after, _frame(after, levels), before.channels_last)
+
+
+def _frame(grid: _Size, levels: _Levels2d) -> tuple[float, float]:
+    return grid[0] * 2 ** levels[0], grid[1] * 2 ** levels[1]
 
 
 def _rounded(level: float) -> float:
     return round(level) if abs(level - round(level)) < 0.3 else round(level, 1)
 
 
-def _fitting(tensor: Tensor, before: _Place) -> _Place | None:
-    """The place of a tensor if it reads as an image or as tokens in the frame of the one before."""
+def _fitting(tensor: Tensor, before: _Place, resampled: bool, rearranged: bool) -> _Place | None:
+    """The place of a tensor if it reads as an image or as tokens in the frame of the one before.
+
+    What was resampled is an image also if it has changed along one axis only; what was only rearranged, with one
+    dimension for all pixels, are tokens in several heads.
+    """
     shape = tensor.shape
     if tensor.ndim == 4:
+        in_heads = rearranged and before.is_image and before.grid[0] * before.grid[1] in shape[1:3]
         last, first = ((shape[1], shape[2]), True), ((shape[2], shape[3]), False)
         also = [last] if last[0] == before.grid else []
         for grid, channels_last in [last, first] if before.channels_last else [first, *also]:
-            level = _level_of(grid, before.frame)
-            if level is not None:
-                return _Place(level, grid, before.frame, channels_last)
+            place = _as_before(grid, before) or (None if in_heads else _measured(grid, before, one_axis=resampled))
+            if place is not None:
+                return replace(place, channels_last=channels_last)
+        return before if in_heads else None
     if tensor.ndim == 3:
-        pixels = before.grid[0] * before.grid[1]
-        if before.level is not None and (shape[1] in (pixels, pixels + 1) or shape[2] == pixels):  # + a class token
-            return before
+        if (alone := _as_before((shape[1], shape[2]), before)) is not None:  # one channel, its dimension dropped
+            return replace(alone, channels_last=False)
+        for place in before.same_size() if before.is_image else ():
+            pixels = place.grid[0] * place.grid[1]
+            if shape[1] in (pixels, pixels + 1) or shape[2] == pixels:  # + a class token
+                return place
         level = math.log2(before.frame[0] * before.frame[1] / shape[1]) / 2 if shape[1] > 1 else 0.5
         if abs(level - round(level)) < 1e-6:
             grid = (round(before.frame[0] / 2**level), round(before.frame[1] / 2**level))
-            return _Place(round(level), grid, before.frame, before.channels_last)
+            return before.resized((round(level), round(level)), grid, before.frame, before.channels_last)
     return None
 
 
-def _level_of(grid: _Size, frame: tuple[float, float]) -> Level:
+def _as_before(grid: _Size, before: _Place) -> _Place | None:
+    """The place of an image as large as one before it, or turned by a quarter; of one pixel, None."""
     if min(grid) <= 1:
         return None
-    vertical, horizontal = (math.log2(full / size) for full, size in zip(frame, grid, strict=True))
-    return _rounded((vertical + horizontal) / 2) if abs(vertical - horizontal) < 0.1 else None
+    for place in before.same_size():
+        if place.grid == grid:
+            return replace(place, is_image=True)
+    if grid != before.grid[::-1]:
+        return None
+    vertical, horizontal = before.levels
+    return replace(before, levels=(horizontal, vertical), grid=grid, frame=before.frame[::-1], is_image=True)
 
 
-def _step_of_module(module: nn.Module) -> float | None:
+def _measured(grid: _Size, before: _Place, *, one_axis: bool) -> _Place | None:
+    """The place of an image of this size; None where it is too unlike the one before to be one (an attention map)."""
+    if min(grid) <= 1:
+        return None
+    vertical, horizontal = (math.log2(full / size) for full, size in zip(before.frame, grid, strict=True))
+    stretch = vertical - horizontal
+    unlike = min(abs(stretch), abs(stretch - before.stretch)) >= 0.1
+    if unlike and not (one_axis and (grid[0] == before.grid[0] or grid[1] == before.grid[1])):
+        return None
+    if not unlike and abs(stretch) < 0.1:
+        vertical = horizontal = (vertical + horizontal) / 2
+    return before.resized((_rounded(vertical), _rounded(horizontal)), grid, before.frame, before.channels_last)
+
+
+def _step_of_module(module: nn.Module) -> _Levels2d | None:
     if isinstance(module, _PADDING):
-        return 0
+        return 0, 0
     if isinstance(module, nn.Conv2d):
         return _log2(module.stride)
     if isinstance(module, nn.ConvTranspose2d):
@@ -196,7 +281,7 @@ def _step_of_module(module: nn.Module) -> float | None:
     return None
 
 
-def _step_of_function(name: str, node: fx.Node) -> float | None:
+def _step_of_function(name: str, node: fx.Node) -> _Levels2d | None:
     if name == "conv2d":
         return _log2(_argument(node, 3, "stride", 1))
     if name == "conv_transpose2d":
@@ -217,13 +302,13 @@ def _argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
     return node.kwargs.get(name, node.args[place] if len(node.args) > place else default)
 
 
-def _log2(factors: Any) -> float | None:
-    """log2 of a factor, the mean of it for one factor per dimension; None where it is not known."""
+def _log2(factors: Any) -> _Levels2d | None:
+    """log2 of a factor, or of one for the height and one for the width; None where it is not known."""
     each: Sequence[Any] = factors if isinstance(factors, (list, tuple)) else (factors,)
-    if not each or any(not isinstance(factor, (int, float)) or factor <= 0 for factor in each):
+    if len(each) not in (1, 2) or any(not isinstance(factor, (int, float)) or factor <= 0 for factor in each):
         return None
-    return sum(math.log2(factor) for factor in each) / len(each)
+    return math.log2(each[0]), math.log2(each[-1])
 
 
-def _negative(step: float | None) -> float | None:
-    return None if step is None else -step
+def _negative(step: _Levels2d | None) -> _Levels2d | None:
+    return None if step is None else (-step[0], -step[1])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import fx
 
-from .flow import SAME
+from .levels import SAME
 from .role import Role
 from .units import Route, Visit
 

@@ -99,7 +99,8 @@ def _label(flow: Flow, merges: Merges, shapes: list[list[Visit]], index: int) ->
         return
     turn = next((i for i, visit in enumerate(visits) if visit.goes_up), len(visits))
     comes_up_again = turn < len(visits)
-    contracting = Contracting(flow, visits[:turn], max(visit.deepest for visit in visits), comes_up_again, index)
+    deepest = max(visit.deepest for visit in visits)
+    contracting = Contracting(flow, visits[:turn], deepest, comes_up_again, index, merges.sources)
     yield from contracting.label()
     if comes_up_again:
         rest = Role("head" if index == len(shapes) - 1 else "bridge", shape=index)

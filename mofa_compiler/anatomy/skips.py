@@ -10,8 +10,8 @@ from itertools import accumulate, pairwise
 from torch import fx
 
 from .description import Level
-from .flow import SAME, Flow
-from .levels import CONCATENATIONS
+from .flow import Flow
+from .levels import CONCATENATIONS, SAME
 from .units import Route, Visit
 from .values import operation
 
@@ -168,19 +168,22 @@ def connections(bypasses: Bypasses, merges: Sequence[LongSkip]) -> list[LongSkip
 
 
 def awaited(bypasses: Bypasses, merges: Sequence[LongSkip], shapes: Sequence[Sequence[Visit]]) -> list[LongSkip]:
-    """The merges that a decoder stage waits for: the first with each source.
+    """The merges that a decoder stage waits for: the first with each source, and all that concatenate.
 
     Where some of them come from its own level, or from its own U-Net of a cascade, the others do not count: they feed
     what earlier stages made into something further on (as in the third stage of MPRNet).
     """
     stretches = _stretches(bypasses.known)
     starts = [shape[0].start for shape in shapes]
-    groups: dict[int, dict[int, LongSkip]] = {}
+    groups: dict[int, list[LongSkip]] = {}
+    known: set[tuple[int, int]] = set()
     for merge in merges:
-        groups.setdefault(stretches[merge.target], {}).setdefault(merge.source, merge)
+        stretch = stretches[merge.target]
+        if merge.kind == "cat" or (stretch, merge.source) not in known:
+            groups.setdefault(stretch, []).append(merge)
+        known.add((stretch, merge.source))
     found: list[LongSkip] = []
-    for group in groups.values():
-        waited = list(group.values())
+    for waited in groups.values():
         waited = [m for m in waited if bypasses.known[m.source] == bypasses.known[m.target]] or waited
         own = [m for m in waited if bisect_right(starts, m.source) == bisect_right(starts, m.target)]
         found += own or waited

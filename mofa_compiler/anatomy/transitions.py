@@ -10,7 +10,8 @@ from itertools import pairwise
 from torch import fx
 
 from .description import Stage
-from .flow import NOWHERE, SAME, Flow
+from .flow import NOWHERE, Flow
+from .levels import SAME
 from .role import Role
 from .units import Route
 

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from torch import fx, nn
 
 from ..program import Program
 from .description import Level
-from .flow import SAME, Flow
+from .flow import Flow
+from .levels import SAME
 
 _LISTS = (nn.ModuleList, nn.ModuleDict)
 
@@ -216,11 +217,13 @@ def _hiding_networks(route: Route, openable: list[Visit]) -> set[str]:
 
 
 class _Blocks:
-    """Tells blocks that look at a far smaller copy of their features (pooled context) from nested networks.
+    """Tells blocks that look at smaller copies of their features (context) from nested networks.
 
     Attributes:
         u_shaped: whether the network goes down and up again between or inside its units as they stand.
         step: the furthest that it goes down there at once.
+        has_stages_above: whether units above its bottom convolve more than once.
+        are_common: whether such units also go down and come back inside.
     """
 
     def __init__(self, route: Route):
@@ -229,12 +232,71 @@ class _Blocks:
         ups = [i for i, visit in enumerate(route.visits) if visit.goes_up]
         self.u_shaped = bool(downs and ups) and downs[0] < ups[-1]
         self.step = max((visit.exit - visit.entry for visit in route.visits), default=0)
+        bottom = max(visit.deepest for visit in route.visits)
+        above = [visit for visit in route.visits if visit.works and visit.deepest < bottom - SAME]
+        self.has_stages_above = any(visit.convolutions >= 2 for visit in above)
+        self.are_common = any(not visit.changes_level and visit.floor > visit.entry + SAME for visit in above)
 
     def is_one(self, visit: Visit) -> bool:
-        """Whether a unit of a U-shaped network goes further down at once than the network does anywhere."""
+        """Whether a unit of a U-shaped network is a block that comes back to the level that it began on.
+
+        It is one if it goes further down at once than the network does anywhere. In a network with stages around it it
+        is one, too, if blocks elsewhere do as it does, if it works before and after a single deeper level, or if it
+        works no longer than a layer on any deeper one; not if it is defined by recursion or is a plain row of modules.
+        """
+        if not self.u_shaped or visit.changes_level:
+            return False
         known = [level for node in visit.nodes if (level := self.flow.level[node]) is not None]
         furthest = max((after - before for before, after in pairwise([visit.entry, *known])), default=0)
-        return self.u_shaped and not visit.changes_level and furthest > self.step + SAME
+        if furthest > self.step + SAME:
+            return True
+        if not self.has_stages_above or self._is_recursive(visit) or self._changes_between_children(visit):
+            return False
+        return self.are_common or self._works_around_one_level(visit) or not self._has_stages(visit)
+
+    def _is_recursive(self, visit: Visit) -> bool:
+        """Whether a unit lies in one of its own class."""
+        containers = self.flow.program.containers
+        around, path = [], visit.path or ""
+        while path := path.rpartition(".")[0]:
+            around.append(containers.get(path))
+        kind = containers.get(visit.path or "")
+        return kind in around and kind is not nn.Sequential
+
+    def _changes_between_children(self, visit: Visit) -> bool:
+        """Whether a unit is a plain row of modules that do not each come back to the level that it began on."""
+        if self.flow.program.containers.get(visit.path or "") is not nn.Sequential:
+            return False
+        depth = (visit.path or "").count(".") + 1
+        level, inside = visit.entry, None
+        for node in visit.nodes:
+            child = next((call.path for call in self.flow.calls[node] if call.path.count(".") == depth), None)
+            if child != inside and abs(level - visit.entry) > SAME:
+                return True
+            known = self.flow.level[node]
+            level, inside = level if known is None else known, child
+        return False
+
+    def _works_around_one_level(self, visit: Visit) -> bool:
+        """Whether a unit convolves on its own level before it goes one level down and after it has come back."""
+        if visit.floor > visit.entry + max(self.step, 1) + SAME:
+            return False
+        levels = [(self.flow.level[node], self.flow.weighted[node]) for node in visit.nodes]
+        known = [(level, weighted) for level, weighted in levels if level is not None]
+        before = takewhile(lambda found: found[0] < visit.entry + SAME, known)
+        after = takewhile(lambda found: found[0] < visit.entry + SAME, reversed(known))
+        return any(weighted for _, weighted in before) and any(weighted for _, weighted in after)
+
+    def _has_stages(self, visit: Visit) -> bool:
+        """Whether two convolutions in a row run inside a unit on one and the same deeper level."""
+        level, in_a_row = visit.entry, 0
+        for node in visit.nodes:
+            known = self.flow.level[node]
+            before, level = level, level if known is None else known
+            in_a_row = in_a_row + self.flow.weighted[node] if abs(level - before) < SAME else 0
+            if in_a_row >= 2 and level > visit.deepest + SAME:
+                return True
+        return False
 
 
 def convolutions_at(flow: Flow, visit: Visit, level: float) -> int:

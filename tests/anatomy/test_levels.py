@@ -205,3 +205,89 @@ def test_a_size_carries_no_data_and_a_write_does() -> None:
 def test_an_error_names_the_inputs_and_a_next_step() -> None:
     with pytest.raises(AnatomyError, match=r"the inputs are \(2, 4\)\. Capture the part"):
         infer(capture(nn.Linear(4, 4), torch.rand(2, 4)))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (64, 64)], ids=str)
+@pytest.mark.parametrize("stride", [(1, 2), (2, 1)], ids=str)
+@pytest.mark.parametrize("way", ["steps", "sizes", "rows"])
+def test_levels_along_one_axis(stride: tuple[int, int], size: tuple[int, int], way: str) -> None:
+    """As in speech: by strides and factors, by pooling to a size and back, and by pixels that become channels."""
+    taller, wider = stride
+
+    def shrink(net: Any, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        if way == "steps":
+            return net.down(x)
+        if way == "sizes":
+            return net.down(F.adaptive_avg_pool2d(x, (h // taller, w // wider)))
+        x = x.view(n, c, h // taller, taller, w // wider, wider).permute(0, 1, 3, 5, 2, 4)
+        return net.down(x.reshape(n, 2 * c, h // taller, w // wider))
+
+    def run(net: Any, x: Tensor) -> Tensor:
+        a = net.enc(net.stem(x))
+        x = net.mid(shrink(net, a))
+        x = F.interpolate(x, scale_factor=stride) if way == "steps" else F.interpolate(x, size=a.shape[-2:])
+        return net.out(net.dec(x + a))
+
+    down = nn.Conv2d(4, 4, stride, stride) if way == "steps" else conv(8 if way == "rows" else 4, 4)
+    parts = {"stem": conv(3, 4), "enc": block(4), "down": down, "mid": block(4), "dec": block(4), "out": conv(4, 3)}
+    found = anatomy(Net(run, **parts), (1, 3, *size))
+    assert stages(found) == {
+        "stem": (0, "stem"),
+        "encoder 1": (0, "enc"),
+        "bottleneck": (1, "down mid"),
+        "decoder 1": (0, "dec"),
+        "head": (0, "out"),
+    }
+    assert skips(found) == [("add", 0, "encoder 1", "decoder 1")]
+
+
+def test_an_axis_that_shrinks_by_more_decides() -> None:
+    def run(net: Any, x: Tensor) -> Tensor:
+        a = net.enc(net.stem(x))
+        return net.out(net.dec(net.up(net.mid(net.down(a))) + a))
+
+    down, upward = nn.Conv2d(4, 4, (2, 4), (2, 4)), nn.ConvTranspose2d(4, 4, (2, 4), (2, 4))
+    parts = {"enc": block(4), "down": down, "mid": block(4), "up": upward, "dec": block(4)}
+    assert levels_along(Net(run, stem=conv(3, 4), **parts, out=conv(4, 3)), (1, 3, 64, 96)) == [0, 2, 0]
+
+
+def test_what_comes_back_to_a_size_is_on_its_level() -> None:
+    """Rounded sizes of a side branch by 2, 3 and 4 say nothing about the size of what it came from."""
+
+    def run(net: Any, x: Tensor) -> Tensor:
+        a = y = net.stem(x)
+        for shrink in net.shrink:
+            y = shrink(y)
+        return net.out(net.after(F.interpolate(y, size=a.shape[-2:])) + a)
+
+    shrink = nn.ModuleList(nn.Conv2d(4, 4, kernel, stride) for kernel, stride in ((3, 2), (3, 3), (5, 4)))
+    found = anatomy(Net(run, stem=conv(3, 4), shrink=shrink, after=conv(4, 4), out=conv(4, 3)), (1, 3, 64, 64))
+    assert {name: found.levels[name] for name in ("interpolate", "after", "out")} == dict.fromkeys(
+        ("interpolate", "after", "out"), 0
+    )
+
+
+def test_tokens_in_heads_are_no_image() -> None:
+    """Four heads of four channels: (N, pixels, 4, 4) has the form of a small square image."""
+
+    def run(net: Any, x: Tensor) -> Tensor:
+        x = net.down(x)
+        n, c, h, w = x.shape
+        tokens = net.mix(x.flatten(2).transpose(1, 2)).view(n, h * w, 4, 4).transpose(1, 2)
+        y = F.scaled_dot_product_attention(tokens, tokens, tokens).transpose(1, 2).reshape(n, h * w, c)
+        return net.out(net.back(net.after(y).transpose(1, 2).reshape(n, c, h, w)))
+
+    linear = {"mix": nn.Linear(16, 16), "after": nn.Linear(16, 16)}
+    parts = {"down": conv(3, 16, stride=2), "back": up(16, 4), "out": conv(4, 3)}
+    found = anatomy(Net(run, **parts, **linear), (1, 3, 64, 64))
+    assert {found.levels[name] for name in ("view", "scaled_dot_product_attention", "after", "reshape_1")} == {1}
+
+
+def test_a_channel_that_is_dropped_and_an_image_that_is_turned() -> None:
+    def run(net: Any, spectrum: Tensor) -> Tensor:
+        real, imaginary = spectrum[..., 0].permute(0, 2, 1), spectrum[..., 1].permute(0, 2, 1)
+        return net.out(net.up(net.down(torch.stack([real, imaginary], 1))))
+
+    parts = {"down": conv(2, 4, stride=2), "up": up(4, 4), "out": conv(4, 2)}
+    assert levels_along(Net(run, **parts), (1, 256, 64, 2)) == [0, 1, 0]
