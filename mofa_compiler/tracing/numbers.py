@@ -111,16 +111,33 @@ class SizeArray(np.ndarray[Any, Any]):
         return call_function(function, args, kwargs)
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
-        whole = dtype is np.int64 or dtype == "int64" or (_is_kind(dtype, int) and not _is_kind(dtype, bool))
-        if not whole and not _is_kind(dtype, float) and dtype != "float64":
+        if (convert := _conversion(dtype)) is None:
             return fixed(self).astype(dtype, *args, **kwargs)
-        convert = int if whole else float
         return size_array([record(convert, each) for each in self.flat], self.shape)
 
 
-def _is_kind(dtype: Any, kind: type) -> bool:
-    """Whether a type is Python's own or a stand-in for it."""
-    return isinstance(dtype, type) and issubclass(dtype, kind)
+SCALAR_METHODS = ("astype", "item", "tolist")
+"""What code calls on numpy's numbers, as which it has the results of numpy's functions"""
+
+
+def scalar_method(number: Any, name: str) -> Function:
+    """A method of numpy's number that a proxy stands for."""
+
+    def astype(dtype: Any) -> Any:
+        convert = _conversion(dtype)
+        return np.asarray(fixed(number)).astype(dtype)[()] if convert is None else record(convert, number)
+
+    return astype if name == "astype" else lambda: number
+
+
+def _conversion(dtype: Any) -> Function | None:
+    """The conversion of Python's that gives what a type of numpy's holds; None where that is not all of a number."""
+    if isinstance(dtype, type):
+        if issubclass(dtype, (bool, np.bool_)):
+            return None
+        kinds = ((int, (int, np.int32, np.int64)), (float, float))
+        return next((kind for kind, known in kinds if issubclass(dtype, known)), None)  # stand-ins for `int`, too
+    return {"int": int, "int32": int, "int64": int, "float": float, "float64": float}.get(str(dtype))
 
 
 def size_array(items: list[Any], shape: tuple[int, ...] | None = None) -> SizeArray:
