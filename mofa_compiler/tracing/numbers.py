@@ -283,7 +283,7 @@ def _imported() -> Iterator[tuple[dict[str, Any], str, Function]]:
         home: dict[str, Any] = getattr(module, "__dict__", {})
         for name, function in _MATH.items():
             if home.get(name) is function:
-                yield home, name, function
+                yield home, name, _MATH[name]
 
 
 @contextmanager
