@@ -122,8 +122,7 @@ class ShapedProxy(fx.Proxy):
 
     def __index__(self) -> int:
         index = int(self._decide(operator.index, check_value))
-        frame = sys._getframe(1)
-        self.tracer.asked.append((next(reversed(self.tracer.graph.nodes)), frame, frame.f_lasti))
+        self.tracer.note_asked(sys._getframe(1))
         return index
 
     @classmethod

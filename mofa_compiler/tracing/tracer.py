@@ -77,6 +77,7 @@ class Tracer(fx.Tracer):
 
     def trace(self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         graph = super().trace(root, concrete_args)
+        self.asked.clear()
         self._check_failures(0)
         lost = next((s for node in graph.nodes for s in node.all_input_nodes if s._erased), None)
         if lost is not None:
@@ -97,6 +98,12 @@ class Tracer(fx.Tracer):
         if len(self.failures) > known:
             error = self.failures[-1]
             raise TraceError(f"forward catches the error that stops the tracer ({one_line(error)})") from error
+
+    def note_asked(self, caller: types.FrameType) -> None:
+        """Remember the guard that was just made as one of the call that `caller` is at."""
+        if self.asked and self.asked[-1][1:] != (caller, caller.f_lasti):
+            self.asked.clear()
+        self.asked.append((next(reversed(self.graph.nodes)), caller, caller.f_lasti))
 
     def forget_asked(self, caller: types.FrameType) -> None:
         """Drop the guards that the call which `caller` is at has made by asking sizes for their numbers."""
