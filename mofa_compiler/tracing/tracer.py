@@ -115,7 +115,7 @@ class Tracer(fx.Tracer):
         self.asked.clear()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        layer = isinstance(m, (_ConvNd, PartialConv2d, FusedPConv2d)) and computes_as_layer(m)
+        layer = isinstance(m, (_ConvNd, nn.RNNBase, PartialConv2d, FusedPConv2d)) and computes_as_layer(m)
         if layer or super().is_leaf_module(m, module_qualified_name):
             return True
         if any((m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)):
