@@ -69,6 +69,10 @@ def node_macs(node: fx.Node, program: Program) -> int:
             known = module_macs(module, tuple(node.args[0].meta["val"].shape), tuple(value.shape))
             if known is not None:
                 return known
+    elif node.op == "call_function" and function_name(node) in recurrent.FUNCTIONS:
+        values = fx.map_arg(node.args, lambda source: source.meta["val"])
+        if (counted := recurrent.function_macs(tuple(values))) is not None:
+            return counted
     elif node.op not in ("call_function", "call_method") or function_name(node) not in _COUNTED:
         return 0
     from torch.utils.flop_counter import FlopCounterMode  # which imports triton, too slow for where nothing needs it

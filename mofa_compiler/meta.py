@@ -11,6 +11,8 @@ import torch.fx.experimental._config
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from . import recurrent
+
 
 def istft(
     input: Tensor,
@@ -54,6 +56,8 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
     ours = _BY_NAME.get(getattr(function, "__name__", "")) if _is_torch(function) else None
     if ours is not None:
         return ours(*args, **kwargs)
+    if getattr(function, "__name__", "") in recurrent.FUNCTIONS and _is_torch(function) and not kwargs:
+        return recurrent.function_output(function, args)
     if function in _INDEXED:
         args = (args[0], pytree.tree_map_only(Tensor, _mask, args[1]), *args[2:])
     try:

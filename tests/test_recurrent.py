@@ -76,6 +76,28 @@ def test_a_layer_in_a_network_computes_the_same_at_every_length(kind: Any) -> No
     assert node_macs(node, program) == 16 * gates * 6 * (4 + 6)
 
 
+class Output(nn.GRU):
+    def forward(self, x: Tensor) -> Any:  # type: ignore[override]
+        return super().forward(x)
+
+
+class Named(nn.LSTM):
+    def initialize(self) -> None: ...
+
+
+@pytest.mark.parametrize(("kind", "call"), [(Output, "gru"), (Named, "layer")])
+def test_a_subclass_is_a_leaf_or_a_call_of_the_function(kind: Any, call: str) -> None:
+    net = Rows(kind(4, 6, batch_first=True)).eval()
+    net.forward = lambda x: net.layer(net.conv(x).mean(2).transpose(1, 2))[0]  # type: ignore[method-assign]
+    program = capture(net, torch.rand(1, 3, 8, 16))
+    x = torch.rand(2, 3, 8, 24)
+    assert torch.equal(program.graph_module(x), net(x))
+    (node,) = (node for node in program.graph.nodes if getattr(node.target, "__name__", node.target) == call)
+    gates = net.layer.weight_ih_l0.shape[0] // 6
+    assert node_macs(node, program) == 16 * gates * 6 * (4 + 6)
+    assert pytree.tree_leaves(node.meta["val"])[0].shape == (1, 16, 6)
+
+
 def test_a_cell_counts_its_one_step() -> None:
     class Cell(nn.Module):
         def __init__(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -111,16 +112,33 @@ class SizeArray(np.ndarray[Any, Any]):
         return call_function(function, args, kwargs)
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
-        whole = dtype is np.int64 or dtype == "int64" or (_is_kind(dtype, int) and not _is_kind(dtype, bool))
-        if not whole and not _is_kind(dtype, float) and dtype != "float64":
+        if (convert := _conversion(dtype)) is None:
             return fixed(self).astype(dtype, *args, **kwargs)
-        convert = int if whole else float
         return size_array([record(convert, each) for each in self.flat], self.shape)
 
 
-def _is_kind(dtype: Any, kind: type) -> bool:
-    """Whether a type is Python's own or a stand-in for it."""
-    return isinstance(dtype, type) and issubclass(dtype, kind)
+SCALAR_METHODS = ("astype", "item", "tolist")
+"""What code calls on numpy's numbers, as which it has the results of numpy's functions"""
+
+
+def scalar_method(number: Any, name: str) -> Function:
+    """A method of numpy's number that a proxy stands for."""
+
+    def astype(dtype: Any) -> Any:
+        convert = _conversion(dtype)
+        return np.asarray(fixed(number)).astype(dtype)[()] if convert is None else record(convert, number)
+
+    return astype if name == "astype" else lambda: number
+
+
+def _conversion(dtype: Any) -> Function | None:
+    """The conversion of Python's that gives what a type of numpy's holds; None where that is not all of a number."""
+    if isinstance(dtype, type):
+        if issubclass(dtype, (bool, np.bool_)):
+            return None
+        kinds = ((int, (int, np.int32, np.int64)), (float, float))
+        return next((kind for kind, known in kinds if issubclass(dtype, known)), None)  # stand-ins for `int`, too
+    return {"int": int, "int32": int, "int64": int, "float": float, "float64": float}.get(str(dtype))
 
 
 def size_array(items: list[Any], shape: tuple[int, ...] | None = None) -> SizeArray:
@@ -249,8 +267,23 @@ def _has_sizes(item: Any) -> bool:
     return isinstance(item, fx.Proxy) or (type(item) in (list, tuple) and any(isinstance(i, fx.Proxy) for i in item))
 
 
+_MATH: dict[str, Any] = {name: value for name, value in vars(math).items() if callable(value) and name[0] != "_"}
+_MACHINERY = {"torch", "numpy", "mofa_compiler"}
+
 _OF_LISTS = ("prod", "sum", "max", "min", "amax", "amin", "mean")
 """Functions that numpy does not let a proxy in a list answer for"""
+
+
+def _imported() -> Iterator[tuple[dict[str, Any], str, Function]]:
+    """Where functions of `math` were imported by name: torch.fx sees to those that are called as `math.sqrt`."""
+    for module in list(sys.modules.values()):
+        package = str(getattr(module, "__name__", "")).partition(".")[0]
+        if package in sys.stdlib_module_names or package in _MACHINERY:
+            continue
+        home: dict[str, Any] = getattr(module, "__dict__", {})
+        for name, function in _MATH.items():
+            if home.get(name) is function:
+                yield home, name, _MATH[name]
 
 
 @contextmanager
@@ -284,16 +317,26 @@ def patched_numbers() -> Iterator[None]:
 
         return chosen
 
+    def of_numbers(function: Function) -> Function:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs) if kwargs or not any(map(_has_sizes, args)) else record(function, *args)
+
+        return called
+
     made: list[tuple[Any, str, Function]] = [
         *((np, name, array(getattr(np, name))) for name in ("array", "asarray")),
         *((np, name, of_list(getattr(np, name))) for name in _OF_LISTS),
         *((builtins, name, extreme(getattr(builtins, name))) for name in ("max", "min")),
     ]
-    originals = [(home, name, getattr(home, name)) for home, name, _ in made]
+    patches = [
+        *((vars(home), name, function) for home, name, function in made),
+        *((home, name, of_numbers(function)) for home, name, function in _imported()),
+    ]
+    originals = [(home, name, home[name]) for home, name, _ in patches]
     try:
-        for home, name, function in made:
-            setattr(home, name, function)
+        for home, name, function in patches:
+            home[name] = function
         yield
     finally:
         for home, name, function in originals:
-            setattr(home, name, function)
+            home[name] = function

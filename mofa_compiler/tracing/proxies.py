@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 from .callers import reads_class
 from .causes import ValuesError
-from .numbers import call_function, call_ufunc
+from .numbers import SCALAR_METHODS, call_function, call_ufunc, scalar_method
 
 
 def check_bool(value: object, traced: bool) -> None:
@@ -97,6 +97,8 @@ class ShapedProxy(fx.Proxy):
                 raise AttributeError(f"a tensor has no attribute {name!r}")
         elif isinstance(value, torch.device) and name in ("type", "index"):
             return getattr(self.tracer.device, name)  # not that of the meta tensors which stand for values
+        elif name in SCALAR_METHODS and _is_number(value):
+            return scalar_method(self, name)
         elif name.startswith("__") or not (value is None or hasattr(value, name)):
             raise AttributeError(f"{type(value).__name__!r} object has no attribute {name!r}")
         attribute = ShapedAttribute(self, name)
@@ -133,8 +135,7 @@ class ShapedProxy(fx.Proxy):
 
     def __index__(self) -> int:
         index = int(self._decide(operator.index, check_value))
-        frame = sys._getframe(1)
-        self.tracer.asked.append((next(reversed(self.tracer.graph.nodes)), frame, frame.f_lasti))
+        self.tracer.note_asked(sys._getframe(1))
         return index
 
     @classmethod

@@ -87,6 +87,7 @@ class Tracer(fx.Tracer):
 
     def trace(self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         graph = super().trace(root, concrete_args)
+        self.asked.clear()
         self._check_failures(0)
         lost = next((s for node in graph.nodes for s in node.all_input_nodes if s._erased), None)
         if lost is not None:
@@ -108,6 +109,12 @@ class Tracer(fx.Tracer):
             error = self.failures[-1]
             raise TraceError(f"forward catches the error that stops the tracer ({one_line(error)})") from error
 
+    def note_asked(self, caller: types.FrameType) -> None:
+        """Remember the guard that was just made as one of the call that `caller` is at."""
+        if self.asked and self.asked[-1][1:] != (caller, caller.f_lasti):
+            self.asked.clear()
+        self.asked.append((next(reversed(self.graph.nodes)), caller, caller.f_lasti))
+
     def forget_asked(self, caller: types.FrameType) -> None:
         """Drop the guards that the call which `caller` is at has made by asking sizes for their numbers."""
         while self.asked:
@@ -118,7 +125,7 @@ class Tracer(fx.Tracer):
         self.asked.clear()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        ours = isinstance(m, (_ConvNd, PartialConv2d, FusedPConv2d)) and computes_as_layer(m)
+        ours = isinstance(m, (_ConvNd, nn.RNNBase, PartialConv2d, FusedPConv2d)) and computes_as_layer(m)
         known = ours or super().is_leaf_module(m, module_qualified_name)
         if any(getattr(m, hooks) for hooks in HOOKS):
             if not known:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mofa_compiler import capture
 from mofa_compiler.bundle import emit
 from mofa_compiler.tracing import GUARDS
+from tests.nets import sized_by_helpers
 
 
 class Net(nn.Module):
@@ -47,7 +48,11 @@ FUNCTIONS = {
     "shapes": lambda x, h, w: x * np.prod(x.shape[1:]) * np.sum(x.shape) * np.mean(x.shape) * np.min(x.shape[1:]),
     "lists": lambda x, h, w: x * np.prod([h, w]) * np.sum((h, w)),
     "scalars": lambda x, h, w: np.float64(2) * x * (np.float64(0.5) * h) * (np.int64(3) + w),
+    "types": lambda x, h, w: (
+        x * np.ceil(h / 7).astype(int) * (np.floor(w / 7) * 2).astype(np.int32) * np.sqrt(h).item()
+    ),
     "pad": padded,
+    "helpers": lambda x, h, w: sized_by_helpers.scaled(sized_by_helpers.padded(x, 8)),
     "array": lambda x, h, w: F.interpolate(x, size=tuple(np.array(x.shape[-2:]) // 2)),
     "reductions": lambda x, h, w: x * (a := np.asarray(x.shape)).prod() * a.max() * a.min() * a.sum() * a.mean(),
     "tensor": lambda x, h, w: x * torch.tensor(np.array([h, w])).sum(),
