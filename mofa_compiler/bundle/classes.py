@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ CHAIN = '''class Chain(nn.Sequential):
         super().__init__()
         for name, module in modules.items():
             self.add_module(name, module)'''
+
+_GOT = re.compile(r"\.get_(?:submodule|parameter|buffer)\((.*)\)$")
 
 
 @dataclass
@@ -269,7 +272,9 @@ class Classes:
 
     def _tie_lines(self, part: Part, shape: _Shape) -> list[str]:
         def tie(first: Part, other: Part) -> str:
-            return f"        {self.reach(part, other.path)} = {self.reach(part, first.path)}"
+            place, value = self.reach(part, other.path), self.reach(part, first.path)
+            got = _GOT.search(place)  # a name that no attribute access can say
+            return f"        {f'setattr({place[: got.start()]}, {got[1]}, {value})' if got else f'{place} = {value}'}"
 
         direct = {child.path for child in part.modules.values()} if not part.is_numbered else set()
         modules = [tie(*pair) for pair in shape.ties if pair[1].tensor is None and pair[1].path not in direct]
