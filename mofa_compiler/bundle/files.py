@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import shutil
 import sys
 import tempfile
 import types
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import BundleError
-from ..inputs import CallSpec, InputSpec, tensor_leaves
 from ..report.data import report as make_report
 from ..report.data import versions
 from ..report.markdown import render as render_markdown
 from ..report.pictures import write_pictures
 from ..writing import replaced, umask
+from .checking import compare
 from .library import own_classes
 from .marks import marks
 from .recipe import FILE, read_recipe, recipe
@@ -38,9 +34,6 @@ if TYPE_CHECKING:
 
 SOURCE, WEIGHTS = "model.py", "model.safetensors"
 KEYMAP, REPORT, REPORT_TEXT, REPORT_PAGE = "keymap.json", "report.json", "report.md", "report.html"
-
-_CHECKED_SIZE = 64
-"""Height and width of the crop on which the saved model is compared, where the network takes one so small"""
 
 
 def save(result: Result, directory: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
@@ -223,52 +216,7 @@ def check(folder: Path, result: Result) -> None:
     if theirs.keys() != ours.keys():
         differing = sorted(theirs.keys() ^ ours.keys())[:5]
         raise BundleError(f"the written source has other state_dict keys, {differing}: a bug, please report it")
-    expected, got = _outputs(result.model, saved, result.original.program.call)
-    for one, other in zip(tensor_leaves(expected), tensor_leaves(got), strict=True):
-        if not torch.equal(one.nan_to_num(), other.nan_to_num()):
-            raise BundleError("the written source computes something else than the model: a bug, please report it")
-
-
-def _outputs(model: nn.Module, saved: nn.Module, call: CallSpec) -> tuple[Any, Any]:
-    """What both return for one input, a small crop if the network takes it; where and as precise as `model` is now."""
-    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    saved.to(weight.device)
-    call = call.map(lambda spec: replace(spec, dtype=weight.dtype) if spec.dtype.is_floating_point else spec)
-    with _evaluating(model):
-        for size in (call.map(_crop), call):
-            example = size.example(device=weight.device)
-            try:
-                expected = _seeded(model, example)
-            except (RuntimeError, ValueError):
-                if size == call:
-                    raise
-                continue
-            return expected, _seeded(saved, example)
-    raise AssertionError
-
-
-def _seeded(model: nn.Module, example: CallSpec) -> Any:
-    args, kwargs = copy.deepcopy((example.args, example.kwargs))
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        return model(*args, **kwargs)
-
-
-def _crop(spec: InputSpec) -> InputSpec:
-    if len(spec.shape) != 4:
-        return spec
-    return InputSpec((1, spec.shape[1], *(min(size, _CHECKED_SIZE) for size in spec.shape[2:])), spec.dtype)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes: Mapping[nn.Module, bool] = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    compare(result.model, saved, result.original.program.call)
 
 
 def _move(scratch: Path, target: Path) -> None:

@@ -21,3 +21,12 @@ def test_a_parameter_of_a_module_and_its_child_is_saved_under_both_names(case: M
     assert {"filters", "wave.filters"} <= loaded.state_dict().keys()
     assert loaded.get_parameter("filters") is loaded.get_parameter("wave.filters")
     assert torch.equal(run(loaded, CallSpec((x,))), run(result.model, CallSpec((x,))))
+
+
+@pytest.mark.case("reliability/03_channels_last_weights_cannot_be_saved.py")
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_a_network_in_channels_last_is_saved(case: ModuleType, layout: torch.memory_format, tmp_path: Path) -> None:
+    call = CallSpec((torch.rand(1, 3, 32, 32),))
+    result = mofa_compiler.apply(case.Net().eval().to(memory_format=layout), "mofa", call.args)
+    loaded = mofa_compiler.load(result.save(tmp_path / "bundle"))
+    torch.testing.assert_close(run(loaded, call), run(result.model, call))
