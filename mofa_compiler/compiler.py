@@ -186,6 +186,7 @@ def apply(
     calibration: str | Path | Iterable[Any] | Calibration | None = None,
     *,
     max_loss: float | None = None,
+    to_save: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Carry out a roadmap on a copy of `model`.
@@ -204,9 +205,11 @@ def apply(
         max_loss: for a roadmap with a target: layers are rewritten, cheapest gain per dB first, until the calibrated
             network's PSNR on held-out pairs is this many dB below the original's. Needs a calibration on images with
             a degradation, which knows the clean ones.
+        to_save: the result is to be saved as a bundle: refuse before the work what `Result.save` would refuse after it.
         progress: told before every step.
 
     Raises:
+        BundleError: with `to_save`, for a network that no bundle can hold.
         CaptureError, AnatomyError, RoadmapError, RewriteError, DataError, CalibrationError, EngineError: as their
             docstrings say; nothing is half done.
     """
@@ -218,6 +221,10 @@ def apply(
     program = capture(copied(model), example_inputs)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
+    if to_save:
+        from .bundle import obstacles
+
+        obstacles.refuse(network, roadmap)
     decisions = None
     if roadmap.target is not None:
         roadmap, decisions = _decided(model, network, roadmap, example_inputs, settings, max_loss, tell)

@@ -180,7 +180,7 @@ def _weights(result: Result) -> dict[str, Tensor]:
 def _load(folder: Path, *, native: bool = False) -> nn.Module:
     """The network of a bundle; `native`: with the package's own classes where the bundle has copies of them."""
     weights = read_weights(folder / WEIGHTS)
-    module = _run(folder / SOURCE)
+    module = run_source(folder / SOURCE)
     if native:
         vars(module).update(own_classes((folder / SOURCE).read_text(encoding="utf-8")))
     try:
@@ -193,7 +193,7 @@ def _load(folder: Path, *, native: bool = False) -> nn.Module:
     return model.eval()
 
 
-def _run(file: Path) -> types.ModuleType:
+def run_source(file: Path) -> types.ModuleType:
     """Execute a source file as a module of its own. No bytecode is cached, so a replaced bundle is never stale."""
     text = file.read_bytes()
     name = f"mofa_bundle_{hashlib.sha256(str(file).encode() + text).hexdigest()[:16]}"

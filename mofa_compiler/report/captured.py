@@ -17,6 +17,7 @@
   the shape of the weights, null where it is unknown
 - `shared`: `[{"path", "calls"}]`, modules with parameters that are called at several sites
 - `untouched`: `[{"path", "reason"}]`, convolutions that no pass rewrites as they have hooks or are subclasses
+- `obstacles`: `[{"path", "reason"}]`, what no bundle can hold: while there is any, `mofa rewrite` saves nothing
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from rich.console import Console
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
+from ..bundle.obstacles import obstacles
 from ..cost import function_name
 from ..layers import PartialConv2d
 from ..tracing import GUARDS
@@ -93,6 +95,7 @@ def captured(program: Program, warnings: Sequence[str] = ()) -> dict[str, Any]:
         "untouched": [
             {"path": path, "reason": reason} for path in calls if (reason := _untouched(program.modules[path]))
         ],
+        "obstacles": [vars(one) for one in obstacles(program)],
     }
     plain: dict[str, Any] = plain_data(document)
     return plain
@@ -226,6 +229,7 @@ def print_captured(data: Mapping[str, Any], console: Console) -> None:
         ("left alone", (f"{part['path']}: {part['reason']}" for part in data["untouched"])),
         ("called at several sites", (f"{part['path']}: {part['calls']} times" for part in data["shared"])),
         ("no modules, and so not rewritten", _functional_lines(data["functional"])),
+        ("cannot be saved as a bundle", (one["reason"] for one in data["obstacles"])),
         ("decided for this input size, an error at another", _guard_lines(data["guards"])),
     )
     for title, lines in sections:
