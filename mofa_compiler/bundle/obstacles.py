@@ -98,7 +98,8 @@ def _layers(program: Program) -> Iterator[Obstacle]:
 
 
 def _tensors(program: Program) -> Iterator[Obstacle]:
-    for path, tensor in program.state().items():
+    constants = {path: program.tensor(path) for path in sorted(carried(program))}
+    for path, tensor in {**program.state(), **constants}.items():
         if isinstance(tensor, Tensor) and not _is_storable(tensor):
             kind = tensor.dtype if tensor.layout is torch.strided else tensor.layout
             yield Obstacle(path, f"{path} is a {kind} tensor, which a file of weights cannot hold: convert it")

@@ -70,6 +70,8 @@ def carried(program: Program) -> frozenset[str]:
 
 def _is_short(tensor: Tensor) -> bool:
     """Whether a constant is written in few elements: one for all, one slice for all, or not many."""
+    if tensor.is_meta:  # of a program without values, which is not written
+        return True
     alike = tensor.numel() > 0 and bool((tensor == tensor.flatten()[0]).all())
     if tensor.dim() > 1 and len(tensor) > 1 and bool((tensor == tensor[:1]).all()):
         return _is_short(tensor[:1])

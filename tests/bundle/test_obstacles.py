@@ -114,6 +114,23 @@ def test_it_is_refused_before_any_pass_runs() -> None:
     assert mofa_compiler.apply(network, "mofa", torch.rand(1, 4, 16, 16)).diffs  # but not where it is not to be saved
 
 
+def test_constants_that_go_into_the_weights_are_looked_at() -> None:
+    class Constants(nn.Module):
+        def __init__(self, dtype: torch.dtype):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3, padding=1)
+            self.register_buffer("noise", torch.rand(1, 8, 16, 16).to(dtype), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) * self.noise.abs()
+
+    x = torch.rand(1, 3, 16, 16)
+    (found,) = obstacles(capture(Constants(torch.complex128).eval(), x))
+    assert found.path == "noise"
+    with pytest.raises(BundleError, match="could not be traced"):  # also among such
+        mofa_compiler.apply(nn.Sequential(Constants(torch.float32), Branch()).eval(), "mofa", x, to_save=True)
+
+
 # Without a file behind it there is no source
 Sourceless: Any = type("Sourceless", (LayerNormFunction,), {"__module__": "nowhere"})
 
