@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from .arithmetic import plain_divisions
 from .format import Format, Runner, Source, Use, Written, module_path, operator_calls, operator_name
 
 XNNPACK, PORTABLE = "xnnpack", "portable"
@@ -27,6 +28,7 @@ class ExecuTorch(Format):
 
     def write(self, source: Source, file: Path) -> Written:
         assert source.program is not None
+        plain_divisions(source.program)
         edge = lowered(source.program)
         uses = delegated_uses(edge.exported_program().graph_module)
         file.write_bytes(edge.to_executorch().buffer)

@@ -6,13 +6,14 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from ..bundle import load
@@ -20,16 +21,19 @@ from ..bundle.recipe import read_recipe
 from ..errors import ExportError, MofaError, source_line
 from ..inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, specs
 from ..report.data import plain_data
+from ..report.guards import guards
+from ..report.reading import read_report
 from .comparing import Comparison, compare
 from .destination import destinations, scratch_folder
 from .format import Format, Source, Use, Written, reason, tensors
 from .formats import find
+from .guards import hold
 from .locating import Fault, locate
 from .notes import notes
 from .observing import observe
 from .shapes import Images, Sizes, candidates, example_sizes, second_size
 from .silence import calm
-from .tracing import trace
+from .tracing import any_size, trace
 
 if TYPE_CHECKING:
     from ..compiler import Progress
@@ -136,7 +140,8 @@ def export(
     files = destinations(bundle_or_module, kind, destination, overwrite)
     scratch = scratch_folder(files[0])
     try:
-        maker = _Maker(module, call, kind, lambda step: tell(step, _STEPS.index("writing"), len(_STEPS)))
+        decided = _decided(bundle_or_module)
+        maker = _Maker(module, call, kind, decided, lambda step: tell(step, _STEPS.index("writing"), len(_STEPS)))
         tell(_STEPS[0], 0, len(_STEPS))
         seen = maker.observed()
         tell(_STEPS[1], 1, len(_STEPS))
@@ -146,7 +151,7 @@ def export(
         written = maker.written(source, file, images, sizes)
         tell(_STEPS[3], 3, len(_STEPS))
         compared = compare(kind, file, module, _compared(call, sizes, images))
-        found = (*written.notes, *notes(source, seen, written.uses), *_about(sizes, images, kind))
+        found = (*written.notes, *notes(source, seen, written.uses), *_about(sizes, images, kind, maker.taken))
         for one in reversed(files):  # the one that is loaded last, so that what it needs is there
             os.replace(scratch / one.name, one)
     except OSError as error:
@@ -161,9 +166,18 @@ def export(
 class _Maker:
     """A network on its way into one format; what exporters raise becomes an `ExportError` that names the layer."""
 
-    def __init__(self, module: nn.Module, call: CallSpec, kind: Format, tell: Callable[[str], None]):
-        self.module, self.call, self.kind, self.tell = module, call, kind, tell
+    def __init__(
+        self,
+        module: nn.Module,
+        call: CallSpec,
+        kind: Format,
+        decided: Sequence[Mapping[str, str]],
+        tell: Callable[[str], None],
+    ):
+        self.module, self.call, self.kind, self.decided, self.tell = module, call, kind, decided, tell
         self.name = type(module).__name__
+        self.taken = 1
+        """Multiples of which the network itself takes, where sizes may differ"""
 
     def observed(self) -> Any:
         """The network run once as it is."""
@@ -183,26 +197,36 @@ class _Maker:
                 raise self._refusal(error, only_trace=True) from error
             return Source(self.module, self.call, program), None, None
         images = Images(specs(self.call))
-        options = list(candidates(self.module, images, self.kind.bounded))
+        options = list(candidates(self.module, images, self.kind.bounded, self.decided))
+        self.taken = options[0].multiple
         if not self.kind.traced:
             return Source(self.module, self.call, None, dynamic=True), options[0], images
-        first: Exception | None = None
+        errors: list[Exception] = []
         for sizes in options:
             example = example_sizes(sizes, images).example()
-            try:
-                shapes = images.dimensions(example, self.module, sizes)
-                program = trace(self.module, example.args, example.kwargs, shapes)
-            except Exception as error:
-                first = first or error
-                continue
-            return Source(self.module, example, program, dynamic=True), sizes, images
-        assert first is not None
-        raise self._refusal(first, only_trace=True, images=images, sizes=options[0]) from first
+            # What is made smaller and yet takes sizes that are no multiples of that pads or crops: beyond proof.
+            for free in (True, False) if sizes.multiple < options[-1].multiple else (False, True):
+                try:
+                    program = self._traced_for(example, sizes, images, free)
+                except Exception as error:
+                    errors.append(error)
+                    continue
+                if not free or hold(program, self.module, images, sizes):
+                    return Source(self.module, example, program, dynamic=True, free=free), sizes, images
+        assert errors
+        raise self._refusal(errors[0], only_trace=True, images=images, sizes=options[0]) from errors[0]
+
+    def _traced_for(self, example: CallSpec, sizes: Sizes, images: Images, free: bool) -> ExportedProgram:
+        """The network for all of `sizes`, proven to be alike; `free`: with what was taken for granted left to see."""
+        describe = images.free_dimensions if free else images.dimensions
+        with any_size() if free else nullcontext():
+            shapes = describe(example, self.module, sizes)
+            return trace(self.module, example.args, example.kwargs, shapes)
 
     def written(self, source: Source, file: Path, images: Images | None, sizes: Sizes | None) -> Written:
         """What the format says of the file that it wrote."""
         try:
-            with calm():
+            with calm(), any_size() if source.free else nullcontext():
                 return self.kind.write(source, file)
         except MofaError:
             raise
@@ -277,6 +301,23 @@ def _network(bundle_or_module: str | Path | nn.Module, inputs: ExampleInputs) ->
     return module, CallSpec(*map_tree(trees, InputSpec, lambda spec: spec.example(seed=next(seeds))))
 
 
+def _decided(bundle_or_module: str | Path | nn.Module) -> Sequence[Mapping[str, str]]:
+    """What was decided for one size when a network was captured, as far as its bundle or its graph tells."""
+    if isinstance(bundle_or_module, nn.Module):
+        graph = getattr(bundle_or_module, "graph", None)
+        return guards(graph) if isinstance(graph, fx.Graph) else []
+    try:
+        found = read_report(Path(bundle_or_module).expanduser()).get("guards") or []
+        return [{"module": str(one["module"]), "line": str(one["line"])} for one in found]
+    except (
+        MofaError,
+        OSError,
+        TypeError,
+        KeyError,
+    ):  # without a report it is exported, too
+        return []
+
+
 def _compared(call: CallSpec, sizes: Sizes | None, images: Images | None) -> list[CallSpec]:
     """Calls to compare at: the example's size, and another one where the file takes any."""
     if sizes is None or images is None:
@@ -285,9 +326,17 @@ def _compared(call: CallSpec, sizes: Sizes | None, images: Images | None) -> lis
     return [call if first == specs(call) else first.example(), second_size(sizes, images).example()]
 
 
-def _about(sizes: Sizes | None, images: Images | None, kind: Format) -> Iterator[str]:
+def _about(sizes: Sizes | None, images: Images | None, kind: Format, taken: int) -> Iterator[str]:
     if sizes is None or images is None:
         return
+    if sizes.multiple > taken:
+        own = f"{images.height}x{images.width}"
+        out = images.height % sizes.multiple or images.width % sizes.multiple
+        every = "every size" if taken == 1 else f"all multiples of {taken}"
+        yield (
+            f"the network takes {every}, and torch.export could not prove that it does the same at all of them: the "
+            f"file is for multiples of {sizes.multiple} only{f', of which the example ({own}) is none' if out else ''}"
+        )
     if sizes.high is not None:
         yield (
             f"memory is planned for images of up to {sizes.high[0]}x{sizes.high[1]}, twice the example's, and the "

@@ -44,12 +44,14 @@ class Source:
         call: example tensors, at the size that is written where the file has one size only.
         program: the network traced by torch.export; None for formats that trace for themselves.
         dynamic: whether sizes may differ from those of `call`.
+        free: traced with `any_size`, under which it has to be written, too.
     """
 
     module: nn.Module
     call: CallSpec
     program: ExportedProgram | None
     dynamic: bool = False
+    free: bool = False
 
 
 @dataclass

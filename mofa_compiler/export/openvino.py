@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arithmetic import plain_divisions
 from .format import Format, Runner, Source, Use, Written, tensors
 from .tracing import bounds
 
@@ -29,6 +30,7 @@ class OpenVino(Format):
         import openvino
 
         assert source.program is not None
+        plain_divisions(source.program)
         model = openvino.convert_model(source.program)
         # The converter leaves every size open, also where torch.export fixed it.
         shapes = bounds(source.program) if source.dynamic else [tuple(x.shape) for x in tensors(source.call)]

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 import operator
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
+
+from ..errors import calling_line
 
 
 def check_bool(value: object, traced: bool) -> None:
@@ -45,7 +49,15 @@ def check_argument(value: object, traced: object, name: str) -> None:
         raise RuntimeError(f"this network was captured with {name}={traced!r}, not {value!r}: capture it again with it")
 
 
+_CALLER = str(Path(__file__).with_name("capturing.py"))
+
 GUARDS: frozenset[Callable[..., Any]] = frozenset({check_bool, check_value, check_length, check_argument})
+
+
+def is_guards(error: BaseException) -> bool:
+    """Whether an error was raised by a guard, in a graph or in the source that was written of it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].name in {guard.__name__ for guard in GUARDS}
 
 
 _PLAIN_ATTRIBUTES = {"ndim", "dtype", "layout", "requires_grad", "is_leaf"}
@@ -96,8 +108,12 @@ class ShapedProxy(fx.Proxy):
         if value is None or isinstance(value, Tensor):
             raise self.tracer.failure(f"{convert.__name__}() of the values of a tensor")
         decided = convert(value)
-        self.tracer.create_proxy("call_function", check, (self, decided if check is check_bool else value), {})
+        self._guard(check, decided if check is check_bool else value)
         return decided
+
+    def _guard(self, check: Callable[..., Any], traced: Any) -> None:
+        made = self.tracer.create_proxy("call_function", check, (self, traced), {})
+        made.node.meta["line"] = calling_line(_CALLER)
 
     def __bool__(self) -> bool:
         if isinstance(self.value, (tuple, list, dict)):
@@ -155,7 +171,7 @@ class ShapedProxy(fx.Proxy):
         if value is None:
             raise self.tracer.failure("len() of an unknown value")
         if _length_may_change(self):
-            self.tracer.create_proxy("call_function", check_length, (self, len(value)), {})
+            self._guard(check_length, len(value))
         return len(value)
 
     def __iter__(self) -> Iterator[Any]:
