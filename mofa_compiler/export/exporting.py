@@ -23,7 +23,8 @@ from ..inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree,
 from ..report.data import plain_data
 from ..report.guards import guards
 from ..report.reading import read_report
-from .comparing import Comparison, compare
+from .bisecting import Culprit, culprit
+from .comparing import Comparison, DifferenceError, compare
 from .destination import destinations, scratch_folder
 from .format import Format, Source, Use, Written, reason, tensors
 from .formats import find
@@ -150,7 +151,7 @@ def export(
         file = scratch / files[0].name
         written = maker.written(source, file, images, sizes)
         tell(_STEPS[3], 3, len(_STEPS))
-        compared = compare(kind, file, module, _compared(call, sizes, images))
+        compared = maker.compared(source, file, _compared(call, sizes, images))
         found = (*written.notes, *notes(source, seen, written.uses), *_about(sizes, images, kind, maker.taken))
         for one in reversed(files):  # the one that is loaded last, so that what it needs is there
             os.replace(scratch / one.name, one)
@@ -231,7 +232,23 @@ class _Maker:
         except MofaError:
             raise
         except Exception as error:
+            if (found := self._culprit(source, [source.call], "write")) is not None:
+                raise self._refused(error, found, found.path, dynamic=source.dynamic, only_trace=False) from error
             raise self._refusal(error, only_trace=False, images=images, sizes=sizes) from error
+
+    def compared(self, source: Source, file: Path, calls: list[CallSpec]) -> tuple[Comparison, ...]:
+        """The file that was written against the network."""
+        try:
+            return compare(self.kind, file, self.module, calls)
+        except DifferenceError as error:
+            if (found := self._culprit(source, calls, error.stage)) is None:
+                raise
+            raise ExportError(f"{error}. It comes from {found}", found.path) from error
+
+    def _culprit(self, source: Source, calls: list[CallSpec], stage: str) -> Culprit | None:
+        if source.program is None:
+            return None
+        return culprit(self.kind, source, calls, stage, lambda place: self.tell(f"looking for the fault: {place}"))
 
     def _refusal(
         self, error: Exception, *, only_trace: bool, images: Images | None = None, sizes: Sizes | None = None
@@ -252,17 +269,22 @@ class _Maker:
                     self.kind.write(source, Path(folder, f"layer{self.kind.suffixes[0]}"))
 
         fault = locate(self.module, call, attempt, error, lambda path: self.tell(f"looking for the fault: {path}"))
+        return self._refused(fault.error, fault, fault.path, dynamic=dynamic, only_trace=only_trace)
+
+    def _refused(
+        self, error: Exception, fault: Fault | Culprit, path: str, *, dynamic: bool, only_trace: bool
+    ) -> ExportError:
         shape = " with dynamic sizes" if dynamic else ""
         return ExportError(
-            f"{self.name} cannot be exported to {self.kind.title}{shape}: {fault}: {reason(fault.error)}"
-            f"{source_line(fault.error, self.kind.packages)}. {self._advice(fault, only_trace, dynamic)}",
-            fault.path,
+            f"{self.name} cannot be exported to {self.kind.title}{shape}: {fault}: {reason(error)}"
+            f"{source_line(error, self.kind.packages)}. {self._advice(path, only_trace, dynamic)}",
+            path,
         )
 
-    def _advice(self, fault: Fault, only_trace: bool, dynamic: bool) -> str:
+    def _advice(self, path: str, only_trace: bool, dynamic: bool) -> str:
         if dynamic:
             return "Rewrite it so that it holds for every size, or export at one size, without --dynamic"
-        replace = "Replace that layer" if fault.path else "Write it with operators that the exporter knows"
+        replace = "Replace that layer" if path else "Write it with operators that the exporter knows"
         if not self.kind.traced:
             others = "pt2"
         else:  # what torch.export cannot trace is not for any format that starts from it
