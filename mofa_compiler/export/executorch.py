@@ -25,6 +25,7 @@ class ExecuTorch(Format):
     extra: ClassVar[str | None] = "executorch"
     packages: ClassVar[tuple[str, ...]] = ("executorch",)
     bounded: ClassVar[bool] = True
+    merges: ClassVar[bool] = True
 
     def write(self, source: Source, file: Path) -> Written:
         assert source.program is not None
