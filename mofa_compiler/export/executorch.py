@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from ..inputs import in_standard_layout
 from .arithmetic import plain_divisions
 from .format import Format, Runner, Source, Use, Written, module_path, operator_calls, operator_name
 
@@ -43,7 +44,7 @@ class ExecuTorch(Format):
 
         def run(inputs: Sequence[Tensor], _alive: object = program) -> list[Tensor]:
             # The program has to live as long as its method does: hence the reference to it.
-            outputs = method.execute([x.contiguous() for x in inputs])
+            outputs = method.execute([in_standard_layout(x) for x in inputs])
             return [value.clone() for value in outputs if isinstance(value, Tensor)]
 
         return run

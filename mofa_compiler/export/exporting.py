@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from ..bundle import load
 from ..bundle.recipe import read_recipe
 from ..errors import ExportError, MofaError
-from ..inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, specs
+from ..inputs import CallSpec, ExampleInputs, InputSpec, example_call, in_standard_layout, map_tree, specs
 from ..report.data import plain_data
 from ..report.guards import guards
 from ..report.reading import read_report
@@ -167,8 +167,8 @@ def _network(bundle_or_module: str | Path | nn.Module, inputs: ExampleInputs) ->
     if weight.device.type != "cpu":
         raise ExportError(f"{type(module).__name__} is on {weight.device}: export a copy on the CPU")
     seeds = iter(range(1000))
-    trees = (call.args, dict(call.kwargs))
-    return module, CallSpec(*map_tree(trees, InputSpec, lambda spec: spec.example(seed=next(seeds))))
+    trees = map_tree((call.args, dict(call.kwargs)), InputSpec, lambda spec: spec.example(seed=next(seeds)))
+    return module, CallSpec(*map_tree(trees, Tensor, in_standard_layout))
 
 
 def _decided(bundle_or_module: str | Path | nn.Module) -> Sequence[Mapping[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
 import torch
@@ -11,10 +12,16 @@ import torch.nn.functional as F
 from torch import nn
 
 import mofa_compiler
+from mofa_compiler import Roadmap
 from mofa_compiler.errors import ExportError
 from mofa_compiler.export import Exported, export, formats
 from mofa_compiler.inputs import CallSpec
+from mofa_compiler.passes import ChannelsLast, LowerPConv
+from mofa_compiler.passes.lower_pconv import Form
+from mofa_compiler.runtime import engine
 from mofa_compiler.verification.running import run
+
+from .files import imported
 
 
 @pytest.mark.case("front-end/shared_parameter.py")
@@ -107,3 +114,78 @@ def test_a_branch_on_the_padding_is_named_by_the_user_s_line(tmp_path: Path) -> 
     bundle = mofa_compiler.apply(PadsIfItMust().eval(), "mofa", torch.rand(1, 3, 64, 64)).save(tmp_path / "square")
     done = export(bundle, "pt2", dynamic=True)
     assert done.sizes is not None and done.sizes.multiple == 4
+
+
+@pytest.mark.case("peers/06_sized_by_the_skip.py")
+def test_openvino_takes_a_thumbnail_of_one_pixel_as_torch_does(case: ModuleType, tmp_path: Path) -> None:
+    assert exported(case, "openvino", tmp_path).relative_error < 1e-4
+
+
+@pytest.mark.case("reliability/14_refusals_without_a_name.py")
+def test_a_normalization_behind_a_grouped_transposed_convolution_is_merged_for_executorch(tmp_path: Path) -> None:
+    with imported("peers/08_norms_that_do_not_merge.py") as case:
+        bundle = mofa_compiler.apply(case.Net().eval(), "mofa", case.example()).save(tmp_path / "bundle")
+        done = export(bundle, "executorch")
+    assert done.notes[0].startswith("normalizations were merged into convolutions first")
+
+
+@pytest.mark.case("peers/02_pool_that_learns_its_size.py", "reliability/14_refusals_without_a_name.py")
+def test_a_pool_that_learns_its_size_is_left_alone_and_exported(case: ModuleType, tmp_path: Path) -> None:
+    network = case.Net().eval()
+    result = mofa_compiler.apply(network, "mofa", case.example())
+    assert network.pool.window is None
+    bundle, call = result.save(tmp_path / "bundle"), CallSpec((case.example(),))
+    exact = mofa_compiler.apply(network, [], case.example()).model
+    torch.testing.assert_close(run(exact, call), run(case_of(network, case), call))
+    done = export(bundle, "pt2", dynamic=True)  # what was proven of its sizes could be written and not read again
+    assert done.sizes is not None and done.relative_error < 1e-5
+
+
+def case_of(network: nn.Module, case: ModuleType) -> nn.Module:
+    """A fresh network with the same weights, whose pool has seen no image."""
+    fresh = case.Net().eval()
+    fresh.load_state_dict(network.state_dict())
+    return fresh
+
+
+@pytest.mark.case("peers/07_gray_channels_last.py")
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("to", ["onnx", "pt2", "openvino", "torchscript", "executorch"])
+def test_a_gray_crop_in_channels_last_is_as_good_as_a_contiguous_one(
+    case: ModuleType, to: str, batch: int, tmp_path: Path
+) -> None:
+    x = case.example().repeat(batch, 1, 1, 1).to(memory_format=torch.channels_last) if batch > 1 else case.example()
+    roadmap = Roadmap([*Roadmap.load("mofa").passes, ChannelsLast()], name="gray")
+    result = mofa_compiler.apply(case.Net().eval(), roadmap, x)
+    done = export(result.save(tmp_path / "bundle"), to, inputs=[x])
+    expected = run(result.model, CallSpec((torch.empty(x.shape).copy_(x),)))
+    got = formats()[to].open(done.files[0])([x])[0]
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.case("peers/07_gray_channels_last.py")
+@pytest.mark.parametrize("name", ["eager", "channels-last", "onnxruntime", "xnnpack"])
+def test_every_engine_runs_a_gray_crop_in_channels_last(case: ModuleType, name: str) -> None:
+    network, x = case.Net().eval(), case.example()
+    got = engine(name).compile(network, [x]).outputs([x])[0]
+    torch.testing.assert_close(got, run(network, CallSpec((x,))), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.case("peers/03_int8_after_the_rewrite.py")
+@pytest.mark.parametrize("form", get_args(Form))
+def test_every_form_of_a_partial_convolution_is_saved_and_exported_alike(
+    case: ModuleType, form: Form, tmp_path: Path
+) -> None:
+    roadmap = Roadmap([*Roadmap.load("mofa").passes, LowerPConv(form=form)], name="form")
+    result = mofa_compiler.apply(case.Net().eval(), roadmap, case.example())
+    bundle, call = result.save(tmp_path / "bundle"), CallSpec((case.example(),))
+    assert torch.equal(run(mofa_compiler.load(bundle), call), run(result.model, call))
+    assert export(bundle, "onnx").relative_error < 1e-4
+
+
+@pytest.mark.case("peers/10_twelve_megapixels.py")
+def test_a_dynamic_file_says_for_how_much_it_plans_memory(case: ModuleType, tmp_path: Path) -> None:
+    done = exported(case, "executorch", tmp_path)
+    assert done.sizes is not None and done.sizes.high == (128, 128)
+    assert any(note.startswith("memory is planned for images of up to 128x128") for note in done.notes)
+    assert_same_at([(64, 64), (32, 96), (128, 128)], done, tmp_path / "bundle")
