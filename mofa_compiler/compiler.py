@@ -210,6 +210,7 @@ def apply(
     calibration: str | Path | Iterable[Any] | Calibration | None = None,
     *,
     max_loss: float | None = None,
+    to_save: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Carry out a roadmap on a copy of `model`.
@@ -229,6 +230,7 @@ def apply(
         max_loss: for a roadmap with a target: layers are rewritten, cheapest gain per dB first, until the calibrated
             network's PSNR on held-out pairs is this many dB below the original's. Needs a calibration on images with
             a degradation, which knows the clean ones.
+        to_save: the result is to be saved as a bundle: refuse before the work what `Result.save` would refuse after it.
         progress: told before every step.
 
     A frozen weight (`requires_grad` off) stays frozen in whatever layer it ends up: what is made of several layers is
@@ -236,6 +238,7 @@ def apply(
     also where it was called under `torch.inference_mode()`.
 
     Raises:
+        BundleError: with `to_save`, for a network that no bundle can hold.
         CaptureError, AnatomyError, RoadmapError, RewriteError, DataError, CalibrationError, EngineError: as their
             docstrings say; nothing is half done.
     """
@@ -250,6 +253,10 @@ def apply(
     original_digest = digest(model)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
+    if to_save:
+        from .bundle import obstacles
+
+        obstacles.refuse(network, roadmap)
     call = example_call(model, example_inputs).example(device=program.device)
     args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
     example = CallSpec(args, kwargs)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
+import linecache
 import sys
 import sysconfig
 import traceback
+import types
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -132,6 +134,20 @@ def source_place(error: BaseException) -> tuple[str, int] | None:
         return error.filename, error.lineno
     frame = _own_frame(error)
     return (frame.filename, frame.lineno) if frame and frame.lineno else None
+
+
+def calling_line(caller: str) -> str:
+    """`net.py:12: if height % 8:`, the line of a network's code that is being run; empty where there is none.
+
+    `caller` is the file that runs the network: what is around it is not the network's.
+    """
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and _is_machinery(frame.f_code.co_filename, ("torch",)):
+        frame = None if frame.f_code.co_filename == caller else frame.f_back
+    if frame is None:
+        return ""
+    text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}{f': {text}' if text else ''}"
 
 
 def _own_frame(error: BaseException, besides: Collection[str] = ()) -> traceback.FrameSummary | None:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import sys
 import types
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import BundleError
-from ..inputs import CallSpec, InputSpec, tensor_leaves
 from ..report.data import report as make_report
 from ..report.data import versions
 from ..report.markdown import render as render_markdown
@@ -26,6 +21,7 @@ from ..report.pictures import write_pictures
 from ..spelling import json_text
 from ..states import in_normal_mode, own_randomness
 from ..writing import put_back, put_in_place, replaced, scratch_folder, umask
+from .checking import compare
 from .library import own_classes
 from .marks import marks
 from .recipe import FILE, read_recipe, recipe
@@ -37,9 +33,6 @@ if TYPE_CHECKING:
 
 SOURCE, WEIGHTS = "model.py", "model.safetensors"
 KEYMAP, REPORT, REPORT_TEXT, REPORT_PAGE = "keymap.json", "report.json", "report.md", "report.html"
-
-_CHECKED_SIZE = 64
-"""Height and width of the crop on which the saved model is compared, where the network takes one so small"""
 
 
 def save(result: Result, directory: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
@@ -191,7 +184,7 @@ def _weights(result: Result) -> dict[str, Tensor]:
 def _load(folder: Path, *, native: bool = False) -> nn.Module:
     """The network of a bundle; `native`: with the package's own classes where the bundle has copies of them."""
     weights = read_weights(folder / WEIGHTS)
-    module = _run(folder / SOURCE)
+    module = run_source(folder / SOURCE)
     if native:
         vars(module).update(own_classes((folder / SOURCE).read_text(encoding="utf-8")))
     try:
@@ -205,7 +198,7 @@ def _load(folder: Path, *, native: bool = False) -> nn.Module:
     return model.eval()
 
 
-def _run(file: Path) -> types.ModuleType:
+def run_source(file: Path) -> types.ModuleType:
     """Execute a source file as a module of its own. No bytecode is cached, so a replaced bundle is never stale."""
     text = file.read_bytes()
     name = f"mofa_bundle_{hashlib.sha256(str(file).encode() + text).hexdigest()[:16]}"
@@ -228,48 +221,4 @@ def check(folder: Path, result: Result) -> None:
     if theirs.keys() != ours.keys():
         differing = sorted(theirs.keys() ^ ours.keys())[:5]
         raise BundleError(f"the written source has other state_dict keys, {differing}: a bug, please report it")
-    expected, got = _outputs(result.model, saved, result.original.program.call)
-    for one, other in zip(tensor_leaves(expected), tensor_leaves(got), strict=True):
-        if not torch.equal(one.nan_to_num(), other.nan_to_num()):
-            raise BundleError("the written source computes something else than the model: a bug, please report it")
-
-
-def _outputs(model: nn.Module, saved: nn.Module, call: CallSpec) -> tuple[Any, Any]:
-    """What both return for one input, a small crop if the network takes it; where and as precise as `model` is now."""
-    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    saved.to(weight.device)
-    call = call.map(lambda spec: replace(spec, dtype=weight.dtype) if spec.dtype.is_floating_point else spec)
-    with _evaluating(model):
-        for size in (call.map(_crop), call):
-            example = size.example(device=weight.device)
-            try:
-                expected = _seeded(model, example)
-            except (RuntimeError, ValueError):
-                if size == call:
-                    raise
-                continue
-            return expected, _seeded(saved, example)
-    raise AssertionError
-
-
-def _seeded(model: nn.Module, example: CallSpec) -> Any:
-    args, kwargs = copy.deepcopy((example.args, example.kwargs))
-    with own_randomness(seed=0), torch.no_grad():
-        return model(*args, **kwargs)
-
-
-def _crop(spec: InputSpec) -> InputSpec:
-    if len(spec.shape) != 4:
-        return spec
-    return InputSpec((1, spec.shape[1], *(min(size, _CHECKED_SIZE) for size in spec.shape[2:])), spec.dtype)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes: Mapping[nn.Module, bool] = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    compare(result.model, saved, result.original.program.call)

@@ -44,21 +44,20 @@ class Library:
         Raises:
             BundleError: its source is not to be had, or needs something beyond torch.
         """
-        autograd = getattr(function, "autograd_function", None)
-        if autograd is not None:
-            return f"{self.copy(autograd)}.apply"
-        if (script := getattr(function, "script", None)) is not None:
-            raise BundleError(
-                f"the network calls {script.name}(), which torch.jit made without Python source to carry along: write "
-                "it in Python"
-            )
-        if not dataclasses.is_dataclass(function):
-            return self.copy(function)
         before = dict(self.sections), dict(self.imports), dict(self._objects)
         try:
+            if (autograd := getattr(function, "autograd_function", None)) is not None:
+                return f"{self.copy(autograd)}.apply"
+            if (script := getattr(function, "script", None)) is not None:
+                raise BundleError(
+                    f"the network calls {script.name}(), which torch.jit made without Python source to carry along: "
+                    "write it in Python"
+                )
             return self.copy(function)
         except BundleError:
-            self.sections, self.imports, self._objects = before
+            self.sections, self.imports, self._objects = before  # nothing of what was taken along for it
+            if not dataclasses.is_dataclass(function):
+                raise
             return self._plain_dataclass(function)
 
     def _plain_dataclass(self, kind: Any) -> str:

@@ -14,6 +14,7 @@ from .tree import Tree
 from .values import IN_PLACE, INFIX, PREFIX, function_source
 
 _DEAD_WHEN_UNUSED = {getattr, operator.getitem, *INFIX, *PREFIX}
+_KNOWN = {getattr, *INFIX, *PREFIX, *IN_PLACE, operator.getitem, operator.setitem, operator.not_, operator.abs}
 _QUESTIONS = {"size", "dim", "numel", "stride", "element_size"}
 
 
@@ -77,12 +78,16 @@ def traced_containers(program: Program) -> set[str]:
 
 def other_functions(region: Region) -> Iterator[Any]:
     """The functions that a region calls and that are neither torch's nor Python's."""
-    known = {getattr, *INFIX, *PREFIX, *IN_PLACE, operator.getitem, operator.setitem, operator.not_, operator.abs}
     for item in region.items:
         if isinstance(item, Region):
             yield from other_functions(item)
-        elif item.op == "call_function" and item.target not in known and function_source(item.target) is None:
+        elif item.op == "call_function" and is_foreign(item.target):
             yield item.target
+
+
+def is_foreign(function: Any) -> bool:
+    """Whether a function is neither torch's nor Python's."""
+    return function not in _KNOWN and function_source(function) is None
 
 
 class Regions:

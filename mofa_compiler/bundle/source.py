@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from ..errors import BundleError
 from ..program import Program
@@ -60,10 +60,13 @@ def root_name(program: Program) -> str:
 
 
 def _refuse_opaque(program: Program) -> None:
-
     for path, cause in program.opaque.items():
-        kind = type(program.modules[path])
-        raise BundleError(f"{path} ({class_text(kind)}) could not be traced, so there is no source for it: {cause}")
+        raise BundleError(untraced(path, program.modules[path], cause))
+
+
+def untraced(path: str, module: nn.Module, cause: str) -> str:
+    """Why a part that could not be seen into cannot be saved."""
+    return f"{path} ({class_text(type(module))}) could not be traced, so there is no source for it: {cause}"
 
 
 def _assemble(program: Program, module: fx.GraphModule, classes: Classes, library: Library, roadmap: str) -> str:

@@ -70,6 +70,8 @@ def carried(program: Program) -> frozenset[str]:
 
 def _is_short(tensor: Tensor) -> bool:
     """Whether a constant is written in few elements: one for all, one slice for all, or not many."""
+    if tensor.is_meta:  # of a program without values, which is not written
+        return True
     alike = tensor.numel() > 0 and bool((tensor == tensor.flatten()[0]).all())
     if tensor.dim() > 1 and len(tensor) > 1 and bool((tensor == tensor[:1]).all()):
         return _is_short(tensor[:1])
@@ -132,8 +134,11 @@ class Tree:
 
     def _layer(self, path: str, original: nn.Module, module: fx.GraphModule) -> Part:
         if path in self._traced and id(original) not in self._called_ids:
-            return Part(path, type(original), same=id(original))
-        if id(original) in self._called_ids or is_known(original):
+            held = self._holder(path, module.get_submodule(path))  # what it reads is called by another's name, or none
+            held.same = id(original)
+            return held
+        lists = isinstance(original, (nn.ParameterList, nn.ParameterDict))  # never called, and made of what they hold
+        if id(original) in self._called_ids or (is_known(original) and not lists):
             return Part(path, type(original), layer=module.get_submodule(path), same=id(original))
         return self._holder(path, module.get_submodule(path))  # unused and not torch's own: only its state counts
 
@@ -206,8 +211,26 @@ class Tree:
         prefix = f"{container}." if container else ""
         if path.startswith(prefix):
             return path
-        part = self.by_path[path]
-        return next((p.path for p in self.aliases.get(part.same, []) if p.path.startswith(prefix)), None)
+        return next((place for place in self._places(path) if place.startswith(prefix)), None)
+
+    def _places(self, path: str) -> list[str]:
+        """All paths of the object at `path`, a container, a layer or a tensor (perhaps a layer's own)."""
+        part = self.by_path.get(path)
+        if part is not None and part.tensor is None:
+            return [place.path for place in self.aliases.get(part.same, [])]
+        return self._tensor_places.get(path, [])
+
+    @cached_property
+    def _tensor_places(self) -> dict[str, list[str]]:
+        """By the path of every tensor that a container or a layer holds, all paths of it."""
+        found: dict[int, list[str]] = {}
+        for part in self.root.walk():
+            held = {part.path: part.tensor} if part.tensor is not None else {}
+            if part.layer is not None:
+                held = {f"{part.path}.{name}": tensor for name, tensor in _held(part.layer)}
+            for path, tensor in held.items():
+                found.setdefault(id(tensor), []).append(path)
+        return {path: places for places in found.values() for path in places}
 
     def ties(self) -> Iterator[tuple[Part, Part]]:
         """Pairs (first place, other place) of what holds state and lies in several places, outermost first."""
@@ -223,8 +246,14 @@ class Tree:
                 continue
             yield from self._ties_below(child, first)
             if child.layer is not None:
-                for name, tensor in child.layer.named_parameters(remove_duplicate=False):
+                for name, tensor in _held(child.layer):
                     inner = Part(f"{child.path}.{name}", nn.Module, tensor=tensor)
                     known = first.setdefault(id(tensor), inner)
                     if known is not inner:
                         yield known, inner
+
+
+def _held(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """A layer's parameters and buffers by name, one that has several names under each."""
+    yield from layer.named_parameters(remove_duplicate=False)
+    yield from layer.named_buffers(remove_duplicate=False)

@@ -94,7 +94,8 @@ def rewrite(
     \b
     Exit codes:
       0    done, also where there was nothing to rewrite
-      1    an error in the input, or a pass less exact than it says, in one line
+      1    an error in the input, a network that cannot be saved (with --dry-run
+           after the report), or a pass less exact than it says, in one line
       2    wrong usage
       130  interrupted
     """
@@ -118,6 +119,7 @@ def rewrite(
     if destination is not None:
         _check_destination(destination, overwrite)
 
+    from ..bundle.obstacles import obstacles, sentence
     from ..compiler import apply
     from ..data import parse_degradation
     from ..report.text import UNTRAINED
@@ -136,7 +138,8 @@ def rewrite(
         calibration = None if calibrate is None else _calibration(model, example, calibrate, given)
         if calibration is not None and not quiet:
             _tell(f"calibration: {calibration}")
-        result = apply(model, plan, example, calibration, max_loss=loss, progress=phase("rewriting"))
+        saving, tell = destination is not None, phase("rewriting")
+        result = apply(model, plan, example, calibration, max_loss=loss, to_save=saving, progress=tell)
         result.checkpoint = description or ""
         result.verify(progress=phase("comparing outputs"))
         report = result.report
@@ -151,6 +154,8 @@ def rewrite(
         if verdict.problem:
             raise VerificationError(f"{verdict.problem}; nothing was saved")
     if destination is None:
+        if found := obstacles(result.rewritten.program):
+            raise BundleError(f"without --dry-run nothing would be saved: {sentence(found)}")
         return
     with options.progress_bar(quiet) as phase:
         saved = result.save(destination, overwrite=overwrite, progress=phase("saving"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,36 +33,53 @@ class Comparison:
     relative_error: float
 
 
-def compare(kind: Format, file: Path, module: nn.Module, calls: Sequence[CallSpec]) -> tuple[Comparison, ...]:
+class DifferenceError(ExportError):
+    """A file does not compute what the network does; `stage` is where: `load`, `run`, `shape` or `value`."""
+
+    def __init__(self, message: str, stage: str):
+        super().__init__(message)
+        self.stage = stage
+
+
+def compare(
+    kind: Format, file: Path, module: nn.Module, calls: Sequence[CallSpec], *, together: bool = True
+) -> tuple[Comparison, ...]:
     """The file against the network.
 
+    `together`: a difference is measured by the largest value of all outputs, not of each one.
+
     Raises:
-        ExportError: they do not compute the same.
+        DifferenceError: they do not compute the same.
     """
     try:
         with calm():
             runner = kind.open(file)
     except Exception as error:
-        raise ExportError(f"the {kind.title} file was written, but cannot be loaded: {reason(error)}") from error
+        raise DifferenceError(
+            f"the {kind.title} file was written, but cannot be loaded: {reason(error)}", "load"
+        ) from error
     found: list[Comparison] = []
     for call in calls:
         expected, inputs = list(tensor_leaves(run(module, call))), str(specs(call))
         try:
             got = list(runner([x.clone() for x in tensors(call)]))
         except Exception as error:
-            raise ExportError(
-                f"the {kind.title} file was written, but cannot be run on {inputs}: {reason(error)}"
+            raise DifferenceError(
+                f"the {kind.title} file was written, but cannot be run on {inputs}: {reason(error)}", "run"
             ) from error
         if [x.shape for x in got] != [x.shape for x in expected]:
-            raise ExportError(
+            raise DifferenceError(
                 f"on {inputs} the {kind.title} file returns {[tuple(x.shape) for x in got]}, and the network "
-                f"{[tuple(x.shape) for x in expected]}: {_elsewhere(len(found))}"
+                f"{[tuple(x.shape) for x in expected]}: {_elsewhere(len(found))}",
+                "shape",
             )
-        off, allowed = _relative(got, expected), _SLACK * max(map(_rounding, expected), default=0.0)
+        pairs = [(got, expected)] if together else [([a], [b]) for a, b in zip(got, expected, strict=True)]
+        off, allowed = max(itertools.starmap(_relative, pairs)), _SLACK * max(map(_rounding, expected), default=0.0)
         if not off <= allowed:
-            raise ExportError(
+            raise DifferenceError(
                 f"on {inputs} the {kind.title} file is {off:.2g} off the network, more than rounding "
-                f"({allowed:.2g}): {_elsewhere(len(found))}"
+                f"({allowed:.2g}): {_elsewhere(len(found))}",
+                "value",
             )
         found.append(Comparison(inputs, off))
     return tuple(found)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from ..inputs import in_standard_layout
+from .arithmetic import plain_divisions
 from .format import Format, Runner, Source, Use, Written, module_path, operator_calls, operator_name
 
 XNNPACK, PORTABLE = "xnnpack", "portable"
@@ -24,9 +26,11 @@ class ExecuTorch(Format):
     extra: ClassVar[str | None] = "executorch"
     packages: ClassVar[tuple[str, ...]] = ("executorch",)
     bounded: ClassVar[bool] = True
+    merges: ClassVar[bool] = True
 
     def write(self, source: Source, file: Path) -> Written:
         assert source.program is not None
+        plain_divisions(source.program)
         edge = lowered(source.program)
         uses = delegated_uses(edge.exported_program().graph_module)
         file.write_bytes(edge.to_executorch().buffer)
@@ -40,7 +44,7 @@ class ExecuTorch(Format):
 
         def run(inputs: Sequence[Tensor], _alive: object = program) -> list[Tensor]:
             # The program has to live as long as its method does: hence the reference to it.
-            outputs = method.execute([x.contiguous() for x in inputs])
+            outputs = method.execute([in_standard_layout(x) for x in inputs])
             return [value.clone() for value in outputs if isinstance(value, Tensor)]
 
         return run

@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
-from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch import Tensor, fx, nn
 
 from ..bundle import load
 from ..bundle.recipe import read_recipe
-from ..errors import ExportError, MofaError, source_line
-from ..inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, specs
+from ..errors import ExportError, MofaError
+from ..inputs import CallSpec, ExampleInputs, InputSpec, example_call, in_standard_layout, map_tree, specs
 from ..report.data import plain_data
+from ..report.guards import guards
+from ..report.reading import read_report
 from ..states import in_normal_mode, own_randomness
 from ..wrappers import unwrapped
 from ..writing import scratch_folder
-from .comparing import Comparison, compare
+from .comparing import Comparison
 from .destination import destinations
-from .format import Format, Source, Use, Written, reason, tensors
+from .format import Format, Use
 from .formats import find
-from .locating import Fault, locate
+from .making import STEPS, Maker, place
 from .notes import notes
-from .observing import observe
-from .shapes import Images, Sizes, candidates, example_sizes, second_size
-from .silence import calm
-from .tracing import trace
+from .shapes import Images, Sizes, second_size
 
 if TYPE_CHECKING:
     from ..compiler import Progress
 
 SCHEMA = "mofa-export/1"
-
-_STEPS = ("running the bundle", "tracing", "writing", "comparing")
 
 
 @dataclass(frozen=True)
@@ -139,125 +134,24 @@ def export(
     files = destinations(bundle_or_module, kind, destination, overwrite)
     try:
         with scratch_folder(files[0]) as scratch, own_randomness():  # exporters draw numbers
-            maker = _Maker(module, call, kind, lambda step: tell(step, _STEPS.index("writing"), len(_STEPS)))
-            tell(_STEPS[0], 0, len(_STEPS))
+            decided = _decided(bundle_or_module)
+            maker = Maker(module, call, kind, decided, lambda step: tell(step, place(step), len(STEPS)))
+            tell(STEPS[0], 0, len(STEPS))
             seen = maker.observed()
-            tell(_STEPS[1], 1, len(_STEPS))
+            tell(STEPS[1], 1, len(STEPS))
             source, sizes, images = maker.traced(dynamic)
-            tell(_STEPS[2], 2, len(_STEPS))
+            tell(STEPS[2], 2, len(STEPS))
             file = scratch / files[0].name
-            written = maker.written(source, file, images, sizes)
-            tell(_STEPS[3], 3, len(_STEPS))
-            compared = compare(kind, file, module, _compared(call, sizes, images))
-            found = (*written.notes, *notes(source, seen, written.uses), *_about(sizes, images, kind))
+            source, written, compared = maker.made(source, file, _compared(call, sizes, images), sizes, images)
+            noted = (*filter(None, [source.note]), *written.notes, *notes(source, seen, written.uses))
+            found = (*noted, *_about(sizes, images, kind, maker.taken))
             for one in reversed(files):  # the one that is loaded last, so that what it needs is there
                 os.replace(scratch / one.name, one)
     except OSError as error:
         raise ExportError(f"cannot write {files[0]}: {error.strerror or error}") from error
-    tell("done", len(_STEPS), len(_STEPS))
+    tell("done", len(STEPS), len(STEPS))
     size = sum(one.stat().st_size for one in files)
     return Exported(kind.name, files, size, str(specs(call)), sizes, compared, tuple(written.uses), found)
-
-
-class _Maker:
-    """A network on its way into one format; what exporters raise becomes an `ExportError` that names the layer."""
-
-    def __init__(self, module: nn.Module, call: CallSpec, kind: Format, tell: Callable[[str], None]):
-        self.module, self.call, self.kind, self.tell = module, call, kind, tell
-        self.name = type(module).__name__
-
-    def observed(self) -> Any:
-        """The network run once as it is."""
-        try:
-            return observe(self.module, self.call)
-        except Exception as error:  # whatever a network raises for what it does not take
-            raise ExportError(
-                f"{self.name} cannot be run on {specs(self.call)}: {reason(error)}: pass inputs (--input) that it takes"
-            ) from error
-
-    def traced(self, dynamic: bool) -> tuple[Source, Sizes | None, Images | None]:
-        """The network as its format starts from, and the sizes that it takes then."""
-        if not dynamic:
-            try:
-                program = trace(self.module, self.call.args, self.call.kwargs) if self.kind.traced else None
-            except Exception as error:
-                raise self._refusal(error, only_trace=True) from error
-            return Source(self.module, self.call, program), None, None
-        images = Images(specs(self.call))
-        options = list(candidates(self.module, images, self.kind.bounded))
-        if not self.kind.traced:
-            return Source(self.module, self.call, None, dynamic=True), options[0], images
-        first: Exception | None = None
-        for sizes in options:
-            example = example_sizes(sizes, images).example()
-            try:
-                shapes = images.dimensions(example, self.module, sizes)
-                program = trace(self.module, example.args, example.kwargs, shapes)
-            except Exception as error:
-                first = first or error
-                continue
-            return Source(self.module, example, program, dynamic=True), sizes, images
-        assert first is not None
-        raise self._refusal(first, only_trace=True, images=images, sizes=options[0]) from first
-
-    def written(self, source: Source, file: Path, images: Images | None, sizes: Sizes | None) -> Written:
-        """What the format says of the file that it wrote."""
-        try:
-            with calm():
-                return self.kind.write(source, file)
-        except MofaError:
-            raise
-        except Exception as error:
-            raise self._refusal(error, only_trace=False, images=images, sizes=sizes) from error
-
-    def _refusal(
-        self, error: Exception, *, only_trace: bool, images: Images | None = None, sizes: Sizes | None = None
-    ) -> ExportError:
-        """What to say about an error: the layer at fault, found by exporting the network's modules one by one."""
-        call, resized, dynamic = self.call, dict[str, CallSpec](), images is not None and sizes is not None
-        if images is not None and sizes is not None:
-            call = example_sizes(sizes, images).example()
-            resized = observe(self.module, second_size(sizes, images).example(), keep_calls=True).calls
-        calls = observe(self.module, call, keep_calls=True).calls
-
-        def attempt(inner: nn.Module, path: str) -> None:
-            call = calls[path]
-            program = _trace_alone(inner, call, resized.get(path)) if self.kind.traced else None
-            if not only_trace:
-                with calm(), tempfile.TemporaryDirectory() as folder:
-                    source = Source(inner, call, program, dynamic)
-                    self.kind.write(source, Path(folder, f"layer{self.kind.suffixes[0]}"))
-
-        fault = locate(self.module, call, attempt, error, lambda path: self.tell(f"looking for the fault: {path}"))
-        shape = " with dynamic sizes" if dynamic else ""
-        return ExportError(
-            f"{self.name} cannot be exported to {self.kind.title}{shape}: {fault}: {reason(fault.error)}"
-            f"{source_line(fault.error, self.kind.packages)}. {self._advice(fault, only_trace, dynamic)}",
-            fault.path,
-        )
-
-    def _advice(self, fault: Fault, only_trace: bool, dynamic: bool) -> str:
-        if dynamic:
-            return "Rewrite it so that it holds for every size, or export at one size, without --dynamic"
-        replace = "Replace that layer" if fault.path else "Write it with operators that the exporter knows"
-        if not self.kind.traced:
-            others = "pt2"
-        else:  # what torch.export cannot trace is not for any format that starts from it
-            others = "torchscript" if only_trace or self.kind.name == "pt2" else "pt2 or torchscript"
-        return f"{replace}, or try another format (--to {others})"
-
-
-def _trace_alone(module: nn.Module, call: CallSpec, other: CallSpec | None) -> ExportedProgram:
-    """One module of a network; what differs in its inputs at the network's other size is dynamic."""
-    if other is None:
-        return trace(module, call.args, call.kwargs)
-    collection = ShapesCollection()  # type: ignore[no-untyped-call]
-    for one, two in zip(tensors(call), tensors(other), strict=True):
-        dims = {i: Dim.DYNAMIC for i, (a, b) in enumerate(zip(one.shape, two.shape, strict=True)) if a != b}
-        if dims:
-            collection[one] = dims
-    shapes = collection.dynamic_shapes(module, call.args, dict(call.kwargs))  # type: ignore[no-untyped-call]
-    return trace(module, call.args, call.kwargs, shapes)
 
 
 def _network(bundle_or_module: str | Path | nn.Module, inputs: ExampleInputs) -> tuple[nn.Module, CallSpec]:
@@ -274,8 +168,25 @@ def _network(bundle_or_module: str | Path | nn.Module, inputs: ExampleInputs) ->
     if weight.device.type != "cpu":
         raise ExportError(f"{type(module).__name__} is on {weight.device}: export a copy on the CPU")
     seeds = iter(range(1000))
-    trees = (call.args, dict(call.kwargs))
-    return module, CallSpec(*map_tree(trees, InputSpec, lambda spec: spec.example(seed=next(seeds))))
+    trees = map_tree((call.args, dict(call.kwargs)), InputSpec, lambda spec: spec.example(seed=next(seeds)))
+    return module, CallSpec(*map_tree(trees, Tensor, in_standard_layout))
+
+
+def _decided(bundle_or_module: str | Path | nn.Module) -> Sequence[Mapping[str, str]]:
+    """What was decided for one size when a network was captured, as far as its bundle or its graph tells."""
+    if isinstance(bundle_or_module, nn.Module):
+        graph = getattr(bundle_or_module, "graph", None)
+        return guards(graph) if isinstance(graph, fx.Graph) else []
+    try:
+        found = read_report(Path(bundle_or_module).expanduser()).get("guards") or []
+        return [{"module": str(one["module"]), "line": str(one["line"])} for one in found]
+    except (
+        MofaError,
+        OSError,
+        TypeError,
+        KeyError,
+    ):  # without a report it is exported, too
+        return []
 
 
 def _compared(call: CallSpec, sizes: Sizes | None, images: Images | None) -> list[CallSpec]:
@@ -286,9 +197,17 @@ def _compared(call: CallSpec, sizes: Sizes | None, images: Images | None) -> lis
     return [call if first == specs(call) else first.example(), second_size(sizes, images).example()]
 
 
-def _about(sizes: Sizes | None, images: Images | None, kind: Format) -> Iterator[str]:
+def _about(sizes: Sizes | None, images: Images | None, kind: Format, taken: int) -> Iterator[str]:
     if sizes is None or images is None:
         return
+    if sizes.multiple > taken:
+        own = f"{images.height}x{images.width}"
+        out = images.height % sizes.multiple or images.width % sizes.multiple
+        every = "every size" if taken == 1 else f"all multiples of {taken}"
+        yield (
+            f"the network takes {every}, and torch.export could not prove that it does the same at all of them: the "
+            f"file is for multiples of {sizes.multiple} only{f', of which the example ({own}) is none' if out else ''}"
+        )
     if sizes.high is not None:
         yield (
             f"memory is planned for images of up to {sizes.high[0]}x{sizes.high[1]}, twice the example's, and the "

@@ -44,12 +44,16 @@ class Source:
         call: example tensors, at the size that is written where the file has one size only.
         program: the network traced by torch.export; None for formats that trace for themselves.
         dynamic: whether sizes may differ from those of `call`.
+        free: traced with `any_size`, under which it has to be written, too.
+        note: a sentence on what was done to the network before.
     """
 
     module: nn.Module
     call: CallSpec
     program: ExportedProgram | None
     dynamic: bool = False
+    free: bool = False
+    note: str = ""
 
 
 @dataclass
@@ -75,6 +79,8 @@ class Format(ABC):
     """Whether it is written from what torch.export traced"""
     bounded: ClassVar[bool] = False
     """Whether dynamic sizes need an upper bound; the batch is fixed then, too"""
+    merges: ClassVar[bool] = False
+    """Whether it merges batch normalizations itself, which may go wrong"""
 
     def missing(self) -> str | None:
         """Why it cannot be written here and what to do about that, in one line; None where it can."""

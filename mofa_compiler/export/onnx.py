@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from .arithmetic import plain_divisions
 from .format import Format, Runner, Source, Use, Written
 
 
@@ -27,6 +28,7 @@ class Onnx(Format):
         import onnx
 
         assert source.program is not None
+        plain_divisions(source.program)
         data = converted(source.program)
         file.write_bytes(data)
         graph = onnx.load_from_string(data).graph

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arithmetic import plain_divisions
 from .format import Format, Runner, Source, Use, Written, tensors
 from .tracing import bounds
 
@@ -29,7 +30,9 @@ class OpenVino(Format):
         import openvino
 
         assert source.program is not None
+        plain_divisions(source.program)
         model = openvino.convert_model(source.program)
+        _shrink_as_torch(model)
         # The converter leaves every size open, also where torch.export fixed it.
         shapes = bounds(source.program) if source.dynamic else [tuple(x.shape) for x in tensors(source.call)]
         model.reshape({port: _shape(shape) for port, shape in zip(model.inputs, shapes, strict=True)})
@@ -49,6 +52,14 @@ class OpenVino(Format):
             return [torch.from_numpy(np.array(results[port])) for port in compiled.outputs]
 
         return run
+
+
+def _shrink_as_torch(model: Any) -> None:
+    """Take the middle of an image that is resized to one pixel: the converter's mode takes its corner there."""
+    for node in model.get_ops():
+        mode = "coordinate_transformation_mode"
+        if node.get_type_name() == "Interpolate" and node.get_attributes()[mode] == "pytorch_half_pixel":
+            node.set_attribute(mode, "half_pixel")
 
 
 def _shape(shape: Sequence[int | tuple[int, int | None]]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.export import Dim, ShapesCollection
 
 from ..errors import ExportError, MofaError, source_line
 from ..inputs import CallSpec, InputSpec
+from ..tracing import is_guards
 from ..verification.running import run
 from ..verification.sizes import total_stride
 from .format import describe, reason, tensors
@@ -80,6 +81,21 @@ class Images:
             shape[0] = batch
         return tuple(shape)
 
+    def free_dimensions(self, example: CallSpec, module: nn.Module, sizes: Sizes) -> Any:
+        """As `dimensions`, without names: torch.export keeps what it cannot prove of them as guards."""
+        collection = ShapesCollection()  # type: ignore[no-untyped-call]
+        highest = sizes.high or (None, None)
+        for spec, tensor in zip(self.call.tensors, tensors(example), strict=True):
+            dims: dict[int, Any] = {}
+            if factor := self._factor(spec.shape):
+                for place, high in zip((2, 3), highest, strict=True):
+                    dims[place] = Dim.DYNAMIC(min=sizes.low // factor, max=high and high // factor)
+            if sizes.batch and spec.shape and spec.shape[0] == self.batch:
+                dims[0] = Dim.DYNAMIC
+            if dims:
+                collection[tensor] = dims
+        return collection.dynamic_shapes(module, example.args, dict(example.kwargs))  # type: ignore[no-untyped-call]
+
     def dimensions(self, example: CallSpec, module: nn.Module, sizes: Sizes) -> Any:
         """What torch.export has to be told about `example`, tensors in place of this call's specs."""
         low, (high, wide) = math.ceil(sizes.low / sizes.multiple), sizes.high or (None, None)
@@ -106,8 +122,12 @@ class Images:
         return factor if not factors and factor & (factor - 1) == 0 else None
 
 
-def candidates(module: nn.Module, images: Images, bounded: bool) -> Iterator[Sizes]:
+def candidates(
+    module: nn.Module, images: Images, bounded: bool, decided: Sequence[Mapping[str, str]] = ()
+) -> Iterator[Sizes]:
     """Sizes that a file could take, the most general first.
+
+    `decided` is what was decided for one size when the network was captured, as in `report.guards`.
 
     The network is run to see which multiples it takes; that is also where it says itself that it takes one size only.
     Where torch.export cannot prove those (padding to a multiple inside the network is beyond its arithmetic), multiples
@@ -124,11 +144,11 @@ def candidates(module: nn.Module, images: Images, bounded: bool) -> Iterator[Siz
             "is smaller: pass inputs (--input)"
         )
     high = (2 * images.height, 2 * images.width) if bounded else None
-    multiple = _taken_multiple(module, images, stride)
+    multiple = _taken_multiple(module, images, stride, decided)
     batch = not bounded and _takes(module, images.at(images.height, images.width, images.batch + 1))
     multiples = dict.fromkeys((multiple, stride) if stride % multiple == 0 else (multiple,))
-    for free in dict.fromkeys((batch, False)):
-        yield from (Sizes(one, math.ceil(low / one) * one, high, free) for one in multiples)
+    for one in multiples:
+        yield from (Sizes(one, math.ceil(low / one) * one, high, free) for free in dict.fromkeys((batch, False)))
 
 
 def example_sizes(sizes: Sizes, images: Images) -> CallSpec:
@@ -148,7 +168,7 @@ def second_size(sizes: Sizes, images: Images) -> CallSpec:
     return images.at(height, width, images.batch + 1 if sizes.batch else None)
 
 
-def _taken_multiple(module: nn.Module, images: Images, stride: int) -> int:
+def _taken_multiple(module: nn.Module, images: Images, stride: int, decided: Sequence[Mapping[str, str]]) -> int:
     """The smallest power of 2 (at least the smallest image's factor) by which the network's input may grow."""
     base = [math.ceil(side / stride) * stride for side in (images.height, images.width)]
     step = images.factor
@@ -161,8 +181,8 @@ def _taken_multiple(module: nn.Module, images: Images, stride: int) -> int:
             break
         step *= 2
     raise ExportError(
-        f"the network does not take {refused} in place of {images.call}: {_stopped(module, refused)}. Rewrite that so "
-        "that it holds for every size, or export at one size, without --dynamic"
+        f"the network does not take {refused} in place of {images.call}: {_stopped(module, refused, decided)}. Rewrite "
+        "that so that it holds for every size, or export at one size, without --dynamic"
     )
 
 
@@ -177,15 +197,27 @@ def _takes(module: nn.Module, call: CallSpec) -> bool:
     return True
 
 
-def _stopped(module: nn.Module, call: CallSpec) -> str:
-    """In which layer a network stops at a size that it does not take, and why."""
+def _stopped(module: nn.Module, call: CallSpec, decided: Sequence[Mapping[str, str]]) -> str:
+    """In which layer a network stops at a size that it does not take, and why.
+
+    A guard stands in generated source: the line to name is the one that decided when the network was captured.
+    """
     within: list[str] = []
     try:
         observe(module, call.example(), within=within)
     except Exception as error:  # whatever a network raises at a size that it does not take
-        inner = module.get_submodule(within[-1]) if within else module
-        return f"{describe(within[-1] if within else '', type(inner).__name__)}: {reason(error)}{source_line(error)}"
+        path = within[-1] if within else ""
+        line = _deciding_lines(path, decided) if is_guards(error) else source_line(error)
+        return f"{describe(path, type(module.get_submodule(path)).__name__)}: {reason(error)}{line}"
     return "it does not always"  # it took it this time
+
+
+def _deciding_lines(path: str, decided: Sequence[Mapping[str, str]]) -> str:
+    """` (net.py:12: if height % 8:)`: the lines that decided in the module at `path`, or else anywhere."""
+    within = [one for one in decided if path in ("", one["module"]) or one["module"].startswith(f"{path}.")]
+    own = [one for one in within if one["module"] == path]
+    lines = dict.fromkeys(one.get("line", "") for one in own or within or decided)
+    return f" ({', '.join(filter(None, lines))})" if any(lines) else ""
 
 
 def _stride(module: nn.Module, images: Images) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.fx.experimental._config
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -20,6 +22,21 @@ def trace(
     with calm(), torch.no_grad():
         copied = copy.deepcopy(module).eval()
         return torch.export.export(copied, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False)
+
+
+@contextmanager
+def any_size() -> Iterator[None]:
+    """Do not take the example's sizes for what others are where torch asks itself only how a tensor lies in memory.
+
+    Without that, a crop that takes nothing off the example is a contiguous tensor for ever, and files of networks that
+    pad and crop images hold for some sizes only. Older versions of torch do not know it, and trace as they do.
+    """
+    config = torch.fx.experimental._config
+    if not hasattr(config, "backed_size_oblivious"):
+        yield
+        return
+    with config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        yield
 
 
 def bounds(program: ExportedProgram) -> list[tuple[int | tuple[int, int | None], ...]]:

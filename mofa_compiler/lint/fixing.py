@@ -60,10 +60,10 @@ def fix(
     """The model with these findings mended.
 
     Raises:
-        RewriteError, RoadmapError: as `apply` does; nothing is half done.
+        BundleError, RewriteError, RoadmapError: as `apply` does; nothing is half done.
     """
     passes = passes_for(rules, findings, complete)
-    return apply(subject.model, Roadmap(passes, name="lint"), subject.call, progress=progress)
+    return apply(subject.model, Roadmap(passes, name="lint"), subject.call, to_save=True, progress=progress)
 
 
 def mended(findings: Iterable[Finding], result: Result) -> list[Finding]:

@@ -11,13 +11,14 @@
   many of them are in the graph, and the paths of those that are hidden in opaque parts and that forward never calls
 - `opaque`: `[{"path", "cause", "convolutions"}]`, submodules that could not be seen into, each with how many
   convolutions it hides
-- `guards`: `[{"module", "fixes"}]`: what was decided for this input size, and the module whose forward did; at a size
-  where it would come out otherwise, the graph raises an error
+- `guards`: `[{"module", "fixes", "line"}]`: what was decided for this input size, the module whose forward did, and the
+  line of source; at a size where it would come out otherwise, the graph raises an error
 - `functional`: `[{"module", "function", "weight"}]`: convolutions and linear layers that are no modules; `weight` is
   the shape of the weights, null where it is unknown
 - `shared`: `[{"path", "calls"}]`, modules with parameters that are called at several sites
 - `untouched`: `[{"path", "reason"}]`, convolutions that no pass rewrites as they have hooks or are subclasses
 - `compared`: `{"sizes", "reason"}`: the inputs' sizes at which graph and eager were run and agree, or why not
+- `obstacles`: `[{"path", "reason"}]`, what no bundle can hold: while there is any, `mofa rewrite` saves nothing
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from rich.console import Console
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
+from ..bundle.obstacles import obstacles
 from ..cost import function_name
 from ..layers import PartialConv2d
 from ..plain import altered
-from ..tracing import GUARDS
 from . import text
 from .data import plain_data, versions
+from .guards import guards, module_of
 from .terminal import print_lines, wrap
 
 if TYPE_CHECKING:
@@ -51,11 +53,6 @@ _HOOKS = {
     "_backward_hooks": "backward hooks",
     "_backward_pre_hooks": "backward pre-hooks",
 }
-_INFIX = {
-    **{"add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**"},
-    **{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="},
-}
-_LONGEST_EXPRESSION = 60
 
 
 def captured(program: Program, warnings: Sequence[str] = ()) -> dict[str, Any]:
@@ -81,9 +78,9 @@ def captured(program: Program, warnings: Sequence[str] = ()) -> dict[str, Any]:
             {"path": path, "cause": cause, "convolutions": len(_held(program.modules[path]))}
             for path, cause in program.opaque.items()
         ],
-        "guards": [_guard(node) for node in nodes if node.op == "call_function" and node.target in GUARDS],
+        "guards": guards(program.graph),
         "functional": [
-            {"module": _module_of(node), "function": function_name(node), "weight": _weight_shape(node)}
+            {"module": module_of(node), "function": function_name(node), "weight": _weight_shape(node)}
             for node in nodes
             if node.op == "call_function" and function_name(node) in _FUNCTIONAL
         ],
@@ -96,6 +93,7 @@ def captured(program: Program, warnings: Sequence[str] = ()) -> dict[str, Any]:
             {"path": path, "reason": reason} for path in calls if (reason := _untouched(program.modules[path]))
         ],
         "compared": {"sizes": list(program.comparison.sizes), "reason": program.comparison.reason},
+        "obstacles": [vars(one) for one in obstacles(program)],
     }
     plain: dict[str, Any] = plain_data(document)
     return plain
@@ -142,44 +140,6 @@ def _untouched(module: nn.Module) -> str:
         base = next(kind.__name__ for kind in _PLAIN if isinstance(module, kind))
         return f"{type(module).__name__} is a subclass of {base} and may compute something else"
     return f"has {' and '.join(hooks)}" if hooks else altered(module)
-
-
-def _module_of(node: fx.Node) -> str:
-    """The module whose forward made a node; "" for the network itself."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(stack[-1][0]) if stack else ""
-
-
-def _guard(node: fx.Node) -> dict[str, Any]:
-    value, fixed, *_ = node.args
-    expression = _expression(value)
-    subject = f"len({expression})" if function_name(node) == "check_length" else expression
-    return {"module": _module_of(node), "fixes": f"{subject} is {fixed!r}"}
-
-
-def _expression(value: Any, depth: int = 6) -> str:
-    """A graph value as the Python that made it, cut short where it is long: `x.shape[2] % 8 != 0`."""
-    written = _written(value, depth)
-    return written if len(written) <= _LONGEST_EXPRESSION else f"{written[: _LONGEST_EXPRESSION - 1]}…"
-
-
-def _written(value: Any, depth: int) -> str:
-    if not isinstance(value, fx.Node):
-        return repr(value)
-    if value.op not in ("call_function", "call_method") or depth == 0 or isinstance(value.meta.get("val"), Tensor):
-        return value.name
-    name = function_name(value).strip("_")
-    arguments = [_written(argument, depth - 1) for argument in value.args]
-    if name == "getattr":
-        return f"{arguments[0]}.{value.args[1]}"
-    if name == "getitem":
-        return f"{arguments[0]}[{arguments[1]}]"
-    if name in _INFIX:
-        nested = (f"({words})" if " " in words else words for words in arguments)
-        return f" {_INFIX[name]} ".join(nested)
-    if value.op == "call_method":
-        return f"{arguments[0]}.{name}({', '.join(arguments[1:])})"
-    return f"{name}({', '.join(arguments)})"
 
 
 def _weight_shape(node: fx.Node) -> tuple[int, ...] | None:
@@ -232,6 +192,7 @@ def print_captured(data: Mapping[str, Any], console: Console) -> None:
         ("left alone", (f"{part['path']}: {part['reason']}" for part in data["untouched"])),
         ("called at several sites", (f"{part['path']}: {part['calls']} times" for part in data["shared"])),
         ("no modules, and so not rewritten", _functional_lines(data["functional"])),
+        ("cannot be saved as a bundle", (one["reason"] for one in data["obstacles"])),
         ("decided for this input size, an error at another", _guard_lines(data["guards"])),
     )
     for title, lines in sections:
@@ -280,5 +241,8 @@ def _functional_lines(functional: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _guard_lines(guards: Iterable[Mapping[str, Any]]) -> list[str]:
-    found = Counter((guard["module"], guard["fixes"]) for guard in guards)
-    return [f"{_place(module)}: {fixes}{'' if n == 1 else f' ({n} times)'}" for (module, fixes), n in found.items()]
+    found = Counter((guard["module"], guard["fixes"], guard["line"]) for guard in guards)
+    return [
+        f"{_place(module)}: {fixes}{f' ({line})' if line else ''}{'' if n == 1 else f' ({n} times)'}"
+        for (module, fixes, line), n in found.items()
+    ]

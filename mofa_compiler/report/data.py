@@ -11,6 +11,7 @@ Keys, in order:
 - `inputs`: one `{"shape": [int], "dtype"}` an example input
 - `anatomy`: `{"is_unet", "reason", "stages": [{"name", "kind", "level", "units": [path]}]}`
 - `opaque`: `[{"path", "cause"}]`, the modules that tracing could not see into
+- `guards`: `[{"module", "fixes", "line"}]`, what was decided for this input size, as in `report.captured`
 - `structure`: the original drawn as a U, and which of its stages are cheap (below)
 - `layers`, `rewritten_layers`: `[{"path", "stage", "layer", "parameters", "macs"}]`, the modules with parameters or
   MACs of the original and of the rewritten network, in execution order, `layer` being the short form as in `edits`; of
@@ -78,6 +79,7 @@ import torch
 
 from ..roadmap import plain_options
 from ..survey import signature
+from .guards import guards
 from .structure import cheap_rule, structure
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ def report(result: Result, shown: Sequence[Picture] | None = None) -> dict[str, 
         "inputs": [{"shape": spec.shape, "dtype": str(spec.dtype).removeprefix("torch.")} for spec in result.inputs],
         "anatomy": anatomy_data(result.original.anatomy),
         "opaque": [{"path": path, "cause": cause} for path, cause in program.opaque.items()],
+        "guards": guards(program.graph),
         "structure": structure_data(result.original),
         "layers": layers_data(result.original),
         "rewritten_layers": layers_data(result.rewritten),

@@ -5,6 +5,7 @@ What the network looks like is in the same data, for the drawings.
 The data form, schema `mofa-distribution/1`:
 
 - `schema`, `versions`, `model`, `inputs`, `anatomy`, `opaque`: as in `report.data`
+- `obstacles`: as in `report.captured`, of what the roadmap makes if there is one
 - `roadmap`: name of the roadmap that `after` is about, or null
 - `before`, `after`: `{"parameters", "macs"}` of the network and, with a roadmap, of what it becomes (else null)
 - `middle`: names of the encoder and decoder stages one level above the bottleneck
@@ -37,6 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..bundle.obstacles import obstacles
 from ..survey import signature
 from . import text
 from .data import anatomy_data, plain_data, totals_data, versions
@@ -67,6 +69,7 @@ def distribution(network: Network, after: Network | None = None, roadmap: str | 
         "inputs": [{"shape": spec.shape, "dtype": str(spec.dtype).removeprefix("torch.")} for spec in program.inputs],
         "anatomy": anatomy_data(anatomy),
         "opaque": [{"path": path, "cause": cause} for path, cause in program.opaque.items()],
+        "obstacles": [vars(one) for one in obstacles((after or network).program)],
         "roadmap": roadmap,
         "before": {"parameters": network.totals.parameters, "macs": network.totals.macs},
         "after": {"parameters": after.totals.parameters, "macs": after.totals.macs} if after else None,
@@ -117,6 +120,8 @@ def print_distribution(data: Mapping[str, Any], console: Console, layers: bool =
     print_lines(console, wrap(text.shape_of_network(data["anatomy"]), width), "dim")
     for part in data["opaque"]:
         print_lines(console, wrap(f"not seen into: {part['path']} ({part['cause']})", width, 0, 4), "yellow")
+    for one in data["obstacles"]:
+        print_lines(console, wrap(f"cannot be saved as a bundle: {one['reason']}", width, 0, 4), "yellow")
     ascii_only = not _can_draw(console)
     drawing = draw(data, width, ascii_only=ascii_only)
     if drawing:

@@ -2,6 +2,6 @@
 
 from .capturing import capture
 from .modes import CaptureWarning
-from .proxies import GUARDS
+from .proxies import GUARDS, is_guards
 
-__all__ = ["GUARDS", "CaptureWarning", "capture"]
+__all__ = ["GUARDS", "CaptureWarning", "capture", "is_guards"]

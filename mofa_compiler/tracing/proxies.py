@@ -11,7 +11,9 @@ import math
 import operator
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from ..errors import calling_line
 from .callers import reads_class
 from .causes import ValuesError
 from .numbers import SCALAR_METHODS, call_function, call_ufunc, scalar_method
@@ -52,7 +55,15 @@ def check_argument(value: object, traced: object, name: str) -> None:
         raise RuntimeError(f"this network was captured with {name}={traced!r}, not {value!r}: capture it again with it")
 
 
+_CALLER = str(Path(__file__).with_name("capturing.py"))
+
 GUARDS: frozenset[Callable[..., Any]] = frozenset({check_bool, check_value, check_length, check_argument})
+
+
+def is_guards(error: BaseException) -> bool:
+    """Whether an error was raised by a guard, in a graph or in the source that was written of it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].name in {guard.__name__ for guard in GUARDS}
 
 
 _PLAIN_ATTRIBUTES = {"ndim", "dtype", "layout", "requires_grad", "is_leaf"}
@@ -117,13 +128,17 @@ class ShapedProxy(fx.Proxy):
             raise self.tracer.failure(f"{convert.__name__.lstrip('_')}() of the values of a tensor", ValuesError)
         self._check_size(convert.__name__.lstrip("_"))
         decided = convert(value)
-        self.tracer.create_proxy("call_function", check, (self, decided if check is check_bool else value), {})
+        self._guard(check, decided if check is check_bool else value)
         return decided
 
     def _check_size(self, what: str) -> None:
         if self.node in self.tracer.of_unknown_size:
             message = f"{what}() of how many elements a mask selects, which depends on the values of a tensor"
             raise self.tracer.failure(message, ValuesError)
+
+    def _guard(self, check: Callable[..., Any], traced: Any) -> None:
+        made = self.tracer.create_proxy("call_function", check, (self, traced), {})
+        made.node.meta["line"] = calling_line(_CALLER)
 
     def __bool__(self) -> bool:
         if isinstance(self.value, (tuple, list, dict)):
@@ -207,7 +222,7 @@ class ShapedProxy(fx.Proxy):
             raise self.tracer.failure("len() of an unknown value")
         self._check_size("len")
         if _length_may_change(self):
-            self.tracer.create_proxy("call_function", check_length, (self, len(value)), {})
+            self._guard(check_length, len(value))
         return len(value)
 
     def __iter__(self) -> Iterator[Any]:

@@ -103,9 +103,12 @@ def test_opaque_parts_have_their_cause(zoo: dict[str, Any]) -> None:
 
 def test_guards_say_what_they_fix_and_where(zoo: dict[str, Any]) -> None:
     assert zoo["guards"] == [
-        {"module": "padded", "fixes": "(first.shape[2] % 8) != 0 is False"},
-        {"module": "padded", "fixes": "len(first.split(32, 2)) is 2"},
-        {"module": "padded", "fixes": "add_1.shape[3] // 16 is 3"},
+        {"module": "padded", "fixes": fixes, "line": f"test_captured.py:{line}"}
+        for fixes, line in (
+            ("(first.shape[2] % 8) != 0 is False", "40: if x.shape[2] % 8 != 0:"),
+            ("len(first.split(32, 2)) is 2", "42: for part in x.split(32, 2):"),
+            ("add_1.shape[3] // 16 is 3", "44: return x * (x.shape[3] // 16).__index__()"),
+        )
     ]
 
 
@@ -202,7 +205,7 @@ def test_structured_inputs_and_outputs() -> None:
     ]
     assert [value["name"] for value in data["outputs"]] == [".mask", ".views.left", ".views.right"]
     fixed = ["list(batch) is ['image', 'scale']", "mode is 'plain'"]
-    assert data["guards"] == [{"module": "", "fixes": text} for text in fixed]
+    assert data["guards"] == [{"module": "", "fixes": text, "line": ""} for text in fixed]
     assert "input mode = 'plain'\n" in printed(data, 80)
     assert "input batch['scale'] scalar float32\n" in printed(data, 80)
 

@@ -48,6 +48,7 @@ KEYS: dict[str, set[str]] = {
             "inputs",
             "anatomy",
             "opaque",
+            "guards",
             "structure",
             "layers",
             "rewritten_layers",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...export.executorch import lowered
 from ...export.tracing import trace
+from ...inputs import in_standard_layout
 from ..engine import PROFILED_RUNS, Compiled, Engine, Operator
 from ..quiet import quiet
 
@@ -42,14 +43,14 @@ class _Method(Compiled):
 
         self._program = Runtime.get().load_program(program)  # has to live as long as its method
         self._method = self._program.load_method("forward")
-        self._inputs = [x.contiguous() for x in inputs]
+        self._inputs = [in_standard_layout(x) for x in inputs]
         self._threads, self._module = threads, module
 
     def run(self) -> None:
         self._method.execute(self._inputs)
 
     def outputs(self, inputs: Sequence[Tensor] | None = None) -> list[Tensor]:
-        given = self._inputs if inputs is None else [x.contiguous() for x in inputs]
+        given = self._inputs if inputs is None else [in_standard_layout(x) for x in inputs]
         return [value.clone() for value in self._method.execute(given)]
 
     def profile(self) -> list[Operator] | None:
@@ -112,7 +113,7 @@ class Xnnpack(Engine):
 
 def _lower(module: nn.Module, inputs: Sequence[Tensor], **options: Any) -> Any:
     """A network as ExecuTorch's program, for inputs of these shapes."""
-    return lowered(trace(module, tuple(inputs)), **options).to_executorch()
+    return lowered(trace(module, tuple(map(in_standard_layout, inputs))), **options).to_executorch()
 
 
 def _operators(events: Sequence[Any]) -> list[Operator]:
