@@ -334,7 +334,11 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("name", "tensor"), [(name, one) for name, found in TAKEN.items() for one in found], ids=str)
+def kind(value: str | torch.Tensor) -> str:
+    return value if isinstance(value, str) else str(value.dtype)
+
+
+@pytest.mark.parametrize(("name", "tensor"), [(name, one) for name, found in TAKEN.items() for one in found], ids=kind)
 def test_what_keeps_its_meaning_is_loaded(name: str, tensor: Tensor) -> None:
     model = Mixed()
     state = model.state_dict()
@@ -342,7 +346,9 @@ def test_what_keeps_its_meaning_is_loaded(name: str, tensor: Tensor) -> None:
     assert torch.equal(model.state_dict()[name], tensor.to(state[name].dtype))
 
 
-@pytest.mark.parametrize(("name", "tensor"), [(name, one) for name, found in REFUSED.items() for one in found], ids=str)
+@pytest.mark.parametrize(
+    ("name", "tensor"), [(name, one) for name, found in REFUSED.items() for one in found], ids=kind
+)
 def test_numbers_of_another_kind_are_refused_by_name(name: str, tensor: Tensor) -> None:
     model = Mixed()
     before = {key: one.clone() for key, one in model.state_dict().items()}

@@ -247,6 +247,8 @@ def _report_problems(report: Mapping[str, Any], document: Mapping[str, Any], res
     calibrated = len(said["passes"]) < len(report["passes"])
     for side in (said, expected):
         side["passes"] = [_determined(step, calibrated) for step in side["passes"]]
+        # Which line of the user's file a guard is on, others above it move.
+        side["guards"] = [{**guard, "line": ""} for guard in side.get("guards", expected["guards"])]
     for key in expected:
         if key in said and key not in _MEASURED:
             yield from filter(None, [first_difference(said[key], expected[key], key)])
