@@ -211,6 +211,7 @@ def apply(
     *,
     max_loss: float | None = None,
     to_save: bool = False,
+    compare: bool = True,
     progress: Progress | None = None,
 ) -> Result:
     """Carry out a roadmap on a copy of `model`.
@@ -230,6 +231,7 @@ def apply(
         max_loss: for a roadmap with a target: layers are rewritten, cheapest gain per dB first, until the calibrated
             network's PSNR on held-out pairs is this many dB below the original's. Needs a calibration on images with
             a degradation, which knows the clean ones.
+        compare: as for `capture`.
         to_save: the result is to be saved as a bundle: refuse before the work what `Result.save` would refuse after it.
         progress: told before every step.
 
@@ -249,7 +251,7 @@ def apply(
     check_model(model)
     check_weights(model)
     tell("capturing", 0, len(roadmap) + 1)
-    program = capture(copied(model), example_inputs)
+    program = capture(copied(model), example_inputs, compare=compare)
     original_digest = digest(model)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))

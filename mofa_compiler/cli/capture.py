@@ -20,6 +20,7 @@ def capture(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    compare: options.Compare = True,
     debug: options.Debug = False,
 ) -> None:
     """Show what the compiler sees of a network.
@@ -56,7 +57,7 @@ def capture(
         tell("building the model", 0, 2)
         model, _ = options.load_model(target, arguments, None, None, None)
         tell("tracing it", 1, 2)
-        program = trace(model.train(train), options.example_inputs(model, given_inputs))
+        program = trace(model.train(train), options.example_inputs(model, given_inputs), compare=compare)
     warned = [str(warning.message) for warning in caught if issubclass(warning.category, CaptureWarning)]
     for warning in caught:
         if not issubclass(warning.category, CaptureWarning):  # somebody else's, shown as it would have been

@@ -71,6 +71,13 @@ Degrade = Annotated[
         "blur:1.6 or raw:3200,6400; ranges such as gaussian:5-50 are drawn from.",
     ),
 ]
+Compare = Annotated[
+    bool,
+    typer.Option(
+        "--compare/--no-compare",
+        help="Run the graph against the network itself, on small random inputs, and fail where they differ.",
+    ),
+]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_set_debug, expose_value=True)
 ]

@@ -78,6 +78,7 @@ def rewrite(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Report every edit and every path.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    compare: options.Compare = True,
     debug: options.Debug = False,
 ) -> None:
     """Rewrite a network by a roadmap and save it.
@@ -139,7 +140,7 @@ def rewrite(
         if calibration is not None and not quiet:
             _tell(f"calibration: {calibration}")
         saving, tell = destination is not None, phase("rewriting")
-        result = apply(model, plan, example, calibration, max_loss=loss, to_save=saving, progress=tell)
+        result = apply(model, plan, example, calibration, max_loss=loss, to_save=saving, compare=compare, progress=tell)
         result.checkpoint = description or ""
         result.verify(progress=phase("comparing outputs"))
         report = result.report
