@@ -30,6 +30,8 @@ _EARLIER = 24 * 3600.0
 """Seconds after which what versions without locks left (`.NAME.XXXXXXXX`) is taken away"""
 _PATIENCE = 1.0
 """Seconds to wait for another run that looks at the same folder"""
+_CLAIMED: set[Path] = set()
+"""What this process writes to at the moment"""
 
 
 @contextlib.contextmanager
@@ -183,14 +185,18 @@ def _renameat2() -> Callable[..., int] | None:
 @contextlib.contextmanager
 def _claimed(path: Path, make: Callable[[], Path]) -> Iterator[Path]:
     """What `make` makes beside `path`, locked as long as it is written; what killed runs left there goes."""
-    with _locked(path.absolute().parent, _PATIENCE) as alone:
+    folder = path.absolute().parent
+    # In a scratch folder of this process there is nobody else, and its lock would be waited for in vain.
+    with contextlib.nullcontext() if folder in _CLAIMED else _locked(folder, _PATIENCE) as alone:
         dead = [] if alone is None else _unclaimed(path)
         scratch = make()
         descriptor = _lock(scratch)
+    _CLAIMED.add(scratch)
     try:
         _take_away(dead)
         yield scratch
     finally:
+        _CLAIMED.discard(scratch)
         if descriptor is not None:
             os.close(descriptor)
 

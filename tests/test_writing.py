@@ -181,3 +181,14 @@ def test_a_folder_aside_comes_back(tmp_path: Path) -> None:
     assert writing.is_folder(tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert not writing.is_folder(tmp_path / "other")
+
+
+def test_files_in_a_scratch_folder_wait_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock is this process's own."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    with scratch_folder(tmp_path / "bundle") as scratch:
+        with replaced(scratch / "file") as handle:
+            handle.write("text")
+        assert [path.name for path in scratch.iterdir()] == ["file"]
+    assert slept == []
