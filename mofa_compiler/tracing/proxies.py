@@ -124,6 +124,8 @@ class ShapedProxy(fx.Proxy):
 
     def _decide(self, convert: Callable[[Any], Any], check: Callable[..., Any]) -> Any:
         value = self.value
+        if isinstance(value, Tensor) and (known := self.tracer.known(self.node)) is not None:
+            return convert(known)
         if value is None or isinstance(value, Tensor):
             raise self.tracer.failure(f"{convert.__name__.lstrip('_')}() of the values of a tensor", ValuesError)
         self._check_size(convert.__name__.lstrip("_"))

@@ -26,6 +26,7 @@ from ..inputs import InputSpec, map_tree, rebind, tensor_leaves
 from ..layers import FusedPConv2d, PartialConv2d
 from ..plain import HOOKS, computes_as_layer, replaced
 from ..states import own_randomness
+from .known import known_value
 from .naming import describe
 from .numbers import SizeArray
 from .proxies import IN_PLACE, UNKNOWN, ShapedProxy, check_argument, check_length
@@ -70,6 +71,16 @@ class Tracer(fx.Tracer):
         self.autocast = _autocast()
         self.thread = threading.get_ident()
         self.gradients, self.asked_gradients = gradients, False
+
+    def known(self, node: fx.Node) -> Any:
+        """What a node returns whatever the input is; None where it may be something else."""
+        outer, self.current = self.current, node
+        try:
+            return known_value(node, self)
+        except Exception:  # it will say so itself, when it runs
+            return None
+        finally:
+            self.current = outer
 
     def stands_for(self, proxy: ShapedProxy) -> Any:
         """What eager mode has in a proxy's place, tensors as meta tensors; `UNKNOWN` where that is not known."""
@@ -175,6 +186,9 @@ class Tracer(fx.Tracer):
             with drawing:
                 node.meta["val"] = evaluate_anyhow(node, self, compute=target in self.opaque)
         except Exception as error:
+            if (known := self.known(node)) is not None:  # `mean.item()` of a constant
+                node.meta["val"] = known
+                return node
             unfit = UnfitError(f"{describe(node)}{self._met(node)}: {one_line(error)}")
             self.graph.erase_node(node)
             self.failures.append(unfit)

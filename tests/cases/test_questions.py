@@ -47,7 +47,13 @@ def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     def normalize(image: object, mean: list[float], std: list[float]) -> torch.Tensor:
         if not isinstance(image, torch.Tensor):
             raise TypeError(f"img should be Tensor Image. Got {type(image)}")
-        return (image - torch.as_tensor(mean)[:, None, None]) / torch.as_tensor(std)[:, None, None]
+        if not image.is_floating_point() or image.ndim < 3:
+            raise ValueError("not an image of floats")
+        centre = torch.as_tensor(mean, dtype=image.dtype, device=image.device)
+        spread = torch.as_tensor(std, dtype=image.dtype, device=image.device)
+        if (spread == 0).any():
+            raise ValueError("a deviation of 0")
+        return image.clone().sub_(centre.view(-1, 1, 1)).div_(spread.view(-1, 1, 1))
 
     functional.normalize = normalize  # type: ignore[attr-defined]
     for name in ("torchvision", "torchvision.transforms"):
