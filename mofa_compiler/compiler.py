@@ -156,7 +156,8 @@ class Result:
                 below.setdefault(".".join(parts[:end]), []).append(key)
         edits = [edit for diff in self.diffs for edit in diff.edits]
         compensated = {edit.path for edit in edits if edit.fate == "compensated"}
-        calibrated = {edit.path for edit in edits if edit.fate in ("calibrated", "reordered")}
+        fitted = {edit.path for edit in edits if edit.fate in ("calibrated", "reordered")}
+        calibrated = self.original.program.aliases(fitted)
         fates = {}
         for key, tensor in before.items():
             owner = key.rpartition(".")[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -137,6 +137,12 @@ class Program:
             tensors={path: tensor_twin(tensor) for path, tensor in self.tensors.items()},
             ideals={path: twins[id(module)] for path, module in self.ideals.items()},
         )
+
+    def aliases(self, names: Collection[str]) -> set[str]:
+        """All names of the modules and tensors that these are names of."""
+        held: dict[str, nn.Module | Tensor] = {**self.modules, **self.tensors}
+        same = {id(held[name]) for name in names if name in held}
+        return {*names, *(name for name, value in held.items() if id(value) in same)}
 
     def state(self) -> dict[str, Tensor]:
         """What the model's state_dict holds, by the same keys, without building the module."""

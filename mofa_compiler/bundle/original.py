@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..target import class_text
+from ..wrappers import unwrapped
 from .marks import checksum
 
 _SHOWN = 12
@@ -17,9 +18,9 @@ def digest(model: nn.Module) -> str:
     """SHA-256 of names, precisions, shapes and values of what a model's state_dict holds.
 
     It depends on no device or layout in memory. Left out is how many batches a normalization has seen, which nothing
-    that it computes in eval mode depends on.
+    that it computes in eval mode depends on. Wrappers, such as that of torch.compile, are looked through.
     """
-    return checksum(_state(model))
+    return checksum(_state(unwrapped(model)))
 
 
 def recorded(document: Mapping[str, Any]) -> str:

@@ -131,7 +131,7 @@ def _check_keymap(folder: Path, document: Mapping[str, Any], result: Result) -> 
         found = read_json(folder / KEYMAP)
     except (OSError, ValueError) as error:
         return Check("keymap", False, f"{KEYMAP} cannot be read: {one_line(error)}")
-    expected, fitted = keymap_data(result), _fitted(folder)
+    expected, fitted = keymap_data(result), result.original.program.aliases(_fitted(folder))
     for key, fate in expected["keys"].items():
         if {key, key.rpartition(".")[0]} & fitted and key in fate["keys"]:
             fate["fate"] = "calibrated"

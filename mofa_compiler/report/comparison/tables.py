@@ -38,16 +38,18 @@ def heading(data: Mapping[str, Any]) -> str:
 def sizes(data: Mapping[str, Any]) -> Table:
     """Parameters, MACs and quality: the originals, each once, then the bundles.
 
-    An original that was seen on different images has no one PSNR.
+    One that was seen on different images, or of which there are several with different weights, has a row for each.
     """
     networks = data["networks"]
     truth = any(one["rewritten"]["psnr"] is not None for one in networks)
     header = ("network", "parameters", "MACs", "error", *(("PSNR",) if truth else ()), "PSNR to original")
     one_name = data["same_original"] and len({one["inputs"] for one in networks}) == 1
+    digests = {one["original_sha256"] for one in networks if one["original_sha256"]}
+    only = digests.pop() if len(digests) == 1 else ""  # an architecture beside a bundle has no digest
     originals: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for one in networks:
         original = one["original"]
-        weights = (one["original_sha256"], original["psnr"], one["psnr_on"])  # a PSNR is of one network on one image
+        weights = (one["original_sha256"] or only, original["psnr"], one["psnr_on"])  # a PSNR is of one image
         originals.setdefault((one["model"], one["inputs"], original["parameters"], original["macs"], *weights), one)
     names = ["original" if one_name else one["model"] for one in originals.values()]
     rows = []
