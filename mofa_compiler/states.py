@@ -1,4 +1,4 @@
-"""Global states that a call leaves as it found them: random number generators, and autograd's modes."""
+"""States that a call leaves as it found them: random number generators, autograd's modes, a network's buffers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,6 +49,19 @@ def kept_randomness() -> Iterator[None]:
     finally:
         with _ONE_AT_A_TIME:
             _put_back(before)
+
+
+@contextmanager
+def kept_buffers(module: nn.Module) -> Iterator[None]:
+    """The values in a module's buffers, which its forward may write into, as they are now, and afterwards again."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, values in before:
+                if not torch.equal(buffer, values):
+                    buffer.copy_(values)
 
 
 def in_normal_mode(function: Callable[P, R]) -> Callable[P, R]:

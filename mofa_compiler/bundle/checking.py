@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import BundleError
 from ..inputs import CallSpec, InputSpec, tensor_leaves
-from ..states import own_randomness
+from ..states import kept_buffers, own_randomness
 
 _CHECKED_SIZE = 64
 """Height and width of the crop on which the saved model is compared, where the network takes one so small"""
@@ -140,7 +140,7 @@ def _allowed(outputs: list[Tensor]) -> float:
 
 def _seeded(model: nn.Module, example: CallSpec) -> Any:
     args, kwargs = copy.deepcopy((example.args, example.kwargs))
-    with own_randomness(seed=0), torch.no_grad():
+    with own_randomness(seed=0), kept_buffers(model), torch.no_grad():
         return model(*args, **kwargs)
 
 

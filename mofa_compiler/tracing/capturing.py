@@ -30,6 +30,7 @@ from .comparing import compare as compare_with_eager
 from .lean import lean
 from .modes import CaptureWarning, asks_for_mode, follow_mode
 from .patches import patched
+from .per_dimension import with_tuples
 from .randomness import check_repeatable
 from .reparametrized import Folded, folded
 from .state import copied, drop_unread, preserved, random_states, real_device, split_state
@@ -85,7 +86,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None, *, compare: 
             "there are hooks on every module there is (torch.nn.modules.module.register_module_forward_hook and its "
             "like), which tracing would write into the graph: remove them, or capture outside of what puts them there"
         )
-    plain = folded(model)
+    plain = folded(with_tuples(model))
     _warn_of_folding(plain)
     model = plain.model
     gradients = torch.is_grad_enabled()

@@ -26,7 +26,13 @@ def advice(error: BaseException) -> str:
     texts = [str(each) for each in chain]
     asked = any(said in text for text in texts for said in _WANTS_VALUES)
     compared = any(text.startswith(_COMPARING) for text in texts)
-    if asked or compared or any(isinstance(each, ValuesError) for each in chain):
+    decided = compared or any(isinstance(each, ValuesError) for each in chain)
+    if asked and not decided:
+        return (
+            ". A number or an array that is taken out of a tensor (item(), tolist(), int(), numpy()) is in no graph: "
+            "go on with the tensor itself, or move this out of forward"
+        )
+    if decided:
         return (
             ". Control flow on the values of tensors stops the tracer: move it out of forward, or capture the part "
             "without it"

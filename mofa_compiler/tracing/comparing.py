@@ -22,6 +22,7 @@ from ..cost import node_macs
 from ..errors import CaptureError, one_line
 from ..inputs import CallSpec, InputSpec, tensor_leaves
 from ..program import Comparison, Program
+from ..states import kept_buffers
 from .state import copied, preserved
 
 BOUND = 4_000_000_000
@@ -90,6 +91,7 @@ class _Pair:
     def __init__(self, model: nn.Module, program: Program, gradients: bool):
         self.model, self.program, self.gradients = model, program, gradients
         self.kept: tuple[bool, nn.Module, fx.GraphModule] | None = None
+        self.calls = 2  # until they agree once: what forward keeps from one call to the next shows in the second
 
     def agree(self, call: CallSpec) -> tuple[bool, bool]:
         """Whether graph and eager return the same, and whether there is anything to see in what they return.
@@ -102,6 +104,7 @@ class _Pair:
             if not _equal(ours, theirs):
                 return False, True
             if any(map(_is_informative, ours)):
+                self.calls = 1
                 return True, True
         return True, False
 
@@ -112,6 +115,13 @@ class _Pair:
         for random in (True, False):
             if not _equal(*self._outputs(call, random, (ours, theirs))):
                 break
+        self.calls, calls = 1, self.calls
+        if calls > 1 and _equal(*self._outputs(call, random)):
+            return (
+                f"{self.program.name}, traced into a graph, computes something else than its own forward at the second "
+                f"call on {call}: forward keeps something from one call to the next, which a graph does not. Give it "
+                "as an argument and return it, or change a buffer in place"
+            )
         where = next((path for path in ours if path in theirs and not _equal(ours[path], theirs[path])), "")
         return (
             f"{self.program.name}, traced into a graph, computes something else than its own forward on {call}"
@@ -127,17 +137,23 @@ class _Pair:
         with preserved(twin), torch.set_grad_enabled(self.gradients):
             for number, (owner, module) in enumerate(((model, graph), (twin, twin))):
                 seeds = itertools.count()
-                arguments = call.map(lambda spec: _input(spec, next(seeds)).to(self.program.device))  # noqa: B023
                 torch.manual_seed(0)  # put back by `preserved`
+                outputs: list[Tensor] = []
                 try:
-                    with _watched(owner, self.program.modules, seen[number]) if seen else nullcontext():
-                        # Not as fx calls its modules, which prints errors: here they are expected.
-                        output = nn.Module.__call__(module, *arguments.args, **arguments.kwargs)
+                    with (
+                        _watched(owner, self.program.modules, seen[number]) if seen else nullcontext(),
+                        kept_buffers(owner),
+                    ):
+                        for _ in range(self.calls):
+                            arguments = call.map(lambda spec: _input(spec, next(seeds)).to(self.program.device))  # noqa: B023
+                            # Not as fx calls its modules, which prints errors: here they are expected.
+                            output = nn.Module.__call__(module, *arguments.args, **arguments.kwargs)
+                            outputs += [leaf.detach().clone() for leaf in tensor_leaves(output)]
                 except Exception as error:  # whatever a network raises at a size that it does not take
                     raise _NotTakenError(f"{'forward' if number else 'the graph'}: {one_line(error)}") from error
                 if self.program.training and not torch.equal(torch.get_rng_state(), _seeded()):
                     raise _NotTakenError("it draws random numbers in train mode")
-                results.append([leaf.detach() for leaf in tensor_leaves(output)])
+                results.append(outputs)
         return results[0], results[1]
 
     def _copies(self, random: bool) -> tuple[nn.Module, fx.GraphModule]:

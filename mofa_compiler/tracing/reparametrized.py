@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
-from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
 
 from .state import copied
@@ -103,7 +103,7 @@ def _reparametrizations(module: nn.Module) -> Iterator[_Reparametrization]:
         elif isinstance(hook, SpectralNorm):
             source = getattr(module, f"{hook.name}_orig")
             changes = _call(_iterates, module)
-            remove = _call(remove_spectral_norm, module, hook.name)
+            remove = _call(_unspectral, module, hook.name)
             yield _Reparametrization(module, hook.name, (source,), changes, remove)
         elif isinstance(hook, prune.BasePruningMethod):
             name = str(hook._tensor_name)
@@ -141,6 +141,15 @@ def _varies(functions: nn.Module) -> str:
         if not functions.training:
             return "its parametrization computes something else at every call"
         return "its parametrization changes it at every call in training mode"
+
+
+def _unspectral(module: nn.Module, name: str) -> None:
+    """As torch's `remove_spectral_norm`, which leaves the hook by which the module asks a state for the old weight."""
+    remove_spectral_norm(module, name)
+    for key, held in list(module._load_state_dict_pre_hooks.items()):
+        hook = getattr(held, "hook", held)  # torch wraps it, and so does not find it
+        if isinstance(hook, SpectralNormLoadStateDictPreHook) and hook.fn.name == name:
+            del module._load_state_dict_pre_hooks[key]
 
 
 def _unparametrize(module: nn.Module, name: str) -> None:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..inputs import CallSpec, map_tree
 from ..network import Network
-from ..states import own_randomness
+from ..states import kept_buffers, own_randomness
 from ..tracing.naming import describe
 from .running import values
 
@@ -67,7 +67,8 @@ class Interpreted(fx.Interpreter):
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         default = torch.float64 if self.double else torch.get_default_dtype()
-        with torch.no_grad(), own_randomness(seed=0), _default_dtype(default), _Precision(self):
+        kept = kept_buffers(self.module)
+        with torch.no_grad(), own_randomness(seed=0), kept, _default_dtype(default), _Precision(self):
             return values(self.name, self.run(*bound.arguments.values()))
 
     def run_node(self, node: fx.Node) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import VerificationError
 from ..inputs import CallSpec, tensor_leaves
 from ..program import Program
-from ..states import own_randomness
+from ..states import kept_buffers, own_randomness
 
 
 def rounding(program: Program) -> float:
@@ -29,8 +29,9 @@ def rounding_of(dtype: torch.dtype) -> float:
 
 
 def run(module: nn.Module, call: CallSpec) -> Any:
-    """What a network returns in eval mode, without gradients and from the same seed every time."""
-    with evaluating(module), own_randomness(seed=0), torch.no_grad():  # captured in train mode, it may draw numbers
+    """What a network returns in eval mode, without gradients, from the same seed and the same buffers every time."""
+    # Captured in train mode, it may draw numbers.
+    with evaluating(module), own_randomness(seed=0), kept_buffers(module), torch.no_grad():
         args, kwargs = copy.deepcopy((call.args, dict(call.kwargs)))  # some networks write into their input
         return module(*args, **kwargs)
 

@@ -12,6 +12,7 @@ from mofa_compiler import capture
 from mofa_compiler.errors import CaptureError
 
 CONTROL_FLOW = "Control flow on the values of tensors"
+TAKEN_OUT = "taken out of a tensor"
 UNKNOWN_SHAPE = "torch does not know what shape this returns"
 STAND_INS = "stand-ins for tensors and sizes"
 
@@ -33,12 +34,12 @@ def fails(x: Tensor) -> Tensor:
     ("function", "cause"),
     [
         (lambda x: x if x.mean() > 0 else -x, CONTROL_FLOW),
-        (lambda x: x * x.mean().item(), CONTROL_FLOW),
-        (lambda x: x * x.mean((0, 2, 3)).tolist()[0], CONTROL_FLOW),
-        (lambda x: x * float(x.mean()), CONTROL_FLOW),
-        (lambda x: sum(x for _ in range(int(x.mean()))), CONTROL_FLOW),
+        (lambda x: x * x.mean().item(), TAKEN_OUT),
+        (lambda x: x * x.mean((0, 2, 3)).tolist()[0], TAKEN_OUT),
+        (lambda x: x * float(x.mean()), TAKEN_OUT),
+        (lambda x: sum(x for _ in range(int(x.mean()))), TAKEN_OUT),
         (lambda x: x if torch.equal(x, x) else -x, CONTROL_FLOW),
-        (lambda x: x * torch.from_numpy(x.detach().numpy()), CONTROL_FLOW),
+        (lambda x: x * torch.from_numpy(x.detach().numpy()), TAKEN_OUT),
         (lambda x: x * torch.unique(x).mean(), UNKNOWN_SHAPE),
         (lambda x: x * torch.bincount(x.long().flatten()).sum(), UNKNOWN_SHAPE),
         (lambda x: ",".join([x]), STAND_INS),

@@ -6,14 +6,16 @@ import copy
 import inspect
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mofa_compiler import capture
+from mofa_compiler import apply, capture, verify
 from mofa_compiler.errors import CaptureError
+from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.tracing import CaptureWarning, comparing
 
 IMAGE = torch.rand(1, 3, 64, 64)
@@ -61,6 +63,52 @@ def test_the_layer_that_differs_is_named() -> None:
     net[1].stem = nn.Conv2d(4, 4, 1)
     with pytest.raises(CaptureError, match="'2'"):
         capture(net, IMAGE)
+
+
+class Kept(nn.Module):
+    """Keeps something from one call to the next."""
+
+    count: Tensor
+
+    def __init__(self, keep: Callable[[Kept], Any]):
+        super().__init__()
+        self.conv, self.keep, self.number = nn.Conv2d(3, 4, 3, padding=1), keep, 0
+        self.register_buffer("count", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * self.keep(self)  # type: ignore[no-any-return]
+
+
+def counts(net: Kept) -> int:
+    net.number += 1
+    return net.number
+
+
+def replaces(net: Kept) -> Tensor:
+    net.count = net.count + 1
+    return net.count
+
+
+def writes(net: Kept) -> Tensor:
+    net.count += 1
+    return net.count
+
+
+@pytest.mark.parametrize("keep", [counts, replaces])
+def test_what_is_kept_from_one_call_to_the_next_outside_of_the_graph_is_refused(keep: Callable[[Kept], Any]) -> None:
+    with pytest.raises(CaptureError, match="second call"):
+        capture(Kept(keep).eval(), IMAGE)
+
+
+def test_a_buffer_that_is_written_in_place_is_kept_in_the_graph_too(tmp_path: Path) -> None:
+    net = Kept(writes).eval()
+    graph, twin = capture(net, IMAGE).graph_module, copy.deepcopy(net)
+    for _ in range(2):
+        assert torch.equal(graph(IMAGE), twin(IMAGE))
+    net.count.fill_(1)
+    bundle = apply(net, [SepConvToPConv()], IMAGE).save(tmp_path / "bundle")
+    assert net.count == 1
+    assert not verify(bundle, net).problems
 
 
 def test_two_small_sizes_are_compared() -> None:

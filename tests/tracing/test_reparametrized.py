@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
-from mofa_compiler import apply, capture, load
+from mofa_compiler import apply, capture, load, verify
 from mofa_compiler.errors import BundleError
 from mofa_compiler.tracing import CaptureWarning
 from mofa_compiler.tracing.reparametrized import folded
@@ -100,6 +100,18 @@ def test_keys_lead_to_what_they_became_and_a_bundle_is_written(normalize: Normal
     assert all("b.pconv.conv.weight" in result.keymap[key].keys for key in gone if key.startswith("b."))
     loaded = load(result.save(tmp_path / "bundle"))
     assert torch.equal(loaded(x), result.model.eval()(x))
+
+
+@pytest.mark.parametrize("normalize", ALL)
+def test_a_folded_model_takes_its_own_state(normalize: Normalize) -> None:
+    model = folded(built(normalize)[0]).model
+    model.load_state_dict({key: torch.full_like(tensor, 0.5) for key, tensor in model.state_dict().items()})
+    assert all(bool((tensor == 0.5).all()) for tensor in model.state_dict().values())
+
+
+def test_a_bundle_with_a_folded_layer_that_stays_is_verified(tmp_path: Path) -> None:
+    net, x = built(spectral_norm)
+    assert not verify(apply(net, "mofa", x).save(tmp_path / "bundle"), net).problems
 
 
 @pytest.mark.parametrize("normalize", [normalize for normalize in ALL if normalize not in SPECTRAL])
