@@ -149,6 +149,38 @@ def test_source_that_was_changed(bundle: Path, original: nn.Module):
     assert problem.startswith(f"model.py is not what the recipe makes: line {number} is ")
 
 
+@pytest.mark.parametrize("end", ["\x0c", "\x0b", "\x1c", "\x85", "\u2028"])
+def test_source_whose_lines_end_for_no_python(end: str, bundle: Path, original: nn.Module):
+    source = (bundle / "model.py").read_text()
+    (bundle / "model.py").write_text(source.replace("\n", end, 1), encoding="utf-8")
+    assert failed(mofa_compiler.verify(bundle, original))["source"].startswith("model.py is not what the recipe makes")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("report.html", "</svg>", "<script>alert(1)</script></svg>"),
+        ("report.html", "<g ", "<g onclick='alert(1)' "),
+        ("report.html", "<g ", "<a href='https://example.com'><g "),
+        ("report.html", "</svg>", "<foreignObject><p>exact</p></foreignObject></svg>"),
+        ("report.html", "</h1>", "</h1><svg><text>exact</text></svg>"),
+        ("report.md", "\n\n", "\n\n<svg><text>exact</text></svg>\n"),
+    ],
+)
+def test_what_hides_in_a_drawing(file: str, old: str, new: str, bundle: Path, original: nn.Module):
+    text = (bundle / file).read_text(encoding="utf-8")
+    assert old in text
+    (bundle / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert failed(mofa_compiler.verify(bundle, original))["report"].startswith(f"{file} does not show report.json")
+
+
+def test_a_checkpoint_whose_name_breaks_lines(bundle: Path, original: nn.Module):
+    document = json.loads((bundle / "recipe.json").read_text())
+    document["original"] = {"sha256": "0" * 64, "checkpoint": "a\x1b[31m\nb"}
+    (bundle / "recipe.json").write_text(json.dumps(document))
+    assert failed(mofa_compiler.verify(bundle, original))["original"].isprintable()
+
+
 def test_a_report_that_does_not_repeat(bundle: Path, original: nn.Module):
     file = bundle / "report.json"
     report = json.loads(file.read_text())
