@@ -140,6 +140,15 @@ def test_weights_that_were_trained_before_they_were_saved(result: Result, origin
     assert found.relative_error != pytest.approx(found.verdicts[-1].accumulated, rel=1e-2)
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_that_was_converted_before_it_was_saved(precision: torch.dtype, original: nn.Module, tmp_path: Path):
+    result = apply(original, "mofa", torch.rand(1, 3, 16, 16))
+    result.model.to(precision)
+    verification = mofa_compiler.verify(result.save(tmp_path / "converted"), original)
+    assert not verification.problems
+    assert verification.relative_error < 1
+
+
 def test_source_that_was_changed(bundle: Path, original: nn.Module):
     source = (bundle / "model.py").read_text()
     line = next(line for line in source.splitlines() if "self.outc(" in line)
