@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..spelling import printable
 from ..target import class_text
 from ..wrappers import unwrapped
 from .marks import checksum
@@ -38,7 +39,7 @@ def difference(document: Mapping[str, Any], model: nn.Module) -> str:
     if expected in ("", found):
         return ""
     checkpoint = document["original"].get("checkpoint")
-    said = f"sha256 {short(expected)}{f', read from {checkpoint}' if checkpoint else ''}"
+    said = f"sha256 {short(expected)}{f', read from {printable(checkpoint)}' if checkpoint else ''}"
     advice = "give the checkpoint that it was made from (--checkpoint)"
     if checkpoint == "":
         advice = (

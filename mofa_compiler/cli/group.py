@@ -76,7 +76,7 @@ class Group(TyperGroup):
             if ctx.meta.get(DEBUG) or hasattr(error, "show"):  # typer's own show themselves
                 raise
             text = printable(" ".join(str(error).split())[:300])
-            print(f"error: {type(error).__name__}: {text} (mofa --debug shows where)", file=sys.stderr)
+            print(f"error: {type(error).__name__}: {text} (--debug, after the command, shows where)", file=sys.stderr)
             raise typer.Exit(_code(ctx)) from error
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

@@ -17,7 +17,7 @@ from ..report.reading import naming_damage, read_report
 from ..report.text import error_text
 from .check import Check
 from .figures import Figures
-from .running import rounding, run, values
+from .running import rounding, run_saved, values
 from .sizes import another_size
 from .verdict import Verdict
 from .written_again import Written, check_written_reports
@@ -89,14 +89,15 @@ def _weights(folder: Path, result: Result, shipped: nn.Module, trained: bool) ->
 
 
 def _same(made: Tensor, saved: Tensor | None) -> bool:
-    """Whether two tensors are equal up to the rounding of another machine."""
-    if saved is None or made.shape != saved.shape or made.dtype != saved.dtype:
+    """Whether two tensors are equal up to the rounding of another machine, or of the precision that was saved."""
+    if saved is None or made.shape != saved.shape or made.is_floating_point() != saved.is_floating_point():
         return False
     if not made.is_floating_point():
-        return torch.equal(made, saved.to(made.device))
-    expected = made.detach().double()
+        return made.dtype == saved.dtype and torch.equal(made, saved.to(made.device))
+    expected = made.detach().to(saved.dtype).double()
     error = float((saved.to(made.device).detach().double() - expected).norm())
-    return error <= 100 * torch.finfo(made.dtype).eps * float(expected.norm())
+    tolerance = max(100 * torch.finfo(made.dtype).eps, 2 * torch.finfo(saved.dtype).eps)
+    return error <= tolerance * float(expected.norm())
 
 
 def _source(written: Written, result: Result, shipped: nn.Module) -> Check:
@@ -109,7 +110,7 @@ def _source(written: Written, result: Result, shipped: nn.Module) -> Check:
     for call in calls:
         figures = Figures()
         try:
-            figures.add(values("the recipe", run(twin, call)), values("model.py", run(shipped, call)))
+            figures.add(values("the recipe", run_saved(twin, call)), values("model.py", run_saved(shipped, call)))
         except Exception as error:  # whatever somebody else's source raises
             return Check("source", False, f"{problem}{one_line(error)}")
         if figures.error and not figures.relative_error <= tolerance:

@@ -20,7 +20,7 @@ from ..report.text import error_text, off
 from .against_recipe import check_bundle
 from .check import Check
 from .judging import Measured, measure, verdicts
-from .running import run, values
+from .running import run_saved, values
 from .sizes import another_size
 from .verdict import Verdict
 from .written_again import write_again
@@ -167,7 +167,7 @@ def _another_size(result: Result, shipped: nn.Module) -> Check:
         return Check("another size", True, f"the original takes no other ({reason})")
     shape = specs(call)
     try:
-        got = values("the network", run(shipped, call))
+        got = values("the network", run_saved(shipped, call))
     except Exception as error:  # whatever a network raises at a size that it does not take
         return Check("another size", False, f"the original takes {shape}, the network does not: {one_line(error)}")
     if got.shape != expected.shape:

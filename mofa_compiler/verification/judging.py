@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from ..errors import VerificationError, one_line
 from ..inputs import CallSpec, InputSpec, map_tree, specs, tensor_leaves
 from .figures import Figures
 from .finite import first_not_finite, not_finite
-from .running import Basis, rounding, run, values
+from .running import Basis, rounding, run, run_saved, values
 from .verdict import Verdict, WholeCheck
 from .whole import check_whole, claims_exact
 
@@ -95,7 +95,7 @@ def measure(
             total.add(first, output)
             previous = output
         if shipped is not None:
-            beside.add(first, _taken(shipped, call, "the saved network"))
+            beside.add(first, _taken(shipped, call, "the saved network", run_saved))
         basis.add(call)
     if not basis.calls:
         raise VerificationError(f"there is no {name} to compare outputs on")
@@ -193,9 +193,9 @@ def _outputs(result: Result, call: CallSpec, tell: Progress) -> Iterator[Tensor]
         yield output
 
 
-def _taken(module: nn.Module, call: CallSpec, name: str) -> Tensor:
+def _taken(module: nn.Module, call: CallSpec, name: str, running: Callable[[nn.Module, CallSpec], Any] = run) -> Tensor:
     """What a network returns, flattened; what it raises, as an error that names it."""
     try:
-        return values(name, run(module, call))
+        return values(name, running(module, call))
     except (RuntimeError, ValueError, TypeError) as error:
         raise VerificationError(f"{name} does not take an input of shape {specs(call)}: {one_line(error)}") from error

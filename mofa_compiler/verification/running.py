@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import VerificationError
-from ..inputs import CallSpec, tensor_leaves
+from ..inputs import CallSpec, map_tree, tensor_leaves
 from ..program import Program
 from ..states import kept_buffers, own_randomness
 
@@ -34,6 +34,18 @@ def run(module: nn.Module, call: CallSpec) -> Any:
     with evaluating(module), own_randomness(seed=0), kept_buffers(module), torch.no_grad():
         args, kwargs = copy.deepcopy((call.args, dict(call.kwargs)))  # some networks write into their input
         return module(*args, **kwargs)
+
+
+def run_saved(module: nn.Module, call: CallSpec) -> Any:
+    """What a saved network returns for a call of the original's, in the precision that it was converted to since."""
+    precisions = {tensor.dtype for tensor in module.state_dict().values() if tensor.is_floating_point()}
+    if len(precisions) != 1:
+        return run(module, call)
+    precision = precisions.pop()
+    args, kwargs = map_tree(
+        (call.args, dict(call.kwargs)), Tensor, lambda t: t.to(precision) if t.is_floating_point() else t
+    )
+    return run(module, CallSpec(args, kwargs))
 
 
 @contextmanager

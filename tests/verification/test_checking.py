@@ -140,6 +140,15 @@ def test_weights_that_were_trained_before_they_were_saved(result: Result, origin
     assert found.relative_error != pytest.approx(found.verdicts[-1].accumulated, rel=1e-2)
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_that_was_converted_before_it_was_saved(precision: torch.dtype, original: nn.Module, tmp_path: Path):
+    result = apply(original, "mofa", torch.rand(1, 3, 16, 16))
+    result.model.to(precision)
+    verification = mofa_compiler.verify(result.save(tmp_path / "converted"), original)
+    assert not verification.problems
+    assert verification.relative_error < 1
+
+
 def test_source_that_was_changed(bundle: Path, original: nn.Module):
     source = (bundle / "model.py").read_text()
     line = next(line for line in source.splitlines() if "self.outc(" in line)
@@ -147,6 +156,38 @@ def test_source_that_was_changed(bundle: Path, original: nn.Module):
     problem = failed(mofa_compiler.verify(bundle, original))["source"]
     number = source.splitlines().index(line) + 1
     assert problem.startswith(f"model.py is not what the recipe makes: line {number} is ")
+
+
+@pytest.mark.parametrize("end", ["\x0c", "\x0b", "\x1c", "\x85", "\u2028"])
+def test_source_whose_lines_end_for_no_python(end: str, bundle: Path, original: nn.Module):
+    source = (bundle / "model.py").read_text()
+    (bundle / "model.py").write_text(source.replace("\n", end, 1), encoding="utf-8")
+    assert failed(mofa_compiler.verify(bundle, original))["source"].startswith("model.py is not what the recipe makes")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("report.html", "</svg>", "<script>alert(1)</script></svg>"),
+        ("report.html", "<g ", "<g onclick='alert(1)' "),
+        ("report.html", "<g ", "<a href='https://example.com'><g "),
+        ("report.html", "</svg>", "<foreignObject><p>exact</p></foreignObject></svg>"),
+        ("report.html", "</h1>", "</h1><svg><text>exact</text></svg>"),
+        ("report.md", "\n\n", "\n\n<svg><text>exact</text></svg>\n"),
+    ],
+)
+def test_what_hides_in_a_drawing(file: str, old: str, new: str, bundle: Path, original: nn.Module):
+    text = (bundle / file).read_text(encoding="utf-8")
+    assert old in text
+    (bundle / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert failed(mofa_compiler.verify(bundle, original))["report"].startswith(f"{file} does not show report.json")
+
+
+def test_a_checkpoint_whose_name_breaks_lines(bundle: Path, original: nn.Module):
+    document = json.loads((bundle / "recipe.json").read_text())
+    document["original"] = {"sha256": "0" * 64, "checkpoint": "a\x1b[31m\nb"}
+    (bundle / "recipe.json").write_text(json.dumps(document))
+    assert failed(mofa_compiler.verify(bundle, original))["original"].isprintable()
 
 
 def test_a_report_that_does_not_repeat(bundle: Path, original: nn.Module):
