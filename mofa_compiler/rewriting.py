@@ -112,7 +112,7 @@ class Pass(ABC):
     @property
     def options(self) -> dict[str, Any]:
         """The options by name, as they go into a roadmap; `layers` only where it names some."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         layers = values.pop("layers")
         return values if layers == ("*",) else {**values, "layers": layers}
 
