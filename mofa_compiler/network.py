@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
+from typing import Any
 
 from torch import fx, nn
 
@@ -53,6 +55,11 @@ class Network:
     def functional(self) -> list[Layer]:
         """Calls of functional convolutions, which no pass can rewrite, in execution order."""
         return functional_convolutions(self.program, self.anatomy)
+
+    @cached_property
+    def memo(self) -> dict[Hashable, Any]:
+        """What passes found out about the network as a whole, by pass, so that they need not for every layer."""
+        return {}
 
     @cached_property
     def without_values(self) -> Network:

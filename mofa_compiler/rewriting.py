@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from .diff import Diff, Edit, Refusal
 from .network import Network
@@ -109,10 +109,18 @@ class Pass(ABC):
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
         """What stands there instead; `modules` are the network's as they are by now, for neighbours' weights."""
 
+    @classmethod
+    def example(cls) -> tuple[Pass, nn.Module, Tensor] | None:
+        """This pass with its options, a model of which it has to rewrite something, and the image that the model takes.
+
+        `mofa_compiler.testing.check_pass` goes over it. None: a test has the model.
+        """
+        return None
+
     @property
     def options(self) -> dict[str, Any]:
         """The options by name, as they go into a roadmap; `layers` only where it names some."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         layers = values.pop("layers")
         return values if layers == ("*",) else {**values, "layers": layers}
 

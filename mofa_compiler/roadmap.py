@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
@@ -171,15 +171,15 @@ def configure(pass_: type[Pass], options: Mapping[str, Any], origin: str) -> Pas
     Raises:
         RoadmapError: an unknown option (with the nearest name) or a value that does not fit.
     """
-    known = TypeAdapter(pass_)
+    names = [field.name for field in fields(pass_) if field.init]
+    for option in options:  # not left to pydantic, which drops what a pass's own configuration does not forbid
+        if option not in names:
+            raise RoadmapError(f"{origin}: {pass_.name} has no option {option!r}{nearest(option, names)}")
     try:
-        return known.validate_python(dict(options))
+        return TypeAdapter(pass_).validate_python(dict(options), by_name=True)
     except ValidationError as error:
         problem = error.errors()[0]
         option = str(problem["loc"][0]) if problem["loc"] else ""
-        if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            names = list(pass_.__dataclass_fields__)
-            raise RoadmapError(f"{origin}: {pass_.name} has no option {option!r}{nearest(option, names)}") from error
         raise RoadmapError(f"{origin}: {pass_.name}: {option} = {problem['input']!r}: {problem['msg']}") from error
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import copy
 import importlib.util
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
@@ -90,7 +89,7 @@ class LowerPConv(Lowering):
             return Skip(f"is a {type(partial).__name__}, a subclass of PartialConv2d whose behaviour is not known")
         if partial.in_place:
             return Skip("is lowered already, to in-place")
-        taken = self._is_taken(layer, network)
+        taken = layer.path in self._taken(network)
         form = self._form(layer, taken=taken)
         if form == "split-cat":
             return Skip("stays as it is: split-cat")
@@ -170,24 +169,39 @@ class LowerPConv(Lowering):
             return "the convolution before it is already cut for the partial convolution before that"
         return None
 
-    def _is_taken(self, layer: Layer, network: Network) -> bool:
-        """Whether this pass makes the convolution before a layer part of a partial one that stands before that."""
-        chain = convolution_before(layer)
+    def _taken(self, network: Network) -> Set[str]:
+        """Layers before which the convolution is made, by this pass, part of the partial one that stands before that.
+
+        Whether a layer takes the one behind it depends on whether the one before it was taken from it: they are decided
+        in execution order, once per network.
+        """
+        if self not in network.memo:
+            taken: set[str] = set()
+            for path, layer in network.layers.items():
+                other = self._partial_before(layer, network)
+                if other is not None and self._takes(other, taken=other.path in taken):
+                    taken.add(path)
+            network.memo[self] = taken
+        found: set[str] = network.memo[self]
+        return found
+
+    def _partial_before(self, layer: Layer, network: Network) -> Layer | None:
+        """The partial convolution that this pass looks at and whose pointwise one is the convolution before a layer."""
+        chain = convolution_before(layer) if isinstance(layer.module, PartialConv2d) else ""
         if isinstance(chain, str):
-            return False
+            return None
         path = str(chain.end.step.path)
         ahead = network.layers[path].before
         other = network.layers.get(str(ahead[-1].path)) if ahead else None
-        if other is None or not any(fnmatchcase(other.path, pattern) for pattern in self.layers):
-            return False
+        if other is None or not self.looks_at(other.path) or not is_plain(other.module, PConv2d, PDWConv2d):
+            return None
         behind = pointwise_behind(other)
-        if not isinstance(behind, Chain) or behind.end.step.path != path:
-            return False
-        if not is_plain(other.module, PConv2d, PDWConv2d):
-            return False
-        taken = self._is_taken(other, network)
-        form = self._form(other, taken=taken)
-        return form not in ("split-cat", "in-place", "identity-kernels") and not self._refuse(form, other, taken=taken)
+        return other if isinstance(behind, Chain) and behind.end.step.path == path else None
+
+    def _takes(self, layer: Layer, *, taken: bool) -> bool:
+        """Whether a layer becomes one with the pointwise convolution behind it."""
+        form = self._form(layer, taken=taken)
+        return form not in ("split-cat", "in-place", "identity-kernels") and not self._refuse(form, layer, taken=taken)
 
 
 def _refuse_centre(partial: PartialConv2d) -> str | None:

@@ -1,13 +1,67 @@
 from __future__ import annotations
 
+import dataclasses
 from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
+import pydantic.dataclasses
 import pytest
+from pydantic import ConfigDict, Field
 
 from mofa_compiler import Roadmap
 from mofa_compiler.errors import RoadmapError
+from mofa_compiler.options import FROZEN
 from mofa_compiler.passes import DecoupleUpsampling, PConvToPDWConv, SepConvToPConv, WidenPortion
+from mofa_compiler.rewriting import Pass
 from mofa_compiler.roadmap import presets
+
+
+class Nothing(Pass):
+    """What the passes below have in common: nothing is matched."""
+
+    name: ClassVar[str] = "mine"
+
+    def match(self, layer: Any, network: Any) -> None:
+        return None
+
+    def build(self, layer: Any, modules: Any) -> Any:
+        raise AssertionError
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain(Nothing):
+    keep: float = 0.5
+    found: int = dataclasses.field(default=0, init=False)
+
+
+@pydantic.dataclasses.dataclass(frozen=True)
+class Validated(Nothing):
+    keep: float = 0.5
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=FROZEN)
+class Forbidding(Nothing):
+    keep: float = 0.5
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="allow"))
+class Allowing(Nothing):
+    keep: float = 0.5
+
+
+@pydantic.dataclasses.dataclass(frozen=True)
+class Aliased(Nothing):
+    keep: Annotated[float, Field(alias="share")] = 0.5
+
+
+class Undecorated(Validated):
+    """Derived without a decorator, so that `more` is no field."""
+
+    more: float = 0.5
+
+
+KINDS = (Plain, Validated, Forbidding, Allowing, Aliased, Undecorated)
 
 
 @pytest.mark.parametrize("name", presets())
@@ -91,3 +145,36 @@ def test_not_a_pass():
 def test_bad_option_in_python():
     with pytest.raises(ValueError, match="threshold"):
         PConvToPDWConv(threshold="many")  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Pass]:
+    """A pass of another package, in each way in which its author may have written it."""
+    monkeypatch.setattr("mofa_compiler.roadmap.available", lambda: {"mine": request.param})
+    return request.param
+
+
+def test_options_of_any_pass_are_read_and_round_trip(kind: type[Pass]):
+    roadmap = Roadmap.from_toml('[[pass]]\nname = "mine"\nkeep = 0.9\nlayers = ["a.*"]')
+    assert type(roadmap.passes[0]) is kind
+    assert (roadmap.passes[0].keep, roadmap.passes[0].layers) == (0.9, ("a.*",))  # type: ignore[attr-defined]
+    assert Roadmap.from_toml(roadmap.to_toml()) == roadmap
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"), [("keeep", "keep"), ("layer", "layers"), ("found", None), ("share", None), ("more", None)]
+)
+def test_no_pass_takes_an_option_that_is_none_of_its_fields(
+    kind: type[Pass], option: str, meant: str | None, tmp_path: Path
+):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'[[pass]]\nname = "mine"\n{option} = 0.9\n')
+    with pytest.raises(RoadmapError) as caught:
+        Roadmap.load(path)
+    known = f"did you mean {meant!r}?" if meant else "known: "
+    assert f"{path}, pass 1: mine has no option {option!r} ({known}" in str(caught.value)
+
+
+def test_a_value_that_does_not_fit_is_refused_for_any_pass(kind: type[Pass]):
+    with pytest.raises(RoadmapError, match="pass 1: mine: keep = 'much': "):
+        Roadmap.from_toml('[[pass]]\nname = "mine"\nkeep = "much"')

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 SCRIPT = """
@@ -20,21 +22,54 @@ print(len(result.diffs[0].edits), result.diffs[0].edits[0].after, result.diffs[1
 """
 
 
-def test_installed_package_is_found(tmp_path: Path):
-    package = tmp_path / "package"
+MISSPELT = '[[pass]]\nname = "crop-kernels"\nkeeep = 0.9\n'
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process that finds the installed package."""
+    folder = tmp_path_factory.mktemp("third-party")
+    package, site = folder / "package", folder / "site"
     package.mkdir()
     for file in (EXAMPLES / "third_party_pass").glob("*.*"):
         (package / file.name).write_bytes(file.read_bytes())
-    site = tmp_path / "site"
     install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(site), str(package)]
     subprocess.run([sys.executable, "-m", "pip", *install], check=True, capture_output=True)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(EXAMPLES)])}
-    listed = subprocess.run(
-        [sys.executable, "-m", "mofa_compiler.cli", "passes"], env=env, capture_output=True, text=True, check=True
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(EXAMPLES)])}
+
+
+def mofa(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mofa_compiler.cli", *arguments], env=env, capture_output=True, text=True
     )
+
+
+def test_installed_package_is_found(env: dict[str, str]):
+    listed = mofa(env, "passes")
+    assert listed.returncode == 0
     assert "crop-kernels" in listed.stdout
     applied = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, check=True)
     assert applied.stdout.split(maxsplit=1) == [
         "20",
         "Conv2d(16, k3, depthwise) Conv2d(16, k3, depthwise)\n",
     ]
+
+
+def test_a_misspelt_option_is_an_error_that_names_it(env: dict[str, str], tmp_path: Path):
+    """The package does not forbid unknown options itself."""
+    roadmap = tmp_path / "mine.toml"
+    roadmap.write_text(MISSPELT)
+    model = f"{EXAMPLES / 'architectures' / 'pmrid.py'}:PMRID"
+    out = tmp_path / "out"
+    refused = mofa(env, "rewrite", model, "--input", "1x3x32x32", "--roadmap", str(roadmap), "--out", str(out))
+    assert refused.returncode == 1
+    assert "pass 1: crop-kernels has no option 'keeep' (did you mean 'keep'?)" in " ".join(refused.stderr.split())
+    assert not out.exists()
+
+
+def test_what_holds_for_every_pass_is_checked_on_its_own_example(env: dict[str, str]):
+    """Once from its own package, once by this repository's test, which finds it as installed."""
+    own = "from crop_kernels import CropKernels; from mofa_compiler.testing import check_pass; check_pass(CropKernels)"
+    subprocess.run([sys.executable, "-c", own], env=env, capture_output=True, text=True, check=True)
+    test = f"{Path(__file__).parent / 'passes' / 'test_every_pass.py'}::test_rewrites_its_example[crop-kernels]"
+    subprocess.run([sys.executable, "-m", "pytest", "-q", test], env=env, capture_output=True, text=True, check=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
+import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import nn
+from torch import Tensor, nn
 
 from mofa_compiler.network import Network
 from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
@@ -28,6 +29,12 @@ class CropKernels(Pass):
     name: ClassVar[str] = "crop-kernels"
 
     keep: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    @classmethod
+    def example(cls) -> tuple[Pass, nn.Module, Tensor]:
+        kernel = nn.Conv2d(8, 8, 5, padding=2, groups=8)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), kernel, nn.Conv2d(8, 3, 3, padding=1))
+        return cls(keep=0), model, torch.rand(1, 3, 16, 16)
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         conv = layer.module
