@@ -105,16 +105,16 @@ def export(
             example = options.example_inputs(network, given_inputs)
             done = write(network, to, out, dynamic=dynamic, inputs=example, overwrite=overwrite, progress=tell)
         else:
-            bundle = Path(source)
-            example = options.example_inputs(load(bundle.expanduser()), given_inputs) if given_inputs else None
-            done = write(bundle, to, out, dynamic=dynamic, inputs=example, overwrite=overwrite, progress=tell)
+            example = options.example_inputs(load(Path(source).expanduser()), given_inputs) if given_inputs else None
+            done = write(Path(source), to, out, dynamic=dynamic, inputs=example, overwrite=overwrite, progress=tell)
     if as_json:
         print(json.dumps(done.to_data(), indent=2, ensure_ascii=False))
     elif not quiet:
         from ..report.exported import print_exported
 
         print_exported(done.to_data(), options.stdout_console())
-        options.print_run([str(bundle)])
+        if not is_target(source):
+            options.print_run([source])
 
 
 @contextlib.contextmanager
