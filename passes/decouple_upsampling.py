@@ -69,7 +69,8 @@ class DecoupleUpsampling(Pass):
         old = modules[layer.path]
         assert isinstance(old, (nn.Conv2d, nn.ConvTranspose2d))
         weight, bias = old.weight.detach(), old.bias
-        step = enlarged_behind(layer) or enlarged_before(layer)
+        transposed = isinstance(old, nn.ConvTranspose2d)  # enlarges by itself, whatever stands before or behind it
+        step = None if transposed else enlarged_behind(layer) or enlarged_before(layer)
         kernel = 3
         respond: inherit.Respond
         if isinstance(old, nn.ConvTranspose2d):

@@ -76,6 +76,18 @@ def test_upsample_then_convolve():
     )
 
 
+def test_a_transposed_convolution_leaves_the_upsampling_before_it_alone():
+    assert_rewrites(
+        DecoupleUpsampling(convolution="dense"),
+        chain(nn.Upsample(scale_factor=2), nn.ConvTranspose2d(8, 4, 2, 2)),
+        after={
+            "2": None,
+            "2.conv": "Conv2d(8→4, k3, bias)",
+            "2.upsample": "Upsample(x2, bilinear)",
+        },
+    )
+
+
 def test_pointwise_commutes_exactly():
     model = chain(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(8, 4, 1)).double()
     before = network(model)
