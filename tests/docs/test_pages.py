@@ -98,7 +98,10 @@ def test_commands_in_sentences_exist(page: str, text: str) -> None:
     if program == "make":
         assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elif program == "python":
-        file = ROOT / (rest[0].replace(".", "/") + ".py" if name == "-m" else name)
+        module = ROOT / rest[0].replace(".", "/") if name == "-m" else None
+        file = ROOT / name
+        if module is not None:
+            file = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
         source = file.read_text(encoding="utf-8")
         assert all(word in source for word in rest if word.startswith("--"))
     elif name.startswith("--"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -80,6 +81,16 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
+@pytest.fixture
+def _usual_recursion() -> Iterator[None]:
+    """Python's own limit, which packages that other tests import may have raised."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
+@pytest.mark.usefixtures("_usual_recursion")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor")
 @pytest.mark.parametrize("kind", MODELS)
 def test_what_cannot_be_rewritten_is_refused_by_name(kind: str) -> None:
