@@ -54,6 +54,16 @@ def compare(model: nn.Module, program: Program, *, gradients: bool) -> Compariso
     if not candidates:
         return Comparison((), f"at the smallest size one run takes more than {BOUND // 10**9} G MACs", too_large=True)
     pair = _Pair(model, program, gradients)
+    try:
+        return _compared(pair, candidates)
+    except _UncopiedError as error:
+        return Comparison((), str(error))
+    finally:
+        pair.release()
+
+
+def _compared(pair: _Pair, candidates: list[CallSpec]) -> Comparison:
+    """What comes of the first sizes that are taken."""
     compared: list[str] = []
     reason = ""
     for call in candidates:
@@ -62,8 +72,6 @@ def compare(model: nn.Module, program: Program, *, gradients: bool) -> Compariso
         except _NotTakenError as error:
             reason = str(error)
             continue
-        except _UncopiedError as error:
-            return Comparison((), str(error))
         if not same:
             raise CaptureError(pair.difference(call))
         if informative:
@@ -91,6 +99,8 @@ class _Pair:
     def __init__(self, model: nn.Module, program: Program, gradients: bool):
         self.model, self.program, self.gradients = model, program, gradients
         self.kept: tuple[bool, nn.Module, fx.GraphModule] | None = None
+        self.originals = {tensor.data_ptr() for tensor in _tensors(model) if tensor.numel()}
+        self.made: list[Tensor] = []
         self.calls = 2  # until they agree once: what forward keeps from one call to the next shows in the second
 
     def agree(self, call: CallSpec) -> tuple[bool, bool]:
@@ -156,6 +166,11 @@ class _Pair:
                 results.append(outputs)
         return results[0], results[1]
 
+    def release(self) -> None:
+        """Free the copies' weights now: cycles keep the modules until Python looks for garbage."""
+        for tensor in self.made:
+            tensor.data = tensor.data.new_empty(0)
+
     def _copies(self, random: bool) -> tuple[nn.Module, fx.GraphModule]:
         """The model and its graph, of the same modules, with random weights if they are to be."""
         if self.kept is None or self.kept[0] != random or self.program.training or self.program.opaque:
@@ -164,13 +179,21 @@ class _Pair:
                 model, program = copied(self.model, memo), self.program
             except CaptureError as error:
                 raise _UncopiedError(str(error)) from error
+            tensors = _tensors(model)
+            if not self.originals.isdisjoint(tensor.data_ptr() for tensor in tensors if tensor.numel()):
+                raise _UncopiedError("its copy shares weights with it")
+            self.made += tensors
             if random:
                 _randomize(model)
             modules = {path: memo.get(id(module), module) for path, module in program.modules.items()}
-            tensors = {path: memo.get(id(tensor), tensor) for path, tensor in program.tensors.items()}
-            graph = replace(program, modules=modules, tensors=tensors).graph_module
+            held = {path: memo.get(id(tensor), tensor) for path, tensor in program.tensors.items()}
+            graph = replace(program, modules=modules, tensors=held).graph_module
             self.kept = (random, model, graph)
         return self.kept[1], self.kept[2]
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
 
 
 def _seeded() -> Tensor:

@@ -187,3 +187,15 @@ def test_train_mode_is_compared_where_nothing_is_random() -> None:
 
 def test_half_precision_is_compared() -> None:
     assert capture(Net(lambda net, y: y).eval().half(), IMAGE.half()).comparison.sizes
+
+
+def test_weights_that_a_copy_shares_are_never_written_to() -> None:
+    class Shares(nn.Conv2d):
+        def __deepcopy__(self, memo: dict[int, Any]) -> Shares:
+            return self
+
+    net = nn.Sequential(Shares(3, 4, 1)).eval()
+    before = net[0].weight.detach().clone()
+    comparison = capture(net, IMAGE).comparison
+    assert comparison.sizes == () and "shares" in comparison.reason
+    assert torch.equal(net[0].weight, before)
