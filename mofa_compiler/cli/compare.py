@@ -44,15 +44,7 @@ def compare(
     checkpoint: options.Checkpoint = None,
     key: options.Key = None,
     strip_prefix: options.StripPrefix = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            metavar="SHAPE|FILE",
-            help="Of architectures: shape of an input, one for each; or a file that has all, .json or .py.",
-            show_default="what the first bundle was made for",
-        ),
-    ] = None,
+    inputs: options.ArchitectureInputs = None,
     debug: options.Debug = False,
 ) -> None:
     """Compare networks: their sizes, times, quality and layers.

@@ -71,6 +71,15 @@ Degrade = Annotated[
         "blur:1.6 or raw:3200,6400; ranges such as gaussian:5-50 are drawn from.",
     ),
 ]
+ArchitectureInputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="SHAPE|FILE",
+        help="Of architectures: shape of an input, one for each; or a file that has all, .json or .py.",
+        show_default="what the first bundle was made for",
+    ),
+]
 Compare = Annotated[
     bool,
     typer.Option(
