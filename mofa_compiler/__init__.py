@@ -13,27 +13,27 @@ if TYPE_CHECKING:
     from . import runtime as runtime
     from .bundle import load, replay
     from .compiler import Result, apply
-    from .program import Program
-    from .recovery import recover
-    from .roadmap import Roadmap
-    from .tracing import capture
-    from .verification.checking import Verification, verify
+    from .distillation import recover
+    from .frontend import capture
+    from .graph.program import Program
+    from .reproduce.verify import Verification, verify
+    from .rewriting.roadmap import Roadmap
 
     __version__: str
 
 __all__ = ["Program", "Result", "Roadmap", "Verification", "apply", "capture", "load", "recover", "replay", "verify"]
 
 _HOMES = {
-    "Program": "program",
+    "Program": "graph.program",
     "Result": "compiler",
-    "Roadmap": "roadmap",
-    "Verification": "verification.checking",
+    "Roadmap": "rewriting.roadmap",
+    "Verification": "reproduce.verify",
     "apply": "compiler",
-    "capture": "tracing",
+    "capture": "frontend",
     "load": "bundle",
-    "recover": "recovery",
+    "recover": "distillation",
     "replay": "bundle",
-    "verify": "verification.checking",
+    "verify": "reproduce.verify",
 }
 
 

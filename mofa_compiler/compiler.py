@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,33 +12,31 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, fx, nn
 
-from .anatomy import infer
+from .analysis.anatomy import infer
+from .analysis.network import Network, Totals
+from .base.errors import CalibrationError, RoadmapError
+from .base.progress import Progress
+from .base.torch_state import in_normal_mode, own_randomness
 from .bundle.original import digest
-from .diff import Diff
-from .errors import CalibrationError, RoadmapError
-from .inputs import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, specs
-from .network import Network, Totals
-from .program import Program
-from .rewriting import Lowering, Pass, rewrite
-from .roadmap import Roadmap
-from .states import in_normal_mode, own_randomness
-from .tracing.accepting import check_model
-from .tracing.capturing import capture
-from .tracing.state import copied, real_device
-from .verification.finite import check_weights, warn_of_values
-from .verification.verdict import Verdict
-from .wrappers import unwrapped
+from .frontend.accepting import check_model
+from .frontend.capture import capture
+from .frontend.state import copied, real_device
+from .graph.call_spec import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, specs
+from .graph.program import Program
+from .loading.wrappers import unwrapped
+from .numerics.finite import check_weights, warn_of_values
+from .result.verdict import Verdict
+from .rewriting.diff import Diff
+from .rewriting.engine import rewrite
+from .rewriting.pass_api import Lowering, Pass
+from .rewriting.roadmap import Roadmap
 
 if TYPE_CHECKING:
+    from .autotune import Decisions
     from .calibration import Calibration
     from .data import Sample
-    from .decisions import Decisions
-    from .recovery import Recovery
+    from .distillation import Recovery
     from .report.pictures import Picture
-
-Progress = Callable[[str, int, int], None]
-"""Called before each step with what it is, how many are done, and how many there are."""
-
 
 Fate = Literal["kept", "compensated", "calibrated", "rewritten", "dropped"]
 
@@ -138,7 +136,7 @@ class Result:
         Raises:
             VerificationError: there are no inputs, or the network does not take them.
         """
-        from .verification.judging import judge
+        from .verification.per_pass import judge
 
         with real_device():
             self._verdicts = judge(self, inputs, name, progress, self._verdicts)
@@ -307,8 +305,8 @@ def _decided(
     tell: Progress,
 ) -> tuple[Roadmap, Decisions]:
     """The roadmap that a target's measurements come to."""
-    from .decisions.budget import Budget
-    from .decisions.deciding import decide
+    from .autotune.quality_budget import Budget
+    from .autotune.search import decide
 
     assert roadmap.target is not None
     call = example_call(model, example_inputs)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, fx, nn
 
-from .anatomy import infer
-from .network import Network
-from .rewriting import Pass, rewrite
-from .roadmap import Roadmap
-from .survey import signature
-from .tracing import capture
+from .analysis.anatomy import infer
+from .analysis.layers import signature
+from .analysis.network import Network
+from .frontend import capture
+from .rewriting.engine import rewrite
+from .rewriting.pass_api import Pass
+from .rewriting.roadmap import Roadmap
 
 Check = Callable[[Network, Pass], None]
 

@@ -15,10 +15,8 @@ from pydantic.dataclasses import dataclass
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mofa_compiler.lowering import GraphLowering, Rewiring, is_image
-from mofa_compiler.options import FROZEN
-from mofa_compiler.program import Program
-from mofa_compiler.tracing.naming import describe
+from mofa_compiler.analysis.nodes import describe
+from mofa_compiler.rewriting import FROZEN, GraphLowering, Program, Rewiring, is_image
 
 
 @dataclass(frozen=True, config=FROZEN)

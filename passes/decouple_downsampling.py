@@ -15,12 +15,20 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from mofa_compiler import inherit
-from mofa_compiler.layers import PConv2d
-from mofa_compiler.network import Network
-from mofa_compiler.options import FROZEN, Portion, convolved_channels
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip, unknown_subclass
-from mofa_compiler.survey import Layer
+from mofa_compiler import weights
+from mofa_compiler.analysis.layers import Layer
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.nn.partial_conv import PConv2d
+from mofa_compiler.rewriting import (
+    FROZEN,
+    Match,
+    Pass,
+    Portion,
+    Replacement,
+    Skip,
+    convolved_channels,
+    unknown_subclass,
+)
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -58,7 +66,7 @@ class DecoupleDownsampling(Pass):
             )
         if conv.stride[0] > 4:
             return Skip(f"shrinks by {conv.stride[0]} at once, of which an average would leave too little")
-        if not inherit.wraps_around(conv, layer.output_shape[-2:]):
+        if not weights.wraps_around(conv, layer.output_shape[-2:]):
             return Skip("its circular padding is wider than what a pooling leaves")
         _, note = convolved_channels(conv.in_channels, self.portion)
         return Match(note if self.convolution == "pconv" else "")
@@ -72,34 +80,34 @@ class DecoupleDownsampling(Pass):
         kernel = old.kernel_size[0] if old.kernel_size[0] % 2 else 3
         taps = weight.flatten(2).double()
         projection_to = functools.partial(_projection, _Geometry.of(old))
-        many, one = (inherit.projected(taps, size, projection_to) for size in (kernel, 1))
+        many, one = (weights.projected(taps, size, projection_to) for size in (kernel, 1))
         many = many.view(*many.shape[:2], kernel, kernel)
         if layer.is_dense:
-            body = inherit.cheap_convolution(
+            body = weights.cheap_convolution(
                 many,
                 one[..., 0],
                 kind=self.convolution,
                 portion=self.portion,
                 bias=old.bias if keep else None,
                 like=weight,
-                padding_mode=inherit.border(old),
+                padding_mode=weights.border(old),
             )
             return Replacement(nn.Sequential(OrderedDict(pool=pool, **body)))
         many = many.to(weight)
         if self.convolution != "pconv":
-            depthwise = inherit.depthwise_like(many, old)
+            depthwise = weights.depthwise_like(many, old)
             return Replacement(nn.Sequential(OrderedDict(pool=pool, depthwise=depthwise)))
         c, _ = convolved_channels(old.in_channels, self.portion)
         spatial = PConv2d(
             old.in_channels,
             c,
             kernel,
-            padding_mode=inherit.border(old),
+            padding_mode=weights.border(old),
             bias=keep and old.bias is not None,
             device=weight.device,
             dtype=weight.dtype,
         )
-        folding, ideal = inherit.separable_from_depthwise(
+        folding, ideal = weights.separable_from_depthwise(
             layer, many, old.bias, spatial, modules, drop_bias=not keep, untouched_gains=one[:, 0, 0]
         )
         new = nn.Sequential(OrderedDict(pool=pool, pconv=spatial))
@@ -148,10 +156,10 @@ def _projection(old: _Geometry, size: int) -> Tensor:
     window = factor * (2 * reach // factor + 2)  # a whole number of outputs, the middle one far from the border
 
     def strided(x: Tensor) -> Tensor:
-        y = F.conv2d(x, inherit.single_taps(*old.kernel_size), None, old.stride, old.padding, old.dilation)
-        return inherit.period(y, 1)
+        y = F.conv2d(x, weights.single_taps(*old.kernel_size), None, old.stride, old.padding, old.dilation)
+        return weights.period(y, 1)
 
     def pooled(x: Tensor) -> Tensor:
-        return inherit.period(inherit.convolve_taps(F.avg_pool2d(x, factor, ceil_mode=old.ceil_mode), size), 1)
+        return weights.period(weights.convolve_taps(F.avg_pool2d(x, factor, ceil_mode=old.ceil_mode), size), 1)
 
-    return inherit.projection(strided, pooled, window)
+    return weights.projection(strided, pooled, window)

@@ -17,13 +17,22 @@ from typing import ClassVar, Literal
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from mofa_compiler import inherit
-from mofa_compiler.layers import PConv2d
-from mofa_compiler.network import Network
-from mofa_compiler.options import FROZEN, Portion, convolved_channels
-from mofa_compiler.plain import is_plain
-from mofa_compiler.rewriting import Match, Moved, Pass, Replacement, Skip, unknown_subclass
-from mofa_compiler.survey import Layer, Step, keeps_size, nearest
+from mofa_compiler import weights
+from mofa_compiler.analysis.layers import Layer, Step, keeps_size, nearest
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.analysis.nodes import is_plain
+from mofa_compiler.nn.partial_conv import PConv2d
+from mofa_compiler.rewriting import (
+    FROZEN,
+    Match,
+    Moved,
+    Pass,
+    Portion,
+    Replacement,
+    Skip,
+    convolved_channels,
+    unknown_subclass,
+)
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -72,11 +81,11 @@ class DecoupleUpsampling(Pass):
         transposed = isinstance(old, nn.ConvTranspose2d)  # enlarges by itself, whatever stands before or behind it
         step = None if transposed else enlarged_behind(layer) or enlarged_before(layer)
         kernel = 3
-        respond: inherit.Respond
+        respond: weights.Respond
         if isinstance(old, nn.ConvTranspose2d):
             factor = enlargement(old) or 0
             taps = weight if old.groups > 1 else weight.transpose(0, 1)
-            respond = inherit.Transposed.of(old)
+            respond = weights.Transposed.of(old)
         else:
             assert step is not None
             if step.kind == "resize" and layer.is_1x1:
@@ -84,37 +93,37 @@ class DecoupleUpsampling(Pass):
             factor = step.factor or step.to_size or 0
             kernel = max(kernel, old.kernel_size[0] // 2 * 2 + 1)
             if step.kind == "shuffle":
-                taps = inherit.shuffled_taps(weight, factor)
+                taps = weights.shuffled_taps(weight, factor)
                 bias = None if bias is None else bias.detach().view(-1, factor**2).mean(1)
-                respond = inherit.Shuffled.of(old, factor)
+                respond = weights.Shuffled.of(old, factor)
             else:
                 taps = weight
-                respond = inherit.Enlarged.of(old, factor, str(step.mode))
+                respond = weights.Enlarged.of(old, factor, str(step.mode))
         target = taps.flatten(2).double()
-        projection_to = functools.partial(inherit.upsampling_projection, respond, factor, self.mode)
-        many, one = (inherit.projected(target, size, projection_to) for size in (kernel, 1))
+        projection_to = functools.partial(weights.upsampling_projection, respond, factor, self.mode)
+        many, one = (weights.projected(target, size, projection_to) for size in (kernel, 1))
         many = many.view(*many.shape[:2], kernel, kernel)
         if old.groups > 1:
             return self._depthwise(layer, many, one[:, 0, 0], factor, modules)
         mixed_before = layer.is_1x1 and layer.source is not None and is_plain(layer.source.module, PConv2d)
-        body = inherit.cheap_convolution(
+        body = weights.cheap_convolution(
             many,
             one[..., 0],
             kind="pointwise" if mixed_before else self.convolution,
             portion=self.portion,
             bias=bias if self.pointwise_bias == "keep" else None,
             like=weight,
-            padding_mode=inherit.border(old),
+            padding_mode=weights.border(old),
         )
         return self._enlarged(body, step, factor)
 
     def _enlarged(self, body: OrderedDict[str, nn.Module], step: Step | None, factor: int) -> Replacement:
         """Modules with an interpolation behind them, instead of the enlarging `step`."""
         if step is None or step.factor:
-            body["upsample"] = inherit.resize(self.mode, factor)
+            body["upsample"] = weights.resize(self.mode, factor)
             return Replacement(nn.Sequential(body), bypassed=(step.node,) if step else ())
         note = f"fitted to an enlargement by {factor}, which it is at the example size"
-        upsample = inherit.resize_like(step, self.mode)
+        upsample = weights.resize_like(step, self.mode)
         if step.module is None:
             return Replacement(nn.Sequential(body), moved=Moved(step.node, upsample), note=note)
         body["upsample"] = upsample
@@ -126,9 +135,9 @@ class DecoupleUpsampling(Pass):
         """A depthwise transposed convolution keeps its channels apart."""
         old = modules[layer.path]
         assert isinstance(old, nn.ConvTranspose2d)
-        keep, upsample = self.pointwise_bias == "keep", inherit.resize(self.mode, factor)
+        keep, upsample = self.pointwise_bias == "keep", weights.resize(self.mode, factor)
         if self.convolution != "pconv":
-            depthwise = inherit.depthwise_like(kernels, old)
+            depthwise = weights.depthwise_like(kernels, old)
             return Replacement(nn.Sequential(OrderedDict(depthwise=depthwise, upsample=upsample)))
         c, _ = convolved_channels(old.in_channels, self.portion)
         spatial = PConv2d(
@@ -139,7 +148,7 @@ class DecoupleUpsampling(Pass):
             device=old.weight.device,
             dtype=old.weight.dtype,
         )
-        folding, ideal = inherit.separable_from_depthwise(
+        folding, ideal = weights.separable_from_depthwise(
             layer, kernels.to(old.weight), old.bias, spatial, modules, drop_bias=not keep, untouched_gains=gains
         )
         new = nn.Sequential(OrderedDict(pconv=spatial, upsample=upsample))
@@ -151,13 +160,13 @@ class DecoupleUpsampling(Pass):
         A partial convolution in between is fitted to the lower resolution.
         """
         conv = modules[layer.path]
-        kept = copy.deepcopy(conv) if self.pointwise_bias == "keep" else inherit.without_bias(conv)
+        kept = copy.deepcopy(conv) if self.pointwise_bias == "keep" else weights.without_bias(conv)
         if partial_between(layer) and layer.source:
             path, factor = layer.source.path, step.factor or step.to_size or 0
             fitted = {path: self._fitted(modules[path], factor, str(step.mode))}
             return replace(self._enlarged(OrderedDict(pointwise=kept), step, factor), compensated=fitted)
         exact = self.pointwise_bias == "keep" or conv.bias is None
-        upsample = inherit.resize_like(step, str(step.mode))
+        upsample = weights.resize_like(step, str(step.mode))
         behind = Replacement(kept, moved=Moved(step.node, upsample))
         if step.module or step.factor:
             body = nn.Sequential(OrderedDict(pointwise=kept, upsample=upsample))
@@ -169,11 +178,11 @@ class DecoupleUpsampling(Pass):
         """A copy of a partial convolution of an enlarged tensor, its kernel fitted to the tensor before it."""
         new = copy.deepcopy(partial)
         assert isinstance(new, PConv2d)
-        respond = inherit.Enlarged.of(new.conv, factor, mode)
-        projection_to = functools.partial(inherit.upsampling_projection, respond, factor, self.mode)
+        respond = weights.Enlarged.of(new.conv, factor, mode)
+        projection_to = functools.partial(weights.upsampling_projection, respond, factor, self.mode)
         taps = new.conv.weight.detach().flatten(2).double()
-        fitted = inherit.projected(taps, new.conv.kernel_size[0], projection_to)
-        inherit.fill(new.conv.weight, fitted.view_as(new.conv.weight))
+        fitted = weights.projected(taps, new.conv.kernel_size[0], projection_to)
+        weights.fill(new.conv.weight, fitted.view_as(new.conv.weight))
         return new
 
 
@@ -209,7 +218,7 @@ def _refuse(layer: Layer, step: Step) -> str | None:
     if partial and not is_simple(partial.conv):
         return "the partial convolution in front of it has a dilated, even or oblong kernel"
     factor = step.factor or step.to_size or 1
-    if not inherit.wraps_around(conv, tuple(size // factor for size in layer.output_shape[-2:])):
+    if not weights.wraps_around(conv, tuple(size // factor for size in layer.output_shape[-2:])):
         return "its circular padding is wider than the tensor before the upsampling"
     if step.measured:
         return "the network asks for the size between it and the upsampling, which would be another one"

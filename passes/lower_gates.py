@@ -17,14 +17,10 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import fx, nn
 
-from mofa_compiler import inherit
-from mofa_compiler.cost import function_name
-from mofa_compiler.lowering import GraphLowering, Rewiring, is_image
-from mofa_compiler.options import FROZEN
-from mofa_compiler.plain import is_plain
-from mofa_compiler.survey import kind_of, readers
-from mofa_compiler.tracing.naming import path_of
-from mofa_compiler.tracing.proxies import GUARDS
+from mofa_compiler import weights
+from mofa_compiler.analysis.layers import kind_of, readers
+from mofa_compiler.analysis.nodes import GUARDS, function_name, is_plain, path_of
+from mofa_compiler.rewriting import FROZEN, GraphLowering, Rewiring, is_image
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -84,7 +80,7 @@ def _cut(wiring: Rewiring, chain: Sequence[fx.Node], ends: Sequence[_End]) -> No
             if isinstance(conv, nn.Conv2d):
                 cut[path] = wiring.describe(path)
                 exact = wiring.exactly(path)
-                paths = wiring.spread(path, [inherit.only_outputs(exact, *part) for part in parts])
+                paths = wiring.spread(path, [weights.only_outputs(exact, *part) for part in parts])
                 values = [wiring.call(part, value) for part, value in zip(paths, values, strict=True)]
             else:
                 values = [wiring.again(node, value) for value in values]

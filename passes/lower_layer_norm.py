@@ -20,12 +20,8 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor, fx, nn
 
-from mofa_compiler.cost import function_name
-from mofa_compiler.lowering import GraphLowering, Rewiring, is_image
-from mofa_compiler.options import FROZEN
-from mofa_compiler.plain import altered
-from mofa_compiler.tracing.naming import path_of
-from mofa_compiler.verification.layers import EXACT_TOLERANCE, module_error
+from mofa_compiler.analysis.nodes import altered, function_name, path_of
+from mofa_compiler.rewriting import EXACT_TOLERANCE, FROZEN, GraphLowering, Rewiring, is_image, module_error
 
 _ELEMENTWISE = frozenset(["add", "sub", "mul", "truediv", "div", "pow", "square", "sqrt", "rsqrt", "mean", "var"])
 _USUAL_EPS = (1e-5, 1e-6, 1e-8)

@@ -16,15 +16,15 @@ from typing import ClassVar, Literal
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from mofa_compiler import inherit
-from mofa_compiler.branches import BornApart, BornApartJoined, TwoProducts, TwoSlices
-from mofa_compiler.layers import FusedPConv2d, PartialConv2d, PConv2d, PDWConv2d
-from mofa_compiler.network import Network
-from mofa_compiler.options import FROZEN
-from mofa_compiler.plain import is_plain
-from mofa_compiler.rewriting import Lowering, Match, Replacement, Skip
-from mofa_compiler.surroundings import Chain, convolution_before, overwritable, pointwise_behind
-from mofa_compiler.survey import Layer
+from mofa_compiler import weights
+from mofa_compiler.analysis.layers import Layer
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.analysis.nodes import is_plain
+from mofa_compiler.nn.branching import BornApart, BornApartJoined, TwoProducts, TwoSlices
+from mofa_compiler.nn.partial_conv import FusedPConv2d, PartialConv2d, PConv2d, PDWConv2d
+from mofa_compiler.rewriting import FROZEN, Lowering, Match, Replacement, Skip
+
+from ._partial_neighbours import Chain, convolution_before, overwritable, pointwise_behind
 
 Form = Literal[
     "split-cat", "in-place", "identity-kernels", "two-products", "two-slices", "born-apart", "merged", "fused"
@@ -113,7 +113,7 @@ class LowerPConv(Lowering):
                 new.in_place = True  # type: ignore[assignment]
                 return _exact(new)
             case "identity-kernels":
-                return _exact(inherit.over_all_channels(partial))
+                return _exact(weights.over_all_channels(partial))
             case "merged":
                 assert isinstance(behind, Chain)
                 return _merged(partial, behind, modules)
@@ -248,7 +248,7 @@ def _merged(partial: PartialConv2d, behind: Chain, modules: Mapping[str, nn.Modu
     assert isinstance(pointwise, nn.Conv2d)
     norm = next((modules[str(link.step.path)] for link in behind.between if link.step.kind == "norm"), None)
     return Replacement(
-        inherit.merged(partial, pointwise, norm),
+        weights.merged(partial, pointwise, norm),
         fate="merged",
         exact=True,
         reference=nn.Sequential(partial, *behind.whole(modules)),
@@ -265,9 +265,9 @@ def _two_products(
     convolved = _convolved(partial, behind.parts(modules, first, total), pointwise)
     untouched = behind.parts(modules, rest if slices else slice(total), total, inplace=False)
     if slices:
-        untouched["pointwise"] = inherit.of_inputs(pointwise, rest, bias=True)
+        untouched["pointwise"] = weights.of_inputs(pointwise, rest, bias=True)
     else:
-        untouched["pointwise"] = inherit.without_inputs(pointwise, first)
+        untouched["pointwise"] = weights.without_inputs(pointwise, first)
     kind = TwoSlices if slices else TwoProducts
     return Replacement(
         kind(partial.convolved, nn.Sequential(convolved), nn.Sequential(untouched)),
@@ -316,7 +316,7 @@ def _born_apart(
     first, rest = slice(partial.convolved), slice(partial.convolved, total)
     ways = []
     for channels in (first, rest):
-        way: OrderedDict[str, nn.Module] = OrderedDict(born=inherit.of_outputs(producer, channels))
+        way: OrderedDict[str, nn.Module] = OrderedDict(born=weights.of_outputs(producer, channels))
         parts = before.parts(modules, channels, total)
         way.update((f"before_{name}", part) for name, part in reversed(parts.items()))
         ways.append(way)
@@ -328,7 +328,7 @@ def _born_apart(
         assert isinstance(pointwise, nn.Conv2d)
         convolved.update(_convolved(partial, behind.parts(modules, first, total), pointwise))
         untouched.update(behind.parts(modules, rest, total))
-        untouched["pointwise"] = inherit.of_inputs(pointwise, rest, bias=True)
+        untouched["pointwise"] = weights.of_inputs(pointwise, rest, bias=True)
     old = [*reversed(before.whole(modules)), partial, *(behind.whole(modules) if behind else ())]
     kind = BornApart if behind else BornApartJoined
     return Replacement(
@@ -347,5 +347,5 @@ def _convolved(
     """What the convolved channels pass through: convolution, what follows, and their part of the pointwise one."""
     way: OrderedDict[str, nn.Module] = OrderedDict(spatial=copy.deepcopy(partial.conv))
     way.update(between)
-    way["pointwise"] = inherit.of_inputs(pointwise, slice(partial.convolved), bias=False)
+    way["pointwise"] = weights.of_inputs(pointwise, slice(partial.convolved), bias=False)
     return way

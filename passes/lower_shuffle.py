@@ -13,11 +13,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from mofa_compiler import inherit
-from mofa_compiler.network import Network
-from mofa_compiler.options import FROZEN
-from mofa_compiler.rewriting import Lowering, Match, Replacement, Skip
-from mofa_compiler.survey import Layer
+from mofa_compiler import weights
+from mofa_compiler.analysis.layers import Layer
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.rewriting import FROZEN, Lowering, Match, Replacement, Skip
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -71,9 +70,9 @@ class LowerShuffle(Lowering):
             device=old.weight.device,
             dtype=old.weight.dtype,
         )
-        inherit.fill(new.weight, inherit.unshuffled(old, factor))
+        weights.fill(new.weight, weights.unshuffled(old, factor))
         if old.bias is not None and new.bias is not None:
-            inherit.fill(new.bias, old.bias.detach()[:: factor**2])
+            weights.fill(new.bias, old.bias.detach()[:: factor**2])
         reference = nn.Sequential(old, nn.PixelShuffle(factor))
         return Replacement(new, fate="exact", exact=True, reference=reference, bypassed=(step.node,))
 

@@ -16,13 +16,10 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor, fx, nn
 
-from mofa_compiler import inherit
-from mofa_compiler.cost import conv_macs, function_name
-from mofa_compiler.evaluation import meta_twin
-from mofa_compiler.lowering import GraphLowering, Rewiring, is_image
-from mofa_compiler.options import FROZEN
-from mofa_compiler.survey import readers, signature, writes_in_place
-from mofa_compiler.tracing.naming import describe, path_of
+from mofa_compiler import weights
+from mofa_compiler.analysis.layers import readers, signature, writes_in_place
+from mofa_compiler.analysis.nodes import conv_macs, describe, function_name, path_of
+from mofa_compiler.rewriting import FROZEN, GraphLowering, Rewiring, is_image, meta_twin
 
 _TRAINING = "is in training mode, where it normalizes every batch by its own: call eval() first"
 _NO_STATISTICS = "has no running statistics: it normalizes every batch by its own"
@@ -77,7 +74,7 @@ class MergeLinear(GraphLowering):
         start = source.args[0]
         if not self.looks_at(path) or len(source.users) > 1 or not isinstance(start, fx.Node):
             return False
-        planned = inherit.composed(meta_twin(first), meta_twin(second))
+        planned = weights.composed(meta_twin(first), meta_twin(second))
         if planned is None:
             return False
         shapes = [tuple(value.meta["val"].shape) for value in (start, source, node)]
@@ -95,7 +92,7 @@ class MergeLinear(GraphLowering):
         if reason:
             wiring.refuse(path, signature(second), reason)
             return False
-        new = inherit.composed(wiring.exactly(before), wiring.exactly(path))
+        new = weights.composed(wiring.exactly(before), wiring.exactly(path))
         assert new is not None
         old = wiring.piece(start, node)
         was = wiring.describe(path), wiring.describe(before)
@@ -119,7 +116,7 @@ class _Linear:
     source: fx.Node
     path: str
     text: str
-    affine: inherit.Affine | None = None
+    affine: weights.Affine | None = None
     weights: tuple[str, ...] = ()
     """Parameters that it reads, which go with it"""
     named: bool = True
@@ -143,7 +140,7 @@ def _into_before(wiring: Rewiring, linear: _Linear) -> str | None:
     assert isinstance(start, fx.Node)
     old = wiring.piece(start, linear.node)
     wiring.substitute(linear.node, source)
-    new = {path: inherit.scale_outputs(wiring.exactly(path), linear.affine)}
+    new = {path: weights.scale_outputs(wiring.exactly(path), linear.affine)}
     _take_up(wiring, linear, new, start, [source], old)
     return None
 
@@ -164,7 +161,7 @@ def _into_behind(wiring: Rewiring, linear: _Linear) -> str | None:
         if reason := wiring.fixed(path):
             return reason
         assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) and linear.affine is not None
-        if bool(linear.affine.shift.any()) and not inherit.passes_shift(conv):
+        if bool(linear.affine.shift.any()) and not weights.passes_shift(conv):
             padded = isinstance(conv, nn.Conv2d)
             why = "the zeros that it is padded with" if padded else "a transposed convolution, which adds pixels"
             return f"its shift cannot go into {path}, behind it, past {why}"
@@ -172,7 +169,7 @@ def _into_behind(wiring: Rewiring, linear: _Linear) -> str | None:
     old = wiring.piece(linear.source, *users)
     linear.node.replace_all_uses_with(linear.source)
     wiring.erase(linear.node)
-    new = {path: inherit.scale_inputs(wiring.exactly(path), linear.affine) for path in paths}
+    new = {path: weights.scale_inputs(wiring.exactly(path), linear.affine) for path in paths}
     _take_up(wiring, linear, new, linear.source, users, old)
     return None
 
@@ -240,12 +237,12 @@ def _functional_norm(wiring: Rewiring, node: fx.Node) -> _Linear | None:
 
 def _normalization(
     running_mean: Tensor, running_var: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None
-) -> inherit.Affine:
+) -> weights.Affine:
     """What batch normalization does with fixed statistics."""
     scale = (running_var + eps).rsqrt()
     scale = scale if weight is None else scale * weight.detach()
     shift = -running_mean * scale
-    return inherit.Affine(scale, shift if bias is None else shift + bias.detach())
+    return weights.Affine(scale, shift if bias is None else shift + bias.detach())
 
 
 def _batch_norm(wiring: Rewiring, node: fx.Node, module: nn.BatchNorm2d) -> _Linear:
@@ -274,7 +271,7 @@ def _scaling(wiring: Rewiring, node: fx.Node, module: nn.Conv2d) -> _Linear:
     scale = exact.weight.detach().flatten()
     shift = torch.zeros_like(scale) if exact.bias is None else exact.bias.detach()
     reason = wiring.fixed(path)
-    return _Linear(node, source, path, signature(module), inherit.Affine(scale, shift), (path,), reason=reason)
+    return _Linear(node, source, path, signature(module), weights.Affine(scale, shift), (path,), reason=reason)
 
 
 def _arithmetic(wiring: Rewiring, node: fx.Node) -> _Linear | None:
@@ -299,10 +296,10 @@ def _arithmetic(wiring: Rewiring, node: fx.Node) -> _Linear | None:
     number = value.flatten().expand(channels)
     one, zero = torch.ones_like(number), torch.zeros_like(number)
     affine = {
-        "add": inherit.Affine(one, number),
-        "sub": inherit.Affine(one, -number) if first else inherit.Affine(-one, number),
-        "mul": inherit.Affine(number, zero),
-        "div": inherit.Affine(1 / number, zero) if first else None,
+        "add": weights.Affine(one, number),
+        "sub": weights.Affine(one, -number) if first else weights.Affine(-one, number),
+        "mul": weights.Affine(number, zero),
+        "div": weights.Affine(1 / number, zero) if first else None,
     }[kinds[name]]
     if affine is None or not bool(affine.scale.isfinite().all()):
         return None

@@ -14,13 +14,13 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from mofa_compiler import inherit
-from mofa_compiler.layers import PConv2d
-from mofa_compiler.network import CHEAP_BELOW, Network
-from mofa_compiler.options import FROZEN, Portion, as_tuple, convolved_channels
-from mofa_compiler.places import KINDS, check_places, pconv_inside
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
-from mofa_compiler.survey import Layer
+from mofa_compiler import weights
+from mofa_compiler.analysis.layers import Layer
+from mofa_compiler.analysis.network import CHEAP_BELOW, Network
+from mofa_compiler.nn.partial_conv import PConv2d
+from mofa_compiler.rewriting import FROZEN, Match, Pass, Portion, Replacement, Skip, as_tuple, convolved_channels
+
+from ._stage_selection import KINDS, check_places, pconv_inside
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -66,13 +66,13 @@ class NarrowPortion(Pass):
         old = modules[layer.path]
         assert isinstance(old, PConv2d)
         c, _ = convolved_channels(old.channels, self.portion)
-        new = inherit.like(old, PConv2d, c)
-        owed = inherit.narrow(old, new)
+        new = weights.like(old, PConv2d, c)
+        owed = weights.narrow(old, new)
         behind = layer.follower
-        if behind and behind.is_pointwise and behind.free and not inherit.is_diagonal(old.conv.weight.detach()):
+        if behind and behind.is_pointwise and behind.free and not weights.is_diagonal(old.conv.weight.detach()):
             pointwise = modules[str(behind.path)]
             assert isinstance(pointwise, nn.Conv2d)
-            return Replacement(new, compensated={str(behind.path): inherit.mixed_behind(old, new, pointwise)})
-        folding = inherit.compensate(layer, owed, c, modules)
-        ideal = layer.ideal and inherit.ideal_depthwise(layer.ideal.weight, layer.ideal.bias, folding)
+            return Replacement(new, compensated={str(behind.path): weights.mixed_behind(old, new, pointwise)})
+        folding = weights.compensate(layer, owed, c, modules)
+        ideal = layer.ideal and weights.ideal_depthwise(layer.ideal.weight, layer.ideal.bias, folding)
         return Replacement(new, compensated=folding.neighbours, stands_for=ideal, note=folding.note)

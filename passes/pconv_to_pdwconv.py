@@ -13,12 +13,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from mofa_compiler import inherit
-from mofa_compiler.layers import PConv2d, PDWConv2d
-from mofa_compiler.network import Network
-from mofa_compiler.options import FROZEN
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip, unknown_subclass
-from mofa_compiler.survey import Layer
+from mofa_compiler import weights
+from mofa_compiler.analysis.layers import Layer
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.nn.partial_conv import PConv2d, PDWConv2d
+from mofa_compiler.rewriting import FROZEN, Match, Pass, Replacement, Skip, unknown_subclass
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -56,9 +55,9 @@ class PConvToPDWConv(Pass):
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
         old = modules[layer.path]
         assert isinstance(old, PConv2d)
-        new = inherit.like(old, PDWConv2d)
+        new = weights.like(old, PDWConv2d)
         if layer.ideal is not None:
-            restored = inherit.restore_kernels(old, new, layer.ideal)
+            restored = weights.restore_kernels(old, new, layer.ideal)
             exact = restored == 0
             note = "" if exact else f"{restored} channels got their original kernels back"
             return Replacement(new, fate="exact" if exact else "inherited", exact=exact, note=note)
@@ -66,8 +65,8 @@ class PConvToPDWConv(Pass):
         path = str(behind.path) if behind and behind.is_pointwise and behind.free else None
         pointwise = modules[path] if path else None
         assert pointwise is None or isinstance(pointwise, nn.Conv2d)
-        adjusted = inherit.depthwise_from_partial(old, new, pointwise)
-        exact = inherit.is_diagonal(old.conv.weight.detach())
+        adjusted = weights.depthwise_from_partial(old, new, pointwise)
+        exact = weights.is_diagonal(old.conv.weight.detach())
         compensated = {path: adjusted} if path and adjusted else {}
         note = "" if exact or compensated else "what it mixed between channels is lost: no pointwise layer behind it"
         return Replacement(new, fate="exact" if exact else "inherited", exact=exact, compensated=compensated, note=note)

@@ -15,11 +15,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from mofa_compiler import inherit
-from mofa_compiler.network import Network
-from mofa_compiler.options import FROZEN
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
-from mofa_compiler.survey import Layer, keeps_size
+from mofa_compiler import weights
+from mofa_compiler.analysis.layers import Layer, keeps_size
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.rewriting import FROZEN, Match, Pass, Replacement, Skip
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -60,11 +59,11 @@ class PointwiseFirst(Pass):
         assert isinstance(old, nn.Conv2d) and behind is not None
         pointwise = modules[str(behind.path)]
         assert isinstance(pointwise, nn.Conv2d)
-        mix, kernels = inherit.mixed_first(old, pointwise, spatial=self.spatial)
+        mix, kernels = weights.mixed_first(old, pointwise, spatial=self.spatial)
         device, dtype = old.weight.device, old.weight.dtype
         first = nn.Conv2d(old.in_channels, pointwise.out_channels, 1, bias=not self.spatial, device=device, dtype=dtype)
-        inherit.fill(first.weight, mix[:, :, None, None])
-        bias = inherit.joint_bias(old, pointwise)
+        weights.fill(first.weight, mix[:, :, None, None])
+        bias = weights.joint_bias(old, pointwise)
         body: OrderedDict[str, nn.Module] = OrderedDict(pointwise=first)
         last = first
         if self.spatial:
@@ -80,8 +79,8 @@ class PointwiseFirst(Pass):
                 device=device,
                 dtype=dtype,
             )
-            inherit.fill(last.weight, kernels)
+            weights.fill(last.weight, kernels)
             body["depthwise"] = last
         assert last.bias is not None
-        inherit.fill(last.bias, bias)
+        weights.fill(last.bias, bias)
         return Replacement(nn.Sequential(body), bypassed=(behind.node,))

@@ -12,12 +12,11 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from mofa_compiler import inherit
-from mofa_compiler.layers import PConv2d
-from mofa_compiler.network import Network
-from mofa_compiler.options import FROZEN
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip, unknown_subclass
-from mofa_compiler.survey import Layer
+from mofa_compiler import weights
+from mofa_compiler.analysis.layers import Layer
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.nn.partial_conv import PConv2d
+from mofa_compiler.rewriting import FROZEN, Match, Pass, Replacement, Skip, unknown_subclass
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -37,7 +36,7 @@ class RestoreKernels(Pass):
             return Skip(reason)
         if layer.ideal is None:
             return Skip("does not stand for a depthwise convolution of the original network")
-        _, restored = inherit.restored_kernels(layer.module, layer.ideal)
+        _, restored = weights.restored_kernels(layer.module, layer.ideal)
         if restored == 0:
             return Skip("has its original kernels")
         return Match(f"{restored} channels got their original kernels back")
@@ -46,6 +45,6 @@ class RestoreKernels(Pass):
         old = modules[layer.path]
         assert isinstance(old, PConv2d)
         assert layer.ideal is not None
-        new = inherit.like(old, PConv2d)
-        inherit.restore_kernels(old, new, layer.ideal)
+        new = weights.like(old, PConv2d)
+        weights.restore_kernels(old, new, layer.ideal)
         return Replacement(new, stands_for=layer.ideal)

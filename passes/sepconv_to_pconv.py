@@ -14,12 +14,20 @@ from typing import ClassVar, Literal
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from mofa_compiler import inherit
-from mofa_compiler.layers import PConv2d
-from mofa_compiler.network import Network
-from mofa_compiler.options import FROZEN, Portion, convolved_channels
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip, unknown_subclass
-from mofa_compiler.survey import Layer, keeps_size
+from mofa_compiler import weights
+from mofa_compiler.analysis.layers import Layer, keeps_size
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.nn.partial_conv import PConv2d
+from mofa_compiler.rewriting import (
+    FROZEN,
+    Match,
+    Pass,
+    Portion,
+    Replacement,
+    Skip,
+    convolved_channels,
+    unknown_subclass,
+)
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -85,11 +93,11 @@ class SepConvToPConv(Pass):
                 device=old.weight.device,
                 dtype=old.weight.dtype,
             )
-            inherit.factor_dense(old.weight.detach(), new, pointwise)
+            weights.factor_dense(old.weight.detach(), new, pointwise)
             if pointwise.bias is not None and old.bias is not None:
-                inherit.fill(pointwise.bias, old.bias.detach())
+                weights.fill(pointwise.bias, old.bias.detach())
             return Replacement(nn.Sequential(OrderedDict(pconv=new, pointwise=pointwise)))
-        folding, ideal = inherit.separable_from_depthwise(
+        folding, ideal = weights.separable_from_depthwise(
             layer, old.weight.detach(), old.bias, new, modules, drop_bias=not keep
         )
         return Replacement(new, compensated=folding.neighbours, stands_for=ideal, note=folding.note)

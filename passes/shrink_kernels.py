@@ -14,11 +14,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from mofa_compiler import inherit
-from mofa_compiler.network import Network
-from mofa_compiler.options import FROZEN
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip, unknown_subclass
-from mofa_compiler.survey import Layer
+from mofa_compiler import weights
+from mofa_compiler.analysis.layers import Layer
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.rewriting import FROZEN, Match, Pass, Replacement, Skip, unknown_subclass
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -63,7 +62,7 @@ class ShrinkKernels(Pass):
             device=old.weight.device,
             dtype=old.weight.dtype,
         )
-        inherit.fill(new.weight, inherit.shrunk(old, new))
+        weights.fill(new.weight, weights.shrunk(old, new))
         new.bias = copy.deepcopy(old.bias)
         return Replacement(new)
 

@@ -14,13 +14,13 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from mofa_compiler import inherit
-from mofa_compiler.layers import PConv2d
-from mofa_compiler.network import CHEAP_BELOW, Network
-from mofa_compiler.options import FROZEN, Portion, as_tuple, convolved_channels
-from mofa_compiler.places import check_places, pconv_inside
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
-from mofa_compiler.survey import Layer
+from mofa_compiler import weights
+from mofa_compiler.analysis.layers import Layer
+from mofa_compiler.analysis.network import CHEAP_BELOW, Network
+from mofa_compiler.nn.partial_conv import PConv2d
+from mofa_compiler.rewriting import FROZEN, Match, Pass, Portion, Replacement, Skip, as_tuple, convolved_channels
+
+from ._stage_selection import check_places, pconv_inside
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -57,6 +57,6 @@ class WidenPortion(Pass):
         old = modules[layer.path]
         assert isinstance(old, PConv2d)
         c, _ = convolved_channels(old.channels, self.portion)
-        new = inherit.like(old, PConv2d, c)
-        inherit.widen(old, new)
+        new = weights.like(old, PConv2d, c)
+        weights.widen(old, new)
         return Replacement(new, fate="exact", exact=True, stands_for=layer.ideal)

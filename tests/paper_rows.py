@@ -12,7 +12,7 @@ from torch import nn
 from architectures import PMRID, NAFNet
 from mofa_compiler import Roadmap, apply
 from mofa_compiler.passes import DecoupleDownsampling, DecoupleUpsampling, PConvToPDWConv, SepConvToPConv, WidenPortion
-from mofa_compiler.rewriting import Pass
+from mofa_compiler.rewriting.pass_api import Pass
 
 
 class Row(NamedTuple):

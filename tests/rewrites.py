@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from mofa_compiler import Result, Roadmap, apply, load
-from mofa_compiler.anatomy import infer
-from mofa_compiler.diff import Diff
-from mofa_compiler.network import Network
-from mofa_compiler.rewriting import Pass, rewrite
-from mofa_compiler.survey import signature
-from mofa_compiler.tracing import capture
-from mofa_compiler.tracing.state import copied
+from mofa_compiler.analysis.anatomy import infer
+from mofa_compiler.analysis.layers import signature
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.frontend import capture
+from mofa_compiler.frontend.state import copied
+from mofa_compiler.rewriting.diff import Diff
+from mofa_compiler.rewriting.engine import rewrite
+from mofa_compiler.rewriting.pass_api import Pass
 
 
 class Net(nn.Module):

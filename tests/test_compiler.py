@@ -8,7 +8,7 @@ from torch import nn
 
 import mofa_compiler
 from architectures import PMRID, NAFNet, UNet
-from mofa_compiler.errors import CalibrationError, CaptureError, RewriteError, RoadmapError
+from mofa_compiler.base.errors import CalibrationError, CaptureError, RewriteError, RoadmapError
 from mofa_compiler.passes import PConvToPDWConv, SepConvToPConv, WidenPortion
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import mofa_compiler
-from mofa_compiler.errors import nearest
-from mofa_compiler.registry import available
-from mofa_compiler.roadmap import Roadmap
+from mofa_compiler.base.errors import nearest
+from mofa_compiler.rewriting.registry import available
+from mofa_compiler.rewriting.roadmap import Roadmap
 
 
 def test_version() -> None:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from architectures import PMRID, NAFNet
 from mofa_compiler import Roadmap, apply
-from mofa_compiler.network import Network
+from mofa_compiler.analysis.network import Network
 from tests.benchmarks.paper_table import MARKERS, table
 from tests.paper_rows import ROWS, Row, measured, roadmap
 from tests.rewrites import network

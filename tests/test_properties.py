@@ -29,9 +29,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mofa_compiler
 from mofa_compiler import Roadmap, apply, capture
-from mofa_compiler.anatomy import infer
-from mofa_compiler.errors import CaptureError
-from mofa_compiler.network import Network
+from mofa_compiler.analysis.anatomy import infer
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.base.errors import CaptureError
+from mofa_compiler.frontend.modes import CaptureWarning
 from mofa_compiler.passes import (
     ChannelsLast,
     DecoupleDownsampling,
@@ -45,10 +46,9 @@ from mofa_compiler.passes import (
     SepConvToPConv,
     WidenPortion,
 )
-from mofa_compiler.registry import available
-from mofa_compiler.rewriting import rewrite
-from mofa_compiler.roadmap import presets
-from mofa_compiler.tracing.modes import CaptureWarning
+from mofa_compiler.rewriting.engine import rewrite
+from mofa_compiler.rewriting.registry import available
+from mofa_compiler.rewriting.roadmap import presets
 from tests.nets import GeneratedUNet, Plan, plans
 
 NIGHTLY = settings().max_examples >= 500
@@ -56,7 +56,7 @@ BACKEND = "aot_eager" if NIGHTLY else "eager"
 GUARD = "capture it again at this"
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::mofa_compiler.tracing.modes.CaptureWarning"),
+    pytest.mark.filterwarnings("ignore::mofa_compiler.frontend.modes.CaptureWarning"),
     pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad"),
 ]
 

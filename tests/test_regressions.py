@@ -13,7 +13,7 @@ from architectures import UNet
 from mofa_compiler import apply, capture
 from tests.nets import GeneratedUNet, Plan
 
-pytestmark = pytest.mark.filterwarnings("ignore::mofa_compiler.tracing.modes.CaptureWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::mofa_compiler.frontend.modes.CaptureWarning")
 
 
 def test_a_resize_built_in_forward_is_traced() -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mofa_compiler.network import Network
-from mofa_compiler.rewriting import Match, Pass, Replacement
-from mofa_compiler.survey import Layer
+from mofa_compiler.analysis.layers import Layer
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.rewriting.pass_api import Match, Pass, Replacement
 from mofa_compiler.testing import check_pass
 from tests.rewrites import chain
 

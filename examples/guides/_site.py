@@ -85,7 +85,7 @@ def commands() -> Iterator[str]:
 def passes() -> Iterator[str]:
     """Every pass that comes along, described by itself, as `mofa passes` does."""
     from mofa_compiler.cli.passes import describe
-    from mofa_compiler.registry import available
+    from mofa_compiler.rewriting.registry import available
 
     yield "# Passes\n"
     yield "What `mofa passes` says. In a roadmap's TOML a pass is a `[[pass]]` table with its name and options.\n"
@@ -106,7 +106,7 @@ def passes() -> Iterator[str]:
 
 def roadmaps() -> Iterator[str]:
     """Every preset as TOML."""
-    from mofa_compiler.roadmap import Roadmap, presets
+    from mofa_compiler.rewriting.roadmap import Roadmap, presets
 
     yield "# Roadmaps\n"
     yield "The presets, as `mofa roadmaps NAME` prints them: with every option, to start a roadmap of your own from.\n"

@@ -13,23 +13,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import BundleError
+from ..base.atomic_files import put_back, put_in_place, replaced, scratch_folder, umask
+from ..base.errors import BundleError
+from ..base.plain import versions
+from ..base.spelling import json_text
+from ..base.torch_state import in_normal_mode, own_randomness
+from ..codegen.copied_source import own_classes
+from ..codegen.module_tree import carried
+from ..codegen.source import emit
 from ..report.data import report as make_report
-from ..report.data import versions
 from ..report.markdown import render as render_markdown
 from ..report.pictures import write_pictures
-from ..spelling import json_text
-from ..states import in_normal_mode, own_randomness
-from ..writing import put_back, put_in_place, replaced, scratch_folder, umask
-from .checking import compare
-from .library import own_classes
-from .marks import marks
+from .provenance import marks
 from .recipe import FILE, read_recipe, recipe
-from .source import emit
-from .tree import carried
+from .saved_bits import compare
 
 if TYPE_CHECKING:
-    from ..compiler import Progress, Result
+    from ..base.progress import Progress
+    from ..compiler import Result
 
 SOURCE, WEIGHTS = "model.py", "model.safetensors"
 KEYMAP, REPORT, REPORT_TEXT, REPORT_PAGE = "keymap.json", "report.json", "report.md", "report.html"

@@ -13,20 +13,20 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, fx
 
-from ..errors import BundleError, MofaError, one_line
-from ..program import Program
-from ..rewriting import rewrite
-from .construct import constructor
+from ..base.errors import BundleError, MofaError, one_line
+from ..codegen.constructors import constructor
+from ..codegen.copied_source import Library
+from ..codegen.literals import literal, spelled_out
+from ..codegen.module_tree import Tree, carried
+from ..codegen.regions import is_foreign, live_nodes, traced_containers
+from ..codegen.source import emit, untraced
+from ..graph.program import Program
+from ..rewriting.engine import rewrite
 from .files import SOURCE, run_source
-from .library import Library
-from .regions import is_foreign, live_nodes, traced_containers
-from .source import emit, untraced
-from .tree import Tree, carried
-from .values import literal, spelled_out
 
 if TYPE_CHECKING:
-    from ..network import Network
-    from ..roadmap import Roadmap
+    from ..analysis.network import Network
+    from ..rewriting.roadmap import Roadmap
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
-from ..documents import read_json
-from ..errors import BundleError, CaptureError, RoadmapError, one_line
-from ..inputs import CallSpec
-from ..program import Program
-from ..report.data import plain_data, versions
-from ..roadmap import Roadmap
-from ..target import class_text
-from ..tracing import capture
-from ..wrappers import unwrapped
-from ..writing import put_back
+from ..base.atomic_files import put_back
+from ..base.documents import read_json
+from ..base.errors import BundleError, CaptureError, RoadmapError, one_line
+from ..base.plain import plain_data, versions
+from ..codegen.constructors import settings
+from ..frontend import capture
+from ..graph.call_spec import CallSpec
+from ..graph.program import Program
+from ..loading.importing import class_text
+from ..loading.wrappers import unwrapped
+from ..rewriting.roadmap import Roadmap
 from . import original, schema
-from .construct import settings
 
 if TYPE_CHECKING:
     from ..compiler import Result

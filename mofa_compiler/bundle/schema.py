@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..documents import first_problem
-from ..inputs import CallSpec
+from ..base.documents import first_problem
+from ..graph.call_spec import CallSpec
 
 _DEEPEST = 32
 """Lists and dicts in each other, among the arguments of a call"""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from ..errors import BundleError
-from ..report.data import plain_data
+from ..base.atomic_files import put_in_place, scratch_folder
+from ..base.errors import BundleError
+from ..base.plain import plain_data
 from ..report.pictures import write_pictures
 from ..report.reading import IMAGES, read_report
-from ..writing import put_in_place, scratch_folder
 from .files import REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_reports, write_weights
 from .original import recorded, short
 from .recipe import read_recipe

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CalibrationError, CaptureError, one_line
-from ..inputs import CallSpec, InputSpec, example_call, map_tree, tensor_leaves
-from ..network import Network
-from ..states import own_randomness
-from ..verification.finite import first_not_finite
+from ..analysis.network import Network
+from ..base.errors import CalibrationError, CaptureError, one_line
+from ..base.torch_state import own_randomness
+from ..graph.call_spec import CallSpec, InputSpec, example_call, map_tree, tensor_leaves
+from ..numerics.finite import first_not_finite
 
 HELD_OUT = 8
 """One image in so many is not fitted to, and shows what came of it; at least one"""

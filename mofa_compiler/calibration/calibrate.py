@@ -14,23 +14,23 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..analysis.layers import signature
+from ..analysis.network import Network
+from ..base.errors import RewriteError
 from ..data import CalibrationImages, Sample
 from ..data.calibration import FITTED
-from ..diff import Diff, Edit, Refusal
-from ..errors import RewriteError
-from ..inputs import CallSpec, tensor_leaves
-from ..network import Network
-from ..program import Program
-from ..surgery import origin
-from ..survey import signature
-from ..verification.figures import Figures
-from ..verification.running import evaluating, rounding, run, values
+from ..graph.call_spec import CallSpec, tensor_leaves
+from ..graph.program import Program
+from ..numerics.error_sums import Figures
+from ..numerics.running import evaluating, rounding, run, values
+from ..rewriting.diff import Diff, Edit, Refusal
+from ..rewriting.layer_surgery import origin
 from .batches import Batches, gather
 from .channels import Channels, Orders, reordered
-from .fitting import Fit
+from .fit_base import Fit
+from .lockstep import Lockstep, Shelf, Stretch
 from .ordering import channel_orders
 from .plan import Plan, Planner
-from .streaming import Lockstep, Shelf, Stretch
 from .tuning import Tuning, blocks
 
 NAME = "calibration"

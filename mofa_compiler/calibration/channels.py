@@ -19,11 +19,11 @@ from networkx.utils import UnionFind
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ..cost import function_name
-from ..plain import is_torchs
-from ..program import Program
-from ..survey.neighbours import _ACTIVATIONS
-from ..tracing.proxies import IN_PLACE
+from ..analysis.layers.neighbours import _ACTIVATIONS
+from ..frontend.proxies import IN_PLACE
+from ..graph.macs import function_name
+from ..graph.plain_layers import is_torchs
+from ..graph.program import Program
 
 Positions = np.ndarray[Any, np.dtype[Any]]
 Orders = Mapping[int, tuple[int, ...]]

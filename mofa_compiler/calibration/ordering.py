@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from ..inputs import CallSpec
-from ..layers import PartialConv2d
-from ..network import Network
-from ..program import Program
-from ..states import own_randomness
+from ..analysis.network import Network
+from ..base.torch_state import own_randomness
+from ..graph.call_spec import CallSpec
+from ..graph.program import Program
+from ..nn.partial_conv import PartialConv2d
 from .channels import Channels, Positions
-from .fits import unfolded
-from .streaming import bound_arguments
+from .fit_kinds import unfolded
+from .lockstep import bound_arguments
 
 PIXELS = 1024
 """Of each image that a kernel's input is measured on"""

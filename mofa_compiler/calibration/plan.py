@@ -8,25 +8,16 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, fx, nn
 
-from ..layers import PartialConv2d, PConv2d, PDWConv2d
-from ..network import Network
-from ..plain import altered, is_plain, is_torchs
-from ..program import Program
-from ..surgery import origin
-from ..survey import is_pointwise
-from .fits import (
-    ConvolutionFit,
-    DepthwiseFit,
-    FeederFit,
-    KernelFit,
-    NormFit,
-    ProductFit,
-    TransposedFit,
-    kernel_of,
-)
-from .fitting import Fit, Site
-from .links import commutes, link, sole_reader
-from .streaming import is_harmless, writes_into_input
+from ..analysis.layers import is_pointwise
+from ..analysis.network import Network
+from ..graph.plain_layers import altered, is_plain, is_torchs
+from ..graph.program import Program
+from ..nn.partial_conv import PartialConv2d, PConv2d, PDWConv2d
+from ..rewriting.layer_surgery import origin
+from .correspondence import commutes, link, sole_reader
+from .fit_base import Fit, Site
+from .fit_kinds import ConvolutionFit, DepthwiseFit, FeederFit, KernelFit, NormFit, ProductFit, TransposedFit, kernel_of
+from .lockstep import is_harmless, writes_into_input
 
 MOST_FEATURES = 5000
 """Inputs of a fit; the normal equations of more would take minutes"""

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ..codegen import new_graph
-from ..layers import PartialConv2d
-from ..program import Program
-from ..surgery import origin
-from .streaming import Batch, Lockstep
+from ..graph.generated_code import new_graph
+from ..graph.program import Program
+from ..nn.partial_conv import PartialConv2d
+from ..rewriting.layer_surgery import origin
+from .lockstep import Batch, Lockstep
 
 LEARNING_RATE = 1e-2
 """Of Adam at its highest, in units of a parameter's root mean square"""

@@ -60,12 +60,12 @@ def analyze(
         if file is not None:
             options.check_figure(file, option)
 
-    from ..anatomy import infer
+    from ..analysis.anatomy import infer
+    from ..analysis.network import Network
     from ..compiler import apply
-    from ..network import Network
+    from ..frontend import capture
     from ..report.distribution import distribution, print_distribution
-    from ..roadmap import Roadmap
-    from ..tracing import capture
+    from ..rewriting.roadmap import Roadmap
 
     plan = Roadmap.load(roadmap) if roadmap is not None else None
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
@@ -73,10 +73,12 @@ def analyze(
         example = options.example_inputs(model, given_inputs)
         if plan is None:
             program = capture(model, example)
-            data = distribution(Network(program, infer(program)))
+            data = distribution(Network(program, infer(program)), obstacles=options.obstacles_data(program))
         else:
             result = apply(model, plan, example, progress=phase("rewriting"))
-            data = distribution(result.original, result.rewritten, plan.name)
+            data = distribution(
+                result.original, result.rewritten, plan.name, options.obstacles_data(result.rewritten.program)
+            )
     if plot is not None or draw is not None:
         from ..report.figures import flops, save, unet
 

@@ -43,9 +43,9 @@ def capture(
         raise typer.BadParameter("contradicts --quiet", param_hint="--json")
     given_inputs = options.parse_inputs(inputs)
 
-    from ..report.captured import captured, print_captured
-    from ..tracing import CaptureWarning
-    from ..tracing import capture as trace
+    from ..frontend import CaptureWarning
+    from ..frontend import capture as trace
+    from ..report.printing.captured import captured, print_captured
 
     with (
         options.prints_to_stderr(),
@@ -62,7 +62,7 @@ def capture(
     for warning in caught:
         if not issubclass(warning.category, CaptureWarning):  # somebody else's, shown as it would have been
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    data = captured(program, warned)
+    data = captured(program, warned, options.obstacles_data(program))
     if as_json:
         print(json.dumps(data, indent=2, ensure_ascii=False))
     elif not quiet:

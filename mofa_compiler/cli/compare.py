@@ -76,10 +76,10 @@ def compare(
     targets = Targets(arguments, checkpoint, key, strip_prefix, options.parse_inputs(inputs))
     targets.check(sources)
 
+    from ..base.atomic_files import replaced
     from ..report import comparison
     from ..report.reading import check_output, naming_damage
     from ..report.summary import summary
-    from ..writing import replaced
 
     files = [Path(source).expanduser() for source in sources if not is_target(source)]
     target = None if out is None else out.expanduser()

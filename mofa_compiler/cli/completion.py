@@ -16,14 +16,14 @@ ENGINES = (
 """Names of `mofa_compiler.runtime.engines`, whose import takes torch's time"""
 
 EXPORT_FORMATS = ("onnx", "pt2", "executorch", "openvino", "torchscript")
-"""Names of `mofa_compiler.export.formats`, likewise"""
+"""Names of `mofa_compiler.formats.registry`, likewise"""
 
 LINT_FORMATS = ("full", "concise", "json", "json-lines", "github", "gitlab", "junit", "sarif", "markdown")
 
 
 def roadmaps(incomplete: str) -> list[str]:
     """Presets; without one that begins so, the shell offers files."""
-    return _beginning(incomplete, (file.stem for file in (_PACKAGE / "roadmaps").glob("*.toml")))
+    return _beginning(incomplete, (file.stem for file in (_PACKAGE / "rewriting" / "roadmaps").glob("*.toml")))
 
 
 def engines(incomplete: str) -> list[str]:

@@ -35,6 +35,6 @@ def engines(
     if as_json:
         print(json.dumps(data, indent=2, ensure_ascii=False))
         return
-    from ..report.measured import print_engines
+    from ..report.printing.measured import print_engines
 
     print_engines(data, options.stdout_console())

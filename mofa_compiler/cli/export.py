@@ -110,7 +110,7 @@ def export(
     if as_json:
         print(json.dumps(done.to_data(), indent=2, ensure_ascii=False))
     elif not quiet:
-        from ..report.exported import print_exported
+        from ..report.printing.exported import print_exported
 
         print_exported(done.to_data(), options.stdout_console())
         if not is_target(source):

@@ -11,8 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ..errors import MofaError
-from ..spelling import printable
+from ..base.errors import MofaError
+from ..base.spelling import printable
 
 DEBUG = "mofa_compiler.debug"
 

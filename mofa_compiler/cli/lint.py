@@ -13,7 +13,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from ..errors import LintError
+from ..base.errors import LintError
 from . import completion, options
 
 _FORMATS = completion.LINT_FORMATS
@@ -118,7 +118,7 @@ def lint(
     atexit.register(_keep_all)
     given_inputs = options.parse_inputs(inputs)
     if output_format not in _FORMATS:
-        from ..errors import nearest
+        from ..base.errors import nearest
 
         hint = nearest(output_format, _FORMATS)
         raise typer.BadParameter(f"there is no format {output_format!r}{hint}", param_hint="--output-format")
@@ -139,9 +139,9 @@ def lint(
             raise typer.BadParameter(why, param_hint=option)
 
     with _results(output_file) as results:
-        from ..lint.jobs import Checkpoint
+        from ..frontend.fast_import import lean
         from ..lint.session import Options, run
-        from ..tracing.lean import lean
+        from ..lint.targets import Checkpoint
 
         chosen = Options(
             targets=tuple(targets or ()),
@@ -188,7 +188,7 @@ def _keep_all() -> None:
 def _results(file: Path | None) -> Iterator[TextIO]:
     """Where findings go; whatever a model's code prints to stdout, now or when the process ends, goes to stderr."""
     if file is not None:
-        from ..writing import replaced
+        from ..base.atomic_files import replaced
 
         try:
             with _stdout_to_stderr(), replaced(file) as handle:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..writing import is_folder
+from ..base.atomic_files import is_folder
 from . import completion, options
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..compiler import Progress
-    from ..input_files import Make
-    from ..inputs import CallSpec
+    from ..base.progress import Progress
+    from ..graph.call_spec import CallSpec
+    from ..loading.input_files import Make
     from ..runtime import Compiled, Engine
 
 _DEFAULTS = ("xnnpack", "onnxruntime", "eager")
@@ -127,13 +127,13 @@ def measure(
         "engines": measured,
     }
     if plot is not None:
-        from ..report.measured import plot_measured
+        from ..report.printing.measured import plot_measured
 
         plot_measured(data, plot)
     if as_json:
         print(json.dumps(data, indent=2, ensure_ascii=False))
     elif not quiet:
-        from ..report.measured import print_measured
+        from ..report.printing.measured import print_measured
 
         print_measured(data, options.stdout_console())
         options.print_run(source for source in networks if is_folder(Path(source).expanduser()))
@@ -210,7 +210,7 @@ def _check_original(networks: Sequence[str], original: nn.Module) -> None:
         BundleError: it was made from another architecture.
     """
     from ..bundle.recipe import check_architecture, read_recipe
-    from ..inputs import CallSpec
+    from ..graph.call_spec import CallSpec
 
     for folder in (Path(source).expanduser() for source in networks[1:]):
         if is_folder(folder):
@@ -284,14 +284,14 @@ def _load(source: str, arguments: list[str] | None) -> tuple[nn.Module, CallSpec
         return options.load_model(source, arguments, None, None, None)[0], None
     from ..bundle import load
     from ..bundle.recipe import read_recipe
-    from ..inputs import CallSpec
+    from ..graph.call_spec import CallSpec
 
     return load(folder).eval(), CallSpec.from_data(read_recipe(folder)["inputs"])
 
 
 def _example(loaded: tuple[nn.Module, CallSpec | None], inputs: Make | None) -> tuple[Tensor, ...]:
     """The tensors that the networks are run on."""
-    from ..inputs import example_call, tensors_by_position
+    from ..graph.call_spec import example_call, tensors_by_position
 
     module, recorded = loaded
     call = example_call(module, recorded if inputs is None else inputs(module))

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import MofaError, TargetError
+from ..base.errors import MofaError, TargetError
 from .group import DEBUG
 
 if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
-    from ..compiler import Progress
-    from ..input_files import Make
-    from ..inputs import ExampleInputs
+    from ..base.progress import Progress
+    from ..graph.call_spec import ExampleInputs
+    from ..graph.program import Program
+    from ..loading.input_files import Make
 
 
 def _set_debug(ctx: typer.Context, wanted: bool) -> None:
@@ -117,7 +118,7 @@ def parse_inputs(given: list[str] | None) -> Make | None:
     shapes = [parse_shape(text) for text in given or () if text not in files]
     if not given:
         return None
-    from ..input_files import of_shapes, read_inputs
+    from ..loading.input_files import of_shapes, read_inputs
 
     return read_inputs(files[0]) if files else of_shapes(shapes)
 
@@ -227,7 +228,7 @@ def load_model(
     """The architecture with its weights, and how the checkpoint was read (None without one)."""
     if checkpoint is None and (key is not None or strip_prefix is not None):
         raise typer.BadParameter("needs --checkpoint", param_hint="--key" if key is not None else "--strip-prefix")
-    from ..target import load_target, parse_args
+    from ..loading.import_target import load_target, parse_args
 
     try:
         given = parse_args(arguments or ())
@@ -236,7 +237,7 @@ def load_model(
     model = load_target(target, given).eval()  # what ships is what it does in eval mode
     if checkpoint is None:
         return model, None
-    from ..checkpoint import fit, load_checkpoint
+    from ..loading.checkpoint import fit, load_checkpoint
 
     weights = load_checkpoint(checkpoint, model, key=key, strip_prefix=strip_prefix)
     fit(model, weights.state, weights.description)
@@ -246,3 +247,10 @@ def load_model(
 def example_inputs(model: nn.Module, inputs: Make | None) -> ExampleInputs:
     """The inputs that `--input` names, or None to let the compiler choose."""
     return None if inputs is None else inputs(model)
+
+
+def obstacles_data(program: Program) -> list[dict[str, str]]:
+    """What keeps a program from being saved as a bundle, as plain data."""
+    from ..bundle.obstacles import obstacles
+
+    return [vars(one) for one in obstacles(program)]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import RoadmapError, nearest
+from ..base.errors import RoadmapError, nearest
 from . import completion, options
 
 if TYPE_CHECKING:
-    from ..rewriting import Pass
+    from ..rewriting.pass_api import Pass
 
 
 def passes(
@@ -40,7 +40,7 @@ def passes(
       1    there is no such pass, or one cannot be loaded
       2    wrong usage
     """
-    from ..registry import available
+    from ..rewriting.registry import available
 
     known = available()
     if name is not None and name not in known:
@@ -70,7 +70,7 @@ def passes(
 
 def describe(pass_: type[Pass]) -> dict[str, Any]:
     """A pass as plain data: name, summary, whole description, what it has to follow, and its options."""
-    from ..rewriting import Pass
+    from ..rewriting.pass_api import Pass
 
     text, own = _documentation(pass_)
     _, common = _documentation(Pass)  # type: ignore[type-abstract]
@@ -118,7 +118,7 @@ def type_name(hint: Any) -> str:
 
 
 def _default_value(field: Any) -> Any:
-    from ..report.data import plain_data
+    from ..base.plain import plain_data
 
     value = field.default if field.default is not MISSING else None
     if field.default_factory is not MISSING:

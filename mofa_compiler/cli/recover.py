@@ -15,7 +15,7 @@ from . import options
 from .training import duration, training_bar
 
 if TYPE_CHECKING:
-    from ..recovery import Recovery
+    from ..distillation import Recovery
 
 
 class Precision(StrEnum):
@@ -105,7 +105,7 @@ def recover(
 
     from ..bundle.original import recorded
     from ..bundle.recipe import read_recipe
-    from ..recovery import recover as run
+    from ..distillation import recover as run
 
     known = recorded(read_recipe(bundle.expanduser()))
     main = os.environ.get("RANK", "0") == "0"
@@ -149,7 +149,7 @@ def recover(
     if not main or quiet:
         return
     if as_json:
-        from ..report.data import plain_data
+        from ..base.plain import plain_data
 
         print(json.dumps(plain_data(recovery.to_data()), indent=2, ensure_ascii=False))
     else:

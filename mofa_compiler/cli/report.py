@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ReportError
+from ..base.errors import ReportError
 from . import options
 
 
@@ -47,11 +47,11 @@ def report(
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter(f"{out} does not end in .html", param_hint="--out")
 
+    from ..base.atomic_files import replaced
     from ..bundle.files import REPORT_PAGE
     from ..report.html.page import render
     from ..report.html.pictures import missing
     from ..report.reading import naming_damage, read_report
-    from ..writing import replaced
 
     folder = bundle.expanduser()
     if folder.is_file():

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import BundleError, DataError, VerificationError, one_line
+from ..base.errors import BundleError, DataError, VerificationError, one_line
 from . import completion, options
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..data import CalibrationImages
-    from ..inputs import ExampleInputs
+    from ..graph.call_spec import ExampleInputs
 
 
 def rewrite(
@@ -124,7 +124,7 @@ def rewrite(
     from ..compiler import apply
     from ..data import parse_degradation
     from ..report.text import UNTRAINED
-    from ..roadmap import Roadmap
+    from ..rewriting.roadmap import Roadmap
 
     plan = Roadmap.load(roadmap)
     if engine is not None:
@@ -173,7 +173,7 @@ def _calibration(model: nn.Module, example: ExampleInputs, source: str, settings
     import torch
 
     from ..data import CalibrationImages
-    from ..inputs import example_call, specs
+    from ..graph.call_spec import example_call, specs
 
     call = specs(example_call(model, example))
     taken = call.tensors

@@ -34,7 +34,7 @@ def roadmaps(
       2    wrong usage
     """
     from ..report.terminal import print_lines, wrap
-    from ..roadmap import Roadmap, presets
+    from ..rewriting.roadmap import Roadmap, presets
 
     if as_json:
         chosen = [Roadmap.load(one) for one in ([name] if name is not None else presets())]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import LintError, nearest
+from ..base.errors import LintError, nearest
 from . import completion, options
 
 

@@ -15,8 +15,8 @@ from . import options
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..input_files import Make
-    from ..inputs import ExampleInputs
+    from ..graph.call_spec import ExampleInputs
+    from ..loading.input_files import Make
 
 
 def is_target(source: str) -> bool:
@@ -79,7 +79,7 @@ class Targets:
 
     def _report(self, target: str, sources: Sequence[str]) -> dict[str, Any]:
         from ..compiler import apply
-        from ..roadmap import Roadmap
+        from ..rewriting.roadmap import Roadmap
 
         model, description = self.model(target)
         result = apply(model, Roadmap((), "none"), self._example(model, sources))
@@ -91,7 +91,7 @@ class Targets:
         if self.inputs is not None or bundle is None:
             return options.example_inputs(model, self.inputs)
         from ..bundle.recipe import read_recipe
-        from ..inputs import CallSpec
+        from ..graph.call_spec import CallSpec
 
         return CallSpec.from_data(read_recipe(bundle)["inputs"])
 

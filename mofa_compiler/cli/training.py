@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .options import LINE_EVERY
 
 if TYPE_CHECKING:
-    from ..recovery import Status
+    from ..distillation import Status
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import DataError, VerificationError
+from ..base.errors import DataError, VerificationError
 from . import options
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def verify(
         why = "needs --inputs" if inputs is None else f"{inputs} holds network inputs, used as they are"
         raise typer.BadParameter(why, param_hint=option)
 
-    from ..verification.checking import verify as check
+    from ..reproduce.verify import verify as check
 
     batches = None if inputs is None else _images(bundle.expanduser(), inputs, given)
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
@@ -89,7 +89,7 @@ def verify(
     if as_json:
         print(json.dumps(found.to_data(), indent=2, ensure_ascii=False))
     elif not quiet:
-        from ..report.verification import print_verification
+        from ..report.printing.verification import print_verification
 
         print_verification(found.to_data(), options.stdout_console())
     sys.stdout.flush()
@@ -107,7 +107,7 @@ def _images(bundle: Path, source: str, settings: dict[str, Any]) -> CalibrationI
     """
     from ..bundle.recipe import read_recipe
     from ..data import CalibrationImages
-    from ..inputs import CallSpec
+    from ..graph.call_spec import CallSpec
 
     taken = CallSpec.from_data(read_recipe(bundle)["inputs"]).tensors
     if len(taken) != 1 or len(taken[0].shape) != 4:

@@ -7,9 +7,9 @@ from .calibration import SYNTHETIC, CalibrationImages, calibration_batches
 from .degradations import Degradation, Pair, parse_degradation, restore
 from .files import image_files, read_image
 from .leaves import dead_leaves
-from .noise import add_noise
 from .pairing import Pairs, pairs, split
 from .samples import Sample
+from .sensor_noise import add_noise
 
 __all__ = [
     "SYNTHETIC",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..base.errors import DataError
 from .degradations import Degradation, Raw, parse_degradation
 from .files import SUFFIXES, check_sides, image_files, read_image, to_channels
 from .leaves import dead_leaves

@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import DataError, nearest
+from ..base.errors import DataError, nearest
 from . import raw
 from .files import library
-from .noise import add_noise
 from .seeding import integer, uniform
+from .sensor_noise import add_noise
 
 _NUMBER = r"\d+\.?\d*(?:e[+-]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})(?:-({_NUMBER}))?")

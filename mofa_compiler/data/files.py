@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError, one_line
+from ..base.errors import DataError, one_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # what hides behind .png and .jpg; JPEG opens MPO, too; all of 8 or 16 bits

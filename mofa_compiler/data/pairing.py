@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import DataError
+from ..base.errors import DataError
 from .degradations import Degradation, Pair, parse_degradation
 from .files import check_sides, image_files, read_image, to_channels
 from .seeding import generator, integer

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .noise import add_noise
+from .sensor_noise import add_noise
 
 V = 959.0  # digital numbers from black to white
 ANCHOR_ISO = 1600.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..errors import DataError
+from ..base.errors import DataError
 
 
 def generator(seed: int, *place: int) -> torch.Generator:

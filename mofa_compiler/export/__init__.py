@@ -6,8 +6,8 @@
 `mofa_compiler.export` is this package; the function is `mofa_compiler.export.export`.
 """
 
-from .comparing import Comparison
+from ..formats.comparing import Comparison
+from ..formats.registry import formats
 from .exporting import SCHEMA, Exported, export
-from .formats import formats
 
 __all__ = ["SCHEMA", "Comparison", "Exported", "export", "formats"]

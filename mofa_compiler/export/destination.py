@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
-from ..errors import ExportError
-from .format import Format
-from .formats import find
+from ..base.errors import ExportError
+from ..formats.base import Format
+from ..formats.registry import find
 
 
 def destinations(

@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from ..base.atomic_files import scratch_folder
+from ..base.errors import ExportError, MofaError
+from ..base.plain import plain_data
+from ..base.torch_state import in_normal_mode, own_randomness
 from ..bundle import load
 from ..bundle.recipe import read_recipe
-from ..errors import ExportError, MofaError
-from ..inputs import CallSpec, ExampleInputs, InputSpec, example_call, in_standard_layout, map_tree, specs
-from ..report.data import plain_data
+from ..formats.base import Format, Use
+from ..formats.comparing import Comparison
+from ..formats.dynamic_shapes import Images, Sizes, second_size
+from ..formats.notes import notes
+from ..formats.registry import find
+from ..graph.call_spec import CallSpec, ExampleInputs, InputSpec, example_call, in_standard_layout, map_tree, specs
+from ..loading.wrappers import unwrapped
 from ..report.guards import guards
 from ..report.reading import read_report
-from ..states import in_normal_mode, own_randomness
-from ..wrappers import unwrapped
-from ..writing import scratch_folder
-from .comparing import Comparison
 from .destination import destinations
-from .format import Format, Use
-from .formats import find
 from .making import STEPS, Maker, place
-from .notes import notes
-from .shapes import Images, Sizes, second_size
 
 if TYPE_CHECKING:
-    from ..compiler import Progress
+    from ..base.progress import Progress
 
 SCHEMA = "mofa-export/1"
 

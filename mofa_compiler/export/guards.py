@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from ..inputs import CallSpec, bound_call
-from .shapes import Images, Sizes
-from .tracing import bounds
+from ..formats.dynamic_shapes import Images, Sizes
+from ..formats.torch_export import bounds
+from ..graph.call_spec import CallSpec, bound_call
 
 _STEPS = 34
 """Sizes from the smallest on that are looked at, each height with each width: more than any usual multiple"""

@@ -11,18 +11,18 @@ from typing import Any
 from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
-from ..errors import ExportError, MofaError, source_line
-from ..inputs import CallSpec, specs
-from .bisecting import Culprit, culprit
-from .comparing import Comparison, DifferenceError, compare
-from .format import Format, Source, Written, reason, tensors
+from ..base.errors import ExportError, MofaError, source_line
+from ..formats.base import Format, Source, Written, reason, tensors
+from ..formats.bisecting import Culprit, culprit
+from ..formats.comparing import Comparison, DifferenceError, compare
+from ..formats.dynamic_shapes import Images, Sizes, candidates, example_sizes, second_size
+from ..formats.locating import Fault, locate
+from ..formats.observing import observe
+from ..formats.quiet_exporters import calm
+from ..formats.torch_export import any_size, trace
+from ..graph.call_spec import CallSpec, specs
 from .guards import hold
-from .locating import Fault, locate
 from .merging import merged_norms
-from .observing import observe
-from .shapes import Images, Sizes, candidates, example_sizes, second_size
-from .silence import calm
-from .tracing import any_size, trace
 
 STEPS = ("running the bundle", "tracing", "writing", "comparing")
 

@@ -6,18 +6,18 @@ import copy
 
 from torch import nn
 
-from ..errors import MofaError
-from ..inputs import CallSpec
-from .silence import calm
+from ..base.errors import MofaError
+from ..formats.quiet_exporters import calm
+from ..graph.call_spec import CallSpec
 
 
 def merged_norms(module: nn.Module, call: CallSpec) -> nn.Module | None:
     """The network after the pass `merge-linear`, which is exact; None where it finds nothing, or cannot look."""
-    from ..anatomy import infer
-    from ..network import Network
-    from ..registry import available
-    from ..rewriting import rewrite
-    from ..tracing import capture
+    from ..analysis.anatomy import infer
+    from ..analysis.network import Network
+    from ..frontend import capture
+    from ..rewriting.engine import rewrite
+    from ..rewriting.registry import available
 
     try:
         with calm():

@@ -6,7 +6,7 @@
 `mofa_compiler.lint` is this package; the function is `mofa_compiler.lint.lint`.
 """
 
-from .calling import assert_clean, lint
+from .api import assert_clean, lint
 from .finding import Finding, Fix, Linted, Outcome, Position
 
 __all__ = ["Finding", "Fix", "Linted", "Outcome", "Position", "assert_clean", "lint"]

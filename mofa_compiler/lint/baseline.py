@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
-from ..errors import LintError
-from ..writing import replaced
+from ..base.atomic_files import replaced
+from ..base.errors import LintError
 from .finding import BUDGETS, UNLINTABLE, Finding, Linted
-from .matching import unmatched
+from .fingerprints import unmatched
 
 SCHEMA = "mofa-lint-baseline/1"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..report import text
-from ..spelling import code_span as code
-from ..spelling import markdown as escape
+from ..base import spelling, words
+from ..base.spelling import code_span as code
+from ..base.spelling import markdown as escape
 from .finding import Linted
-from .matching import unmatched
+from .fingerprints import unmatched
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,14 +70,14 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
     def say(sentence: str, style: str = "") -> None:
         if sentence:
-            console.print(Text(text.printable(sentence), style), overflow="fold")
+            console.print(Text(spelling.printable(sentence), style), overflow="fold")
 
     def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
         made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for index, name in enumerate(header):
             made.add_column(name, justify="right" if index else "left", no_wrap=True)
         for first, *rest in rows:
-            made.add_row(Text(elide(text.printable(first), max(12, console.width - 50))), *map(Text, rest))
+            made.add_row(Text(elide(spelling.printable(first), max(12, console.width - 50))), *map(Text, rest))
         return made
 
     for index, model in enumerate(comparison["models"]):
@@ -101,7 +101,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             grid.add_column(overflow="fold")
             for one in findings[:_SHOWN]:
                 what = " ".join(filter(None, (one["path"], one["message"])))
-                grid.add_row(mark, Text(text.printable(one["code"])), Text(text.printable(what)))
+                grid.add_row(mark, Text(spelling.printable(one["code"])), Text(spelling.printable(what)))
             console.print(grid)
             if (left := len(findings) - _SHOWN) > 0:
                 say(f"and {left} more", "dim")
@@ -154,8 +154,8 @@ def _figures(model: Comparison) -> list[tuple[str, str, str, str]]:
     rows = []
     for label, key in (("Parameters", "parameters"), ("MACs", "macs")):
         was, now = (version and version[key] for version in versions)
-        changed = "" if was is None or now is None else text.change(was, now)
-        first, second = ("–" if number is None else text.quantity(number) for number in (was, now))
+        changed = "" if was is None or now is None else words.change(was, now)
+        first, second = ("–" if number is None else words.quantity(number) for number in (was, now))
         rows.append((label, first, second, changed))
     counts = [model["unchanged"] + len(model[key]) for key in ("gone", "new")]
     changed = ", ".join(f"{sign}{len(model[key])}" for sign, key in (("+", "new"), ("−", "gone")) if model[key])
@@ -172,9 +172,9 @@ def _stages(model: Comparison) -> list[tuple[str, str, str, str]]:
     rows = []
     for stage in model["stages"]:
         was, now = stage["before"], stage["after"]
-        macs = [text.quantity(one["macs"]) if one else "–" for one in (was, now)]
+        macs = [words.quantity(one["macs"]) if one else "–" for one in (was, now)]
         share = [f"{100 * one['share']:.1f}" if one else "–" for one in (was, now)]
-        changed = text.change(was["macs"], now["macs"]) if was and now else "new" if now else "gone"
+        changed = words.change(was["macs"], now["macs"]) if was and now else "new" if now else "gone"
         rows.append((stage["name"], " → ".join(macs), f"{' → '.join(share)} %", changed))
     return rows if any(row[3] != "unchanged" for row in rows) else []
 
@@ -197,7 +197,7 @@ def _note(model: Comparison) -> str:
 def _unchanged(model: Comparison) -> str:
     if not model["new"] and not model["gone"]:
         return "No findings are new, and none are gone."
-    return f"{text.count(model['unchanged'], 'finding')} as before." if model["unchanged"] else ""
+    return f"{words.count(model['unchanged'], 'finding')} as before." if model["unchanged"] else ""
 
 
 def _sorted(findings: Sequence[Comparison]) -> list[Comparison]:
@@ -215,7 +215,7 @@ def _markdown_findings(key: str, model: Comparison) -> list[str]:
     if not findings:
         return []
     rows = [
-        (finding["code"], _cell(finding["path"] or model["model"]), escape(text.printable(finding["message"])))
+        (finding["code"], _cell(finding["path"] or model["model"]), escape(spelling.printable(finding["message"])))
         for finding in _sorted(findings)[:_SHOWN]
     ]
     more = f"\n\nand {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
@@ -229,9 +229,9 @@ def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align:
 
 def _span(name: str) -> str:
     """A code span, which nothing in a name ends; a dash for a blank one."""
-    return code(text.printable(name)) if name.strip() else "–"
+    return code(spelling.printable(name)) if name.strip() else "–"
 
 
 def _cell(name: str) -> str:
     """The same in a table, whose cell no pipe ends: there `\\|` is one, and readers differ on what `\\\\|` is."""
-    return _span(text.printable(name).replace("\\|", "\\ |")).replace("|", "\\|")
+    return _span(spelling.printable(name).replace("\\|", "\\ |")).replace("|", "\\|")

@@ -14,10 +14,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
-from ..errors import LintError
-from .keys import Key, line_of, written
+from ..base.errors import LintError
 from .quantities import is_file_of_inputs, shape
 from .settings import Budgets, ModelBudgets, Selection, Settings, Table, Thresholds, check_prefix, check_select, refused
+from .toml_lines import Key, line_of, written
 
 NAMES = ("mofa.toml", "pyproject.toml")
 """Files that are looked for, the first of a folder's wins."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from graphlib import TopologicalSorter
 
+from ..autotune.candidates import FORMS
 from ..compiler import Result, apply
-from ..decisions.candidates import FORMS
-from ..rewriting import Lowering, Pass
-from ..roadmap import Roadmap
+from ..rewriting.pass_api import Lowering, Pass
+from ..rewriting.roadmap import Roadmap
 from .finding import Finding
 from .rule import Rule, Subject
 

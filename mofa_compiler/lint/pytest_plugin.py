@@ -40,13 +40,13 @@ def pytest_fixture_setup(
     """Remember where the layers of modules are made that fixtures return."""
     if not request.config.stash.get(_WANTED, False):
         return (yield)
-    from .positions import recording
+    from .source_positions import recording
 
     with recording() as made:
         value = yield
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.nn.Module):
-        from ..wrappers import unwrapped
+        from ..loading.wrappers import unwrapped
 
         request.config.stash.setdefault(_MADE, weakref.WeakKeyDictionary())[value] = made.positions(unwrapped(value))
     return value
@@ -62,8 +62,8 @@ def pytest_runtest_call(item: pytest.Item) -> None:
     from torch import nn
     from torch.nn.modules.conv import _ConvNd
 
-    from ..errors import MofaError
-    from .calling import assert_clean
+    from ..base.errors import MofaError
+    from .api import assert_clean
 
     given = getattr(item, "funcargs", {}).values()
     nets = [one for one in given if isinstance(one, nn.Module) and any(isinstance(m, _ConvNd) for m in one.modules())]

@@ -50,7 +50,7 @@ def shape(value: Any) -> tuple[int, ...]:
 
 
 def is_file_of_inputs(text: str) -> bool:
-    """Whether text names a file of inputs (see `mofa_compiler.input_files`) rather than a shape."""
+    """Whether text names a file of inputs (see `mofa_compiler.loading.input_files`) rather than a shape."""
     return text.endswith((".json", ".py")) or ":" in text
 
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from ..diff import Diff
-from ..inputs import CallSpec, tensors_by_position
-from ..network import Network
-from ..rewriting import Pass
+from ..analysis.network import Network
+from ..graph.call_spec import CallSpec, tensors_by_position
+from ..rewriting.diff import Diff
+from ..rewriting.pass_api import Pass
 from .finding import Finding, Fix, Level, Position
 from .savings import Change, lowered, savings
 from .settings import ModelBudgets

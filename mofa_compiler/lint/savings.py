@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..diff import Diff
-from ..network import Network
-from ..rewriting import Match, Pass, match, rewrite
-from ..states import own_randomness
-from ..surgery import Surgery
-from ..survey import Layer
+from ..analysis.layers import Layer
+from ..analysis.network import Network
+from ..base.torch_state import own_randomness
+from ..rewriting.diff import Diff
+from ..rewriting.engine import match, rewrite
+from ..rewriting.graph_rewriter import GraphLowering
+from ..rewriting.layer_surgery import Surgery
+from ..rewriting.pass_api import Match, Pass
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def savings(network: Network, *passes: Pass) -> Mapping[str, Change] | None:
     The figures are those of all matches together. What becomes of a neighbour (an adjusted convolution behind, one that
     is merged away) counts for the layer whose rewriting caused it; where several adjust the same one, each counts for
     what it added. Together they are the difference of the totals in the passes' diffs, but for weights whose values
-    decide: see `mofa_compiler.inherit`.
+    decide: see `mofa_compiler.weights`.
 
     None for passes whose changes are not known without carrying them out: one that looks at no layer by itself, such as
     a `GraphLowering` (see `lowered`), or that cannot do without values, as another package's may not.
@@ -50,7 +52,7 @@ def savings(network: Network, *passes: Pass) -> Mapping[str, Change] | None:
     changes: dict[str, Change] = {}
     shapes = network.without_values
     for pass_ in passes:
-        if type(pass_).carry_out is not Pass.carry_out:
+        if isinstance(pass_, GraphLowering):
             return None
         pass_.prepare(network)
         surgery = Surgery(shapes, pass_)

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
-from ..diff import Diff
-from ..errors import EngineError, LintError, MofaError, nearest
-from ..input_files import Make
+from ..base import words
+from ..base.atomic_files import is_folder
+from ..base.errors import EngineError, LintError, MofaError, nearest
+from ..loading.import_target import parse_args
+from ..loading.input_files import Make
 from ..report import text
-from ..target import parse_args
-from ..writing import is_folder
+from ..rewriting.diff import Diff
 from .config import Config
 from .finding import Finding, Linted, Outcome
 from .formats import emit, render
-from .jobs import Checkpoint, configured, of_bundle, of_target
 from .rules import RULES
-from .running import Job, Report, failed, lint_model
+from .runner import Job, Report, failed, lint_model
 from .settings import Selection, Settings, parse_prefixes
 from .suppressions import Suppressions
+from .targets import Checkpoint, configured, of_bundle, of_target
 
 if TYPE_CHECKING:
     from .comparison import Comparison
@@ -288,9 +289,8 @@ def _fixed(
 
 def _change(diff: Diff) -> str:
     before, after = diff.before, diff.after
-    return (
-        f"{text.signed(after.parameters - before.parameters)} parameters, {text.signed(after.macs - before.macs)} MACs"
-    )
+    parameters, macs = after.parameters - before.parameters, after.macs - before.macs
+    return f"{words.signed(parameters)} parameters, {words.signed(macs)} MACs"
 
 
 def _config(options: Options) -> Config | None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from ..errors import LintError, nearest
-from ..options import Portion
+from ..base.errors import LintError, nearest
+from ..rewriting.option_types import Portion
 from .finding import UNLINTABLE
 from .quantities import memory, number
 

@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import nearest
+from ..base.errors import nearest
 from .finding import Finding, Position
-from .positions import relative_to
 from .settings import takes_out
+from .source_positions import relative_to
 
 CODE = "MOFA001"
 NAME = "unused-suppression"

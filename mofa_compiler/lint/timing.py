@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..autotune.benchmark import Trials
+from ..autotune.lowering_search import carried_out
 from ..bundle.recipe import architecture_hash
-from ..decisions.exact import carried_out
-from ..decisions.record import Comparison
-from ..decisions.target import Target
-from ..decisions.trials import Trials
-from ..rewriting import Pass
+from ..result.decisions import Comparison
+from ..rewriting.pass_api import Pass
+from ..rewriting.target import Target
 from ..runtime import Cache
 from .rule import Subject
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from rich.cells import cell_len
 
-from .text import printable
+from ..base.spelling import printable
 
 _Cell = tuple[int, int]
 _Ends = tuple[str, str]

@@ -47,7 +47,7 @@ Keys, in order:
 - `measurements`: what `mofa measure --record` timed: `[{"engine", "version", "processor", "threads", "input",
   "original_ms", "rewritten_ms", "ratio", "interval", "verdict", "control"}]`: medians in ms, the second divided by the
   first with its 95 % interval, whether the rewritten network is `faster`, `slower` or that is `inside the noise`, and
-  the interval of the original against itself, in the same rounds, which tells that noise (`mofa_compiler.noise`)
+  the interval of the original against itself, in the same rounds, which tells that noise (`base/significance.py`)
 - `images`: one object an image that both networks were run on, with the weights that the rewritten one has now:
     - `name`, `source` (in words: whether the network was fitted on it), `size` (`[height, width]` of the output),
       `levels`: which values of the output are black and white, `shown`: of an output that is no usual image, in words
@@ -69,26 +69,24 @@ in none. Numbers that JSON does not have are null.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from ..roadmap import plain_options
-from ..survey import signature
+from ..analysis.layers import signature
+from ..base.plain import plain_data, versions
+from ..result.verdict import verdict_data
+from ..rewriting.roadmap import plain_options
 from .guards import guards
 from .structure import cheap_rule, structure
 
 if TYPE_CHECKING:
-    from ..anatomy import Anatomy
+    from ..analysis.anatomy import Anatomy
+    from ..analysis.network import Network, Totals
     from ..compiler import Result
-    from ..diff import Diff
-    from ..network import Network, Totals
-    from ..rewriting import Pass
-    from ..verification.verdict import Verdict
+    from ..result.verdict import Verdict
+    from ..rewriting.diff import Diff
+    from ..rewriting.pass_api import Pass
     from .pictures import Picture
 
 SCHEMA = "mofa-report/1"
@@ -130,11 +128,6 @@ def report(result: Result, shown: Sequence[Picture] | None = None) -> dict[str, 
     }
     plain: dict[str, Any] = plain_data(document)
     return plain
-
-
-def versions() -> dict[str, str]:
-    """Of this package and of torch."""
-    return {"mofa-compiler": version("mofa-compiler"), "torch": str(torch.__version__)}
 
 
 def anatomy_data(anatomy: Anatomy) -> dict[str, Any]:
@@ -190,17 +183,6 @@ def totals_data(totals: Totals) -> dict[str, Any]:
     return {"parameters": totals.parameters, "macs": totals.macs, "stages": stages}
 
 
-def plain_data(value: Any) -> Any:
-    """The same in types that JSON has; what it has not becomes null (infinities, NaN) or text."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain_data(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_data(item) for item in value]
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
-
-
 def _pass(pass_: Pass | None, diff: Diff, verdict: Verdict) -> dict[str, Any]:
     return {
         "name": diff.pass_name,
@@ -211,19 +193,4 @@ def _pass(pass_: Pass | None, diff: Diff, verdict: Verdict) -> dict[str, Any]:
         "before": totals_data(diff.before),
         "after": totals_data(diff.after),
         "verdict": verdict_data(verdict),
-    }
-
-
-def verdict_data(verdict: Verdict) -> dict[str, Any]:
-    """How far a pass moved the output, and whether it kept its promise."""
-    return {
-        "relative_error": verdict.relative_error,
-        "step_psnr": verdict.step_psnr,
-        "accumulated": verdict.accumulated,
-        "psnr": verdict.psnr,
-        "measured_on": verdict.measured_on,
-        "holds": verdict.holds,
-        "problem": verdict.problem,
-        "layers": verdict.layers,
-        "whole": None if verdict.whole is None else asdict(verdict.whole),
     }

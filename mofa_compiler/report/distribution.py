@@ -30,7 +30,7 @@ What the network looks like drawn as a U, all in names of stages (empty for what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -38,17 +38,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..bundle.obstacles import obstacles
-from ..survey import signature
+from ..analysis.layers import signature
+from ..base import words
+from ..base.plain import plain_data, versions
 from . import text
-from .data import anatomy_data, plain_data, totals_data, versions
+from .data import anatomy_data, totals_data
 from .drawing import draw
 from .structure import cheap_rule, structure
 from .terminal import print_lines, wrap
 
 if TYPE_CHECKING:
-    from ..network import Network
-    from ..survey import Layer
+    from ..analysis.layers import Layer
+    from ..analysis.network import Network
 
 SCHEMA = "mofa-distribution/1"
 _WIDEST_BAR = 40
@@ -57,8 +58,13 @@ _FEWER_COLUMNS = 7 + 7 + 6 + 5 + 2 * 5
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def distribution(network: Network, after: Network | None = None, roadmap: str | None = None) -> dict[str, Any]:
-    """The data form of a network and, where given, of what a roadmap makes of it."""
+def distribution(
+    network: Network,
+    after: Network | None = None,
+    roadmap: str | None = None,
+    obstacles: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """The data form of a network and, where given, of what a roadmap makes of it, and what keeps that from a bundle."""
     program, anatomy = network.program, network.anatomy
     totals = totals_data(network.totals)
     later = {share["name"]: share for share in totals_data(after.totals)["stages"]} if after else {}
@@ -69,7 +75,7 @@ def distribution(network: Network, after: Network | None = None, roadmap: str | 
         "inputs": [{"shape": spec.shape, "dtype": str(spec.dtype).removeprefix("torch.")} for spec in program.inputs],
         "anatomy": anatomy_data(anatomy),
         "opaque": [{"path": path, "cause": cause} for path, cause in program.opaque.items()],
-        "obstacles": [vars(one) for one in obstacles((after or network).program)],
+        "obstacles": list(obstacles),
         "roadmap": roadmap,
         "before": {"parameters": network.totals.parameters, "macs": network.totals.macs},
         "after": {"parameters": after.totals.parameters, "macs": after.totals.macs} if after else None,
@@ -150,9 +156,9 @@ def _can_draw(console: Console) -> bool:
 def _totals(data: Mapping[str, Any]) -> str:
     before, after = data["before"], data["after"]
     if after is None:
-        return f": {text.quantity(before['parameters'])} parameters, {text.quantity(before['macs'])} MACs"
+        return f": {words.quantity(before['parameters'])} parameters, {words.quantity(before['macs'])} MACs"
     amounts = [
-        f"{text.quantity(before[key])} → {text.quantity(after[key])} {noun} ({text.change(before[key], after[key])})"
+        f"{words.quantity(before[key])} → {words.quantity(after[key])} {noun} ({words.change(before[key], after[key])})"
         for key, noun in (("parameters", "parameters"), ("macs", "MACs"))
     ]
     return f", roadmap {data['roadmap']}: {', '.join(amounts)}"
@@ -179,12 +185,12 @@ def _table(data: Mapping[str, Any], width: int, ascii_only: bool) -> Table:
         ):
             if state is None:
                 continue
-            extra = ("" if level is None else str(level), text.quantity(state["parameters"]))
+            extra = ("" if level is None else str(level), words.quantity(state["parameters"]))
             table.add_row(
                 Text(name),
                 *(extra if wide else ()),
-                text.quantity(state["macs"]),
-                text.quantity(state["vanilla"]),
+                words.quantity(state["macs"]),
+                words.quantity(state["vanilla"]),
                 f"{100 * state[f'{measure}_share']:.1f} %",
                 Text(bar(state[measure] / largest, room, ascii_only=ascii_only), style),
                 Text("cheap" if cheap else "", "green"),
@@ -208,7 +214,7 @@ def _print_layers(stage: Mapping[str, Any], console: Console, width: int) -> Non
     layers = stage["layers"]
     paths, forms = (max((len(layer[key]) for layer in layers), default=0) for key in ("path", "layer"))
     for layer in layers:
-        amounts = f"{text.quantity(layer['parameters']):>7}  {text.quantity(layer['macs']):>7}"
+        amounts = f"{words.quantity(layer['parameters']):>7}  {words.quantity(layer['macs']):>7}"
         if 3 + paths + 2 + forms + 2 + len(amounts) <= width:
             print_lines(console, [f"   {layer['path']:<{paths}}  {layer['layer']:<{forms}}  {amounts}"])
         else:

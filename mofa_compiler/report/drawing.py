@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from . import text
+from ..base import spelling, words
 from .arrangement import Arrangement, Place, arrange
 from .canvas import Canvas, to_ascii
 from .terminal import elide, wrap
@@ -225,7 +225,7 @@ def _widths(contents: Iterable[tuple[str, Sequence[str]]], form: _Form) -> tuple
 def units(stage: Mapping[str, Any]) -> str:
     """The module that a stage is mostly made of, which comes after those that lead to it, and how many more."""
     units = stage["units"]
-    return text.printable(units[-1]) + (f" +{len(units) - 1}" if len(units) > 1 else "") if units else ""
+    return spelling.printable(units[-1]) + (f" +{len(units) - 1}" if len(units) > 1 else "") if units else ""
 
 
 def shortened(content: str, width: int) -> str:
@@ -239,10 +239,10 @@ def shortened(content: str, width: int) -> str:
 def costs(stage: Mapping[str, Any]) -> list[str]:
     """`962 M / 1.03 M`: MACs and parameters; with a roadmap, a line each, before and after."""
     after = stage["after"]
-    macs, parameters = (text.quantity(stage[key]) for key in ("macs", "parameters"))
+    macs, parameters = (words.quantity(stage[key]) for key in ("macs", "parameters"))
     if after is None:
         return [f"{macs} / {parameters}"]
-    return [f"{macs} → {text.quantity(after['macs'])}", f"{parameters} → {text.quantity(after['parameters'])}"]
+    return [f"{macs} → {words.quantity(after['macs'])}", f"{parameters} → {words.quantity(after['parameters'])}"]
 
 
 def _tag(stage: Mapping[str, Any]) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from ..cost import function_name
-from ..tracing import GUARDS
+from ..frontend import GUARDS
+from ..graph.macs import function_name
 
 _INFIX = {
     **{"add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**"},

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..spelling import code_span as code
-from ..spelling import html_in_markdown
-from ..spelling import markdown as escape
+from ..base import words
+from ..base.spelling import code_span as code
+from ..base.spelling import html_in_markdown
+from ..base.spelling import markdown as escape
 from . import decided, text
 
 _PATHS_PER_REFUSAL = 8
@@ -46,7 +47,7 @@ def _table(header: tuple[str, ...], align: str, rows: Sequence[tuple[str, ...]])
 def _headline(report: Mapping[str, Any]) -> str:
     before, after = report["before"], report["after"]
     rows = [
-        (label, text.quantity(before[key]), text.quantity(after[key]), text.change(before[key], after[key]))
+        (label, words.quantity(before[key]), words.quantity(after[key]), words.change(before[key], after[key]))
         for label, key in (("Parameters", "parameters"), (f"MACs at {escape(text.shapes(report))}", "macs"))
     ]
     return _table(("", "before", "after", "change"), "lrrr", rows)
@@ -76,10 +77,10 @@ def _passes(report: Mapping[str, Any]) -> str:
                 _cell(code(step["name"])),
                 str(len(text.rewritten(step) or text.calibrated(step))),
                 str(len(step["skips"])),
-                text.signed(after["parameters"] - before["parameters"]),
-                text.signed(after["macs"] - before["macs"]),
+                words.signed(after["parameters"] - before["parameters"]),
+                words.signed(after["macs"] - before["macs"]),
                 escape(f"{'' if step['exact'] else 'approximate, '}{text.outcome(step)}"),
-                escape(text.error_text(step["verdict"]["accumulated"])),
+                escape(words.error_text(step["verdict"]["accumulated"])),
             )
         )
     header = ("#", "pass", "edits", "refused", "Δ parameters", "Δ MACs", "moved the output by", "so far")
@@ -90,7 +91,7 @@ def _fitted(edits: list[dict[str, Any]]) -> str:
     """A table, folded, of what was fitted to which error."""
     rows = [(_cell(code(edit["path"])), escape(edit["fate"]), escape(edit["note"])) for edit in edits]
     table = _table(("layer", "weights", "how"), "lll", rows)
-    return f"<details><summary>{text.count(len(edits), 'layer')} calibrated</summary>\n\n{table}\n\n</details>"
+    return f"<details><summary>{words.count(len(edits), 'layer')} calibrated</summary>\n\n{table}\n\n</details>"
 
 
 def _details(index: int, step: Mapping[str, Any]) -> str:
@@ -101,7 +102,7 @@ def _details(index: int, step: Mapping[str, Any]) -> str:
         blocks.append(_edits(edits))
     if neighbours:
         stages = ", ".join(dict.fromkeys(edit["stage"] or "no stage" for edit in neighbours))
-        blocks.append(f"Weights adjusted in {text.count(len(neighbours), 'neighbour')} ({escape(stages)}).")
+        blocks.append(f"Weights adjusted in {words.count(len(neighbours), 'neighbour')} ({escape(stages)}).")
     if calibrated := text.calibrated(step):
         blocks.append(_fitted(calibrated))
     if sentence := text.checked(step):
@@ -111,7 +112,7 @@ def _details(index: int, step: Mapping[str, Any]) -> str:
     if not step["edits"] and not step["skips"]:
         blocks.append("No layer of this pass's kind.")
     summary = (
-        f"{index}. {html_in_markdown(step['name'])}: {text.count(len(edits), 'edit')}, {len(step['skips'])} refused"
+        f"{index}. {html_in_markdown(step['name'])}: {words.count(len(edits), 'edit')}, {len(step['skips'])} refused"
     )
     return "\n\n".join(["<details>", f"<summary>{summary}</summary>", *blocks, "</details>"])
 
@@ -122,8 +123,8 @@ def _edits(edits: list[dict[str, Any]]) -> str:
             _cell(code(edit["path"])),
             escape(edit["stage"] or ""),
             f"{_cell(code(edit['before']))} → {_cell(code(edit['after'])) if edit['after'] else 'removed'}",
-            text.signed(edit["parameters"]),
-            text.signed(edit["macs"]),
+            words.signed(edit["parameters"]),
+            words.signed(edit["macs"]),
             escape(text.edit_remark(edit)),
         )
         for edit in edits

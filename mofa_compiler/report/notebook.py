@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from . import text
+from ..base import spelling, words
 
 if TYPE_CHECKING:
     from ..compiler import Result
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 def line(result: Result) -> str:
     """`<Result of NAFNet by roadmap mofa: 1.2 M → 850 k parameters, 2.1 G → 1.5 G MACs>`."""
     amounts = ", ".join(f"{before} → {after} {name}" for name, before, after, _ in _rows(result))
-    return text.printable(f"<Result of {result.original.program.name} by roadmap {result.roadmap.name}: {amounts}>")
+    return spelling.printable(f"<Result of {result.original.program.name} by roadmap {result.roadmap.name}: {amounts}>")
 
 
 def table(result: Result) -> str:
     """The same as HTML."""
-    title = text.printable(f"{result.original.program.name}, roadmap {result.roadmap.name}")
+    title = spelling.printable(f"{result.original.program.name}, roadmap {result.roadmap.name}")
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in _rows(result))
     header = "<tr><th></th><th>before</th><th>after</th><th>change</th></tr>"
     return f"<table><caption>{escape(title)}</caption>{header}{rows}</table>"
@@ -30,4 +30,4 @@ def _rows(result: Result) -> list[tuple[str, str, str, str]]:
         "parameters": (result.before.parameters, result.after.parameters),
         "MACs": (result.before.macs, result.after.macs),
     }
-    return [(name, text.quantity(a), text.quantity(b), text.change(a, b)) for name, (a, b) in pairs.items()]
+    return [(name, words.quantity(a), words.quantity(b), words.change(a, b)) for name, (a, b) in pairs.items()]

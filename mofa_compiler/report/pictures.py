@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ..data.degradations import restore
 from ..data.raw import EXPOSURE, WHITE_BALANCE
 from ..data.samples import Sample
-from ..inputs import CallSpec, tensor_leaves
-from ..verification.running import run
+from ..graph.call_spec import CallSpec, tensor_leaves
+from ..numerics.running import run
 from .reading import IMAGES
 
 _WINDOW, _SIGMA = 11, 1.5

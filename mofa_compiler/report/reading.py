@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..documents import read_json
-from ..errors import ReportError, one_line
-from ..writing import put_back
+from ..base.atomic_files import put_back
+from ..base.documents import read_json
+from ..base.errors import ReportError, one_line
 
 FILE = "report.json"
 IMAGES = "images"

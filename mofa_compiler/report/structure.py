@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..network import CHEAP_BELOW
-from . import text
+from ..analysis.network import CHEAP_BELOW
+from ..base import words
 
 if TYPE_CHECKING:
-    from ..anatomy import Anatomy, Stage
-    from ..network import Network
+    from ..analysis.anatomy import Anatomy, Stage
+    from ..analysis.network import Network
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def cheap_rule(network: Network) -> dict[str, Any]:
     reference = network.cheap_reference
     limit = CHEAP_BELOW * reference
     rule = (
-        f"cheap: below {CHEAP_BELOW:g} of the median encoder stage, which is {text.quantity(limit)}, "
+        f"cheap: below {CHEAP_BELOW:g} of the median encoder stage, which is {words.quantity(limit)}, "
         "counted as vanilla convolutions"
         if network.anatomy.is_unet
         else f"no stage counts as cheap: {network.anatomy.reason}"

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
-from ..noise import verdict, widened
+from ..base import words
+from ..base.significance import verdict, widened
 from . import decided, text
 
 
@@ -116,7 +117,7 @@ def condition(latency: Mapping[str, Any]) -> tuple[str, str, int, str, str]:
 def condition_text(where: tuple[str, str, int, str, str]) -> str:
     """`xnnpack 1.0.1, 1 thread, 1x3x256x256, Cortex-A76`."""
     engine, version, threads, shape, processor = where
-    return ", ".join(filter(None, (f"{engine} {version}".strip(), text.count(threads, "thread"), shape, processor)))
+    return ", ".join(filter(None, (f"{engine} {version}".strip(), words.count(threads, "thread"), shape, processor)))
 
 
 def shape_text(given: Any) -> str:

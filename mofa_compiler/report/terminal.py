@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..base import spelling, words
 from . import decided, text
 
 _NARROWEST = 40
@@ -76,7 +77,7 @@ def print_lines(console: Console, lines: Iterable[str], style: str = "") -> None
 
 def _print_all(console: Console, lines: Iterable[Text]) -> None:
     for line in lines:
-        line.plain = text.printable(line.plain)  # a module's name may hold anything
+        line.plain = spelling.printable(line.plain)  # a module's name may hold anything
         console.print(line, no_wrap=True, overflow="ignore", crop=False, highlight=False)
 
 
@@ -87,7 +88,7 @@ def _print_headline(report: Mapping[str, Any], console: Console, width: int) -> 
         table.add_column(header, justify="right")
     for label, key in (("Parameters", "parameters"), ("MACs", "macs")):
         before, after = report["before"][key], report["after"][key]
-        table.add_row(label, text.quantity(before), text.quantity(after), text.change(before, after))
+        table.add_row(label, words.quantity(before), words.quantity(after), words.change(before, after))
     console.print(table)
     console.print()
     print_lines(console, wrap(text.accuracy(report), width))
@@ -110,7 +111,7 @@ def _print_decisions(decisions: Mapping[str, Any], console: Console, width: int)
         for header in decided.header(decisions):
             table.add_column(header, overflow="fold", no_wrap=header == "time")
         for row in rows:
-            table.add_row(*(Text(text.printable(cell)) for cell in row))
+            table.add_row(*(Text(spelling.printable(cell)) for cell in row))
         console.print(table)
     if sentence := decided.kept(decisions):
         print_lines(console, wrap(sentence, width), "dim")
@@ -133,10 +134,10 @@ def _pass_table(steps: Sequence[Mapping[str, Any]], width: int) -> Table:
             str(index),
             Text(step["name"]),
             *((str(len(text.rewritten(step) or text.calibrated(step))), str(len(step["skips"]))) if counts else ()),
-            text.signed(after["parameters"] - before["parameters"]),
-            text.signed(after["macs"] - before["macs"]),
+            words.signed(after["parameters"] - before["parameters"]),
+            words.signed(after["macs"] - before["macs"]),
             Text(text.outcome(step), "" if step["verdict"]["holds"] else "red"),
-            text.error_text(step["verdict"]["accumulated"]),
+            words.error_text(step["verdict"]["accumulated"]),
         )
     return table
 
@@ -156,14 +157,14 @@ def _pass_lines(index: int, step: Mapping[str, Any], width: int, verbose: bool) 
     options = text.options_text(step["options"])
     yield from _styled(wrap(options, width, 3), "dim")
     if edits:
-        yield Text(f"   {text.count(len(edits), 'edit')}", "green")
+        yield Text(f"   {words.count(len(edits), 'edit')}", "green")
         yield from _every_edit(edits, width) if verbose else _edit_groups(edits, width)
     if neighbours:
-        yield Text(f"   weights adjusted in {text.count(len(neighbours), 'neighbour')}", "green")
+        yield Text(f"   weights adjusted in {words.count(len(neighbours), 'neighbour')}", "green")
         if verbose:
             yield from _paths(neighbours, width, verbose)
     for word, group in text.grouped(text.calibrated(step), "fate").items():
-        yield Text(f"   {text.count(len(group), 'layer')} {word[0]}", "green")
+        yield Text(f"   {words.count(len(group), 'layer')} {word[0]}", "green")
         if verbose:
             yield from _every_edit(group, width)
     if sentence := text.checked(step):
@@ -181,8 +182,8 @@ def _every_edit(edits: Sequence[Mapping[str, Any]], width: int) -> Iterator[Text
         yield from _styled(_signature(edit["before"], edit["after"], width, 7))
         amounts = [
             edit["stage"] or "in no stage",
-            f"{text.signed(edit['parameters'])} params",
-            f"{text.signed(edit['macs'])} MACs",
+            f"{words.signed(edit['parameters'])} params",
+            f"{words.signed(edit['macs'])} MACs",
             text.edit_remark(edit),
         ]
         yield from _styled(wrap(", ".join(amounts), width, 7), "dim")

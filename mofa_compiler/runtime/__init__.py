@@ -4,7 +4,7 @@ from .cache import Cache, measurement_key
 from .engine import Compiled, Engine, Operator
 from .engines import engine, engines
 from .measuring import Measurement, measure
-from .memory import peak_memory
+from .peak_memory import peak_memory
 from .racing import Race, race
 
 __all__ = [

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..documents import read_json
-from ..errors import EngineError
-from ..writing import replaced
+from ..base.atomic_files import replaced
+from ..base.documents import read_json
+from ..base.errors import EngineError
 from .engine import Engine
 
 VARIABLE = "MOFA_CACHE"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import EngineError, not_installed, one_line, source_line
+from ..base.errors import EngineError, not_installed, one_line, source_line
 from .quiet import quiet
 
 PROFILED_RUNS = 10
@@ -177,6 +177,6 @@ def processor() -> str:
 
 def flat(value: Any) -> list[Tensor]:
     """All tensors that a network returned."""
-    from ..inputs import tensor_leaves
+    from ..graph.call_spec import tensor_leaves
 
     return list(tensor_leaves(value))

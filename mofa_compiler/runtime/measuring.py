@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import EngineError
-from ..inputs import InputSpec
-from ..noise import noise, verdict, widened
+from ..base.errors import EngineError
+from ..base.significance import noise, verdict, widened
+from ..graph.call_spec import InputSpec
 from .engine import Engine
 from .engines import engine as named
 from .racing import Race, race

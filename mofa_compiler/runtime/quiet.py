@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from ..export.silence import calm
+from ..formats.quiet_exporters import calm
 
 
 @contextlib.contextmanager

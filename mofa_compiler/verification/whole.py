@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..diff import Diff
-from ..errors import one_line
-from ..inputs import CallSpec, specs, tensor_leaves
-from ..network import Network
-from ..surgery import origin
-from ..tracing.naming import describe, path_of
-from .interpreting import Interpreted
-from .layers import EXACT_TOLERANCE
-from .running import rounding, rounding_of
-from .sizes import another_size
-from .verdict import AtSize, WholeCheck
+from ..analysis.network import Network
+from ..base.errors import one_line
+from ..graph.call_spec import CallSpec, specs, tensor_leaves
+from ..graph.node_names import describe, path_of
+from ..numerics.equivalence import EXACT_TOLERANCE
+from ..numerics.interpreting import Interpreted
+from ..numerics.running import rounding, rounding_of
+from ..numerics.sizes import another_size
+from ..result.verdict import AtSize, WholeCheck
+from ..rewriting.diff import Diff
+from ..rewriting.layer_surgery import origin
 
 _SAMPLES = 65536
 """How many values of a node's are kept to compare, so that memory does not grow with the depth"""

@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from images import TRAINING, photograph, psnr, write_photographs
 from keep_a_checkpoint import EVALUATED, network
 from mofa_compiler import Roadmap, apply
+from mofa_compiler.base.errors import MofaError
 from mofa_compiler.calibration import Calibration
 from mofa_compiler.data import CalibrationImages
-from mofa_compiler.errors import MofaError
 from raw_images import raw_cases, raw_psnr
 from tests.benchmarks.calibration import CHECKPOINT
 from tests.benchmarks.files import replace_block, write_text

@@ -30,10 +30,10 @@ from unittest.mock import patch
 
 from torch import Tensor
 
+from mofa_compiler.autotune import benchmark as pieces
+from mofa_compiler.base.errors import EngineError, MofaError
 from mofa_compiler.cli.options import parse_shape
-from mofa_compiler.decisions import trials
-from mofa_compiler.errors import EngineError, MofaError
-from mofa_compiler.inputs import InputSpec
+from mofa_compiler.graph.call_spec import InputSpec
 from mofa_compiler.report.figures import check_format
 from mofa_compiler.runtime import Compiled, Engine, Measurement, engines, race
 from mofa_compiler.runtime.cache import VARIABLE
@@ -143,11 +143,11 @@ def decisions_within(seconds: float) -> Iterator[None]:
         yield
         return
     share = seconds / 10
-    limits = {name: share * getattr(trials, name) for name in ("PIECE_SECONDS", "WHOLE_SECONDS")}
+    limits = {name: share * getattr(pieces, name) for name in ("PIECE_SECONDS", "WHOLE_SECONDS")}
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.dict(os.environ, {VARIABLE: folder}),
-        patch.multiple(trials, **limits),
+        patch.multiple(pieces, **limits),
     ):
         yield
 

@@ -37,8 +37,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 from architectures import NAFNet, UNet
 from mofa_compiler import capture
-from mofa_compiler.anatomy import infer
-from mofa_compiler.tracing import CaptureWarning
+from mofa_compiler.analysis.anatomy import infer
+from mofa_compiler.frontend import CaptureWarning
 from tests.zoo.models import ZOO, build
 
 LARGEST_RATIO = 6.0

@@ -22,11 +22,11 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mofa_compiler import capture
-from mofa_compiler.anatomy import infer
-from mofa_compiler.layers import PConv2d
-from mofa_compiler.network import Network
+from mofa_compiler.analysis.anatomy import infer
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.nn.partial_conv import PConv2d
 from mofa_compiler.passes import LowerPConv
-from mofa_compiler.rewriting import match
+from mofa_compiler.rewriting.engine import match
 
 PASSES = (LowerPConv(), LowerPConv(form="born-apart"))
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mofa_compiler import capture
-from mofa_compiler.errors import one_line
-from mofa_compiler.report.text import quantity
+from mofa_compiler.base.errors import one_line
+from mofa_compiler.base.words import quantity
 from mofa_compiler.runtime import Compiled, Engine, engine
 from mofa_compiler.runtime.quiet import quiet
 

@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from architectures import PMRID
 from images import TRAINING, write_photographs
 from mofa_compiler import Result, Roadmap, apply, recover
+from mofa_compiler.base.errors import MofaError
 from mofa_compiler.data import calibration_batches
-from mofa_compiler.errors import MofaError
-from mofa_compiler.recovery import Status
+from mofa_compiler.distillation import Status
 from raw_images import RawCase, raw_cases, raw_psnr
 
 CHECKPOINT = Path(__file__).parents[3] / "shared/data/pmrid_raw_denoiser.ckp"

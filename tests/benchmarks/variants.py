@@ -15,16 +15,16 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from architectures import PMRID, NAFNet
 from architectures.nafnet import LayerNorm2d
 from mofa_compiler import Roadmap, apply, capture
-from mofa_compiler.anatomy import infer
-from mofa_compiler.decisions import Decisions
-from mofa_compiler.decisions.candidates import FORMS
-from mofa_compiler.decisions.deciding import LOWERED, without_depthwise
-from mofa_compiler.errors import MofaError
-from mofa_compiler.network import Network, Totals
+from mofa_compiler.analysis.anatomy import infer
+from mofa_compiler.analysis.network import Network, Totals
+from mofa_compiler.autotune import Decisions
+from mofa_compiler.autotune.candidates import FORMS
+from mofa_compiler.autotune.search import LOWERED, without_depthwise
+from mofa_compiler.base.errors import MofaError
 from mofa_compiler.passes import PConvToPDWConv
-from mofa_compiler.registry import available
-from mofa_compiler.rewriting import Lowering
-from mofa_compiler.roadmap import configure
+from mofa_compiler.rewriting.pass_api import Lowering
+from mofa_compiler.rewriting.registry import available
+from mofa_compiler.rewriting.roadmap import configure
 from tests.paper_rows import PCONV, wide
 
 IDENTITY = "identity-kernels"

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import Result, apply, capture
+from mofa_compiler.base.errors import BundleError
 from mofa_compiler.bundle import architecture_hash, files, load, replay, save
 from mofa_compiler.bundle.original import digest as digest_of_weights
-from mofa_compiler.errors import BundleError
 from mofa_compiler.passes import SepConvToPConv
-from mofa_compiler.roadmap import Roadmap
+from mofa_compiler.rewriting.roadmap import Roadmap
 
 FILES = {"model.py", "model.safetensors", "recipe.json", "keymap.json", "report.json", "report.md", "report.html"}
 

@@ -17,9 +17,9 @@ import mofa_compiler
 from architectures import NAFNet, UNet
 from architectures.nafnet import LayerNorm2d, LayerNormFunction
 from mofa_compiler import Roadmap, capture
+from mofa_compiler.base.errors import BundleError
 from mofa_compiler.bundle.obstacles import Obstacle, obstacles, sentence
 from mofa_compiler.cli import app
-from mofa_compiler.errors import BundleError
 from mofa_compiler.passes import LowerLayerNorm
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import mofa_compiler
-from mofa_compiler.bundle import checking
-from mofa_compiler.errors import BundleError
-from mofa_compiler.inputs import CallSpec, InputSpec
-from mofa_compiler.verification.running import run
+from mofa_compiler.base.errors import BundleError
+from mofa_compiler.bundle import saved_bits
+from mofa_compiler.graph.call_spec import CallSpec, InputSpec
+from mofa_compiler.numerics.running import run
 
 
 class Net(nn.Module):
@@ -126,10 +126,10 @@ class Noisy(nn.Module):
 def test_what_differs_at_every_run_is_compared_up_to_rounding(scale: float, saved: bool) -> None:
     call = CallSpec((InputSpec((1, 3, 8, 8), torch.float32),))
     if saved:
-        checking.compare(Noisy(scale), Noisy(scale / 2), call)
+        saved_bits.compare(Noisy(scale), Noisy(scale / 2), call)
     else:
         with pytest.raises(BundleError, match="something else"):
-            checking.compare(Noisy(scale), Noisy(scale / 2), call)
+            saved_bits.compare(Noisy(scale), Noisy(scale / 2), call)
 
 
 def test_a_flipped_decision_in_another_layout_is_no_difference() -> None:
@@ -142,4 +142,4 @@ def test_a_flipped_decision_in_another_layout_is_no_difference() -> None:
     network, call = Labels().eval(), CallSpec((InputSpec((1, 3, 32, 32), torch.float32),))
     other = laid_out(copy.deepcopy(network), channels_last)
     assert not torch.equal(run(network, call.example()), run(other, call.example()))
-    checking.compare(other, network, call)
+    saved_bits.compare(other, network, call)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mofa_compiler
-from mofa_compiler.inputs import CallSpec
-from mofa_compiler.verification.running import run
+from mofa_compiler.graph.call_spec import CallSpec
+from mofa_compiler.numerics.running import run
 
 
 class Filter(nn.Module):

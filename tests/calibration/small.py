@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mofa_compiler.anatomy import infer
-from mofa_compiler.network import Network
-from mofa_compiler.tracing import capture
+from mofa_compiler.analysis.anatomy import infer
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.frontend import capture
 
 SIZE = 16
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 import mofa_compiler
 from architectures import NAFNet, UNet
 from mofa_compiler import Result, apply
+from mofa_compiler.base.errors import CalibrationError, DataError
 from mofa_compiler.calibration import Calibration
-from mofa_compiler.diff import Diff
-from mofa_compiler.errors import CalibrationError, DataError
+from mofa_compiler.numerics.error_sums import Figures
+from mofa_compiler.numerics.running import run as run_call
+from mofa_compiler.numerics.running import values
 from mofa_compiler.passes import DecoupleDownsampling, DecoupleUpsampling, PConvToPDWConv, SepConvToPConv
-from mofa_compiler.verification.figures import Figures
-from mofa_compiler.verification.running import run as run_call
-from mofa_compiler.verification.running import values
+from mofa_compiler.rewriting.diff import Diff
 from tests.calibration.small import Between, conv, distance, images, run, trained_like
 from tests.nets import Plan, plans
 from tests.test_properties import build, drawn
@@ -31,7 +31,7 @@ from tests.test_properties import build, drawn
 X = images(4, 2)
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::mofa_compiler.tracing.modes.CaptureWarning"),
+    pytest.mark.filterwarnings("ignore::mofa_compiler.frontend.modes.CaptureWarning"),
     pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad"),
 ]
 
@@ -146,8 +146,8 @@ def test_two_runs_agree_bit_for_bit(model: nn.Module, result: Result) -> None:
 def test_files_in_place_of_memory_change_nothing(
     model: nn.Module, result: Result, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("mofa_compiler.calibration.streaming.IN_MEMORY", 0)
-    monkeypatch.setattr("mofa_compiler.calibration.streaming.Shelf.__init__.__defaults__", (0,))
+    monkeypatch.setattr("mofa_compiler.calibration.lockstep.IN_MEMORY", 0)
+    monkeypatch.setattr("mofa_compiler.calibration.lockstep.Shelf.__init__.__defaults__", (0,))
     monkeypatch.setattr("mofa_compiler.calibration.batches.IN_MEMORY", 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert same(apply(model, "mofa", X[0], Calibration(X, tuning=8)).model, result.model)
@@ -260,7 +260,7 @@ def test_no_folder_and_no_image_input() -> None:
         apply(Two(), "mofa", (X[0], X[0][:, :1]), calibration="synthetic")
 
 
-@pytest.mark.filterwarnings("ignore::mofa_compiler.verification.finite.NotFiniteWarning")
+@pytest.mark.filterwarnings("ignore::mofa_compiler.numerics.finite.NotFiniteWarning")
 def test_outputs_that_are_not_finite_are_named() -> None:
     model = trained_like(Between(lambda m, x: torch.log(m.b(x)), b=conv(8, 8, 3)))
     with pytest.raises(CalibrationError, match="output on calibration batch 0 holds NaN"):

@@ -15,13 +15,13 @@ from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import capture
 from mofa_compiler.calibration import in_order
 from mofa_compiler.calibration.channels import Channels, reordered
-from mofa_compiler.program import Program
+from mofa_compiler.graph.program import Program
 from tests.calibration.small import Between, conv, distance, trained_like
 from tests.nets import Plan, plans
 from tests.test_properties import build, drawn, run, tensors
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::mofa_compiler.tracing.modes.CaptureWarning"),
+    pytest.mark.filterwarnings("ignore::mofa_compiler.frontend.modes.CaptureWarning"),
     pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad"),
 ]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mofa_compiler import apply
 from mofa_compiler.calibration import Calibration, Stage
 from mofa_compiler.calibration.batches import Batches
-from mofa_compiler.inputs import CallSpec
+from mofa_compiler.graph.call_spec import CallSpec
 from tests.calibration.noise2noise import WEIGHTS, trained
 from tests.calibration.small import images
 

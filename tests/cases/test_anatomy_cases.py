@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mofa_compiler import capture
-from mofa_compiler.anatomy import infer
+from mofa_compiler.analysis.anatomy import infer
 
 STAGES = {
     "stem": (0, ("intro",)),

@@ -21,11 +21,12 @@ from typer.testing import CliRunner
 
 import mofa_compiler
 from architectures import UNet
-from mofa_compiler import Verification, writing
+from mofa_compiler import Verification
+from mofa_compiler.base import atomic_files
+from mofa_compiler.base.errors import BundleError, CheckpointError, MofaError, RecoveryError
 from mofa_compiler.bundle.original import digest
-from mofa_compiler.checkpoint import load_checkpoint
 from mofa_compiler.cli import app
-from mofa_compiler.errors import BundleError, CheckpointError, MofaError, RecoveryError
+from mofa_compiler.loading.checkpoint import load_checkpoint
 from mofa_compiler.passes import SepConvToPConv
 from tests.cases.files import imported
 
@@ -203,8 +204,8 @@ def _killed(work: Callable[[], Any], number: int, can_exchange: bool) -> bool:
             return wrapper
 
         os.rename, os.replace = counted(os.rename), counted(os.replace)
-        system_call = counted(writing._renameat2()) if can_exchange else None  # type: ignore[arg-type]
-        writing._renameat2 = lambda: system_call  # type: ignore[assignment, misc]
+        system_call = counted(atomic_files._renameat2()) if can_exchange else None  # type: ignore[arg-type]
+        atomic_files._renameat2 = lambda: system_call  # type: ignore[assignment, misc]
         try:
             work()
         finally:

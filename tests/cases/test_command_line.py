@@ -15,9 +15,9 @@ import torch
 from typer.testing import CliRunner, Result
 
 import mofa_compiler
-from mofa_compiler.checkpoint import fit, load_checkpoint
+from mofa_compiler.base.errors import CheckpointError
 from mofa_compiler.cli import app
-from mofa_compiler.errors import CheckpointError
+from mofa_compiler.loading.checkpoint import fit, load_checkpoint
 
 from .files import CASES
 

@@ -13,13 +13,13 @@ from torch import nn
 
 import mofa_compiler
 from mofa_compiler import Roadmap
-from mofa_compiler.errors import ExportError
+from mofa_compiler.base.errors import ExportError
 from mofa_compiler.export import Exported, export, formats
-from mofa_compiler.inputs import CallSpec
+from mofa_compiler.graph.call_spec import CallSpec
+from mofa_compiler.numerics.running import run
 from mofa_compiler.passes import ChannelsLast, LowerPConv
 from mofa_compiler.passes.lower_pconv import Form
 from mofa_compiler.runtime import engine
-from mofa_compiler.verification.running import run
 
 from .files import imported
 

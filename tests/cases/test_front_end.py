@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from mofa_compiler import apply, capture, load
 from mofa_compiler.bundle import emit
-from mofa_compiler.cost import node_macs
-from mofa_compiler.roadmap import Roadmap
-from mofa_compiler.tracing import GUARDS
+from mofa_compiler.frontend import GUARDS
+from mofa_compiler.graph.macs import node_macs
+from mofa_compiler.rewriting.roadmap import Roadmap
 from passes.shrink_kernels import ShrinkKernels
 
 Case = Callable[..., nn.Module]

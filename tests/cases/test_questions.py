@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mofa_compiler import apply, capture
-from mofa_compiler.errors import MofaError
+from mofa_compiler.base.errors import MofaError
 
 
 def agrees(net: nn.Module, side: int = 32) -> None:

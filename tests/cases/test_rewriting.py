@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from mofa_compiler import Roadmap, apply, load, recover
+from mofa_compiler.base.errors import RewriteError
 from mofa_compiler.calibration import Calibration
-from mofa_compiler.errors import RewriteError
+from mofa_compiler.frontend import CaptureWarning
+from mofa_compiler.numerics.finite import NotFiniteWarning
 from mofa_compiler.passes import DecoupleDownsampling, LowerLayerNorm, MergeLinear
-from mofa_compiler.tracing import CaptureWarning
-from mofa_compiler.verification.checking import verify
-from mofa_compiler.verification.finite import NotFiniteWarning
+from mofa_compiler.reproduce.verify import verify
 
 from .files import imported
 
@@ -38,7 +38,7 @@ def test_a_layer_whose_forward_was_replaced_is_not_taken_for_a_plain_one(case: M
 
 @pytest.mark.case("checkpoints/weight_norm/net.py", "checkpoints/weight_norm/netp.py")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.filterwarnings("ignore::mofa_compiler.tracing.CaptureWarning")
+@pytest.mark.filterwarnings("ignore::mofa_compiler.frontend.CaptureWarning")
 @pytest.mark.parametrize("name", ["net", "netp"])
 def test_a_weight_normalization_is_folded(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -12,8 +12,8 @@ import typer
 from mofa_compiler.cli import app, completion
 from mofa_compiler.export import formats
 from mofa_compiler.lint.rules import RULES
-from mofa_compiler.registry import available
-from mofa_compiler.roadmap import presets
+from mofa_compiler.rewriting.registry import available
+from mofa_compiler.rewriting.roadmap import presets
 from mofa_compiler.runtime import engines
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]

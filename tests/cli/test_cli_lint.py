@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 
 import mofa_compiler
 import mofa_compiler.passes
+from mofa_compiler.base.errors import MofaError
 from mofa_compiler.cli import app
 from mofa_compiler.cli.lint import _FORMATS
-from mofa_compiler.errors import MofaError
 from mofa_compiler.lint.documentation import page
 from mofa_compiler.lint.formats import FORMATS
 from mofa_compiler.lint.rules import RULES
@@ -312,7 +312,7 @@ def test_exact_fixes() -> None:
 
 def test_what_is_called_fixable_is_fixed() -> None:
     Path("partial.py").write_text(
-        "from torch import nn\nfrom mofa_compiler.layers import PDWConv2d\nclass Net(nn.Sequential):\n"
+        "from torch import nn\nfrom mofa_compiler.nn.partial_conv import PDWConv2d\nclass Net(nn.Sequential):\n"
         "    def __init__(self):\n        super().__init__(\n"
         "            nn.Conv2d(3, 16, 3), PDWConv2d(16, 4), nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16), nn.ReLU(),\n"
         "            nn.Conv2d(16, 3, 3))\n"

@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from mofa_compiler.base.significance import verdict
 from mofa_compiler.cli import app, options
 from mofa_compiler.cli.measure import _labels
-from mofa_compiler.noise import verdict
-from mofa_compiler.report.measured import plot_measured, print_measured
+from mofa_compiler.report.printing.measured import plot_measured, print_measured
 from mofa_compiler.runtime import engines
 from mofa_compiler.runtime.engines.mnn import Mnn
 

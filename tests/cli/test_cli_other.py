@@ -23,9 +23,9 @@ from typer.testing import CliRunner, Result
 from mofa_compiler import Roadmap
 from mofa_compiler.cli import app
 from mofa_compiler.cli.passes import describe, type_name
-from mofa_compiler.registry import available
-from mofa_compiler.rewriting import Pass
-from mofa_compiler.roadmap import presets
+from mofa_compiler.rewriting.pass_api import Pass
+from mofa_compiler.rewriting.registry import available
+from mofa_compiler.rewriting.roadmap import presets
 
 UNET = str(Path(__file__).parents[2] / "examples" / "architectures" / "unet.py") + ":UNet"
 SMALL = ["--arg", "width=4", "--arg", "depth=2", "--input", "1x3x16x16"]

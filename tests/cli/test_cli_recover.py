@@ -17,8 +17,8 @@ from architectures import UNet
 from mofa_compiler import apply
 from mofa_compiler.cli import app
 from mofa_compiler.cli.training import duration
-from mofa_compiler.recovery import Options
-from mofa_compiler.recovery.options import STEPS
+from mofa_compiler.distillation import Options
+from mofa_compiler.distillation.options import STEPS
 
 UNET = str(Path(__file__).parents[2] / "examples" / "architectures" / "unet.py") + ":UNet"
 ORIGINAL = ["--original", UNET, "--arg", "width=4", "--arg", "depth=1", "--checkpoint", "net.pth"]

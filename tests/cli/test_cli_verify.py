@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from architectures import UNet
 from mofa_compiler.cli import app
-from mofa_compiler.registry import available
+from mofa_compiler.rewriting.registry import available
 from tests.verification.broken import Broken
 
 ARCHITECTURES = Path(__file__).parents[2] / "examples" / "architectures"
@@ -117,7 +117,7 @@ def test_no_bundle(mofa: Callable[..., Result]) -> None:
 
 def test_a_rewrite_by_a_broken_pass_is_not_saved(mofa: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     passes = {**available(), "broken": Broken}
-    monkeypatch.setattr("mofa_compiler.roadmap.available", lambda: passes)
+    monkeypatch.setattr("mofa_compiler.rewriting.roadmap.available", lambda: passes)
     Path("broken.toml").write_text('[[pass]]\nname = "broken"\npath = "downs.0.1.3"\nhow = "reference"\n')
     target, *arguments = ORIGINAL[1:]
     result = mofa(

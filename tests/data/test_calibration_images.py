@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from mofa_compiler.base.errors import DataError
 from mofa_compiler.data import CalibrationImages, calibration, calibration_batches
-from mofa_compiler.errors import DataError
 
 
 @pytest.fixture

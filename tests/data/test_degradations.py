@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch.utils.data import default_collate
 
 from images import photograph
+from mofa_compiler.base.errors import DataError
 from mofa_compiler.data import Degradation, Pair, parse_degradation, raw, restore
 from mofa_compiler.data.degradations import KNOWN
-from mofa_compiler.data.noise import add_noise
 from mofa_compiler.data.seeding import generator
-from mofa_compiler.errors import DataError
+from mofa_compiler.data.sensor_noise import add_noise
 
 SPECS = ["gaussian:25", "poisson-gaussian:0.01,0.02", "jpeg:30", "blur:1.6", "raw:3200", "raw:3200,6400"]
 RANGES = ["gaussian:5-50", "poisson-gaussian:0.001-0.01,0.02", "jpeg:20-80", "blur:0.5-2", "raw:800-6400,100"]

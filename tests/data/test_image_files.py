@@ -14,9 +14,9 @@ import tifffile
 import torch
 from PIL import Image
 
+from mofa_compiler.base.errors import DataError
 from mofa_compiler.data import image_files, read_image
 from mofa_compiler.data.files import image_sides
-from mofa_compiler.errors import DataError
 
 RANDOM = np.random.default_rng(0)
 COLOUR = RANDOM.integers(0, 256, (6, 9, 3), dtype=np.uint8)

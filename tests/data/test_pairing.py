@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from mofa_compiler.base.errors import DataError
 from mofa_compiler.data import Pairs, pairing, pairs, parse_degradation, restore, split
-from mofa_compiler.errors import DataError
 
 SIDE = 24
 

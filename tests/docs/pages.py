@@ -22,7 +22,7 @@ def net():
     return Net()
 """
 
-_HASTE = 'unittest.mock.patch.multiple("mofa_compiler.decisions.trials", PIECE_SECONDS=0.02, WHOLE_SECONDS=0.1)'
+_HASTE = 'unittest.mock.patch.multiple("mofa_compiler.autotune.benchmark", PIECE_SECONDS=0.02, WHOLE_SECONDS=0.1)'
 
 BEFORE: dict[str, dict[str, tuple[str, str]]] = {
     "README.md": {
@@ -49,8 +49,8 @@ BEFORE: dict[str, dict[str, tuple[str, str]]] = {
             "from typing import Annotated, ClassVar\n"
             "from pydantic import Field\n"
             "from pydantic.dataclasses import dataclass\n"
-            "from mofa_compiler.options import FROZEN\n"
-            "from mofa_compiler.rewriting import Pass\n",
+            "from mofa_compiler.rewriting.option_types import FROZEN\n"
+            "from mofa_compiler.rewriting.pass_api import Pass\n",
         ),
     },
 }

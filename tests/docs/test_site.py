@@ -75,7 +75,7 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
 
 def test_what_is_made_from_the_code_is_there(site: Path) -> None:
     api = (site / "reference" / "api.html").read_text(encoding="utf-8")
-    assert 'id="mofa_compiler.apply"' in api and 'id="mofa_compiler.errors.MofaError"' in api
+    assert 'id="mofa_compiler.apply"' in api and 'id="mofa_compiler.base.errors.MofaError"' in api
     assert 'id="mofa-rewrite"' in (site / "reference" / "commands.html").read_text(encoding="utf-8")
     assert 'id="widen-portion"' in (site / "reference" / "passes.html").read_text(encoding="utf-8")
     limits = (site / "limits.html").read_text(encoding="utf-8")

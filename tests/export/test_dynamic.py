@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mofa_compiler
-from mofa_compiler.errors import ExportError
+from mofa_compiler.base.errors import ExportError
 from mofa_compiler.export import export, formats
 from mofa_compiler.export.guards import hold
-from mofa_compiler.export.shapes import Images, Sizes
-from mofa_compiler.export.tracing import any_size, trace
-from mofa_compiler.inputs import CallSpec, InputSpec
-from mofa_compiler.verification.running import run
+from mofa_compiler.formats.dynamic_shapes import Images, Sizes
+from mofa_compiler.formats.torch_export import any_size, trace
+from mofa_compiler.graph.call_spec import CallSpec, InputSpec
+from mofa_compiler.numerics.running import run
 
 SIZES = [(61, 45), (64, 48), (60, 56), (33, 90), (99, 17)]
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 import mofa_compiler
 from architectures import NAFNet, UNet
-from mofa_compiler.errors import ExportError
+from mofa_compiler.base.errors import ExportError
 from mofa_compiler.export import Exported, export, formats
-from mofa_compiler.export.comparing import compare
-from mofa_compiler.export.format import Format, Source, Written
-from mofa_compiler.export.pt2 import Pt2
-from mofa_compiler.inputs import CallSpec
-from mofa_compiler.layers import PConv2d
+from mofa_compiler.formats.base import Format, Source, Written
+from mofa_compiler.formats.comparing import compare
+from mofa_compiler.formats.pt2 import Pt2
+from mofa_compiler.graph.call_spec import CallSpec
+from mofa_compiler.nn.partial_conv import PConv2d
 
 SUFFIX = {name: one.suffixes[0] for name, one in formats().items()}
 
@@ -275,6 +275,6 @@ def test_what_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mofa_compiler.export.openvino.OpenVino.packages", ("no-such-distribution",))
+    monkeypatch.setattr("mofa_compiler.formats.openvino.OpenVino.packages", ("no-such-distribution",))
     with pytest.raises(ExportError, match=r"not installed: pip install 'mofa-compiler\[openvino\]'"):
         export(Small().eval(), "openvino", tmp_path / "net.xml", inputs=torch.rand(1, 3, 16, 16))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofa_compiler.errors import LintError
+from mofa_compiler.base.errors import LintError
 from mofa_compiler.lint.baseline import Baseline, Entry, refresh
 from mofa_compiler.lint.finding import Finding, Linted, Position
 

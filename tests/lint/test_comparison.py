@@ -14,9 +14,9 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
 
+from mofa_compiler.base.spelling import printable
 from mofa_compiler.lint.comparison import compare, markdown, print_comparison
 from mofa_compiler.lint.finding import Finding, Fix, Linted
-from mofa_compiler.report.text import printable
 
 
 def finding(path: str, code: str = "MOFA201", message: str = "a separable convolution", **rest) -> Finding:

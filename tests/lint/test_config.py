@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofa_compiler.errors import LintError
+from mofa_compiler.base.errors import LintError
 from mofa_compiler.lint import config as configuration
 from mofa_compiler.lint.config import Config, General, Model
 from mofa_compiler.lint.settings import ModelBudgets, Selection, Settings, Thresholds, parse_prefixes

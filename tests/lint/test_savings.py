@@ -12,13 +12,13 @@ from hypothesis import given
 from torch import nn
 
 from architectures import PMRID, NAFNet, UNet
-from mofa_compiler import capture, inherit
-from mofa_compiler.anatomy import infer
-from mofa_compiler.errors import RoadmapError
-from mofa_compiler.layers import PConv2d
+from mofa_compiler import capture, weights
+from mofa_compiler.analysis.anatomy import infer
+from mofa_compiler.analysis.layers import Layer
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.base.errors import RoadmapError
 from mofa_compiler.lint.savings import Change, lowered, savings
-from mofa_compiler.lowering import GraphLowering
-from mofa_compiler.network import Network
+from mofa_compiler.nn.partial_conv import PConv2d
 from mofa_compiler.passes import (
     DecoupleDownsampling,
     DecoupleUpsampling,
@@ -34,9 +34,10 @@ from mofa_compiler.passes import (
     WidenPortion,
 )
 from mofa_compiler.passes.lower_pconv import Form
-from mofa_compiler.registry import available
-from mofa_compiler.rewriting import Match, Pass, Replacement, rewrite
-from mofa_compiler.survey import Layer
+from mofa_compiler.rewriting.engine import rewrite
+from mofa_compiler.rewriting.graph_rewriter import GraphLowering
+from mofa_compiler.rewriting.pass_api import Match, Pass, Replacement
+from mofa_compiler.rewriting.registry import available
 from tests.nets import Plan, plans
 from tests.rewrites import Net, chain, network
 from tests.test_properties import ROADMAPS, build, drawn, roadmaps
@@ -86,7 +87,7 @@ def test_every_pass(networks: tuple[Network, Network], pass_: Pass):
     assert_told(networks[SepConvToPConv.name in pass_.after], pass_)
 
 
-@pytest.mark.filterwarnings("ignore::mofa_compiler.tracing.modes.CaptureWarning")
+@pytest.mark.filterwarnings("ignore::mofa_compiler.frontend.modes.CaptureWarning")
 @drawn(15)
 @given(plans, roadmaps)
 def test_generated_networks(plan: Plan, name: str) -> None:
@@ -117,7 +118,7 @@ def test_what_values_decide_is_asked_of_them():
 @pytest.mark.parametrize("pass_", [SepConvToPConv(), DecoupleUpsampling(), DecoupleDownsampling()], ids=repr)
 def test_nothing_is_changed_or_left_behind(pass_: Pass):
     """Neither weights nor random numbers, nor fits that are remembered without their values."""
-    inherit.upsampling_projection.cache_clear()
+    weights.upsampling_projection.cache_clear()
     found = network(UNet(width=4, depth=2, bilinear=True), 1, 3, 32, 32)
     state = {key: (tensor, tensor.clone()) for key, tensor in found.program.state().items()}
     rng, ids = torch.get_rng_state(), {id(node) for node in found.program.graph.nodes}

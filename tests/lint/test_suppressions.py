@@ -9,9 +9,9 @@ import pytest
 from torch import nn
 
 from mofa_compiler.lint.finding import Finding, Position
-from mofa_compiler.lint.positions import recording
+from mofa_compiler.lint.source_positions import recording
 from mofa_compiler.lint.suppressions import Suppressions, read_suppressions
-from mofa_compiler.target import load_target
+from mofa_compiler.loading.import_target import load_target
 
 KNOWN = ["MOFA101", "MOFA201", "MOFA202", "MOFA301", "MOFA304", "MOFA501"]
 NAMES = {code: f"rule-{code[-3:]}" for code in KNOWN}

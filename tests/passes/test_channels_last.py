@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from architectures import PMRID
 from mofa_compiler import capture
-from mofa_compiler.anatomy import infer
-from mofa_compiler.network import Network
+from mofa_compiler.analysis.anatomy import infer
+from mofa_compiler.analysis.network import Network
 from mofa_compiler.passes import ChannelsLast
-from mofa_compiler.rewriting import rewrite
+from mofa_compiler.rewriting.engine import rewrite
 from tests.rewrites import chain, network, output, scattered
 
 

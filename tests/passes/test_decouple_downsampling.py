@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mofa_compiler.passes import DecoupleDownsampling
-from mofa_compiler.rewriting import rewrite
+from mofa_compiler.rewriting.engine import rewrite
 from tests.rewrites import assert_rewrites, chain, network, output
 
 

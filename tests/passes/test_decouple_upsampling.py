@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mofa_compiler.layers import PConv2d
+from mofa_compiler.nn.partial_conv import PConv2d
 from mofa_compiler.passes import DecoupleUpsampling
-from mofa_compiler.rewriting import rewrite
+from mofa_compiler.rewriting.engine import rewrite
 from tests.rewrites import assert_rewrites, chain, network, output
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from architectures import PMRID, NAFNet, UNet
-from mofa_compiler.layers import PConv2d
-from mofa_compiler.network import Network
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.nn.partial_conv import PConv2d
 from mofa_compiler.passes import (
     ChannelsLast,
     DecoupleDownsampling,
@@ -29,8 +29,9 @@ from mofa_compiler.passes import (
     ShrinkKernels,
     WidenPortion,
 )
-from mofa_compiler.registry import available
-from mofa_compiler.rewriting import Pass, rewrite
+from mofa_compiler.rewriting.engine import rewrite
+from mofa_compiler.rewriting.pass_api import Pass
+from mofa_compiler.rewriting.registry import available
 from mofa_compiler.testing import CHECKS, Check, check_pass, check_rewrites, has_documented_options
 from tests.rewrites import chain, network
 

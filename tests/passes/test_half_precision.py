@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from mofa_compiler import apply
-from mofa_compiler.layers import PConv2d
+from mofa_compiler.nn.partial_conv import PConv2d
+from mofa_compiler.numerics.equivalence import PrecisionWarning, warn_of_precision
 from mofa_compiler.passes import LowerGates, LowerLayerNorm, LowerPConv, LowerShuffle, MergeLinear, WidenPortion
-from mofa_compiler.rewriting import Pass
-from mofa_compiler.verification.layers import PrecisionWarning, warn_of_precision
+from mofa_compiler.rewriting.pass_api import Pass
 
 CHANNELS = 48
 

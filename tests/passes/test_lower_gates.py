@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from architectures import NAFNet
 from mofa_compiler.passes import LowerGates
-from mofa_compiler.rewriting import rewrite
+from mofa_compiler.rewriting.engine import rewrite
 from tests.rewrites import Net, assert_lowers, assert_same_outputs, network, scattered
 
 SPLITS = ("chunk", "split", "tensor_split")

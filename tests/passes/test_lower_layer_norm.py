@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from architectures import NAFNet
 from architectures.nafnet import LayerNorm2d, LayerNormFunction
 from mofa_compiler.passes import LowerLayerNorm
-from mofa_compiler.rewriting import rewrite
+from mofa_compiler.rewriting.engine import rewrite
 from tests.rewrites import assert_lowers, assert_same_outputs, chain, network, scattered
 
 

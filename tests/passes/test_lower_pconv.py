@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from architectures import PMRID, NAFNet
 from mofa_compiler import Roadmap, apply, load
-from mofa_compiler.layers import PartialConv2d, PConv2d, PDWConv2d
+from mofa_compiler.nn.partial_conv import PartialConv2d, PConv2d, PDWConv2d
 from mofa_compiler.passes import LowerPConv
-from mofa_compiler.rewriting import rewrite
+from mofa_compiler.rewriting.engine import rewrite
 from tests.rewrites import assert_rewrites, chain, network, output, signatures
 
 FORMS = ("in-place", "identity-kernels", "two-products", "two-slices", "born-apart", "merged", "fused")
@@ -395,8 +395,8 @@ def test_fused_takes_the_relu_along_and_is_one_layer_of_its_bundle(tmp_path: Pat
 
 KERNEL = """
 import torch
-from mofa_compiler.kernels import fused_pconv
-from mofa_compiler.layers import FusedPConv2d
+from mofa_compiler.nn.kernels import fused_pconv
+from mofa_compiler.nn.partial_conv import FusedPConv2d
 
 torch.manual_seed(0)
 for depthwise in (False, True):

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mofa_compiler.layers import PartialConv2d, PConv2d, PDWConv2d
-from mofa_compiler.network import Network
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.nn.partial_conv import PartialConv2d, PConv2d, PDWConv2d
 from mofa_compiler.passes import LowerPConv, lower_pconv
-from mofa_compiler.rewriting import Match, match, rewrite
+from mofa_compiler.rewriting.engine import match, rewrite
+from mofa_compiler.rewriting.pass_api import Match
 from tests.rewrites import network, output, scattered
 
 TAKING = ("two-products", "two-slices", "born-apart", "merged", "fused")

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from architectures import NAFNet
 from mofa_compiler.passes import LowerShuffle
-from mofa_compiler.rewriting import rewrite
+from mofa_compiler.rewriting.engine import rewrite
 from tests.rewrites import assert_lowers, assert_same_outputs, chain, network, scattered
 
 

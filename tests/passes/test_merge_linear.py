@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from architectures import NAFNet, UNet
 from mofa_compiler import Roadmap, apply
 from mofa_compiler.passes import LowerLayerNorm, MergeLinear
-from mofa_compiler.rewriting import rewrite
+from mofa_compiler.rewriting.engine import rewrite
 from tests.rewrites import Net, assert_lowers, assert_same_outputs, network, scattered
 
 ZEROS = "its shift cannot go into {}, behind it, past the zeros that it is padded with"

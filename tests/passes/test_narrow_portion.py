@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from architectures import PMRID, NAFNet
-from mofa_compiler.errors import RoadmapError
-from mofa_compiler.layers import PConv2d
+from mofa_compiler.base.errors import RoadmapError
+from mofa_compiler.nn.partial_conv import PConv2d
 from mofa_compiler.passes import NarrowPortion, PConvToPDWConv, RestoreKernels, SepConvToPConv, WidenPortion
-from mofa_compiler.rewriting import rewrite
-from mofa_compiler.roadmap import Roadmap
+from mofa_compiler.rewriting.engine import rewrite
+from mofa_compiler.rewriting.roadmap import Roadmap
 from tests.rewrites import assert_rewrites, chain, network, output
 
 SIZE = (2, 8, 40, 48)

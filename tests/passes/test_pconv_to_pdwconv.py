@@ -3,9 +3,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mofa_compiler.layers import PConv2d
+from mofa_compiler.nn.partial_conv import PConv2d
 from mofa_compiler.passes import PConvToPDWConv, RestoreKernels, SepConvToPConv, WidenPortion
-from mofa_compiler.rewriting import rewrite
+from mofa_compiler.rewriting.engine import rewrite
 from tests.rewrites import assert_rewrites, chain, network, output
 
 

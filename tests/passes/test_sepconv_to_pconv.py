@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mofa_compiler.passes import DecoupleDownsampling, SepConvToPConv
-from mofa_compiler.rewriting import rewrite
+from mofa_compiler.rewriting.engine import rewrite
 from tests.rewrites import assert_rewrites, chain, network, output
 
 

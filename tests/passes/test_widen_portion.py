@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from architectures import NAFNet
-from mofa_compiler.errors import RoadmapError
-from mofa_compiler.layers import PConv2d
+from mofa_compiler.base.errors import RoadmapError
+from mofa_compiler.nn.partial_conv import PConv2d
 from mofa_compiler.passes import PConvToPDWConv, RestoreKernels, SepConvToPConv, WidenPortion
-from mofa_compiler.rewriting import Pass, rewrite
+from mofa_compiler.rewriting.engine import rewrite
+from mofa_compiler.rewriting.pass_api import Pass
 from tests.rewrites import assert_rewrites, chain, network, output
 
 

@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from mofa_compiler.errors import ReportError
+from mofa_compiler.base.errors import ReportError
 from mofa_compiler.report import comparison, text
 from mofa_compiler.report.summary import latencies
 from tests.report.reports import HOSTILE, measured, report_of

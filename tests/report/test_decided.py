@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from mofa_compiler.decisions import deciding
-from mofa_compiler.decisions.candidates import ORIGINAL
+from mofa_compiler.autotune import search
+from mofa_compiler.autotune.candidates import ORIGINAL
 from mofa_compiler.report import decided, markdown, terminal
 from mofa_compiler.report.html import tables
 from mofa_compiler.report.html.page import render
@@ -17,13 +17,13 @@ from tests.report.html.made import made
 
 def test_picks_that_were_carried_out() -> None:
     report = made(10, decided=True)
-    decisions = {**report["decisions"], "chosen": deciding.DECIDED}
+    decisions = {**report["decisions"], "chosen": search.DECIDED}
     assert decided.not_kept(decisions) == ""
     assert "became" in decided.header(decisions)
     assert any(row.ms is not None for row in tables.edits({**report, "decisions": decisions}))
 
 
-@pytest.mark.parametrize("chosen", [ORIGINAL, deciding.LOWERED])
+@pytest.mark.parametrize("chosen", [ORIGINAL, search.LOWERED])
 def test_picks_that_were_not_kept_are_no_edits(chosen: str) -> None:
     report = made(10, decided=True)
     report["decisions"]["chosen"] = chosen

@@ -14,9 +14,9 @@ from torch import nn
 
 from architectures import PMRID, NAFNet
 from mofa_compiler import apply, capture
-from mofa_compiler.anatomy import infer
-from mofa_compiler.errors import MofaError
-from mofa_compiler.network import Network
+from mofa_compiler.analysis.anatomy import infer
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.base.errors import MofaError
 from mofa_compiler.report import distribution as report
 from mofa_compiler.report.figures import flops, save
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import apply, capture
-from mofa_compiler.anatomy import infer
-from mofa_compiler.network import Network
+from mofa_compiler.analysis.anatomy import infer
+from mofa_compiler.analysis.network import Network
 from mofa_compiler.report import text
 from mofa_compiler.report.arrangement import arrange
 from mofa_compiler.report.canvas import Canvas
@@ -22,7 +22,7 @@ from mofa_compiler.report.distribution import distribution
 from mofa_compiler.report.drawing import draw
 from mofa_compiler.report.figures import save, unet
 from mofa_compiler.report.structure import StageSkip, Structure, UShape, structure
-from tests.anatomy.small import UNetPair
+from tests.analysis.anatomy.small import UNetPair
 
 WIDTHS = (40, 60, 80, 120, 200)
 

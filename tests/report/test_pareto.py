@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mofa_compiler.errors import ReportError
+from mofa_compiler.base.errors import ReportError
 from mofa_compiler.report.figures import inline_svg, pareto
 from mofa_compiler.report.figures.pareto_front import front
 from mofa_compiler.report.summary import summary

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mofa_compiler import apply
 from mofa_compiler.data import CalibrationImages, Sample
 from mofa_compiler.report.pictures import pictures, psnr, ssim, write_pictures
-from tests.recovery.small import network
+from tests.distillation.small import network
 
 
 class Scaled(nn.Module):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mofa_compiler.decisions.record import Comparison
-from mofa_compiler.errors import EngineError
+from mofa_compiler.base.errors import EngineError
+from mofa_compiler.result.decisions import Comparison
 from mofa_compiler.runtime import Cache, engine, measurement_key
 from mofa_compiler.runtime.cache import default_folder
 

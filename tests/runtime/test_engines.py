@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from architectures.nafnet import LayerNorm2d
-from mofa_compiler.errors import EngineError
-from mofa_compiler.layers import PConv2d
+from mofa_compiler.base.errors import EngineError
+from mofa_compiler.frontend import capture
+from mofa_compiler.nn.partial_conv import PConv2d
 from mofa_compiler.runtime import Compiled, engine, engines
-from mofa_compiler.tracing import capture
 
 CPU = ["eager", "channels-last", "inductor", "onnxruntime", "xnnpack", "openvino", "mnn"]
 PROFILED = ["eager", "channels-last", "onnxruntime", "xnnpack", "openvino"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import mofa_compiler
-from mofa_compiler.errors import EngineError
+from mofa_compiler.base.errors import EngineError
 from mofa_compiler.runtime import engine, measure, peak_memory
 
 QUICK = {"seconds": 0.1, "threads": 1}

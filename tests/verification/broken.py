@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from mofa_compiler.rewriting import Match, Pass, Replacement
+from mofa_compiler.rewriting.pass_api import Match, Pass, Replacement
 
 
 def scaled(conv: nn.Module, factor: float) -> nn.Conv2d:

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mofa_compiler import Result, load
-from mofa_compiler.program import Program
+from mofa_compiler.graph.program import Program
 
 Inputs = tuple[Any, ...]
 

@@ -15,7 +15,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 from mofa_compiler import capture
-from mofa_compiler.anatomy import Anatomy, infer
+from mofa_compiler.analysis.anatomy import Anatomy, infer
 
 from .labelled import LABELLED
 from .models import ZOO, ZooModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mofa_compiler import capture
-from mofa_compiler.anatomy import Stage, infer
+from mofa_compiler.analysis.anatomy import Stage, infer
 
 from .labelled import LABELLED
 from .labels import SIZES, expected_labels, found_labels, wrong_labels

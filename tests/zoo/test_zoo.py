@@ -15,9 +15,9 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from mofa_compiler import Program, apply, capture
-from mofa_compiler.anatomy import Anatomy, infer
-from mofa_compiler.errors import CaptureError
-from mofa_compiler.tracing import CaptureWarning
+from mofa_compiler.analysis.anatomy import Anatomy, infer
+from mofa_compiler.base.errors import CaptureError
+from mofa_compiler.frontend import CaptureWarning
 
 from .checks import LargestAllocation, assert_captured, assert_rewritten, assert_same, attributes
 from .local_pooling import LocalAvgPool2d

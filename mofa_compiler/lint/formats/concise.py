@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...report.text import printable
+from ...base.spelling import printable
 from ..finding import Finding, Outcome
 from . import wording
 from .context import Context

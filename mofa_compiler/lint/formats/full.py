@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
+from ...base.spelling import printable
+from ...base.words import count
 from ...report.terminal import wrap
-from ...report.text import count, printable
 from ..finding import Linted, Outcome
 from . import source, wording
 from .context import Context

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from ...report.text import count, printable
+from ...base.spelling import printable
+from ...base.words import count
 from ..finding import Outcome
 from . import markdown, wording
 from .context import Context

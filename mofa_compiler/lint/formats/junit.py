@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from xml.etree import ElementTree
 
-from ...report.text import printable
+from ...base.spelling import printable
 from ..finding import UNLINTABLE, Finding, Linted, Outcome
 from . import wording
 from .context import Context

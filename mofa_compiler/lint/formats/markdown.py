@@ -6,7 +6,8 @@ import html
 import re
 from collections.abc import Sequence
 
-from ...report.text import count, printable, signed
+from ...base.spelling import printable
+from ...base.words import count, signed
 from ..finding import Outcome
 from . import wording
 from .context import Context

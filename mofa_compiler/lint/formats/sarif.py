@@ -9,7 +9,8 @@ from importlib.metadata import metadata
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ...report.text import count, printable
+from ...base.spelling import printable
+from ...base.words import count
 from ..finding import UNLINTABLE, Finding, Outcome, Position
 from . import wording
 from .context import Context

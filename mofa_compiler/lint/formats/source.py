@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.cells import cell_len
 from rich.text import Text
 
-from ...report.text import printable
+from ...base.spelling import printable
 from ..finding import Position
 
 _TAB = 4

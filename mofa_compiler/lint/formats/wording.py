@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...report.text import count, printable, quantity, signed
+from ...base.spelling import printable
+from ...base.words import count, quantity, signed
 from ..finding import Finding, Fix, Linted, Outcome, Position
 from .context import Context
 

@@ -13,7 +13,7 @@ from ..rule import Rule, Subject
 if TYPE_CHECKING:
     from torch import nn
 
-    from ...anatomy import Anatomy
+    from ...analysis.anatomy import Anatomy
     from ...runtime import Compiled
 
 TURNS = 5
@@ -138,8 +138,8 @@ class TooMuchMemory(_Budget):
         limits = {name: one.activation_memory for name, one in subject.budgets.stages.items()}
         if subject.budgets.activation_memory is None and not any(limits.values()):
             return
-        from ...memory import peak_activation
-        from ...tracing.naming import path_of
+        from ...analysis.activation_memory import peak_activation
+        from ...graph.node_names import path_of
 
         program, anatomy = subject.network.program, subject.network.anatomy
         peak = peak_activation(program)
@@ -219,9 +219,9 @@ class TooSlow(_Budget):
         limits = {name: one.latency_ratio for name, one in subject.budgets.stages.items() if one.latency_ratio}
         if not limits:
             return
-        from ...anatomy import infer
+        from ...analysis.anatomy import infer
+        from ...frontend import capture
         from ...runtime import engine
-        from ...tracing import capture
 
         chosen, inputs = engine(str(self.engine)), subject.inputs()
         anatomies = (subject.network.anatomy, infer(capture(reference, subject.call)))

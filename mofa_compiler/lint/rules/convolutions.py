@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Literal
 
-from ...network import Network
-from ...options import convolved_channels
-from ...rewriting import Match, Pass
-from ...survey import Layer
+from ...analysis.layers import Layer
+from ...analysis.network import Network
+from ...rewriting.option_types import convolved_channels
+from ...rewriting.pass_api import Match, Pass
 from .matching import PassRule, installed
 
 

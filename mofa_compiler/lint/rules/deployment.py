@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 
 from torch import fx
 
-from ...cost import function_name
-from ...network import Network
-from ...rewriting import Match, Pass
-from ...survey import Layer
-from ...tracing.naming import path_of
+from ...analysis.layers import Layer
+from ...analysis.network import Network
+from ...graph.macs import function_name
+from ...graph.node_names import path_of
+from ...rewriting.pass_api import Match, Pass
 from ..finding import Finding, Fix, Level
 from ..rule import Default, Rule, Subject
 from .matching import PassRule, installed
@@ -192,7 +192,7 @@ class UnsupportedOperator(Rule):
         import tempfile
         from pathlib import Path
 
-        from ...errors import ExportError
+        from ...base.errors import ExportError
         from ...export import export, formats
 
         with tempfile.TemporaryDirectory() as folder:
@@ -209,7 +209,7 @@ class UnsupportedOperator(Rule):
 
     def _compiled(self, subject: Subject, name: str) -> Iterator[Finding]:
         """What an engine that no exported file is for says of the network."""
-        from ...errors import EngineError
+        from ...base.errors import EngineError
         from ...runtime import engine
 
         try:

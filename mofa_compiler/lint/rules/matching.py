@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ...network import Network
-from ...registry import available
-from ...rewriting import Match, Pass, match
-from ...survey import Layer, signature
+from ...analysis.layers import Layer, signature
+from ...analysis.network import Network
+from ...rewriting.engine import match
+from ...rewriting.pass_api import Match, Pass
+from ...rewriting.registry import available
 from ..finding import Finding, Fix
 from ..rule import Rule, Subject
 

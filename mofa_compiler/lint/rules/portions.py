@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Literal
 
-from ...layers import PConv2d
-from ...network import CHEAP_BELOW, Network
-from ...rewriting import Match, Pass, match
-from ...survey import Layer
+from ...analysis.layers import Layer
+from ...analysis.network import CHEAP_BELOW, Network
+from ...nn.partial_conv import PConv2d
+from ...rewriting.engine import match
+from ...rewriting.pass_api import Match, Pass
 from ..finding import Finding, Fix
 from ..rule import Rule, Subject
 from .matching import PassRule, installed

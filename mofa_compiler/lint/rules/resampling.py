@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from ...network import Network
-from ...rewriting import Match, Pass
-from ...survey import Layer
+from ...analysis.layers import Layer
+from ...analysis.network import Network
+from ...rewriting.pass_api import Match, Pass
 from .matching import PassRule, installed
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ...errors import ReportError
-from .. import text
+from ...base import words
+from ...base.errors import ReportError
 from ..summary import condition, summary
 
 SCHEMA = "mofa-comparison/1"
@@ -55,7 +55,7 @@ def _original(report: Mapping[str, Any], by_layers: bool) -> tuple[Any, ...]:
 def _notes(networks: Sequence[Mapping[str, Any]], same_original: bool) -> Iterable[str]:
     if not same_original:
         originals = ", ".join(
-            f"{one['name']} from {one['model']} of {text.quantity(one['original']['parameters'])} parameters"
+            f"{one['name']} from {one['model']} of {words.quantity(one['original']['parameters'])} parameters"
             for one in networks
         )
         yield f"These bundles were made from different originals ({originals}): changes are relative to each one's own."

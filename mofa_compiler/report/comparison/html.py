@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from ...errors import ReportError
-from .. import text
+from ...base import spelling
+from ...base.errors import ReportError
 from . import tables
 
 
@@ -30,7 +30,7 @@ def render(data: Mapping[str, Any], reports: Sequence[Mapping[str, Any]] = ()) -
             figure = Markup(figures.inline_svg(figures.pareto(reports, names), "pareto"))
     # Markup of our own only: everything else is escaped.
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["printable"] = text.printable
+    environment.filters["printable"] = spelling.printable
     template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
     differences = [
         {"data": one, "counts": tables.counts(one), "groups": tables.groups(one)} if one else None

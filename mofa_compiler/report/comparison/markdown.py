@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...spelling import code_span as code
-from ...spelling import html_in_markdown
-from ...spelling import markdown as escape
+from ...base.spelling import code_span as code
+from ...base.spelling import html_in_markdown
+from ...base.spelling import markdown as escape
 from . import tables
 from .tables import Group, Table
 

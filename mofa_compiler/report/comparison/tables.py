@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import text
+from ...base import words
 from ..summary import condition, condition_text
 
 
@@ -56,12 +56,12 @@ def sizes(data: Mapping[str, Any]) -> Table:
     for name, one in zip(names, originals.values(), strict=True):
         original = one["original"]
         several = f"{name} of {one['name']}" if names.count(name) > 1 else name
-        quantities = (text.quantity(original["parameters"]), text.quantity(original["macs"]))
+        quantities = (words.quantity(original["parameters"]), words.quantity(original["macs"]))
         rows.append((several, *quantities, "", *((_psnr(original["psnr"]),) if truth else ()), ""))
     for one in networks:
         before, after = one["original"], one["rewritten"]
         amounts = (
-            f"{text.quantity(after[key])} ({text.change(before[key], after[key])})" for key in ("parameters", "macs")
+            f"{words.quantity(after[key])} ({words.change(before[key], after[key])})" for key in ("parameters", "macs")
         )
         known = after["error"] is not None
         to_original = _psnr(one["psnr_to_original"]) or ("same" if after["error"] == 0 else "")
@@ -69,7 +69,7 @@ def sizes(data: Mapping[str, Any]) -> Table:
             (
                 one["name"],
                 *amounts,
-                text.error_text(after["error"]) if known else "",
+                words.error_text(after["error"]) if known else "",
                 *((_psnr(after["psnr"]),) if truth else ()),
                 to_original,
             )
@@ -121,7 +121,7 @@ def counts(difference: Mapping[str, Any]) -> str:
     """`From a to b: 12 layers of different form, 3 only in a, 0 only in b, 40 the same`."""
     a, b = difference["first"], difference["other"]
     numbers = (
-        f"{text.count(len(difference['different']), 'layer')} of different form",
+        f"{words.count(len(difference['different']), 'layer')} of different form",
         f"{len(difference['only_first'])} only in {a}",
         f"{len(difference['only_other'])} only in {b}",
         f"{difference['same']} the same",

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from .. import text
+from ...base import spelling
 from ..drawing import shortened
 from ..terminal import elide, print_lines, wrap
 from . import tables
@@ -72,7 +72,7 @@ def _print_table(console: Console, table: Table, width: int) -> None:
     for index, header in enumerate(table.header):
         grid.add_column(header, justify="right" if index else "left", no_wrap=True)
     for name, *cells in table.rows:
-        grid.add_row(Text(shortened(text.printable(name), room)), *map(Text, cells))
+        grid.add_row(Text(shortened(spelling.printable(name), room)), *map(Text, cells))
     console.print(grid)
 
 

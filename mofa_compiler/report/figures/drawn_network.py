@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from .. import text
+from ...base import spelling, words
 from ..arrangement import Arrangement, Place, arrange
 from ..drawing import costs, shortened, times, title, units
 from .style import COLOURS, clipped, heading, style
@@ -120,7 +120,7 @@ class _Drawing:
         self._draw_legend()
 
     def _write(self, x: float, y: float, words: str, **options: Any) -> None:
-        self.axes.text(x, y, text.printable(words), **{"va": "center", **options})
+        self.axes.text(x, y, spelling.printable(words), **{"va": "center", **options})
 
     def _rows(self) -> tuple[list[float], float]:
         """Upper edge of each row, and the lower one of the last; where a U turns, the label needs room below."""
@@ -217,7 +217,7 @@ class _Drawing:
         self._draw_label(stage, block, aside)
 
     def _draw_label(self, stage: Mapping[str, Any], block: _Block, aside: bool) -> None:
-        name = shortened(text.printable(title(stage, whole=aside or not self.data["passes"])), 22)
+        name = shortened(spelling.printable(title(stage, whole=aside or not self.data["passes"])), 22)
         lines: list[tuple[str, dict[str, Any]]] = [
             (name + (" (cheap)" if stage["cheap"] else ""), {"fontsize": 7.5, "fontweight": "bold"}),
             (shortened(units(stage), 27), {"fontsize": 6.2, "color": COLOURS["muted"]}),
@@ -303,11 +303,11 @@ class _Drawing:
 
     def _words(self) -> list[tuple[str, dict[str, Any]]]:
         before, after = self.data["before"], self.data["after"]
-        amounts = f"{text.quantity(before['macs'])} MACs, {text.quantity(before['parameters'])} parameters"
+        amounts = f"{words.quantity(before['macs'])} MACs, {words.quantity(before['parameters'])} parameters"
         if after:
             amounts = (
-                f"{text.quantity(before['macs'])} → {text.quantity(after['macs'])} MACs, "
-                f"{text.quantity(before['parameters'])} → {text.quantity(after['parameters'])} parameters"
+                f"{words.quantity(before['macs'])} → {words.quantity(after['macs'])} MACs, "
+                f"{words.quantity(before['parameters'])} → {words.quantity(after['parameters'])} parameters"
             )
         lines: list[tuple[str, dict[str, Any]]] = [
             (heading(self.data), {"fontsize": 10, "fontweight": "bold"}),
@@ -357,7 +357,7 @@ def _amounts(stage: Mapping[str, Any]) -> list[str]:
         return costs(stage)
     lines = []
     for key, noun in (("macs", "MACs"), ("parameters", "params")):
-        states = dict.fromkeys(text.quantity(state[key]) for state in (stage, after))
+        states = dict.fromkeys(words.quantity(state[key]) for state in (stage, after))
         lines.append(f"{' → '.join(states)} {noun}")
     return lines
 
@@ -365,7 +365,7 @@ def _amounts(stage: Mapping[str, Any]) -> list[str]:
 def _happened(stage: Mapping[str, Any]) -> str:
     """`3 layers edited`, `2 refused`, with how many of the other."""
     parts: Iterable[str] = (
-        f"{text.count(stage['edits'], 'layer')} edited" if stage["edits"] else "",
+        f"{words.count(stage['edits'], 'layer')} edited" if stage["edits"] else "",
         f"{stage['refusals']} refused" if stage["refusals"] else "",
     )
     return ", ".join(filter(None, parts)) or "unchanged"

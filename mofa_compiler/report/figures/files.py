@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import MofaError
-from ...writing import scratch_file
+from ...base.atomic_files import scratch_file
+from ...base.errors import MofaError
 from .style import style
 
 if TYPE_CHECKING:

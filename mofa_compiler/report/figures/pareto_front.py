@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ReportError
+from ...base.errors import ReportError
 from ..summary import condition, condition_text, summary
 from .style import COLOURS, clipped, style
 

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...base import spelling, words
 from .. import text
 from .style import COLOURS, clipped, heading, style
 from .view import view
@@ -29,7 +30,7 @@ def flops(report: Mapping[str, Any], *, bare: bool = False) -> Figure:
 
     data = view(report)
     stages, compared = data["stages"], data["after"] is not None
-    rule = [] if bare else textwrap.wrap(text.printable(cheap_rule(data)), 125)
+    rule = [] if bare else textwrap.wrap(spelling.printable(cheap_rule(data)), 125)
     rows = max(len(stages), 1) * (0.36 if compared else 0.26)
     with style():
         figure = Figure(figsize=(_WIDTH, 1.35 + rows + 0.14 * len(rule)), layout="constrained")
@@ -40,7 +41,7 @@ def flops(report: Mapping[str, Any], *, bare: bool = False) -> Figure:
         for axes, (key, title) in zip(panels, _PANELS, strict=True):
             _draw(axes, data, key)
             axes.set_title(title)
-            axes.xaxis.set_major_formatter(lambda value, _: text.quantity(value))
+            axes.xaxis.set_major_formatter(lambda value, _: words.quantity(value))
             axes.xaxis.set_major_locator(_locator())
             axes.set_xlabel(f"MACs at {text.shapes(data)}")
         if data["cheap"] and data["cheap"]["limit"]:
@@ -94,7 +95,7 @@ def _mark_limit(axes: Any, limit: float) -> None:
     axes.axvline(limit, color=COLOURS["cheap"], linewidth=1, linestyle="--", zorder=3)
     axes.set_xlim(0, max(axes.get_xlim()[1], 1.1 * limit))
     axes.annotate(
-        f"cheap below {text.quantity(limit)}",
+        f"cheap below {words.quantity(limit)}",
         (limit, 0),  # at the foot, where the head is, which costs least: there bars seldom reach it
         (3, 3),
         xycoords=("data", "axes fraction"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import text
+from ...base import words
 from .style import COLOURS, clipped, heading, style
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ def _draw_amounts(axes: Any, report: Mapping[str, Any], key: str) -> None:
                 hatch="//////",
                 linewidth=0.8,
             )
-        words = text.quantity(now)
+        label = words.quantity(now)
         if row:
-            words += f" ({text.signed(now - before)})" if now != before else " (0)"
-        axes.text(float(max(before, now)) + 0.02 * most, row, words, va="center", fontsize=7.5)
+            label += f" ({words.signed(now - before)})" if now != before else " (0)"
+        axes.text(float(max(before, now)) + 0.02 * most, row, label, va="center", fontsize=7.5)
     axes.set_xlim(0, 1.75 * most)  # room for the words
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
@@ -95,8 +95,8 @@ def _draw_psnr(axes: Any, steps: Sequence[Mapping[str, Any]]) -> None:
     for row, step in enumerate(steps, 1):
         verdict = step["verdict"]
         if verdict["psnr"] is None:
-            words = "as the original" if verdict["accumulated"] == 0 else "not finite"
-            axes.text(low, row, words, va="center", fontsize=7, color=COLOURS["muted"])
+            label = "as the original" if verdict["accumulated"] == 0 else "not finite"
+            axes.text(low, row, label, va="center", fontsize=7, color=COLOURS["muted"])
     axes.set_xlim(low - 0.65 * room, high + 0.5 * room)
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)

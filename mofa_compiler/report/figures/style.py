@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from ...base import spelling
 from .. import text
 
 COLOURS = {
@@ -86,4 +87,4 @@ def clipped(words: str, width: int) -> str:
     """At most `width` columns, the middle left out, without control characters."""
     from ..drawing import shortened
 
-    return shortened(text.printable(words), width)
+    return shortened(spelling.printable(words), width)

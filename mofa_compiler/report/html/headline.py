@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ...noise import noise, verdict, widened
+from ...base import spelling, words
+from ...base.significance import noise, verdict, widened
 from .. import decided, text
 from ..summary import shape_text
 
@@ -49,7 +50,7 @@ def notices(report: Mapping[str, Any]) -> list[str]:
         f"{step['name']}: {step['verdict']['problem']}." for step in report["passes"] if step["verdict"]["problem"]
     ]
     found += [
-        f"Not seen into, and so left alone: {text.printable(part['path'])} ({part['cause']})."
+        f"Not seen into, and so left alone: {spelling.printable(part['path'])} ({part['cause']})."
         for part in report["opaque"]
     ]
     if any(recovery["best_step"] for recovery in report.get("recoveries") or ()):
@@ -62,7 +63,7 @@ def notices(report: Mapping[str, Any]) -> list[str]:
 
 def conditions(found: Mapping[str, Any]) -> str:
     """Where something was measured: `onnxruntime 1.32.0, 1 thread, input 1x3x64x64, AMD EPYC`."""
-    threads = text.count(found["threads"], "thread")
+    threads = words.count(found["threads"], "thread")
     shape = shape_text(found["input"])
     return f"{found['engine']} {found['version']}, {threads}, input {shape}, {found['processor']}"
 
@@ -88,8 +89,8 @@ def _costs(report: Mapping[str, Any]) -> Iterator[Card]:
         "macs": ("MACs", f"multiply–accumulate operations for one input of {text.shapes(report)}"),
     }
     for key, (label, meaning) in meanings.items():
-        amounts = (text.quantity(before[key]), text.quantity(after[key]))
-        yield Card(label, *amounts, text.change(before[key], after[key]), meaning)
+        amounts = (words.quantity(before[key]), words.quantity(after[key]))
+        yield Card(label, *amounts, words.change(before[key], after[key]), meaning)
 
 
 def _times(report: Mapping[str, Any]) -> Iterator[Card]:
@@ -183,4 +184,4 @@ def _of_output(report: Mapping[str, Any]) -> Card:
     psnr = text.psnr_text(verdict["psnr"])
     change = f"PSNR {psnr}" if psnr else ""
     note = f"size of the difference ÷ size of the output, {where}"
-    return Card(label, "", f"{text.error_text(verdict['accumulated'])} off", change, note)
+    return Card(label, "", f"{words.error_text(verdict['accumulated'])} off", change, note)

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...base import spelling
 from .. import text
 from ..figures.stage_chart import cheap_rule
 from ..figures.view import view as view_of
@@ -60,7 +61,7 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
     refusals = tables.refusals(report)
     view = {
         "report": report,
-        "title": text.printable(f"{report['model']} rewritten by {report['roadmap']['name']}"),
+        "title": spelling.printable(f"{report['model']} rewritten by {report['roadmap']['name']}"),
         "cards": cards(report),
         "notices": notices(report),
         "weights": text.weights(report),
@@ -140,8 +141,8 @@ def _parts(report: Mapping[str, Any], view: Mapping[str, Any]) -> list[tuple[str
 
 def _summaries(names: Iterable[str]) -> dict[str, str]:
     """What each pass does, in one sentence, of those that are installed here."""
-    from ...errors import RoadmapError
-    from ...registry import available
+    from ...base.errors import RoadmapError
+    from ...rewriting.registry import available
 
     try:
         passes = available()
@@ -175,7 +176,7 @@ def _extra(
     return {
         "times": {row.number: row.ms for row in rows if row.ms is not None},
         "rest": rest,
-        "names": {name: text.printable(name) for name in sorted(said) if not name.isprintable()},
+        "names": {name: spelling.printable(name) for name in sorted(said) if not name.isprintable()},
         "layers": [[words.setdefault(one, len(words)) for one in layer] for layer in layers],
         "words": list(words),
         "stages": [stage["name"] for stage in report["before"]["stages"]],
@@ -256,7 +257,7 @@ def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["printable"] = text.printable
+    environment.filters["printable"] = spelling.printable
     environment.filters["shortlist"] = _shortlist
     return environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import text
+from ...base import spelling
 from ..reading import IMAGES
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def pictures(report: Mapping[str, Any], folder: Path | None, room: int) -> tuple
             for key, label in _PANES.items()
             if image.get(key)
         ]
-        names = {"name": text.printable(image["name"]), "shown": image.get("shown", "")}
+        names = {"name": spelling.printable(image["name"]), "shown": image.get("shown", "")}
         shown.append({**names, "height": height, "width": width, "panes": panes})
     return shown, note
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from ...noise import widened
+from ...base import spelling, words
+from ...base.significance import widened
 from .. import decided, text
 from ..figures.view import outcomes
 from .headline import conditions, milliseconds
@@ -69,8 +70,8 @@ def edits(report: Mapping[str, Any]) -> Iterator[Row]:
                 step=index,
                 stage=edit["stage"] or OTHER,
                 edit=edit,
-                parameters=text.signed(edit["parameters"]),
-                macs=text.signed(edit["macs"]),
+                parameters=words.signed(edit["parameters"]),
+                macs=words.signed(edit["macs"]),
                 ms=ms,
                 time="" if ms is None else f"{'+' if ms > 0 else '−'}{milliseconds(abs(ms))}",
                 accuracy=_accuracy(edit, step),
@@ -92,8 +93,8 @@ def _times(report: Mapping[str, Any]) -> dict[str, float]:
 
 def _accuracy(edit: Mapping[str, Any], step: Mapping[str, Any]) -> str:
     if text.is_exact(edit, step):
-        return "exact" if edit["error"] is None else f"exact (off by {text.off(edit['error'])})"
-    error = text.error_text(step["verdict"]["relative_error"])
+        return "exact" if edit["error"] is None else f"exact (off by {words.off(edit['error'])})"
+    error = words.error_text(step["verdict"]["relative_error"])
     return f"approximate, {error.replace(' ', _GLUE)}"
 
 
@@ -123,11 +124,11 @@ def steps(report: Mapping[str, Any], summaries: Mapping[str, str]) -> list[dict[
                 "rewritten": len(text.rewritten(step)),
                 "adjusted": len(step["edits"]) - len(text.rewritten(step)),
                 "refused": len(step["skips"]),
-                "parameters": text.signed(after["parameters"] - before["parameters"]),
-                "macs": text.signed(after["macs"] - before["macs"]),
+                "parameters": words.signed(after["parameters"] - before["parameters"]),
+                "macs": words.signed(after["macs"] - before["macs"]),
                 "outcome": text.outcome(step),
                 "psnr": text.psnr_text(verdict["step_psnr"]) if step["edits"] and not step["exact"] else "",
-                "accumulated": text.error_text(verdict["accumulated"]),
+                "accumulated": words.error_text(verdict["accumulated"]),
                 "checked": text.checked(step),
             }
         )
@@ -149,10 +150,13 @@ def became(report: Mapping[str, Any]) -> list[tuple[str, str]]:
             later[path] += layer["macs"]
     found = []
     for layer in report.get("layers") or ():
-        before, after = text.quantity(layer["macs"]), text.quantity(later[layer["path"]])
+        before, after = words.quantity(layer["macs"]), words.quantity(later[layer["path"]])
         changed = layer["path"] in forms and bool(later) and after != before
         found.append(
-            (text.printable(forms.get(layer["path"], "")), f"{before} → {after} MACs" if changed else f"{before} MACs")
+            (
+                spelling.printable(forms.get(layer["path"], "")),
+                f"{before} → {after} MACs" if changed else f"{before} MACs",
+            )
         )
     return found
 
@@ -178,8 +182,8 @@ def stages(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "units": units.get(name, ()),
-                "parameters": (text.quantity(stage["parameters"]), text.quantity(after["parameters"])),
-                "macs": (text.quantity(stage["macs"]), text.quantity(after["macs"])),
+                "parameters": (words.quantity(stage["parameters"]), words.quantity(after["parameters"])),
+                "macs": (words.quantity(stage["macs"]), words.quantity(after["macs"])),
                 "shares": (_percent(stage["macs_share"]), _percent(after["macs_share"])),
                 "cheap": name in cheap.get("stages", ()),
                 "edits": edited.get(name, 0),

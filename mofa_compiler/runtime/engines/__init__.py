@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from ...errors import EngineError, nearest
+from ...base.errors import EngineError, nearest
 from ..engine import Engine
 
 

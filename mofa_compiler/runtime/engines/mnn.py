@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...errors import EngineError
+from ...base.errors import EngineError
 from ..engine import Compiled, Engine
 from .onnx_graph import to_onnx
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...export.onnx import converted
-from ...export.tracing import trace
+from ...formats.onnx import converted
+from ...formats.torch_export import trace
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _DECORATIONS = ("_nchwc", "/WithoutBiases")

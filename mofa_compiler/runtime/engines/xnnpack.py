@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...export.executorch import lowered
-from ...export.tracing import trace
-from ...inputs import in_standard_layout
+from ...formats.executorch import lowered
+from ...formats.torch_export import trace
+from ...graph.call_spec import in_standard_layout
 from ..engine import PROFILED_RUNS, Compiled, Engine, Operator
 from ..quiet import quiet
 

@@ -127,7 +127,7 @@ def test_hostile_names_break_no_table_and_bring_no_markup(outcome: Outcome) -> N
 
 @given(text=hostile | st.text("`|\\<&@#*_[](a ", max_size=12))
 def test_a_name_is_shown_as_it_is(text: str) -> None:
-    from mofa_compiler.report.text import printable
+    from mofa_compiler.base.spelling import printable
 
     expected = " ".join(printable(text).split())
     for shown in (escape(text), code(text)):

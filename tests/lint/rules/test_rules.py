@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures import PMRID, NAFNet, UNet
-from mofa_compiler.layers import PConv2d, PDWConv2d
 from mofa_compiler.lint import lint
 from mofa_compiler.lint.finding import Finding
 from mofa_compiler.lint.rules import RULES
+from mofa_compiler.nn.partial_conv import PConv2d, PDWConv2d
 
 FAILURES = {"MOFA001", "MOFA901", "MOFA902", "MOFA903", "MOFA904"}
-"""Rules that the run itself raises; tests/lint/test_running.py"""
+"""Rules that the run itself raises; tests/lint/test_runner.py"""
 
 
 def between(*inner: nn.Module, channels: int = 16) -> nn.Sequential:

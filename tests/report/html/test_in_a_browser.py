@@ -11,10 +11,10 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import expect
 
+from mofa_compiler.base.spelling import printable
 from mofa_compiler.report.html import page as html
 from mofa_compiler.report.html import tables
 from mofa_compiler.report.html.page import render
-from mofa_compiler.report.text import printable
 from tests.report.html.made import HOSTILE, STAGES, made, with_images
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import nn
 
 from mofa_compiler import apply
-from mofa_compiler.registry import available
 from mofa_compiler.report.figures.view import outcomes
 from mofa_compiler.report.html import headline, page, tables
 from mofa_compiler.report.html.page import LIMIT, render
+from mofa_compiler.rewriting.registry import available
 from tests.report.html.made import HOSTILE, made, with_images
 
 MEASURED = {

@@ -1,0 +1,242 @@
+"""Which layers to rewrite, how, and in which form: measured, layer group by layer group, then as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from ..analysis.anatomy import infer
+from ..analysis.layers import Layer, signature
+from ..analysis.network import Network
+from ..base.errors import MofaError, one_line
+from ..frontend import capture
+from ..graph.call_spec import CallSpec, tensors_by_position
+from ..result.decisions import Alternative, Decision, Decisions
+from ..rewriting.engine import match_layer, rewrite
+from ..rewriting.pass_api import Match, Pass
+from ..rewriting.roadmap import Roadmap
+from ..rewriting.target import Target
+from .benchmark import Trials, fingerprint
+from .candidates import ORIGINAL, Candidate, candidates, formed, lowerings, merged
+from .lowering_search import Tell, carried_out, faster_lowerings
+from .subgraphs import Region, extract, region
+
+Piece: TypeAlias = tuple[nn.Module, tuple[Tensor, ...]]
+
+NEAR = 1.3
+"""Forms are tried of alternatives that take at most so many times as long as the fastest: split and cat cost no more"""
+
+LIMIT = "without stride-1 depthwise convolutions"
+LOWERED = "lowered alone"
+DECIDED = "decided"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that are alike, the piece of the network around one of them, and what could be made of it."""
+
+    layers: tuple[Layer, ...]
+    region: Region
+    pieces: Mapping[Candidate, Piece | str]
+    """Every alternative as a module with its inputs, the original first; or why there is none"""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(layer.path for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What there is to choose from.
+
+    Attributes:
+        network: the original.
+        groups: layers that are decided together.
+        measured: the alternatives of each group, the original first.
+        made: the roadmap that makes of every group what is picked for it.
+    """
+
+    network: Network
+    groups: Sequence[Group]
+    measured: Sequence[Sequence[Alternative]]
+    made: Callable[[Sequence[Candidate]], Roadmap]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A roadmap whose passes name the layers that they are for, and the decisions behind it."""
+
+    roadmap: Roadmap
+    decisions: Decisions
+
+
+def decide(
+    network: Network,
+    roadmap: Roadmap,
+    call: CallSpec,
+    tell: Tell,
+    bound: Callable[[Choice], Sequence[Candidate]] | None = None,
+) -> Decided:
+    """Turn a roadmap for a target into one that is decided.
+
+    Args:
+        network: the original, captured on inputs of the target's shape.
+        roadmap: what may be done, with a `target`.
+        call: those inputs.
+        tell: told before every step.
+        bound: picks under a bound on the loss, where not simply the fastest is wanted.
+
+    Raises:
+        EngineError: the engine is not there, or does not take the original.
+    """
+    target = roadmap.target
+    assert target is not None
+    inputs = tensors_by_position(network.program.graph_module, call)
+    trials = Trials(target, ", ".join("x".join(map(str, x.shape)) for x in inputs))
+    exact = faster_lowerings(network, lowerings(roadmap, target.engine), trials, inputs, tell)
+    groups = list(_groups(network, candidates(roadmap, removing=bound is not None), exact, tell))
+    measured: list[list[Alternative]] = []
+    for index, group in enumerate(groups):
+        tell(f"measuring {group.paths[0]}", index, len(groups))
+        found = trials.pieces({c.name: piece for c, piece in group.pieces.items()})
+        forms = {
+            c: piece for c, piece in _forms(network, roadmap, group, found, exact).items() if c not in group.pieces
+        }
+        if forms:
+            tell(f"measuring forms of {group.paths[0]}", index, len(groups))
+            first = next(iter(group.pieces))
+            raced = {first: group.pieces[first], **forms}
+            found += trials.pieces({c.name: piece for c, piece in raced.items()})[1:]
+            groups[index] = replace(group, pieces={**group.pieces, **forms})
+        measured.append(found)
+
+    def made(picked: Sequence[Candidate]) -> Roadmap:
+        by_candidate: dict[Candidate, list[str]] = {}
+        for group, candidate in zip(groups, picked, strict=True):
+            by_candidate.setdefault(candidate, []).extend(group.paths)
+        return Roadmap([*merged(by_candidate, roadmap), *exact], roadmap.name, roadmap.description)
+
+    if bound is None:
+        picked = [_fastest(group, found, target) for group, found in zip(groups, measured, strict=True)]
+    else:
+        chosen = bound(Choice(network, groups, measured, made))
+        picked = [(candidate, "cheapest gain per dB first") for candidate in chosen]
+    decided = made([candidate for candidate, _ in picked])
+    tell("measuring the whole network", 0, 1)
+    contestants = {ORIGINAL: network, DECIDED: carried_out(network, decided)}
+    if exact:
+        contestants[LOWERED] = carried_out(network, exact)
+    contestants[LIMIT] = without_depthwise(network)
+    compared = {one.name: one for one in trials.networks(contestants, inputs)}
+    limit = compared.pop(LIMIT, None)
+    best = min((one for one in compared.values() if one.is_faster), key=lambda one: one.ratio, default=None)
+    name = best.name if best is not None else ORIGINAL
+    if target.keep_if == "always":
+        name = DECIDED
+    alone = Roadmap(exact, roadmap.name, roadmap.description)
+    final = {DECIDED: decided, LOWERED: alone}.get(name, Roadmap((), roadmap.name, roadmap.description))
+    layers = tuple(
+        Decision(group.paths, signature(group.layers[0].module), candidate.name, reason, tuple(found))
+        for group, (candidate, reason), found in zip(groups, picked, measured, strict=True)
+    )
+    return Decided(final, Decisions(trials.conditions, layers, tuple(compared.values()), name, limit))
+
+
+def _groups(network: Network, offered: Sequence[Candidate], exact: Sequence[Pass], tell: Tell) -> Iterator[Group]:
+    """Layers by what stands around them and what may be done to them; one of each with all its alternatives."""
+    alike: dict[tuple[object, ...], list[Layer]] = {}
+    where: dict[str, Region] = {}
+    first = list(dict.fromkeys(candidate.passes[0] for candidate in offered if candidate.passes))
+    for layer in network.layers.values():
+        fitting = tuple(isinstance(match_layer(layer, pass_, network), Match) for pass_ in first)
+        around = region(layer, network) if any(fitting) else None
+        piece = extract(network.program, around) if around else None
+        if around is None or piece is None:
+            continue
+        where[layer.path] = around
+        alike.setdefault((fingerprint(*piece), fitting, layer.in_transition), []).append(layer)
+    for index, layers in enumerate(alike.values()):
+        tell(f"alternatives of {layers[0].path}", index, len(alike))
+        around = where[layers[0].path]
+        pieces: dict[Candidate, Piece | str] = {}
+        seen: set[str] = set()
+        for candidate in offered:
+            found = _piece(network, layers[0], candidate, around, exact)
+            if found is None:
+                continue
+            if not isinstance(found, str):
+                known = fingerprint(*found)
+                if known in seen:
+                    continue
+                seen.add(known)
+            pieces[candidate] = found
+        if len(pieces) > 1:
+            yield Group(tuple(layers), around, pieces)
+
+
+def _forms(
+    network: Network, roadmap: Roadmap, group: Group, found: Sequence[Alternative], exact: Sequence[Pass]
+) -> dict[Candidate, Piece | str]:
+    """The forms of those alternatives that are near enough to the fastest for a form to make up for it."""
+    assert roadmap.target is not None
+    ratios = {one.name: one.ratio for one in found if one.ratio is not None}
+    limit = NEAR * min(ratios.values(), default=0.0)
+    pieces: dict[Candidate, Piece | str] = {}
+    for candidate in group.pieces:
+        if ratios.get(candidate.name, limit + 1) <= limit:
+            for form in formed(candidate, roadmap, roadmap.target.engine):
+                piece = _piece(network, group.layers[0], form, group.region, exact)
+                if piece is not None:
+                    pieces[form] = piece
+    return pieces
+
+
+def _piece(
+    network: Network, layer: Layer, candidate: Candidate, around: Region, exact: Sequence[Pass]
+) -> Piece | str | None:
+    """The piece around a layer after a candidate's passes; None where they do not fit, text where it fails."""
+    changed = network
+    try:
+        for pass_ in candidate.at([layer.path]):
+            changed, diff = rewrite(changed, pass_)
+            if not diff.edits and pass_.name != "restore-kernels":
+                return None
+        found = extract(changed.program, around)
+        if found is None:
+            return "what stands there cannot be cut out of the network"
+        module, inputs = found
+        if exact:
+            program = capture(module, inputs, compare=False)
+            module = carried_out(Network(program, infer(program)), exact).program.graph_module
+        return module, inputs
+    except MofaError as error:
+        return one_line(error)
+
+
+def _fastest(group: Group, found: Sequence[Alternative], target: Target) -> tuple[Candidate, str]:
+    """What takes least time beyond the noise; of those that take as little, the first that was offered."""
+    by_name = {candidate.name: candidate for candidate in group.pieces}
+    original = by_name[ORIGINAL]
+    timed = [(one, one.ratio, one.interval) for one in found if one.ratio is not None and one.interval is not None]
+    if not timed or timed[0][0].name != ORIGINAL:
+        return original, "could not be measured"
+    faster = [(one, ratio, interval) for one, ratio, interval in timed[1:] if interval[1] < 1]
+    if target.keep_if == "always":
+        faster = timed[1:]
+    if not faster:
+        return original, "nothing is faster beyond the noise"
+    _, _, best = min(faster, key=lambda entry: entry[1])
+    picked, ratio, _ = next(entry for entry in faster if entry[1] <= best[1])
+    return by_name[picked.name], f"{ratio:.2f} of the original's time"
+
+
+def without_depthwise(network: Network) -> Network:
+    """The network with its stride-1 depthwise convolutions taken out, for its time alone."""
+    modules = dict(network.program.modules)
+    for path, layer in network.layers.items():
+        if layer.is_depthwise and layer.stride == (1, 1) and layer.input_shape == layer.output_shape:
+            modules[path] = nn.Identity()
+    return Network(replace(network.program, modules=modules), network.anatomy)

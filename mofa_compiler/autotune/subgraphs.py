@@ -1,0 +1,146 @@
+"""The piece of a network around a layer, as a small network of its own that can be timed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..analysis.layers import Layer, Site
+from ..analysis.network import Network
+from ..graph.generated_code import new_graph
+from ..graph.program import Program, attach
+from ..rewriting.layer_surgery import origin
+
+CONTEXT = 8
+"""Channels of the 1x1 convolutions before and behind a piece, which make it start in the engine's own layout"""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Names, in the captured network, of the value that a piece reads and of the one that it gives."""
+
+    start: str
+    end: str
+
+
+def region(layer: Layer, network: Network) -> Region | None:
+    """The piece from the convolution before a layer to the pointwise one behind it; None where nothing bounds it."""
+    site = layer.sites[0]
+    nodes = {node.name: node for node in network.program.graph.nodes}
+    start, end = _start(site, nodes), _end(site, nodes)
+    if start is None or not (origin(start) and origin(end)):
+        return None
+    return Region(str(origin(start)), str(origin(end)))
+
+
+def _start(site: Site, nodes: Mapping[str, fx.Node]) -> fx.Node | None:
+    first = site.node
+    for step in site.before:
+        if step.kind in ("conv", "other"):
+            break
+        first = nodes[step.node]
+    source = first.args[0]
+    return source if isinstance(source, fx.Node) else None
+
+
+def _end(site: Site, nodes: Mapping[str, fx.Node]) -> fx.Node:
+    last = site.node
+    for step in site.behind:
+        if step.kind == "other" or (step.kind == "conv" and not step.is_pointwise):
+            break
+        last = nodes[step.node]
+        if step.kind == "conv":
+            break
+    return last
+
+
+def extract(program: Program, where: Region) -> tuple[fx.GraphModule, tuple[Tensor, ...]] | None:
+    """A region as a module between two 1x1 convolutions, with its inputs; None where it is not there any more.
+
+    Weights are copied, and layers numbered, so that equal pieces of different places are equal. What else the region
+    reads (a skip connection, a size) becomes an input, or a constant.
+    """
+    by_origin: dict[str, fx.Node] = {}
+    for node in program.graph.nodes:
+        name = origin(node)
+        if name is not None:
+            by_origin[name] = node
+    start, end = by_origin.get(where.start), by_origin.get(where.end)
+    if start is None or end is None or start is end:
+        return None
+    inner = _between(start, end)
+    if not inner:
+        return None
+    shapes = [start.meta["val"].shape, end.meta["val"].shape]
+    if any(len(shape) != 4 for shape in shapes):
+        return None
+    graph, modules, inputs = new_graph(), dict[str, nn.Module](), list[Tensor]()
+    dtype = start.meta["val"].dtype
+
+    def context(name: str, source: fx.Node, before: int, behind: int) -> fx.Node:
+        modules[name] = nn.Conv2d(before, behind, 1).to(dtype)
+        return graph.call_module(name, (source,))
+
+    def outside(node: fx.Node) -> object:
+        value = node.meta.get("val")
+        if not isinstance(value, Tensor):
+            return value
+        inputs.append(_random(value.shape, value.dtype))
+        return graph.placeholder(f"also_{len(inputs)}")
+
+    first = graph.placeholder("x")
+    batch, channels, height, width = shapes[0]
+    inputs.append(_random((batch, CONTEXT, height, width), dtype))
+    extra = {
+        node: outside(node)
+        for node in dict.fromkeys(n for one in inner for n in one.all_input_nodes)
+        if node not in inner and node is not start and node.op != "get_attr"
+    }
+    new: dict[fx.Node, object] = {start: context("before", first, CONTEXT, channels), **extra}
+    tensors: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
+    for node in inner:
+        for source in node.all_input_nodes:
+            if source.op == "get_attr" and source not in new:
+                name = names.setdefault(str(source.target), f"tensor_{len(names)}")
+                tensors[name] = program.tensor(str(source.target)).detach().clone()
+                new[source] = graph.get_attr(name)
+        copied = graph.node_copy(node, lambda n: new[n])  # type: ignore[arg-type,return-value]
+        new[node] = copied
+        if node.op == "call_module":
+            copied.target = names.setdefault(str(node.target), f"layer_{len(names)}")
+            modules[copied.target] = copy.deepcopy(program.modules[str(node.target)])
+    last = new[end]
+    assert isinstance(last, fx.Node)
+    graph.output(context("behind", last, shapes[1][1], CONTEXT))
+    root = nn.Module()
+    for path, value in {**modules, **tensors}.items():
+        attach(root, path, value)
+    return fx.GraphModule(root, graph).eval(), tuple(inputs)
+
+
+def _between(start: fx.Node, end: fx.Node) -> list[fx.Node]:
+    """What depends on `start` and what `end` depends on, in order; nothing where `end` does not depend on `start`."""
+    behind = {start}
+    for node in start.graph.nodes:
+        if behind.intersection(node.all_input_nodes):
+            behind.add(node)
+    needed, waiting = {end}, [end]
+    while waiting:
+        for source in waiting.pop().all_input_nodes:
+            if source in behind and source is not start and source not in needed:
+                needed.add(source)
+                waiting.append(source)
+    if end not in behind:
+        return []
+    return [node for node in start.graph.nodes if node in needed]
+
+
+def _random(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    if not dtype.is_floating_point:
+        return torch.zeros(shape, dtype=dtype)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(dtype)

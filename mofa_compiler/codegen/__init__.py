@@ -1,0 +1,1 @@
+"""Readable source: a traced network written as Python classes that need no more than torch."""

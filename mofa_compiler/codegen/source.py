@@ -1,0 +1,116 @@
+"""A program as readable source: nested classes whose state_dict keys are the original's, importing Python and torch."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import fx, nn
+
+from ..base.errors import BundleError
+from ..base.spelling import in_docstring
+from ..graph.program import Program
+from ..loading.importing import class_text
+from . import naming
+from .classes import CHAIN, Classes
+from .constructors import Slot
+from .copied_source import Library
+from .line_wrapping import wrap
+from .module_tree import Tree
+from .regions import Regions, traced_containers
+
+_HEADER = {
+    "math": "import math",
+    "torch": "import torch",
+    "F": "import torch.nn.functional as F",
+}
+
+
+def emit(program: Program, module: fx.GraphModule, roadmap: str = "") -> str:
+    """Source of a module `Model` that computes what `module`, the program's graph module, computes.
+
+    Containers become classes again, plain chains `nn.Sequential`. A container whose calls lie scattered in the graph or
+    differ from each other is written out where it is called. The weights are not in the source. The same program gives
+    the same text.
+
+    Raises:
+        BundleError: a layer is opaque or not one of torch's, or code is called whose source is not to be had.
+    """
+    _refuse_opaque(program)
+    tree = Tree(program, module, traced_containers(program))
+    inlined: set[str] = set()
+    while True:
+        regions = Regions(program, tree, inlined)
+        missing = regions.to_inline
+        if not missing:
+            library = Library()
+            classes = Classes(tree, regions, library, root_name(program))
+            missing = classes.to_inline
+        if not missing - inlined:
+            break
+        inlined |= missing
+    classes.write()
+    return _assemble(program, module, classes, library, roadmap)
+
+
+def root_name(program: Program) -> str:
+    """The original class's name, made a valid one that hides nothing."""
+    name = naming.identifier(program.name)
+    return "Network" if name in ("Sequential", "Chain", "Module") else name
+
+
+def _refuse_opaque(program: Program) -> None:
+    for path, cause in program.opaque.items():
+        raise BundleError(untraced(path, program.modules[path], cause))
+
+
+def untraced(path: str, module: nn.Module, cause: str) -> str:
+    """Why a part that could not be seen into cannot be saved."""
+    return f"{path} ({class_text(type(module))}) could not be traced, so there is no source for it: {cause}"
+
+
+def _assemble(program: Program, module: fx.GraphModule, classes: Classes, library: Library, roadmap: str) -> str:
+    generated = [wrap(Slot.plain(section)) for section in classes.sections]
+    sections = [*library.sections.values(), *([CHAIN] if classes.uses_chain else []), *generated]
+    name = root_name(program)
+    if name != "Model":
+        sections.append(f"Model = {name}")
+    body = "\n\n\n".join(sections)
+    imports = dict.fromkeys([*_imports(body), *library.imports.values()])
+    kept = [line for line in imports if line not in ("from torch import nn", "from torch import Tensor")]
+    both = [n for n in ("Tensor", "nn") if re.search(rf"\b{n}\b", body)]
+    kept.append(f"from torch import {', '.join(both)}")
+    kept.sort(key=lambda line: line.startswith("from"))
+    groups = ["\n".join(line for line in kept if _is_torch(line) is own) for own in (False, True)]
+    head = [_docstring(name, roadmap, module), "from __future__ import annotations", *filter(None, groups)]
+    return "\n\n".join(head) + f"\n\n\n{body}\n"
+
+
+def _imports(body: str) -> list[str]:
+    return [line for name, line in _HEADER.items() if re.search(rf"(?<![\w.\"'])\b{name}\.", body)]
+
+
+def _is_torch(line: str) -> bool:
+    return line.split()[1].partition(".")[0] == "torch"
+
+
+def _docstring(name: str, roadmap: str, module: fx.GraphModule) -> str:
+    made = (
+        f', rewritten by mofa-compiler with the roadmap "{in_docstring(roadmap)}"'
+        if roadmap
+        else ", written by mofa-compiler"
+    )
+    weights, assign = 'load_file("model.safetensors")', ""
+    state = module.state_dict().values()
+    if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in state):
+        # Other precisions come in with the weights; copies, because a mapped file's odd addresses cost the last bit.
+        weights, assign = f"{{key: value.clone() for key, value in {weights}.items()}}", ", assign=True"
+    return f'''"""{name}{made}.
+
+It needs nothing but torch, and safetensors to load the weights:
+
+    from safetensors.torch import load_file
+    model = Model()
+    model.load_state_dict({weights}{assign})
+    model.eval()
+"""'''

@@ -1,0 +1,57 @@
+"""torch.export, with the sizes that may differ."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.fx.experimental._config
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from .quiet_exporters import calm
+
+
+def trace(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, dynamic_shapes: Any = None
+) -> ExportedProgram:
+    """A network, in eval mode, as torch.export traces it. Raises whatever that raises."""
+    with calm(), torch.no_grad():
+        copied = copy.deepcopy(module).eval()
+        return torch.export.export(copied, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False)
+
+
+@contextmanager
+def any_size() -> Iterator[None]:
+    """Do not take the example's sizes for what others are where torch asks itself only how a tensor lies in memory.
+
+    Without that, a crop that takes nothing off the example is a contiguous tensor for ever, and files of networks that
+    pad and crop images hold for some sizes only. Older versions of torch do not know it, and trace as they do.
+    """
+    config = torch.fx.experimental._config
+    if not hasattr(config, "backed_size_oblivious"):
+        yield
+        return
+    with config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        yield
+
+
+def bounds(program: ExportedProgram) -> list[tuple[int | tuple[int, int | None], ...]]:
+    """Sizes of all tensors that a program takes: numbers, or a lower and an upper bound (None without one)."""
+    names = program.graph_signature.user_inputs
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    tensors = [values[name] for name in names if isinstance(name, str) and isinstance(values.get(name), Tensor)]
+    return [tuple(_bounds(program, size) for size in tensor.shape) for tensor in tensors]
+
+
+def _bounds(program: ExportedProgram, size: Any) -> int | tuple[int, int | None]:
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    ranges = {symbol: program.range_constraints[symbol] for symbol in expression.free_symbols}
+    low = expression.subs({symbol: found.lower for symbol, found in ranges.items()})
+    high = expression.subs({symbol: found.upper for symbol, found in ranges.items()})
+    return max(1, int(low)), int(high) if getattr(high, "is_Integer", False) else None

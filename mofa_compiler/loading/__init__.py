@@ -1,0 +1,1 @@
+"""What TARGET names: a class or function by import string or file, its checkpoint and its inputs."""

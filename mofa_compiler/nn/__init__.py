@@ -1,0 +1,1 @@
+"""Layers of rewritten networks: partial convolutions, modules with branches, GPU kernels."""

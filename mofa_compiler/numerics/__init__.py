@@ -1,0 +1,1 @@
+"""Networks run and compared in float64."""

@@ -1,6 +1,0 @@
-"""Training by distillation: a rewritten network learns to do what the original does."""
-
-from .options import Options, Point, Recovery, Status
-from .recovering import recover
-
-__all__ = ["Options", "Point", "Recovery", "Status", "recover"]

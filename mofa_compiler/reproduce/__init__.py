@@ -1,0 +1,1 @@
+"""Bundles made and checked again: replay a recipe, verify a bundle."""

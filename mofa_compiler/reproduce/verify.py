@@ -1,0 +1,178 @@
+"""`verify`: whether a bundle, or a result, still is what it says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ..base.errors import VerificationError, one_line
+from ..base.plain import plain_data
+from ..base.words import error_text, off
+from ..bundle import load
+from ..bundle.files import check_complete
+from ..bundle.recipe import FILE, read_recipe, replayed
+from ..graph.call_spec import specs
+from ..numerics.running import run_saved, values
+from ..numerics.sizes import another_size
+from ..result.verdict import Verdict, verdict_data
+from ..verification.per_pass import Measured, measure, verdicts
+from .bundle_checks import check_bundle
+from .check import Check
+from .written_again import write_again
+
+if TYPE_CHECKING:
+    from ..base.progress import Progress
+    from ..compiler import Result
+
+SCHEMA = "mofa-verification/1"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes:
+        verdicts: on every pass of the recipe, carried out anew on the original.
+        relative_error, psnr: of the network as it is now, against the original; PSNR in dB, with the range of the
+            original's output as peak.
+        measured_on: the inputs of all figures.
+        checks: everything that was looked at, in order.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    relative_error: float
+    psnr: float
+    measured_on: str
+    checks: tuple[Check, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence on each thing that is not as it should be."""
+        return tuple(check.detail for check in self.checks if not check.ok)
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is as it should be."""
+        return not self.problems
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data, schema `mofa-verification/1`, with the fields by name; a verdict as in a report."""
+        document = {
+            "schema": SCHEMA,
+            "ok": self.ok,
+            "problems": self.problems,
+            "measured_on": self.measured_on,
+            "output": {"relative_error": self.relative_error, "psnr": self.psnr},
+            "passes": [
+                {"name": verdict.pass_name, "exact": verdict.exact, "verdict": verdict_data(verdict)}
+                for verdict in self.verdicts
+            ],
+            "checks": [vars(check) for check in self.checks],
+        }
+        plain: dict[str, Any] = plain_data(document)
+        return plain
+
+
+def verify(
+    bundle_or_result: str | Path | Result,
+    original: nn.Module | None = None,
+    inputs: Iterable[Any] | None = None,
+    *,
+    name: str = "given input",
+    trained: bool = False,
+    progress: Progress | None = None,
+) -> Verification:
+    """Check that passes are as exact as they say, and measure how far the network is from the original.
+
+    Args:
+        bundle_or_result: a bundle's folder, whose recipe is carried out anew and compared with what is saved; its
+            `model.py` is run where it is, line by line, what the recipe makes. Or what `apply` returned.
+        original: the network that a bundle was made from, with its weights; a result has it.
+        inputs: batches to measure on, tensors or tuples of arguments; by default the evaluation inputs, without them
+            the example input.
+        name: what to call one of them, perhaps with where they come from in parentheses.
+        trained: the saved weights were trained by another program since, so that they cannot be those of the recipe.
+        progress: told about every network that is run.
+
+    Raises:
+        BundleError: there is no bundle, it is damaged, or was made from another architecture.
+        VerificationError: no original for a bundle, or inputs that a network does not take.
+    """
+    if not isinstance(bundle_or_result, (str, Path)):
+        result, checks = bundle_or_result, []
+        shipped: nn.Module = result.model
+        measured = measure(result, inputs, name, progress, shipped)
+        found = verdicts(result, measured, progress)
+    else:
+        if original is None:
+            raise VerificationError(f"{bundle_or_result} does not hold the original, to compare with: pass original")
+        folder = Path(bundle_or_result).expanduser()
+        document = read_recipe(folder)
+        check_complete(folder)
+        result = replayed(document, original, str(folder / FILE), other_weights=True)
+        written = write_again(folder, document, original, result)
+        shipped = load(folder) if written.source.ok else written.twin
+        shipped.to(result.original.program.device)
+        measured = measure(result, inputs, name, progress, shipped)
+        result._verdicts = found = verdicts(result, measured, progress)
+        checks = check_bundle(folder, document, result, shipped, found, written, trained=trained)
+    checks = [*checks, _exactness(found), _output(measured), _another_size(result, shipped)]
+    figures = measured.shipped
+    return Verification(found, figures.relative_error, figures.psnr(figures.peak), measured.measured_on, tuple(checks))
+
+
+def _exactness(found: Sequence[Verdict]) -> Check:
+    """What was declared exact."""
+    if problem := "; ".join(v.problem for v in found if v.problem and not v.not_finite):
+        return Check("exactness", False, problem)
+    whole = [verdict.whole for verdict in found if verdict.whole]
+    if not whole:
+        return Check("exactness", True, "no pass that did something claims to be exact")
+    layers = max((verdict.layers for verdict in found if verdict.layers is not None), default=0.0)
+    sizes = " and ".join(dict.fromkeys(size.shape for check in whole for size in check.sizes))
+    precision = ", ".join(dict.fromkeys(check.precision for check in whole))
+    notes = "".join(f"; {note}" for note in dict.fromkeys(check.note for check in whole) if note)
+    return Check(
+        "exactness",
+        True,
+        f"{len(whole)} {'pass is' if len(whole) == 1 else 'passes are'} exact in {precision}: layer by layer (off by "
+        f"{off(layers)}), and whole networks (off by {off(max(check.error for check in whole))}) at {sizes}{notes}",
+    )
+
+
+def _output(measured: Measured) -> Check:
+    """The network as it is now, against the original."""
+    figures = measured.shipped
+    if measured.not_finite:
+        return Check("output", False, measured.not_finite)
+    if not math.isfinite(figures.error):
+        return Check("output", False, f"the network's output on the {measured.measured_on} is not finite")
+    psnr = figures.psnr(figures.peak)
+    decibels = "" if math.isinf(psnr) else f", PSNR {psnr:.2f} dB"
+    return Check(
+        "output",
+        True,
+        f"{error_text(figures.relative_error)} off the original's{decibels}, on the {measured.measured_on}",
+    )
+
+
+def _another_size(result: Result, shipped: nn.Module) -> Check:
+    """The network as it is now, at a size that the original takes, too."""
+    call, expected, reason = another_size(result.original, result.example)
+    if call is None or expected is None:
+        return Check("another size", True, f"the original takes no other ({reason})")
+    shape = specs(call)
+    try:
+        got = values("the network", run_saved(shipped, call))
+    except Exception as error:  # whatever a network raises at a size that it does not take
+        return Check("another size", False, f"the original takes {shape}, the network does not: {one_line(error)}")
+    if got.shape != expected.shape:
+        return Check("another size", False, f"at {shape} the network's output is of another size than the original's")
+    if bool(expected.isfinite().all()) and not bool(got.isfinite().all()):
+        return Check("another size", False, f"at {shape} the network's output is not finite")
+    return Check("another size", True, f"{shape} is taken, the output is finite")

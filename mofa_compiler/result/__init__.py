@@ -1,0 +1,1 @@
+"""Frozen records of what a roadmap did to a network."""

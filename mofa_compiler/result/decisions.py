@@ -1,0 +1,115 @@
+"""What was decided, and on which measurements: plain data for reports and recipes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..base.significance import verdict, widened
+from ..rewriting.target import Conditions
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One thing that a group of layers could become.
+
+    Attributes:
+        name: what it is, such as `pointwise-first + shrink-kernels`.
+        ms: median time of the piece of the network that it stands in; None where it could not be measured.
+        ratio: that divided by the time of the original piece.
+        interval: 95 % interval of the ratio.
+        problem: why it was not measured.
+    """
+
+    name: str
+    ms: float | None = None
+    ratio: float | None = None
+    interval: tuple[float, float] | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was chosen for layers that are alike: same operations around them, same shapes, same choices.
+
+    Attributes:
+        paths: the layers.
+        layer: signature of one.
+        chosen: name of the alternative.
+        reason: why, in one line.
+        alternatives: all that were compared, the original first.
+    """
+
+    paths: tuple[str, ...]
+    layer: str
+    chosen: str
+    reason: str
+    alternatives: tuple[Alternative, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A whole network against the original.
+
+    Attributes:
+        name: which one.
+        ms: median; `original_ms`: that of the original in the same run.
+        ratio: the first divided by the second, with its 95 % `interval`.
+        control: the original against itself in the same run: interval of that ratio.
+    """
+
+    name: str
+    ms: float
+    original_ms: float
+    ratio: float
+    interval: tuple[float, float]
+    control: tuple[float, float]
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether it is faster than the original beyond the noise."""
+        return verdict(self.interval, self.control) == "faster"
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """All of a network's."""
+
+    conditions: Conditions
+    layers: tuple[Decision, ...]
+    networks: tuple[Comparison, ...]
+    chosen: str
+    """Which of `networks` it became, or `original`"""
+    limit: Comparison | None = None
+    """The original without its stride-1 depthwise convolutions: what no rewrite of these alone can beat"""
+
+    @property
+    def final(self) -> Comparison | None:
+        """The measurement of what was chosen."""
+        return next((one for one in self.networks if one.name == self.chosen), None)
+
+    @property
+    def closed(self) -> float | None:
+        """How much of the way from the original to the limit was gone; None beyond it, or where there is no way."""
+        final, limit = self.final, self.limit
+        if final is None or limit is None or not limit.is_faster or final.ratio < limit.ratio:
+            return None
+        return (1 - final.ratio) / (1 - limit.ratio)
+
+    @property
+    def sentence(self) -> str:
+        """What came of it, in one line."""
+        final = self.final
+        if final is None:
+            return f"no rewrite is faster than the original on {self.conditions}: it was left as it is"
+        low, high = widened(final.interval, final.control)
+        text = f"{final.ratio:.2f} of the original's time ({low:.2f} to {high:.2f}) on {self.conditions}"
+        if self.limit is None:
+            return text
+        text += f"; the original without its stride-1 depthwise convolutions: {self.limit.ratio:.2f}"
+        closed = self.closed
+        return text if closed is None else f"{text}, {closed:.0%} of the way to it"
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**asdict(self), "sentence": self.sentence}

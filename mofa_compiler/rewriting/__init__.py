@@ -1,0 +1,36 @@
+"""Passes and what carries them out: the interface of a pass, the engine, graph work, diffs, roadmaps.
+
+What a pass is written with is imported from here.
+"""
+
+from ..base.errors import RewriteError, RoadmapError, nearest
+from ..graph.program import Program
+from ..graph.shape_propagation import meta_twin
+from ..numerics.equivalence import EXACT_TOLERANCE, module_error
+from .graph_rewriter import GraphLowering, Rewiring, is_image
+from .option_types import FROZEN, Portion, as_tuple, convolved_channels
+from .pass_api import Lowering, Match, Moved, Pass, Replacement, Skip, unknown_subclass
+
+__all__ = [
+    "EXACT_TOLERANCE",
+    "FROZEN",
+    "GraphLowering",
+    "Lowering",
+    "Match",
+    "Moved",
+    "Pass",
+    "Portion",
+    "Program",
+    "Replacement",
+    "RewriteError",
+    "Rewiring",
+    "RoadmapError",
+    "Skip",
+    "as_tuple",
+    "convolved_channels",
+    "is_image",
+    "meta_twin",
+    "module_error",
+    "nearest",
+    "unknown_subclass",
+]

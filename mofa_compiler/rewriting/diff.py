@@ -1,0 +1,69 @@
+"""What a pass did: every edit, every refusal, and the totals before and after. Plain data; `report` renders it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..analysis.network import Totals
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One layer that a pass changed.
+
+    `fate` says where its weights come from: `exact` (computes what it did), `merged` (computes what it and its
+    neighbours did; the product of their weights, rounded), `inherited` (closed form from the old
+    ones), `compensated` (same layer, weights adjusted for a rewritten neighbour), `calibrated` (fitted on
+    example inputs), `reordered` (the same weights, channels permuted), `fresh` (random), `removed`.
+    """
+
+    path: str
+    stage: str | None
+    before: str
+    after: str
+    parameters: int
+    """Change in parameters"""
+    macs: int
+    """Change in MACs"""
+    fate: str
+    exact: bool
+    note: str = ""
+    error: float | None = None
+    """Largest error of an exact edit, relative to the largest output, in float64"""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A layer of the right kind that a pass left alone, and why."""
+
+    path: str
+    stage: str | None
+    layer: str
+    reason: str
+
+
+_ADJUSTED = ("compensated", "calibrated", "reordered")
+
+
+@dataclass(frozen=True)
+class Diff:
+    """The report of one pass."""
+
+    pass_name: str
+    options: Mapping[str, Any]
+    edits: tuple[Edit, ...]
+    skips: tuple[Refusal, ...]
+    before: Totals
+    after: Totals
+
+    @property
+    def exact(self) -> bool:
+        """Whether every edit keeps the function that the network computes."""
+        return all(edit.exact for edit in self.edits if edit.fate != "removed")
+
+    @property
+    def rewritten(self) -> tuple[Edit, ...]:
+        """The edits that put another layer in place, without those whose weights alone were adjusted."""
+        return tuple(edit for edit in self.edits if edit.fate not in _ADJUSTED)

@@ -1,0 +1,80 @@
+"""The engine that carries out a pass: what may be touched, the graph work, the checks, the diff."""
+
+from __future__ import annotations
+
+from ..analysis.layers import Layer, signature
+from ..analysis.network import Network
+from ..base.errors import RewriteError
+from .diff import Diff, Edit, Refusal
+from .graph_rewriter import GraphLowering, Rewiring
+from .layer_surgery import Surgery
+from .pass_api import Match, Pass, Skip
+
+
+def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
+    """Carry out one pass.
+
+    Raises:
+        RewriteError: the pass built something that does not fit, or is not as exact as it claims.
+    """
+    pass_.prepare(network)
+    after, edits, skips = _carry_out(network, pass_)
+    return after, Diff(pass_.name, pass_.options, tuple(edits), tuple(skips), network.totals, after.totals)
+
+
+def _carry_out(network: Network, pass_: Pass) -> tuple[Network, list[Edit], list[Refusal]]:
+    """The network after a pass, what the pass changed, and what of its kind it left alone."""
+    if isinstance(pass_, GraphLowering):
+        wiring = Rewiring(network, pass_)
+        pass_.rewire(wiring)
+        if untold := wiring.untold:
+            names = ", ".join(untold)
+            raise RewriteError(f"{pass_.name}: no edit tells of what changed in {names}: a bug in this pass")
+        return wiring.finish(), wiring.edits, list(wiring.refusals.values())
+    matches, skips = match(network, pass_)
+    surgery = Surgery(network, pass_)
+    for layer, found in matches:
+        surgery.replace(layer, found)
+    return surgery.finish(), surgery.edits, skips
+
+
+def match(network: Network, pass_: Pass) -> tuple[list[tuple[Layer, Match]], list[Refusal]]:
+    """The layers that a pass would rewrite, and those of its kind that it would not."""
+    matches: list[tuple[Layer, Match]] = []
+    skips: list[Refusal] = []
+    for layer in (*network.layers.values(), *network.functional):
+        found = match_layer(layer, pass_, network)
+        if isinstance(found, Match):
+            matches.append((layer, found))
+        elif found is not None:
+            stage = layer.stage.name if layer.stage else None
+            skips.append(Refusal(layer.path, stage, signature(layer.module, layer.function), found.reason))
+    return matches, skips
+
+
+def match_layer(layer: Layer, pass_: Pass, network: Network) -> Match | Skip | None:
+    """What a pass would do with one layer; None for one that is not its kind, or that its `layers` do not name."""
+    if not pass_.looks_at(layer.path):
+        return None
+    found = pass_.match(layer, network)
+    if isinstance(found, Match) or (found and (layer.function or layer.altered)):
+        return _forbidden(layer) or found
+    return found
+
+
+def _forbidden(layer: Layer) -> Skip | None:
+    if layer.function:
+        return Skip(f"is a functional convolution ({layer.function} in forward), whose weight belongs to no layer")
+    if layer.is_input:
+        return Skip("is the input convolution")
+    if layer.is_output:
+        return Skip("is the output convolution")
+    if layer.tied:
+        return Skip("shares a parameter with another module, which a new module would not")
+    if layer.altered:
+        return Skip(f"{layer.altered}, which a new module would lose")
+    if not layer.is_batched:
+        return Skip("reads (C, H, W) without a batch dimension, where a new module would split the rows")
+    if any(parameter.is_complex() for parameter in layer.module.parameters()):
+        return Skip("has complex weights")
+    return None

@@ -1,0 +1,387 @@
+"""Exact rewrites of places in the graph that are no single convolution: norms, gates, chains of linear steps.
+
+Such a pass is a `GraphLowering`. It finds its places itself, in a copy of the graph, and changes them by a `Rewiring`,
+which counts parameters and MACs, checks each place in float64 against what stood there, and writes the diff.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..analysis.layers import Layer, signature, writes_in_place
+from ..analysis.network import Network
+from ..base.errors import RewriteError
+from ..graph.frozen import Named, freeze
+from ..graph.generated_code import new_graph
+from ..graph.macs import function_name, node_macs
+from ..graph.plain_layers import altered
+from ..graph.shape_propagation import evaluate
+from ..numerics.equivalence import EXACT_TOLERANCE, failed, module_error, warn_of_precision
+from .diff import Edit, Refusal
+from .layer_surgery import Surgery, origin
+from .pass_api import Lowering, Match, Pass, Replacement, Skip
+
+_SHAPING = frozenset(["getitem", "view", "reshape", "unsqueeze", "flatten", "expand", "contiguous", "neg"])
+"""What a network does to a parameter before it multiplies by it, and what leaves it as constant as it was"""
+
+
+class GraphLowering(Lowering):
+    """A lowering of places that are no single convolution. `layers` are globs over the paths that it anchors on."""
+
+    @abstractmethod
+    def rewire(self, wiring: Rewiring) -> None:
+        """Find the places of this pass's kind and change them, or refuse them with a reason."""
+
+    def match(self, layer: Layer, network: Network) -> Match | Skip | None:
+        """Nothing: no layer by itself is a place of such a pass."""
+        return None
+
+    def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
+        raise RewriteError(f"{self.name}: builds no single layer, and {layer.path} was asked for")
+
+
+class Rewiring(Surgery):
+    """A pass's changes to places in a copy of the graph.
+
+    New weights are given in float64. They are checked so, and put into the network rounded to its precision; what is
+    changed twice is rounded once.
+    """
+
+    def __init__(self, network: Network, pass_: Pass):
+        super().__init__(network, pass_)
+        self.refusals: dict[str, Refusal] = {}
+        self._unrounded: dict[str, Any] = {}
+        self._parameters: Counter[str] = Counter()  # changes that no edit tells of yet, by path
+        self._macs: Counter[str] = Counter()
+        self._part_of: dict[str, str] = {}
+        self._stack: dict[str, Any] = {}
+        distinct = {id(module): module for module in self.modules.values()}.values()
+        held = [parameter for module in distinct for parameter in module.parameters()]
+        self._holders = Counter(map(id, (*held, *self.tensors.values())))
+        attributes = [node for node in self.graph.nodes if node.op == "get_attr"]
+        self._reads = Counter(str(node.target) for node in attributes)
+        held += [tensor for tensor in self.tensors.values() if isinstance(tensor, nn.Parameter)]
+        self._own = next((tensor.dtype for tensor in held if tensor.is_floating_point()), torch.float32)
+        self._written = {str(node.target) for node in attributes if self.overwritten(node)}
+
+    # Looking
+
+    @property
+    def nodes(self) -> list[fx.Node]:
+        """The nodes as they are by now, in execution order."""
+        return list(self.graph.nodes)
+
+    def module(self, node: Any) -> nn.Module | None:
+        """The module that a node calls; None for anything else."""
+        return self.modules[str(node.target)] if isinstance(node, fx.Node) and node.op == "call_module" else None
+
+    def exactly(self, path: str) -> Any:
+        """The module or tensor at a path, in float64 and unrounded where this pass made it."""
+        if path in self._unrounded:
+            return self._unrounded[path]
+        if path in self.modules:
+            return copy.deepcopy(self.modules[path]).double()
+        return self._scope.tensor(path).detach().double()
+
+    def tied(self, path: str) -> bool:
+        """Whether the parameter or buffer at a path is held under another name, too."""
+        return self._holders[id(self.tensors.get(path))] > 1
+
+    def fixed(self, path: str) -> str:
+        """Why the module at a path must stay as it is; empty where it may be replaced."""
+        module = self.modules[path]
+        if self.calls[path] > 1:
+            return f"{path} is called at {self.calls[path]} places"
+        if any(self._holders[id(parameter)] > 1 for parameter in module.parameters()):
+            return f"{path} shares a parameter with another module"
+        if any(self._reads[f"{alias}.{name}"] for alias in self.aliases[path] for name in module.state_dict()):
+            return f"weights of {path} are read by something else, too"
+        if reason := altered(module):
+            return f"{path} {reason}, which a new module would lose"
+        if any(parameter.is_complex() for parameter in module.parameters()):
+            return f"{path} has complex weights"
+        return ""
+
+    def overwritten(self, node: fx.Node) -> bool:
+        """Whether something that reads a value changes it in place, so that it matters when others read it."""
+        return any(writes_in_place(user, self.modules) and user.args[:1] == (node,) for user in node.users)
+
+    def constant(self, value: Any) -> Tensor | None:
+        """What an argument is that no input has an influence on, in float64; None for any other."""
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return torch.tensor(float(value), dtype=torch.float64)
+        if not isinstance(value, fx.Node) or not isinstance(value.meta.get("val"), Tensor):
+            return None
+        if value.op == "get_attr":
+            tensor = None if str(value.target) in self._written else self.exactly(str(value.target))
+            return tensor if isinstance(tensor, Tensor) and tensor.is_floating_point() else None
+        if value.op not in ("call_function", "call_method") or function_name(value) not in _SHAPING:
+            return None
+        first = self.constant(value.args[0])
+        if first is None:
+            return None
+        rest = fx.map_arg((value.args[1:], value.kwargs), lambda node: node.meta["val"])
+        if any(isinstance(leaf, Tensor) for leaf in rest[0]):
+            return None
+        if value.op == "call_method":
+            result = getattr(first, str(value.target))(*rest[0], **rest[1])
+        else:
+            assert callable(value.target)
+            result = value.target(first, *rest[0], **rest[1])
+        return result if isinstance(result, Tensor) else None
+
+    def refuse(self, path: str, what: str, reason: str) -> None:
+        """Write down that the thing at a path, in one short line, is left alone, and why; the first reason counts."""
+        stage = self.network.anatomy.stage_of(path)
+        self.refusals.setdefault(path, Refusal(path, stage.name if stage else None, what, reason))
+
+    # Changing
+
+    @contextmanager
+    def at(self, node: fx.Node) -> Iterator[None]:
+        """Let new nodes stand before this one, in the same call of the same containers."""
+        before, self._stack = self._stack, dict(node.meta.get("nn_module_stack") or {})
+        if node.op == "call_module":
+            self._stack.pop(str(node.target), None)
+        try:
+            with self.graph.inserting_before(node):
+                yield
+        finally:
+            self._stack = before
+
+    def read(self, path: str) -> fx.Node:
+        """A new node that reads a parameter or buffer."""
+        self._reads[path] += 1
+        return self._made(self.graph.get_attr(path))
+
+    def call(self, target: str | Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
+        """A new node that calls a function, or the module at a path."""
+        if isinstance(target, str):
+            self.calls[target] += 1
+            node = self.graph.call_module(target, args, kwargs)
+            return self._made(node, {target: (target, type(self.modules[target]))})
+        return self._made(self.graph.call_function(target, args, kwargs))
+
+    def method(self, name: str, *args: Any, **kwargs: Any) -> fx.Node:
+        """A new node that calls a method of its first argument."""
+        return self._made(self.graph.call_method(name, args, kwargs))
+
+    def again(self, node: fx.Node, source: fx.Node) -> fx.Node:
+        """A new node that does what another one, which reads one value, does, to `source`."""
+        if node.op == "call_module":
+            self.calls[str(node.target)] += 1
+        return self._made(self.graph.node_copy(node, lambda _: source))
+
+    def _made(self, node: fx.Node, inner: Mapping[str, Any] | None = None) -> fx.Node:
+        node.meta = {"nn_module_stack": {**self._stack, **(inner or {})}, "origin": None}
+        self.revalue(node)
+        self._count_macs(node, 1)
+        return node
+
+    def _count_macs(self, node: fx.Node, sign: int) -> None:
+        if node.op != "get_attr":
+            path = self._part_of.get(str(node.target), str(node.target)) if node.op == "call_module" else ""
+            self._macs[path] += sign * node_macs(node, self._scope)
+
+    def revalue(self, node: fx.Node) -> None:
+        """Compute the recorded value of a node anew."""
+        try:
+            node.meta["val"] = evaluate(node, self._scope)
+        except RuntimeError as error:
+            raise RewriteError(f"{self.pass_.name}: {node.target} does not fit: {error}") from error
+
+    def substitute(self, old: fx.Node, new: fx.Node) -> None:
+        """Let everything read `new`, which computes the same, instead of `old`; `old` goes, if it is no part of it."""
+        new.meta["origin"] = origin(old)
+        old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+        self.erase(old)
+
+    def erase(self, *nodes: fx.Node) -> None:
+        """Take nodes out that nothing reads, and then what they alone read."""
+        pending = list(nodes)
+        while pending:
+            node = pending.pop()
+            if node.users or node.op in ("placeholder", "output") or node._erased:
+                continue
+            self._count_macs(node, -1)
+            counts = self.calls if node.op == "call_module" else self._reads
+            counts[str(node.target)] -= 1
+            pending += node.all_input_nodes
+            self.graph.erase_node(node)
+
+    @contextmanager
+    def changing(self, node: fx.Node) -> Iterator[None]:
+        """Count the MACs of a node, whose module or arguments are changed, anew."""
+        self._count_macs(node, -1)
+        yield
+        self.revalue(node)
+        self._count_macs(node, 1)
+
+    def put(self, path: str, module: nn.Module, also: Sequence[Named] = ()) -> None:
+        """Put a module, given in float64, at a path; it takes mode, precision and frozenness from what stood there.
+
+        What was folded into it, `also`, has a say in whether it is frozen.
+        """
+        self._put_like(path, module, self.modules[path], also)
+
+    def named(self, paths: Iterable[str]) -> list[Named]:
+        """The parameters of modules, and parameters, by their names."""
+        found: list[Named] = []
+        for path in paths:
+            if path in self.modules:
+                found += self.modules[path].named_parameters()
+            elif isinstance(tensor := self._scope.tensor(path), nn.Parameter):
+                found.append((path, tensor))
+        return found
+
+    def spread(self, path: str, parts: Sequence[nn.Module]) -> list[str]:
+        """Put modules, given in float64, below the path of one that is to be released; returns their paths."""
+        names = [f"{path}.{index}" for index in range(len(parts))]
+        for alias in self.aliases[path]:
+            self.containers[alias] = nn.ModuleList
+        for index, (name, part) in enumerate(zip(names, parts, strict=True)):
+            self.aliases[name] = [f"{alias}.{index}" for alias in self.aliases[path]]
+            self._part_of[name] = path
+            self._put_like(name, part, self.modules[path])
+        return names
+
+    def _put_like(self, path: str, module: nn.Module, old: nn.Module, also: Sequence[Named] = ()) -> None:
+        like = next((t for t in old.parameters()), torch.empty(0, device=self.network.program.device))
+        new = copy.deepcopy(module).to(like.device, like.dtype).train(old.training)
+        freeze(new, (*old.named_parameters(), *also), thaw=True)
+        account = self._part_of.get(path, path)
+        self._parameters[account] += _count(new) - (_count(self.modules[path]) if path in self.modules else 0)
+        self._unrounded[path] = module.to(like.device)
+        self.modules.update(dict.fromkeys(self.aliases[path], new))
+        self.ideals.pop(path, None)
+
+    def release(self, path: str) -> bool:
+        """Drop a module, parameter or buffer if nothing reads or shares it any longer; returns whether it went."""
+        used = self.calls[path] or self._reads[path] or (path in self.tensors and self.tied(path))
+        if not used:
+            self.drop(path)
+        return not used
+
+    def drop(self, path: str) -> None:
+        """Take away a module, parameter or buffer."""
+        if path in self.modules:
+            self._parameters[path] -= _count(self.modules[path])
+            for alias in self.aliases[path]:
+                del self.modules[alias]
+            self.ideals.pop(path, None)
+        elif isinstance(self.tensors.pop(path), nn.Parameter):
+            self._parameters[path] -= self.network.program.tensors[path].numel()
+        self.transient.discard(path)
+        self._unrounded.pop(path, None)
+
+    def put_tensor(self, path: str, tensor: Tensor, *, fixed: bool = False) -> None:
+        """Put a parameter at a path, or something `fixed` that is in no state_dict and never trained."""
+        old = self.tensors.get(path)
+        if isinstance(old, nn.Parameter):
+            self._parameters[""] -= old.numel()
+        self.tensors[path] = tensor
+        if fixed:
+            self.transient.add(path)
+        else:
+            self._parameters[""] += tensor.numel()
+
+    # Checking and telling
+
+    def piece(self, source: fx.Node, *ends: fx.Node) -> fx.GraphModule:
+        """What leads from one value to others, as a module of its own, unrounded; several outputs are joined flat."""
+        graph = new_graph()
+        root: dict[str, Any] = {}
+        values: dict[fx.Node, Any] = {source: graph.placeholder("x")}
+
+        def copied(node: fx.Node) -> Any:
+            if node not in values:
+                if not node.op.startswith("call") and node.op != "get_attr":
+                    raise RewriteError(f"{self.pass_.name}: {ends[0].name} reads {node.name}, too: a bug in this pass")
+                if isinstance(node.meta["val"], (bool, int, float)):
+                    values[node] = node.meta["val"]  # a size or the mode, which say no more about a piece
+                    return values[node]
+                for inner in node.all_input_nodes:
+                    copied(inner)
+                if node.op in ("call_module", "get_attr"):
+                    root[str(node.target)] = self.exactly(str(node.target))
+                values[node] = graph.node_copy(node, lambda inner: values[inner])
+            return values[node]
+
+        results = [copied(end) for end in ends]
+        if len(results) > 1:
+            results = [graph.call_function(torch.cat, ([graph.call_method("flatten", (r, 1)) for r in results], 1))]
+        graph.output(results[0])
+        return fx.GraphModule(root, graph)
+
+    def check(self, path: str, old: nn.Module, new: nn.Module, channels: int) -> float:
+        """How far two pieces are apart, in float64 and at two sizes.
+
+        Raises:
+            RewriteError: they do not compute the same.
+        """
+        error = module_error(old, new, channels)
+        if not error <= EXACT_TOLERANCE:
+            raise failed(self.pass_.name, path, error)
+        warn_of_precision(self.pass_.name, path, old, new, channels, self._own)
+        return error
+
+    def tell(
+        self, path: str, before: str, after: str, fate: str, *, error: float | None = None, note: str = ""
+    ) -> None:
+        """Write the edit of a path, with the parameters and MACs that changed there, below it, or in no layer."""
+        stage = self.network.anatomy.stage_of(path)
+        exact = fate != "removed"
+        parameters, macs = (_taken(counts, path) for counts in (self._parameters, self._macs))
+        edit = Edit(path, stage.name if stage else None, before, after, parameters, macs, fate, exact, note, error)
+        for index, told in enumerate(self.edits):
+            if told.path == path:
+                self.edits[index] = _together(told, edit)
+                return
+        self.edits.append(edit)
+
+    @property
+    def untold(self) -> list[str]:
+        """Paths with changes that no edit tells of."""
+        return [path for counts in (self._parameters, self._macs) for path, count in counts.items() if count]
+
+    def describe(self, path: str) -> str:
+        """The module at a path in one short line."""
+        return signature(self.modules[path])
+
+
+def is_image(value: Any) -> bool:
+    """Whether an argument is a value of shape (N, C, H, W)."""
+    tensor = value.meta.get("val") if isinstance(value, fx.Node) else None
+    return isinstance(tensor, Tensor) and tensor.dim() == 4 and tensor.is_floating_point()
+
+
+def _taken(counts: Counter[str], path: str) -> int:
+    """What is counted for a path, below it and for none, which is not counted any longer."""
+    return sum(counts.pop(key) for key in list(counts) if key in ("", path) or key.startswith(f"{path}."))
+
+
+def _together(first: Edit, second: Edit) -> Edit:
+    """Two edits of one path as one."""
+    notes = dict.fromkeys(filter(None, (first.note, second.note)))
+    errors = [edit.error for edit in (first, second) if edit.error is not None]
+    return replace(
+        second,
+        before=first.before,
+        parameters=first.parameters + second.parameters,
+        macs=first.macs + second.macs,
+        note="; ".join(notes),
+        error=max(errors, default=None),
+    )
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

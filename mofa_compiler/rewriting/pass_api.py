@@ -1,0 +1,138 @@
+"""Passes, and the engine that carries one out.
+
+A pass says which layers it rewrites (`match`) and what stands there afterwards (`build`). The engine does the rest:
+it checks what the pass may not touch, puts the new modules into the graph, checks shapes and claims of exactness, and
+writes the diff.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ..analysis.layers import Layer
+from ..analysis.network import Network
+
+
+@dataclass(frozen=True)
+class Match:
+    """A pass will rewrite this layer; the note goes into the diff."""
+
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A layer of the right kind that a pass leaves alone, and why."""
+
+    reason: str
+
+
+def unknown_subclass(module: nn.Module, base: type[nn.Module]) -> str:
+    """Why a module whose class is derived from `base` is left alone; empty for one of `base` itself."""
+    if type(module) is base:
+        return ""
+    return f"is a {type(module).__name__}, a subclass of {base.__name__} whose behaviour is not known"
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A functional interpolation, to a size that the network computes, which goes from before a layer to behind it.
+
+    Attributes:
+        node: its name.
+        like: an interpolation with the mode that it is to have there; the exactness of a move is checked with it.
+    """
+
+    node: str
+    like: nn.Upsample
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What stands where a matched layer stood.
+
+    Attributes:
+        module: the new module; a Sequential is spread into the graph, one node a child, `Branches` one node a call.
+        fate: where its weights come from: exact, merged, inherited or fresh. Merged ones are given in float64: they are
+            checked so, and rounded to the network's precision afterwards.
+        exact: whether it computes what the old one did; checked in float64.
+        reference: what it is checked against, where that is more than the old module alone.
+        channels: of the tensor that `module` and `reference` read, where those are not the layer's.
+        compensated: neighbours, by path, whose weights were adjusted so that the whole changes less.
+        bypassed: nodes (resizes, pixel shuffles, neighbours that are part of `module`) that go, by name, nearest
+            first.
+        moved: a call from before the layer that is repeated behind `module`.
+        stands_for: for a partial convolution, the depthwise one over all channels that it approximates in this place.
+        note: what a reader of the diff should know.
+    """
+
+    module: nn.Module
+    fate: str = "inherited"
+    exact: bool = False
+    reference: nn.Module | None = None
+    channels: int | None = None
+    compensated: Mapping[str, nn.Module] = field(default_factory=dict)
+    bypassed: tuple[str, ...] = ()
+    moved: Moved | None = None
+    stands_for: nn.Conv2d | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """One rewrite. A subclass is a frozen dataclass whose fields are its options.
+
+    `after` names passes that have to come earlier when a roadmap has both.
+
+    Options:
+        layers: globs over paths: the pass looks at no other layer.
+    """
+
+    name: ClassVar[str]
+    after: ClassVar[tuple[str, ...]] = ()
+
+    layers: tuple[str, ...] = field(default=("*",), kw_only=True)
+
+    @abstractmethod
+    def match(self, layer: Layer, network: Network) -> Match | Skip | None:
+        """Whether to rewrite a layer: yes, no for a reason, or None where it is not this pass's kind."""
+
+    @abstractmethod
+    def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
+        """What stands there instead; `modules` are the network's as they are by now, for neighbours' weights."""
+
+    @classmethod
+    def example(cls) -> tuple[Pass, nn.Module, Tensor] | None:
+        """This pass with its options, a model of which it has to rewrite something, and the image that the model takes.
+
+        `mofa_compiler.testing.check_pass` goes over it. None: a test has the model.
+        """
+        return None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options by name, as they go into a roadmap; `layers` only where it names some."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        layers = values.pop("layers")
+        return values if layers == ("*",) else {**values, "layers": layers}
+
+    def prepare(self, network: Network) -> None:  # noqa: B027 - most passes have nothing to check
+        """Refuse a network that this pass makes no sense on, by an error that names the option at fault."""
+
+    def looks_at(self, path: str) -> bool:
+        """Whether `layers` names this path."""
+        return path in self.layers or any(fnmatchcase(path, pattern) for pattern in self.layers)
+
+
+class Lowering(Pass):
+    """An exact rewrite into a form that an engine runs faster; it computes what was there before.
+
+    Lowerings come last in a roadmap, and are carried out after calibration: what is fitted to the original is what the
+    passes before them made.
+    """

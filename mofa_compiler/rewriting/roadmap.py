@@ -1,0 +1,216 @@
+"""A roadmap: configured passes in order; TOML in and out."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..base.errors import RoadmapError, nearest
+from ..base.spelling import has_no_encoding, toml_string
+from .pass_api import Lowering, Pass
+from .registry import available
+from .target import Target
+
+
+@dataclass(frozen=True, init=False)
+class Roadmap:
+    """An ordered list of passes; one of none leaves a network as it is.
+
+    The order is checked, never changed.
+
+    Raises:
+        RoadmapError: a pass comes before one that it has to follow, or is no pass.
+    """
+
+    passes: tuple[Pass, ...]
+    name: str = "custom"
+    description: str = ""
+    target: Target | None = None
+    """What it is to be decided for by measurement; None: every pass does what its options say"""
+
+    def __init__(
+        self,
+        passes: Iterable[Pass],
+        name: str = "custom",
+        description: str = "",
+        target: Target | None = None,
+    ):
+        object.__setattr__(self, "passes", tuple(passes))
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "description", description)
+        object.__setattr__(self, "target", target)
+        for key in ("name", "description"):
+            if has_no_encoding(str(getattr(self, key))):
+                raise RoadmapError(f"roadmap {name!a}: its {key} is no Unicode text")
+        for pass_ in self.passes:
+            if not isinstance(pass_, Pass):
+                raise RoadmapError(f"roadmap {name!r}: {pass_!r} is not a pass; give an instance, with its options")
+        self._check_order()
+
+    def _check_order(self) -> None:
+        names = [pass_.name for pass_ in self.passes]
+        lowered = next((i for i, pass_ in enumerate(self.passes) if isinstance(pass_, Lowering)), len(names))
+        for index, pass_ in enumerate(self.passes[lowered:], lowered):
+            if not isinstance(pass_, Lowering):
+                raise RoadmapError(
+                    f"roadmap {self.name!r}: {names[lowered]} (pass {lowered + 1}) comes before {pass_.name} (pass "
+                    f"{index + 1}): it lowers what all other passes made; put it last"
+                )
+        for index, pass_ in enumerate(self.passes):
+            late = next((name for name in names[index + 1 :] if name in pass_.after), None)
+            if late:
+                raise RoadmapError(
+                    f"roadmap {self.name!r}: {pass_.name} (pass {index + 1}) comes before {late} "
+                    f"(pass {names.index(late, index) + 1}), whose work it builds on; put {late} first"
+                )
+
+    def __iter__(self) -> Iterator[Pass]:
+        return iter(self.passes)
+
+    def __len__(self) -> int:
+        return len(self.passes)
+
+    def with_target(self, engine: str, threads: int = 1, **options: Any) -> Roadmap:
+        """The same roadmap, to be decided by measurement on an engine; options as `decisions.Target` has them.
+
+        Raises:
+            RoadmapError: an unknown option or a bad value.
+        """
+        target = Target.from_data({"engine": engine, "threads": threads, **options}, f"roadmap {self.name!r}")
+        return Roadmap(self.passes, self.name, self.description, target)
+
+    @classmethod
+    def load(cls, source: str | Path) -> Roadmap:
+        """A preset by name (see `presets`), or a TOML file by path.
+
+        Raises:
+            RoadmapError: neither exists, or the file is malformed; the message names the line or the option.
+        """
+        text = str(source)
+        if text in presets():
+            return cls.from_toml(_preset(text).read_text(encoding="utf-8"), origin=f"preset {text}")
+        path = Path(source)
+        if path.is_file():
+            try:
+                return cls.from_toml(path.read_text(encoding="utf-8"), origin=text, name=path.stem)
+            except UnicodeDecodeError as error:
+                raise RoadmapError(f"{text} is not a text file: {error}") from error
+        if path.suffix == ".toml" or "/" in text:
+            raise RoadmapError(f"there is no roadmap file {text}")
+        raise RoadmapError(f"there is no roadmap {text!r}{nearest(text, presets())}; a file needs its path")
+
+    @classmethod
+    def from_toml(cls, text: str, origin: str = "roadmap", name: str = "custom") -> Roadmap:
+        """Parse TOML: `name`, `description` and a `[[pass]]` table each with `name` and options.
+
+        Raises:
+            RoadmapError: malformed TOML (with its line), an unknown key, pass or option, or a bad value.
+        """
+        try:
+            document = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # a number too long, or brackets too deep, for Python
+            raise RoadmapError(f"{origin}: malformed TOML: {error}") from error
+        return cls.from_dict(document, origin, name)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], origin: str = "roadmap", name: str = "custom") -> Roadmap:
+        """The same from plain data, as `to_dict` writes it."""
+        known = ("name", "description", "target", "pass")
+        unknown = set(document) - set(known)
+        if unknown:
+            key = min(unknown)
+            raise RoadmapError(f"{origin}: unknown key {key!r}{nearest(key, known)}")
+        for key in ("name", "description"):
+            if not isinstance(document.get(key, ""), str):
+                raise RoadmapError(f"{origin}: {key} = {document[key]!r}: must be text")
+        tables = document.get("pass", [])
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            raise RoadmapError(f"{origin}: 'pass' must be tables, each under its own [[pass]]")
+        passes = [_configured(table, f"{origin}, pass {index}") for index, table in enumerate(tables, 1)]
+        target = Target.from_data(document["target"], origin) if "target" in document else None
+        return cls(passes, str(document.get("name", name)), str(document.get("description", "")), target)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data with every option, also those at their defaults."""
+        tables = [{"name": pass_.name, **plain_options(pass_)} for pass_ in self.passes]
+        target = {"target": self.target.to_data()} if self.target else {}
+        return {"name": self.name, "description": self.description, **target, "pass": tables}
+
+    def to_toml(self) -> str:
+        """TOML that `from_toml` reads back to an equal roadmap."""
+        lines = [f"name = {_toml(self.name)}"]
+        if self.description:
+            lines.append(f"description = {_toml(self.description)}")
+        if self.target:
+            lines += ["", "[target]", *(f"{key} = {_toml(value)}" for key, value in self.target.to_data().items())]
+        for table in self.to_dict()["pass"]:
+            lines += ["", "[[pass]]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+        return "\n".join(lines) + "\n"
+
+
+def _configured(table: Mapping[str, Any], origin: str) -> Pass:
+    options = dict(table)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise RoadmapError(f"{origin}: a [[pass]] needs a name (known: {', '.join(available())})")
+    if name not in available():
+        raise RoadmapError(f"{origin}: there is no pass {name!r}{nearest(name, available())}")
+    return configure(available()[name], options, origin)
+
+
+def configure(pass_: type[Pass], options: Mapping[str, Any], origin: str) -> Pass:
+    """A pass with its options, validated by their types.
+
+    Raises:
+        RoadmapError: an unknown option (with the nearest name) or a value that does not fit.
+    """
+    names = [field.name for field in fields(pass_) if field.init]
+    for option in options:  # not left to pydantic, which drops what a pass's own configuration does not forbid
+        if option not in names:
+            raise RoadmapError(f"{origin}: {pass_.name} has no option {option!r}{nearest(option, names)}")
+    try:
+        return TypeAdapter(pass_).validate_python(dict(options), by_name=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = str(problem["loc"][0]) if problem["loc"] else ""
+        raise RoadmapError(f"{origin}: {pass_.name}: {option} = {problem['input']!r}: {problem['msg']}") from error
+
+
+def presets() -> list[str]:
+    """Names of the roadmaps that ship with the package."""
+    folder = resources.files(__package__) / "roadmaps"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def _preset(name: str) -> Any:
+    return resources.files(__package__) / "roadmaps" / f"{name}.toml"
+
+
+def plain_options(pass_: Pass) -> dict[str, Any]:
+    """A pass's options as TOML and JSON can hold them; a fraction becomes text such as `1/4`."""
+    return {name: _plain(value) for name, value in pass_.options.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return toml_string(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value)

@@ -1,0 +1,94 @@
+"""Small networks, and an engine whose times are what the test says: nothing here depends on a clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mofa_compiler.analysis.network import Network
+from mofa_compiler.autotune import Alternative, Conditions, search
+from mofa_compiler.result.decisions import Comparison
+
+Cost = Callable[[nn.Module], float]
+"""Milliseconds that a module is said to take"""
+
+
+def depthwise_taps(module: nn.Module) -> float:
+    """1, and more for every tap of a depthwise convolution: what is smaller is faster."""
+    taps = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d) and m.groups > 1)
+    return 1 + taps / 100
+
+
+def invented(cost: Cost, asked: list[str] | None = None) -> type:
+    """What stands for `Trials`; what takes forever is not compiled. `asked` hears what is asked for."""
+    heard = [] if asked is None else asked
+
+    class Invented:
+        def __init__(self, target: Any, shape: str):
+            self.conditions = Conditions(target.engine, "1", torch.__version__, "none", target.threads, shape)
+
+        def pieces(self, found: Mapping[str, tuple[nn.Module, Sequence[Tensor]] | str]) -> list[Alternative]:
+            heard.append("piece")
+            times = {name: None if isinstance(piece, str) else cost(piece[0]) for name, piece in found.items()}
+            first = next(iter(times.values()))
+            assert first is not None
+            alternatives = []
+            for name, ms in times.items():
+                ratio = None if ms is None else ms / first
+                interval = None if ratio is None else (ratio - 1e-6, ratio + 1e-6)
+                alternatives.append(Alternative(name, ms, ratio, interval))
+            return alternatives
+
+        def networks(self, networks: Mapping[str, Network], inputs: Sequence[Tensor]) -> list[Comparison]:
+            heard.append("network")
+            times = {name: cost(network.program.graph_module) for name, network in networks.items()}
+            first, *rest = times
+            ratios = {name: times[name] / times[first] for name in rest if times[name] < math.inf}
+            return [
+                Comparison(name, times[name], times[first], ratio, (ratio - 1e-6, ratio + 1e-6), (0.999, 1.001))
+                for name, ratio in ratios.items()
+            ]
+
+    return Invented
+
+
+def invent(monkeypatch: pytest.MonkeyPatch, cost: Cost) -> list[str]:
+    """Put invented times in the place of measured ones; returns what was asked for, as it is asked."""
+    asked: list[str] = []
+    monkeypatch.setattr(search, "Trials", invented(cost, asked))
+    return asked
+
+
+class Block(nn.Module):
+    """Two separable convolutions, the first of which contracts channels, on a residual stream."""
+
+    def __init__(self, channels: int = 16):
+        super().__init__()
+        self.narrow = nn.Sequential(
+            nn.Conv2d(channels, channels, 5, padding=2, groups=channels), nn.Conv2d(channels, channels // 4, 1)
+        )
+        self.wide = nn.Sequential(
+            nn.Conv2d(channels // 4, channels // 4, 5, padding=2, groups=channels // 4),
+            nn.Conv2d(channels // 4, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.wide(self.narrow(x).relu())
+
+
+class Tower(nn.Module):
+    """Input and output (N, 3, H, W): three blocks that are alike, between two dense convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.blocks = nn.Sequential(Block(), Block(), Block())
+        self.last = nn.Conv2d(16, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.blocks(self.first(x)))

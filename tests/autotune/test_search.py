@@ -1,0 +1,158 @@
+"""What is chosen follows from the times, whatever they are; times are invented here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mofa_compiler import Roadmap, apply, load, replay
+from mofa_compiler.autotune.search import DECIDED
+from mofa_compiler.base.errors import EngineError, RoadmapError
+from mofa_compiler.bundle.recipe import read_recipe
+from mofa_compiler.passes import SepConvToPConv, ShrinkKernels
+from mofa_compiler.report.markdown import render
+from tests.autotune.small import Tower, depthwise_taps, invent
+
+X = torch.rand(1, 3, 32, 32)
+TARGET = Roadmap([SepConvToPConv()], name="mine").with_target("eager")
+
+
+@pytest.fixture
+def tower() -> Tower:
+    return Tower().eval()
+
+
+def test_layers_that_are_alike_are_decided_together(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
+    invent(monkeypatch, depthwise_taps)
+    decisions = apply(tower, TARGET, X).decisions
+    assert decisions is not None
+    assert [len(one.paths) for one in decisions.layers] == [3, 3]
+    narrow, wide = decisions.layers
+    assert narrow.paths == tuple(f"blocks.{i}.narrow.0" for i in range(3))
+    assert narrow.alternatives[0].name == "original"
+    assert {"shrink-kernels", "pointwise-first", "sepconv-to-pconv"} <= {one.name for one in narrow.alternatives}
+    assert "pointwise-first" not in {one.name for one in wide.alternatives}, "it contracts nothing"
+
+
+def test_what_takes_least_time_is_chosen(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
+    invent(monkeypatch, depthwise_taps)  # a PConv has no depthwise taps at all
+    result = apply(tower, TARGET, X)
+    assert {one.chosen for one in result.decisions.layers} == {"sepconv-to-pconv"}
+    assert [pass_.name for pass_ in result.roadmap] == ["sepconv-to-pconv"]
+    assert result.roadmap.target is None, "it is decided"
+    assert result.decisions.chosen == DECIDED
+    assert len(result.diffs[0].rewritten) == 6
+
+
+def test_nothing_faster_leaves_the_original(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
+    invent(monkeypatch, lambda module: 1 + 1000 / (1 + depthwise_taps(module)))
+    result = apply(tower, TARGET, X)
+    assert result.decisions.chosen == "original"
+    assert result.decisions.final is None
+    assert "it was left as it is" in result.decisions.sentence
+    assert torch.equal(result.model.eval()(X), tower(X))
+
+
+def test_always_carries_the_roadmap_out(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
+    invent(monkeypatch, lambda module: 1 + 1000 / (1 + depthwise_taps(module)))
+    always = Roadmap([SepConvToPConv()]).with_target("eager", keep_if="always")
+    result = apply(tower, always, X)
+    assert result.decisions.chosen == DECIDED
+    assert all(one.chosen != "original" for one in result.decisions.layers)
+
+
+def test_a_network_that_is_not_faster_as_a_whole_is_left_alone(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece may be faster and the whole yet slower: only the whole counts."""
+    whole = len(list(tower.modules()))
+
+    def cost(module: torch.nn.Module) -> float:
+        big = len(list(module.modules())) > whole / 2
+        return 1 + 1000 / (1 + depthwise_taps(module)) if big else depthwise_taps(module)
+
+    invent(monkeypatch, cost)
+    result = apply(tower, TARGET, X)
+    assert {one.chosen for one in result.decisions.layers} == {"sepconv-to-pconv"}
+    assert result.decisions.chosen == "original"
+    assert len(result.roadmap) == 0
+
+
+def test_a_decided_recipe_is_replayed_without_measuring(
+    tower: Tower, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = invent(monkeypatch, depthwise_taps)
+    result = apply(tower, TARGET, X)
+    folder = result.save(tmp_path / "bundle")
+    assert asked
+    asked.clear()
+    again = replay(folder, tower)
+    assert not asked
+    assert torch.equal(again.model.eval()(X), result.model.eval()(X))
+    assert torch.equal(load(folder).eval()(X), result.model.eval()(X))
+    measured = read_recipe(folder)["measured"]
+    assert measured["conditions"]["engine"] == "eager"
+    assert measured["sentence"] == result.decisions.sentence
+
+
+def test_reports_say_what_was_measured(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
+    invent(monkeypatch, depthwise_taps)
+    report = apply(tower, TARGET, X).report
+    text = render(report)
+    assert report["decisions"]["sentence"][:20] in text.replace("\\", "")
+    assert "blocks.0.narrow.0 and 2 alike" in text
+
+
+def test_the_input_of_the_target_may_be_another_one(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
+    invent(monkeypatch, depthwise_taps)
+    result = apply(tower, Roadmap([ShrinkKernels()]).with_target("eager", input="1x3x48x64"), X)
+    assert result.decisions.conditions.input == "1x3x48x64"
+    assert result.inputs[0].shape == (1, 3, 32, 32)
+
+
+def test_a_target_round_trips_through_toml() -> None:
+    roadmap = Roadmap([ShrinkKernels(layers=("enc*",))]).with_target("xnnpack", 4, input="1x3x64x64", keep_if="always")
+    assert Roadmap.from_toml(roadmap.to_toml()) == roadmap
+    short = Roadmap.from_toml('target = "eager"\n[[pass]]\nname = "shrink-kernels"\n')
+    assert short.target is not None and short.target.threads == 1 and short.target.keep_if == "faster"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("3", "must be an engine's name or a table"),
+        ('{engine = "eager", thread = 2}', "no key 'thread'"),
+        ('{engine = "eager", threads = 0}', "threads = 0"),
+        ('{engine = "eager", input = "3 by 4"}', "must be a shape"),
+        ('{engine = "eager", keep_if = "slower"}', "keep_if = 'slower'"),
+        ("{threads = 2}", "engine"),
+    ],
+)
+def test_a_bad_target(target: str, message: str) -> None:
+    with pytest.raises(RoadmapError, match=message):
+        Roadmap.from_toml(f'target = {target}\n[[pass]]\nname = "shrink-kernels"\n')
+
+
+def test_an_engine_that_is_not_there(tower: Tower) -> None:
+    with pytest.raises(EngineError, match="did you mean 'xnnpack'"):
+        apply(tower, Roadmap.load("mofa").with_target("xnpack"), X)
+
+
+def test_a_bound_needs_a_target(tower: Tower) -> None:
+    with pytest.raises(RoadmapError, match="with_target"):
+        apply(tower, "mofa", X, max_loss=0.5)
+
+
+def test_measured_for_real(tower: Tower, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the times are: what was decided is what stands there, and the second time nothing is measured."""
+    from mofa_compiler.autotune import benchmark
+
+    monkeypatch.setenv("MOFA_CACHE", str(tmp_path))
+    for name, value in {"PIECE_SECONDS": 0.02, "WHOLE_SECONDS": 0.05, "NOISY": 1e9}.items():
+        monkeypatch.setattr(benchmark, name, value)
+    first = apply(tower, TARGET, X)
+    assert list(tmp_path.iterdir())
+    monkeypatch.setattr(benchmark, "race", None)
+    second = apply(tower, TARGET, X)
+    assert second.decisions == first.decisions
+    assert torch.equal(second.model.eval()(X), first.model.eval()(X))

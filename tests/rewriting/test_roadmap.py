@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import pydantic.dataclasses
+import pytest
+from pydantic import ConfigDict, Field
+
+from mofa_compiler import Roadmap
+from mofa_compiler.base.errors import RoadmapError
+from mofa_compiler.passes import DecoupleUpsampling, PConvToPDWConv, SepConvToPConv, WidenPortion
+from mofa_compiler.rewriting.option_types import FROZEN
+from mofa_compiler.rewriting.pass_api import Pass
+from mofa_compiler.rewriting.roadmap import presets
+
+
+class Nothing(Pass):
+    """What the passes below have in common: nothing is matched."""
+
+    name: ClassVar[str] = "mine"
+
+    def match(self, layer: Any, network: Any) -> None:
+        return None
+
+    def build(self, layer: Any, modules: Any) -> Any:
+        raise AssertionError
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain(Nothing):
+    keep: float = 0.5
+    found: int = dataclasses.field(default=0, init=False)
+
+
+@pydantic.dataclasses.dataclass(frozen=True)
+class Validated(Nothing):
+    keep: float = 0.5
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=FROZEN)
+class Forbidding(Nothing):
+    keep: float = 0.5
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="allow"))
+class Allowing(Nothing):
+    keep: float = 0.5
+
+
+@pydantic.dataclasses.dataclass(frozen=True)
+class Aliased(Nothing):
+    keep: Annotated[float, Field(alias="share")] = 0.5
+
+
+class Undecorated(Validated):
+    """Derived without a decorator, so that `more` is no field."""
+
+    more: float = 0.5
+
+
+KINDS = (Plain, Validated, Forbidding, Allowing, Aliased, Undecorated)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_round_trip(name: str):
+    roadmap = Roadmap.load(name)
+    assert roadmap.name == name
+    assert roadmap.description
+    assert Roadmap.from_toml(roadmap.to_toml()) == roadmap
+
+
+def test_values_of_every_type_round_trip():
+    roadmap = Roadmap(
+        [
+            SepConvToPConv(portion=Fraction(3, 8), kinds=("dense",)),
+            WidenPortion(where=("middle", 'a"\\b*'), cheap_below=0.3),
+        ],
+        name="mine",
+        description="two\nlines",
+    )
+    assert Roadmap.from_toml(roadmap.to_toml()) == roadmap
+
+
+def test_portion_in_all_its_spellings():
+    assert SepConvToPConv(portion="1/4") == SepConvToPConv(portion=0.25) == SepConvToPConv()  # type: ignore[arg-type]
+
+
+def test_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[[pass]]\nname = "pconv-to-pdwconv"\nthreshold = 8\n')
+    roadmap = Roadmap.load(path)
+    assert roadmap.name == "mine"
+    assert roadmap.passes == (PConvToPDWConv(threshold=8),)
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("[[pass]\nname = 1", r"malformed TOML.*line 1"),
+        ('[[pass]]\nname = "sepconv-to-pconf"', r"pass 1: there is no pass 'sepconv-to-pconf' \(did you mean 'sepconv"),
+        ('[[pass]]\nname = "sepconv-to-pconv"\nportoin = 0.5', r"has no option 'portoin' \(did you mean 'portion'\?\)"),
+        ('[[pass]]\nname = "sepconv-to-pconv"\nportion = 1.5', r"portion = 1.5: .*less than or equal to 1"),
+        ('[[pass]]\nname = "sepconv-to-pconv"\nkinds = ["deep"]', r"kinds = 'deep': .*'depthwise' or 'dense'"),
+        ('[[pass]]\nname = "pconv-to-pdwconv"\nthreshold = -1', r"threshold = -1: .*greater than or equal to 0"),
+        ("[[pass]]\nthreshold = 1", "needs a name"),
+        ("[pass]\nname = 1", r"under its own \[\[pass\]\]"),
+        ("passes = []", r"unknown key 'passes' \(did you mean 'pass'\?\)"),
+    ],
+)
+def test_malformed(toml: str, message: str):
+    with pytest.raises(RoadmapError, match=message):
+        Roadmap.from_toml(toml)
+
+
+def test_unknown_preset_names_the_nearest():
+    with pytest.raises(RoadmapError, match=r"no roadmap 'paper-pmird' \(did you mean 'paper-pmrid'\?\)"):
+        Roadmap.load("paper-pmird")
+    with pytest.raises(RoadmapError, match=r"no roadmap file missing\.toml"):
+        Roadmap.load("missing.toml")
+
+
+@pytest.mark.parametrize(
+    "passes",
+    [
+        [PConvToPDWConv(), SepConvToPConv()],
+        [WidenPortion(), SepConvToPConv()],
+        [SepConvToPConv(), PConvToPDWConv(), DecoupleUpsampling()],
+    ],
+)
+def test_senseless_order_names_both(passes):
+    with pytest.raises(RoadmapError, match=r"\(pass \d\) comes before .* \(pass \d\).*put .* first") as caught:
+        Roadmap(passes)
+    assert passes[-1].name in str(caught.value)
+    assert passes[-2].name in str(caught.value)
+
+
+def test_not_a_pass():
+    with pytest.raises(RoadmapError, match="is not a pass; give an instance"):
+        Roadmap([SepConvToPConv])  # type: ignore[list-item]
+
+
+def test_bad_option_in_python():
+    with pytest.raises(ValueError, match="threshold"):
+        PConvToPDWConv(threshold="many")  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Pass]:
+    """A pass of another package, in each way in which its author may have written it."""
+    monkeypatch.setattr("mofa_compiler.rewriting.roadmap.available", lambda: {"mine": request.param})
+    return request.param
+
+
+def test_options_of_any_pass_are_read_and_round_trip(kind: type[Pass]):
+    roadmap = Roadmap.from_toml('[[pass]]\nname = "mine"\nkeep = 0.9\nlayers = ["a.*"]')
+    assert type(roadmap.passes[0]) is kind
+    assert (roadmap.passes[0].keep, roadmap.passes[0].layers) == (0.9, ("a.*",))  # type: ignore[attr-defined]
+    assert Roadmap.from_toml(roadmap.to_toml()) == roadmap
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"), [("keeep", "keep"), ("layer", "layers"), ("found", None), ("share", None), ("more", None)]
+)
+def test_no_pass_takes_an_option_that_is_none_of_its_fields(
+    kind: type[Pass], option: str, meant: str | None, tmp_path: Path
+):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'[[pass]]\nname = "mine"\n{option} = 0.9\n')
+    with pytest.raises(RoadmapError) as caught:
+        Roadmap.load(path)
+    known = f"did you mean {meant!r}?" if meant else "known: "
+    assert f"{path}, pass 1: mine has no option {option!r} ({known}" in str(caught.value)
+
+
+def test_a_value_that_does_not_fit_is_refused_for_any_pass(kind: type[Pass]):
+    with pytest.raises(RoadmapError, match="pass 1: mine: keep = 'much': "):
+        Roadmap.from_toml('[[pass]]\nname = "mine"\nkeep = "much"')
