@@ -20,6 +20,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mofa_compiler
+	$(BIN)/lint-imports
 
 # Draws the figures and makes the reference anew; a warning is an error.
 docs: $(VENV)/installed

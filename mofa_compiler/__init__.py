@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import runtime as runtime
-    from .bundle import load, replay
+    from .bundle import load
     from .compiler import Result, apply
     from .distillation import recover
     from .frontend import capture
     from .graph.program import Program
+    from .reproduce.replay import replay
     from .reproduce.verify import Verification, verify
     from .rewriting.roadmap import Roadmap
 
@@ -32,7 +33,7 @@ _HOMES = {
     "capture": "frontend",
     "load": "bundle",
     "recover": "distillation",
-    "replay": "bundle",
+    "replay": "reproduce.replay",
     "verify": "reproduce.verify",
 }
 

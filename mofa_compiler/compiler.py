@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
 
@@ -17,7 +15,9 @@ from .analysis.network import Network, Totals
 from .base.errors import CalibrationError, RoadmapError
 from .base.progress import Progress
 from .base.torch_state import in_normal_mode, own_randomness
+from .bundle import obstacles, save
 from .bundle.original import digest
+from .data import Sample
 from .frontend.accepting import check_model
 from .frontend.capture import capture
 from .frontend.state import copied, real_device
@@ -25,102 +25,139 @@ from .graph.call_spec import CallSpec, ExampleInputs, InputSpec, example_call, m
 from .graph.program import Program
 from .loading.wrappers import unwrapped
 from .numerics.finite import check_weights, warn_of_values
+from .report.data import report
+from .report.notebook import line, table
+from .result.decisions import Decisions
+from .result.recovery import Recovery
+from .result.rewrite import KeyFate, Provenance, Rewrite, Step
 from .result.verdict import Verdict
 from .rewriting.diff import Diff
 from .rewriting.engine import rewrite
 from .rewriting.pass_api import Lowering, Pass
 from .rewriting.roadmap import Roadmap
+from .verification.per_pass import judge
 
 if TYPE_CHECKING:
-    from .autotune import Decisions
     from .calibration import Calibration
-    from .data import Sample
-    from .distillation import Recovery
-    from .report.pictures import Picture
-
-Fate = Literal["kept", "compensated", "calibrated", "rewritten", "dropped"]
-
-
-@dataclass(frozen=True)
-class KeyFate:
-    """What became of one state_dict key of the original model."""
-
-    keys: tuple[str, ...]
-    fate: Fate
+    from .calibration.calibrate import Calibrated
 
 
 class Result:
-    """What `apply` returns.
+    """What `apply` returns: the rewritten network, the record of how it came about, and what can be done with both.
 
     Attributes:
-        model: the rewritten network, a trainable `torch.fx.GraphModule` that shares nothing with the input model.
-        roadmap: the passes that were carried out.
-        diffs: one report a pass, in order.
-        original, rewritten: the networks before the first and after the last pass, as they were when `apply` ran.
-        networks: all of them: before the first pass and after each one.
-        example: the example inputs.
-        evaluation: inputs that verification measures on, if there are better ones than the example.
-        channel_orders: how calibration permuted channels of the original (see `mofa_compiler.calibration`).
-        decisions: what was measured on the roadmap's target and chosen by it, if it had one.
-        samples: images that the report shows, if there are any.
-        checkpoint: what the original's weights were read from, in words, for the report; empty where they are those
-            that it is built with, None where that is not known.
-        original_digest: of the weights that the original had, in hexadecimal (see `mofa_compiler.bundle.original`).
-        recoveries: how `model` was trained by `recover` since, one entry a call.
+        record: what was done, which does not change; `verify` and `recover` put a new one in its place.
     """
 
-    evaluation: Sequence[CallSpec] | None = None
-    channel_orders: Mapping[int, tuple[int, ...]] = MappingProxyType({})
-    decisions: Decisions | None = None
-    samples: Sequence[Sample] = ()
-    checkpoint: str | None = None
-    original_digest: str = ""
-
-    def __init__(self, roadmap: Roadmap, networks: Sequence[Network], diffs: Sequence[Diff], example: CallSpec):
-        self.roadmap = roadmap
-        self.diffs = tuple(diffs)
-        self.original, self.rewritten = networks[0], networks[-1]
-        self.networks, self.example = tuple(networks), example
-        self._verdicts: tuple[Verdict, ...] | None = None
-        self.model: fx.GraphModule = copy.deepcopy(self.rewritten.program.graph_module)
-        self.recoveries: tuple[Recovery, ...] = ()
+    def __init__(self, record: Rewrite):
+        self.record = record
 
     def __repr__(self) -> str:
-        from .report.notebook import line
-
-        return line(self)
+        return line(self.record)
 
     def _repr_html_(self) -> str:
-        from .report.notebook import table
-
-        return table(self)
+        return table(self.record)
 
     @property
-    def before(self) -> Totals:
-        """Parameters and MACs of the original."""
-        return self.original.totals
+    def model(self) -> fx.GraphModule:
+        """The rewritten network, a trainable `torch.fx.GraphModule` that shares nothing with the input model."""
+        return self.record.model
 
     @property
-    def after(self) -> Totals:
-        """Parameters and MACs of the rewritten network."""
-        return self.rewritten.totals
+    def roadmap(self) -> Roadmap:
+        """The passes that were carried out."""
+        return self.record.roadmap
 
-    @cached_property
-    def aligned(self) -> Network:
-        """The original with its channels in the order that they have in the rewritten network: it computes the same."""
-        from .calibration import in_order
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What each pass did, in order, and the calibration, if there was one."""
+        return self.record.steps
 
-        return Network(in_order(self.original.program, self.channel_orders), self.original.anatomy)
+    @property
+    def diffs(self) -> tuple[Diff, ...]:
+        """One report a step, in order."""
+        return self.record.diffs
+
+    @property
+    def original(self) -> Network:
+        """The network before the first pass, as it was when `apply` ran."""
+        return self.record.original
+
+    @property
+    def rewritten(self) -> Network:
+        """The network after the last pass, as it was when `apply` ran."""
+        return self.record.rewritten
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The network before the first pass and after each step."""
+        return self.record.networks
+
+    @property
+    def example(self) -> CallSpec:
+        """The example inputs."""
+        return self.record.example
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
         """Shapes and dtypes of the tensors among the example inputs."""
-        return self.original.program.inputs
+        return self.record.inputs
+
+    @property
+    def evaluation(self) -> Sequence[CallSpec] | None:
+        """Inputs that verification measures on, if there are better ones than the example."""
+        return self.record.evaluation
+
+    @property
+    def checkpoint(self) -> str | None:
+        """What the original's weights were read from, in words, if that is known; empty where from nowhere."""
+        return self.record.provenance.checkpoint
+
+    @property
+    def original_digest(self) -> str:
+        """Of the weights that the original had, in hexadecimal."""
+        return self.record.provenance.original_digest
+
+    @property
+    def channel_orders(self) -> Mapping[int, tuple[int, ...]]:
+        """How calibration permuted channels of the original (see `mofa_compiler.calibration`)."""
+        return self.record.provenance.channel_orders
+
+    @property
+    def recoveries(self) -> tuple[Recovery, ...]:
+        """How `model` was trained by `recover` since, one entry a call."""
+        return self.record.provenance.recoveries
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """Images that the report shows, if there are any."""
+        return self.record.samples
+
+    @property
+    def decisions(self) -> Decisions | None:
+        """What was measured on the roadmap's target and chosen by it, if it had one."""
+        return self.record.provenance.decisions
+
+    @property
+    def before(self) -> Totals:
+        """Parameters and MACs of the original."""
+        return self.record.before
+
+    @property
+    def after(self) -> Totals:
+        """Parameters and MACs of the rewritten network."""
+        return self.record.after
+
+    @property
+    def keymap(self) -> Mapping[str, KeyFate]:
+        """Every state_dict key of the original model: the keys that it became, and how."""
+        return self.record.keymap
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """What was promised exact, checked, and how far each pass moved the output; runs the networks on first use."""
-        return self._verdicts if self._verdicts is not None else self.verify()
+        found = self.record.verdicts
+        return self.verify() if found is None else found
 
     def verify(
         self, progress: Progress | None = None, inputs: Iterable[Any] | None = None, name: str = "given input"
@@ -136,57 +173,16 @@ class Result:
         Raises:
             VerificationError: there are no inputs, or the network does not take them.
         """
-        from .verification.per_pass import judge
-
         with real_device():
-            self._verdicts = judge(self, inputs, name, progress, self._verdicts)
-        return self._verdicts
-
-    @cached_property
-    def keymap(self) -> Mapping[str, KeyFate]:
-        """Every state_dict key of the original model: the keys that it became, and how."""
-        before = self.original.program.state()
-        after = self.rewritten.program.state()
-        below: dict[str, list[str]] = {}
-        for key in after:
-            parts = key.split(".")
-            for end in range(1, len(parts)):
-                below.setdefault(".".join(parts[:end]), []).append(key)
-        edits = [edit for diff in self.diffs for edit in diff.edits]
-        compensated = {edit.path for edit in edits if edit.fate == "compensated"}
-        fitted = {edit.path for edit in edits if edit.fate in ("calibrated", "reordered")}
-        calibrated = self.original.program.aliases(fitted)
-        fates = {}
-        for key, tensor in before.items():
-            owner = key.rpartition(".")[0]
-            if after.get(key) is tensor:
-                fates[key] = KeyFate((key,), "kept")
-            elif key in after:
-                adjusted: Fate = "compensated" if owner in compensated else "rewritten"
-                fates[key] = KeyFate((key,), "calibrated" if {owner, key} & calibrated else adjusted)
-            elif owner not in below or (owner in compensated and f"{owner}.weight" in after):
-                fates[key] = KeyFate((), "dropped")
-            else:
-                fates[key] = KeyFate(tuple(below[owner]), "rewritten")
-        for key, weight in self.original.program.folded.items():
-            became = fates[weight]
-            fates[key] = KeyFate(became.keys, "rewritten" if became.fate == "kept" else became.fate)
-        for weight in set(self.original.program.folded.values()):
-            del fates[weight]
-        return fates
+            found = judge(self.record, inputs, name, progress)
+        self.record = self.record.with_verdicts(found)
+        return found
 
     @property
     def report(self) -> dict[str, Any]:
         """The whole report as plain data, as `report.json` holds it."""
-        from .report.data import report
-
-        return report(self)
-
-    def pictures(self) -> list[Picture]:
-        """`samples` through the original and through `model`, with the weights that it has now."""
-        from .report.pictures import pictures
-
-        return pictures(self.original.program.graph_module, self.model, self.samples)
+        self._verified()
+        return report(self.record)
 
     def save(self, directory: str | Path, *, overwrite: bool = True, progress: Progress | None = None) -> Path:
         """Write a bundle: source, weights, recipe, key map and reports (see `mofa_compiler.bundle`).
@@ -195,9 +191,12 @@ class Result:
             BundleError: the folder exists and is not a bundle (or is one and `overwrite` is off), or the network holds
                 a module whose source cannot be written.
         """
-        from .bundle import save
+        self._verified()
+        return save(self.record, Path(directory), overwrite=overwrite, progress=progress)
 
-        return save(self, Path(directory), overwrite=overwrite, progress=progress)
+    def _verified(self) -> None:
+        if self.record.verdicts is None:
+            self.verify()
 
 
 @in_normal_mode
@@ -211,6 +210,7 @@ def apply(
     max_loss: float | None = None,
     to_save: bool = False,
     compare: bool = True,
+    checkpoint: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Carry out a roadmap on a copy of `model`.
@@ -232,6 +232,8 @@ def apply(
             a degradation, which knows the clean ones.
         compare: as for `capture`.
         to_save: the result is to be saved as a bundle: refuse before the work what `Result.save` would refuse after it.
+        checkpoint: what the model's weights were read from, in words, for the report; empty where they are those that
+            it is built with.
         progress: told before every step.
 
     A frozen weight (`requires_grad` off) stays frozen in whatever layer it ends up: what is made of several layers is
@@ -255,8 +257,6 @@ def apply(
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
     if to_save:
-        from .bundle import obstacles
-
         obstacles.refuse(network, roadmap)
     call = example_call(model, example_inputs).example(device=program.device)
     args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
@@ -267,32 +267,49 @@ def apply(
         roadmap, decisions = _decided(model, network, roadmap, example_inputs, settings, max_loss, tell)
     elif max_loss is not None:
         raise RoadmapError("max_loss bounds what a target is decided for: give the roadmap one (with_target)")
-    steps = len(roadmap) + 1
-    networks, diffs = [network], []
+    steps, calibrated = _carried_out(network, roadmap, settings, tell)
+    evaluation = None if calibrated is None else calibrated.evaluation
+    orders = {} if calibrated is None else calibrated.orders
+    return Result(
+        Rewrite(
+            roadmap=roadmap,
+            original=network,
+            steps=steps,
+            example=example,
+            model=copy.deepcopy((steps[-1].network if steps else network).program.graph_module),
+            evaluation=evaluation,
+            samples=() if settings is None else settings.samples(evaluation or ()),
+            provenance=Provenance(checkpoint, original_digest, decisions, orders),
+        )
+    )
+
+
+def _carried_out(
+    network: Network, roadmap: Roadmap, settings: Calibration | None, tell: Progress
+) -> tuple[tuple[Step, ...], Calibrated | None]:
+    """What each pass made of the network; a calibration, where there is one, comes before the lowerings."""
+    number = len(roadmap) + 1
     passes = [pass_ for pass_ in roadmap if not isinstance(pass_, Lowering)]
-    for index, (after, diff) in enumerate(_passes(network, passes), 1):
-        tell(diff.pass_name, index, steps)
-        networks.append(after)
-        diffs.append(diff)
+    steps: list[Step] = []
+
+    def carry_out(start: Network, some: Iterable[Pass]) -> None:
+        for step in _steps(start, some):
+            tell(step.name, len([one for one in steps if one.pass_]) + 1, number)
+            steps.append(step)
+
+    carry_out(network, passes)
     calibrated = None
     if settings is not None and passes:  # without a pass there is nothing to fit
         from .calibration import calibrate
 
-        calibrated = calibrate(settings, networks, lambda other: [n for n, _ in _passes(other, passes)], tell)
-        networks[1:] = calibrated.networks
-        diffs.append(calibrated.diff)
-    for index, (after, diff) in enumerate(_passes(networks[-1], roadmap.passes[len(passes) :]), len(passes) + 1):
-        tell(diff.pass_name, index, steps)
-        networks.append(after)
-        diffs.append(diff)
-    tell("done", steps, steps)
-    result = Result(roadmap, networks, diffs, example)
-    result.decisions, result.original_digest = decisions, original_digest
-    if calibrated is not None:
-        result.evaluation, result.channel_orders = calibrated.evaluation, calibrated.orders
-    if settings is not None:
-        result.samples = settings.samples(result.evaluation or ())
-    return result
+        networks = [network, *(step.network for step in steps)]
+        calibrated = calibrate(settings, networks, lambda other: [step.network for step in _steps(other, passes)], tell)
+        *after, final = calibrated.networks
+        steps = [replace(step, network=one) for step, one in zip(steps, after, strict=True)]
+        steps.append(Step(None, calibrated.diff, final))
+    carry_out(steps[-1].network if steps else network, roadmap.passes[len(passes) :])
+    tell("done", number, number)
+    return tuple(steps), calibrated
 
 
 def _decided(
@@ -325,12 +342,12 @@ def _reshaped(call: CallSpec, shape: tuple[int, ...]) -> CallSpec:
     return specs(call).map(lambda spec: InputSpec(left.pop() if left else spec.shape, spec.dtype))
 
 
-def _passes(network: Network, passes: Iterable[Pass]) -> Iterator[tuple[Network, Diff]]:
-    """The network and the diff after every pass."""
+def _steps(network: Network, passes: Iterable[Pass]) -> Iterator[Step]:
+    """What every pass did."""
     for pass_ in passes:
         with own_randomness():
             network, diff = rewrite(network, pass_)  # new modules draw random weights before they are filled
-        yield network, diff
+        yield Step(pass_, diff, network)
 
 
 def _calibration(given: str | Path | Iterable[Any] | Calibration, program: Program) -> Calibration:

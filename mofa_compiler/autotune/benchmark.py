@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..analysis.fingerprint import architecture_hash
 from ..analysis.network import Network
 from ..base.errors import EngineError, MofaError, one_line
-from ..bundle.recipe import architecture_hash
 from ..frontend import capture
 from ..result.decisions import Alternative, Comparison
 from ..rewriting.target import Conditions, Target

@@ -7,7 +7,7 @@ import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..base.atomic_files import put_back, put_in_place, replaced, scratch_folder, umask
 from ..base.errors import BundleError
 from ..base.plain import versions
+from ..base.progress import Progress
 from ..base.spelling import json_text
 from ..base.torch_state import in_normal_mode, own_randomness
 from ..codegen.copied_source import own_classes
@@ -23,26 +24,23 @@ from ..codegen.module_tree import carried
 from ..codegen.source import emit
 from ..report.data import report as make_report
 from ..report.markdown import render as render_markdown
-from ..report.pictures import write_pictures
+from ..report.pictures import pictures_of, write_pictures
+from ..result.rewrite import Rewrite
 from .provenance import marks
 from .recipe import FILE, read_recipe, recipe
 from .saved_bits import compare
-
-if TYPE_CHECKING:
-    from ..base.progress import Progress
-    from ..compiler import Result
 
 SOURCE, WEIGHTS = "model.py", "model.safetensors"
 KEYMAP, REPORT, REPORT_TEXT, REPORT_PAGE = "keymap.json", "report.json", "report.md", "report.html"
 
 
-def save(result: Result, directory: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
-    """Write a bundle with the weights that `result.model` has now; returns its folder.
+def save(rewrite: Rewrite, directory: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
+    """Write a bundle with the weights that `rewrite.model` has now; returns its folder.
 
     Nothing is there before everything is written and the source was seen to compute the same, bit for bit.
 
     Args:
-        result: what `apply` returned; `result.model` may have been trained since.
+        rewrite: what was done; its `model` may have been trained since.
         directory: the folder to make; its parents are made too.
         overwrite: replace a bundle that is there already.
         progress: told before every step.
@@ -55,11 +53,11 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
     target = directory.expanduser().resolve()
     check_destination(target, overwrite)
     tell("writing source", 0, 4)
-    source = emit(result.rewritten.program, result.model, result.roadmap.name)
+    source = emit(rewrite.rewritten.program, rewrite.model, rewrite.roadmap.name)
     tell("writing reports", 1, 4)
-    shown = result.pictures()
-    report = make_report(result, shown)
-    documents = {FILE: recipe(result), KEYMAP: keymap_data(result)}
+    shown = pictures_of(rewrite)
+    report = make_report(rewrite, shown)
+    documents = {FILE: recipe(rewrite), KEYMAP: keymap_data(rewrite)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with scratch_folder(target) as scratch:
@@ -69,9 +67,9 @@ def save(result: Result, directory: Path, *, overwrite: bool = False, progress: 
             write_pictures(shown, scratch)
             write_reports(report, scratch)
             tell("writing weights", 2, 4)
-            write_weights(scratch, result)
+            write_weights(scratch, rewrite)
             tell("checking", 3, 4)
-            check(scratch, result)
+            check(scratch, rewrite)
             put_in_place(scratch, target)
     except OSError as error:
         raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
@@ -143,9 +141,9 @@ def write_reports(report: Mapping[str, Any], folder: Path) -> None:
             file.write(text)
 
 
-def write_weights(folder: Path, result: Result) -> None:
-    weights = _weights(result)
-    metadata = {"format": "pt", "mofa": versions()["mofa-compiler"], **marks(result, weights)}
+def write_weights(folder: Path, rewrite: Rewrite) -> None:
+    weights = _weights(rewrite)
+    metadata = {"format": "pt", "mofa": versions()["mofa-compiler"], **marks(rewrite, weights)}
     save_file(weights, folder / WEIGHTS, metadata)
     (folder / WEIGHTS).chmod(0o666 & ~umask())  # safetensors keeps what it writes to the owner
 
@@ -158,23 +156,23 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise BundleError(f"{file} is damaged: {error}") from error
 
 
-def keymap_data(result: Result) -> dict[str, Any]:
+def keymap_data(rewrite: Rewrite) -> dict[str, Any]:
     """What `keymap.json` holds: the keys that each one of the original's became, and how."""
-    keys = {key: {"keys": list(fate.keys), "fate": fate.fate} for key, fate in result.keymap.items()}
+    keys = {key: {"keys": list(fate.keys), "fate": fate.fate} for key, fate in rewrite.keymap.items()}
     return {"schema": "mofa-keymap/1", "keys": keys}
 
 
-def _state(result: Result) -> dict[str, Tensor]:
-    """The state_dict of the saved model: that of `result.model`, and constants too large for source."""
-    constants = {path: result.model.get_buffer(path) for path in sorted(carried(result.rewritten.program))}
-    return {**result.model.state_dict(), **constants}
+def _state(rewrite: Rewrite) -> dict[str, Tensor]:
+    """The state_dict of the saved model: that of `rewrite.model`, and constants too large for source."""
+    constants = {path: rewrite.model.get_buffer(path) for path in sorted(carried(rewrite.rewritten.program))}
+    return {**rewrite.model.state_dict(), **constants}
 
 
-def _weights(result: Result) -> dict[str, Tensor]:
+def _weights(rewrite: Rewrite) -> dict[str, Tensor]:
     """The state as safetensors takes it: on the CPU, contiguous, no two sharing memory."""
     weights: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for key, value in _state(result).items():
+    for key, value in _state(rewrite).items():
         tensor = value.detach().cpu().contiguous()
         place = tensor.untyped_storage().data_ptr()
         weights[key] = tensor.clone() if place in seen else tensor
@@ -214,12 +212,12 @@ def run_source(file: Path) -> types.ModuleType:
     return module
 
 
-def check(folder: Path, result: Result) -> None:
-    """Refuse a bundle that does not compute what `result.model` computes."""
+def check(folder: Path, rewrite: Rewrite) -> None:
+    """Refuse a bundle that does not compute what `rewrite.model` computes."""
     saved = _load(folder)
     sys.modules.pop(type(saved).__module__, None)
-    theirs, ours = saved.state_dict(), _state(result)
+    theirs, ours = saved.state_dict(), _state(rewrite)
     if theirs.keys() != ours.keys():
         differing = sorted(theirs.keys() ^ ours.keys())[:5]
         raise BundleError(f"the written source has other state_dict keys, {differing}: a bug, please report it")
-    compare(result.model, saved, result.original.program.call)
+    compare(rewrite.model, saved, rewrite.original.program.call)

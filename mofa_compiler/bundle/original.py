@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..analysis.fingerprint import checksum
 from ..base.spelling import printable
 from ..loading.importing import class_text
 from ..loading.wrappers import unwrapped
-from .provenance import checksum
 
 _SHOWN = 12
 

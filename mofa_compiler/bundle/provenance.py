@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..analysis.fingerprint import checksum
 from ..base.errors import BundleError
-
-if TYPE_CHECKING:
-    from ..compiler import Result
+from ..result.rewrite import Rewrite
 
 CHECKSUM, MADE_BY = "sha256", "made-by"
 REWRITE, CALIBRATION, TRAINING = "rewrite", "calibration", "training"
 
 
-def marks(result: Result, weights: Mapping[str, Tensor]) -> dict[str, str]:
+def marks(rewrite: Rewrite, weights: Mapping[str, Tensor]) -> dict[str, str]:
     """Metadata for the file that `weights` go into: their checksum, and what made them as they are."""
-    return {CHECKSUM: checksum(weights), MADE_BY: _made_by(result)}
+    return {CHECKSUM: checksum(weights), MADE_BY: _made_by(rewrite)}
 
 
 def read_marks(file: Path) -> dict[str, str]:
@@ -38,18 +35,8 @@ def read_marks(file: Path) -> dict[str, str]:
         raise BundleError(f"{file} is damaged: {error}") from error
 
 
-def checksum(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, precisions, shapes and values."""
-    digest = hashlib.sha256()
-    for key in sorted(weights):
-        tensor = weights[key].detach().cpu().resolve_conj().resolve_neg().contiguous()
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _made_by(result: Result) -> str:
-    now = result.model.state_dict()
-    if any(not torch.equal(now[key].cpu(), tensor.cpu()) for key, tensor in result.rewritten.program.state().items()):
+def _made_by(rewrite: Rewrite) -> str:
+    now = rewrite.model.state_dict()
+    if any(not torch.equal(now[key].cpu(), tensor.cpu()) for key, tensor in rewrite.rewritten.program.state().items()):
         return TRAINING
-    return CALIBRATION if any(diff.pass_name == CALIBRATION for diff in result.diffs) else REWRITE
+    return CALIBRATION if any(step.pass_ is None for step in rewrite.steps) else REWRITE

@@ -6,48 +6,46 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from ..base.atomic_files import put_in_place, scratch_folder
 from ..base.errors import BundleError
 from ..base.plain import plain_data
-from ..report.pictures import write_pictures
+from ..report.pictures import pictures_of, write_pictures
 from ..report.reading import IMAGES, read_report
+from ..result.rewrite import Rewrite
 from .files import REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_reports, write_weights
 from .original import recorded, short
 from .recipe import read_recipe
 
-if TYPE_CHECKING:
-    from ..compiler import Result
 
-
-def update(result: Result, directory: Path) -> None:
-    """Give a bundle the weights that `result.model` has after the last of `result.recoveries`, and its reports that.
+def update(rewrite: Rewrite, directory: Path) -> None:
+    """Give a bundle the weights that `rewrite.model` has after its last recovery, and its reports what that brought.
 
     The weights are replaced first, by one file in place of another: at any moment there is a bundle that works. Source,
     recipe and key map stay, and the reports keep what they say of the rewrite. A recovery that found nothing better
     leaves the weights, too.
 
     Raises:
-        BundleError: there is no bundle, it is of another original, or its source does not compute what `result.model`
+        BundleError: there is no bundle, it is of another original, or its source does not compute what `rewrite.model`
             does.
     """
     target = directory.expanduser().resolve()
     made_from = recorded(read_recipe(target))
-    if made_from not in ("", result.original_digest):
+    if made_from not in ("", rewrite.provenance.original_digest):
         raise BundleError(
             f"{target} was made from another original (sha256 {short(made_from)}) than this network (sha256 "
-            f"{short(result.original_digest)}): its weights do not belong there"
+            f"{short(rewrite.provenance.original_digest)}): its weights do not belong there"
         )
     try:
         with scratch_folder(target) as scratch:
             shutil.copy(target / SOURCE, scratch)
-            write_weights(scratch, result)
-            check(scratch, result)
-            _write_reports_since(result, target, scratch)
-            weights = (WEIGHTS,) if result.recoveries[-1].improved else ()
+            write_weights(scratch, rewrite)
+            check(scratch, rewrite)
+            _write_reports_since(rewrite, target, scratch)
+            weights = (WEIGHTS,) if rewrite.provenance.recoveries[-1].improved else ()
             for name in (*weights, REPORT, REPORT_TEXT, REPORT_PAGE):
                 os.replace(scratch / name, target / name)
             if (scratch / IMAGES).is_dir():
@@ -58,13 +56,13 @@ def update(result: Result, directory: Path) -> None:
         raise BundleError(f"cannot update {target}: {error}") from error
 
 
-def _write_reports_since(result: Result, target: Path, scratch: Path) -> None:
+def _write_reports_since(rewrite: Rewrite, target: Path, scratch: Path) -> None:
     """The reports and images of a bundle into another folder, with what the last recovery brought."""
     report = read_report(target)
-    recovery = result.recoveries[-1]
+    recovery = rewrite.provenance.recoveries[-1]
     entry, known = plain_data(recovery.to_data()), report.get("recoveries", [])
     report["recoveries"] = known if entry in known else [*known, entry]  # it may be there, if it was killed here
-    shown = result.pictures() if recovery.improved else []
+    shown = pictures_of(rewrite) if recovery.improved else []
     if shown:
         report["images"] = plain_data([picture.data for picture in shown])
         write_pictures(shown, scratch)
@@ -102,8 +100,8 @@ def record(measurements: Sequence[Mapping[str, Any]], directory: Path) -> None:
         raise BundleError(f"cannot update the reports of {target}: {error}") from error
 
 
-def load_weights(result: Result, directory: Path) -> None:
-    """Give `result.model` the weights of a bundle that was made from it.
+def load_weights(rewrite: Rewrite, directory: Path) -> None:
+    """Give `rewrite.model` the weights of a bundle that was made from it.
 
     Raises:
         BundleError: there are none, or they are another network's.
@@ -111,7 +109,7 @@ def load_weights(result: Result, directory: Path) -> None:
     file = directory / WEIGHTS
     if not file.is_file():
         raise BundleError(f"{directory} is incomplete: there is no {WEIGHTS}")
-    set_weights(result.model, read_weights(file), file)
+    set_weights(rewrite.model, read_weights(file), file)
 
 
 def set_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:

@@ -209,8 +209,9 @@ def _check_original(networks: Sequence[str], original: nn.Module) -> None:
     Raises:
         BundleError: it was made from another architecture.
     """
-    from ..bundle.recipe import check_architecture, read_recipe
+    from ..bundle.recipe import read_recipe
     from ..graph.call_spec import CallSpec
+    from ..reproduce.replay import check_architecture
 
     for folder in (Path(source).expanduser() for source in networks[1:]):
         if is_folder(folder):

@@ -140,8 +140,17 @@ def rewrite(
         if calibration is not None and not quiet:
             _tell(f"calibration: {calibration}")
         saving, tell = destination is not None, phase("rewriting")
-        result = apply(model, plan, example, calibration, max_loss=loss, to_save=saving, compare=compare, progress=tell)
-        result.checkpoint = description or ""
+        result = apply(
+            model,
+            plan,
+            example,
+            calibration,
+            max_loss=loss,
+            to_save=saving,
+            compare=compare,
+            checkpoint=description or "",
+            progress=tell,
+        )
         result.verify(progress=phase("comparing outputs"))
         report = result.report
     if as_json:

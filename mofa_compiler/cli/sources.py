@@ -82,9 +82,8 @@ class Targets:
         from ..rewriting.roadmap import Roadmap
 
         model, description = self.model(target)
-        result = apply(model, Roadmap((), "none"), self._example(model, sources))
-        result.checkpoint = description or ""
-        return result.report
+        empty = Roadmap((), "none")
+        return apply(model, empty, self._example(model, sources), checkpoint=description or "").report
 
     def _example(self, model: nn.Module, sources: Sequence[str]) -> ExampleInputs:
         bundle = next((folder for source in sources if (folder := Path(source).expanduser()).is_dir()), None)

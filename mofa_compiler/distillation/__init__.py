@@ -1,6 +1,7 @@
 """Training by distillation: a rewritten network learns to do what the original does."""
 
-from .options import Options, Point, Recovery, Status
+from ..result.recovery import Point, Recovery
+from .options import Options, Status
 from .recover import recover
 
 __all__ = ["Options", "Point", "Recovery", "Status", "recover"]

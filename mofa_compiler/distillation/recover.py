@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
+from ..analysis.fingerprint import architecture_hash, checksum
 from ..base.errors import RecoveryError, one_line
 from ..base.torch_state import in_normal_mode, kept_randomness, own_randomness
 from ..bundle.original import digest, short
-from ..bundle.provenance import checksum
-from ..bundle.recipe import FILE, architecture_hash, read_recipe, replayed
+from ..bundle.recipe import FILE, read_recipe
 from ..bundle.updating import load_weights, update
 from ..calibration import in_order
 from ..calibration.calibrate import SHOWN
@@ -26,10 +26,13 @@ from ..frontend import capture
 from ..frontend.state import copied
 from ..graph.program import Program
 from ..loading.wrappers import unwrapped
+from ..reproduce.replay import replayed
+from ..result.recovery import Recovery
+from ..result.rewrite import Rewrite
 from . import run_state
 from .batches import feed
 from .features import Tapped, stage_ends
-from .options import Options, Recovery, Status
+from .options import Options, Status
 from .training import Course, Trainer
 
 if TYPE_CHECKING:
@@ -82,26 +85,26 @@ def recover(
     settings = Options.of(options)
     teacher = copied(unwrapped(original)).eval()
     if isinstance(source, Result):
-        result, bundle = source, None
-        program = _matching(teacher, result)
+        rewrite, bundle = source.record, None
+        program = _matching(teacher, rewrite)
     else:
         bundle = Path(source).expanduser().resolve()
-        result = replayed(read_recipe(bundle), teacher, str(bundle / FILE))
-        load_weights(result, bundle)
-        program = result.original.program
+        rewrite = replayed(read_recipe(bundle), teacher, str(bundle / FILE)).record
+        load_weights(rewrite, bundle)
+        program = rewrite.original.program
     folder = Path(state_folder) if state_folder else bundle.with_name(f"{bundle.name}.recovery") if bundle else None
     examples = feed(
         data,
         validation,
-        result.inputs,
+        rewrite.inputs,
         degradation=degradation,
         patch=patch,
         seed=settings.seed,
         crops=settings.validation_examples,
     )
-    with kept_randomness(), _accelerating(settings) as accelerator, _placed(result.model, accelerator.device):
+    with kept_randomness(), _accelerating(settings) as accelerator, _placed(rewrite.model, accelerator.device):
         settings = replace(settings, mixed_precision=accelerator.mixed_precision)
-        begun = {key: value.detach().cpu().clone() for key, value in result.model.state_dict().items()}
+        begun = {key: value.detach().cpu().clone() for key, value in rewrite.model.state_dict().items()}
         identity = {
             **settings.settings(),
             "original weights": checksum(teacher.state_dict()),
@@ -110,13 +113,13 @@ def recover(
         }
         if restart and folder and accelerator.is_main_process:
             run_state.remove(folder)
-        ends = stage_ends(result.original, result.rewritten)
+        ends = stage_ends(rewrite.original, rewrite.rewritten)
         trainer = Trainer(
-            result.model,
-            Tapped(result.model, result.rewritten.program.graph, [end.rewritten for end in ends]),
+            rewrite.model,
+            Tapped(rewrite.model, rewrite.rewritten.program.graph, [end.rewritten for end in ends]),
             _tapped_teacher(
-                in_order(program, result.channel_orders),
-                result.original.program.graph,
+                in_order(program, rewrite.provenance.channel_orders),
+                rewrite.original.program.graph,
                 [end.original for end in ends],
                 accelerator.device,
             ),
@@ -131,31 +134,33 @@ def recover(
         try:
             course = trainer.run()
         finally:  # also where it fails, the model is as it was
-            result.model.load_state_dict(course.best or begun)
+            rewrite.model.load_state_dict(course.best or begun)
         recovery = _recovery(course, examples.description, settings)
-        result.samples = result.samples or examples.samples(SHOWN)
-        result.recoveries = (*result.recoveries, recovery)
+        rewrite = rewrite.with_recovery(recovery, examples.samples(SHOWN))
+        if isinstance(source, Result):
+            source.record = rewrite
         if accelerator.is_main_process:
             if bundle:
-                update(result, bundle)
+                update(rewrite, bundle)
             if folder:
                 run_state.remove(folder)
         accelerator.wait_for_everyone()
     return recovery
 
 
-def _matching(original: nn.Module, result: Result) -> Program:
+def _matching(original: nn.Module, rewrite: Rewrite) -> Program:
     """The graph of the original, which must be of the architecture that was rewritten."""
-    program = capture(original, result.original.program.call.example())
-    if architecture_hash(program) != architecture_hash(result.original.program):
+    program = capture(original, rewrite.original.program.call.example())
+    if architecture_hash(program) != architecture_hash(rewrite.original.program):
         raise RecoveryError(
             f"this {type(original).__name__} is not of the architecture that was rewritten: pass the model that "
             "`apply` was given"
         )
-    if (found := digest(original)) != result.original_digest:
+    if (found := digest(original)) != rewrite.provenance.original_digest:
         raise RecoveryError(
             f"this {type(original).__name__} has other weights (sha256 {short(found)}) than the one that was rewritten "
-            f"(sha256 {short(result.original_digest)}): pass the model that `apply` was given, with its weights"
+            f"(sha256 {short(rewrite.provenance.original_digest)}): pass the model that `apply` was given, with its "
+            "weights"
         )
     return program
 

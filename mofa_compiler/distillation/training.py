@@ -22,14 +22,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..analysis.fingerprint import checksum
 from ..base.errors import RecoveryError, one_line
-from ..bundle.provenance import checksum
+from ..result.recovery import Point
 from . import run_state
 from .batches import Feed
 from .ema import Average
 from .features import Tapped
 from .loss import Loss, Scales, Values, check_targets
-from .options import Options, Point, Status
+from .options import Options, Status
 from .validation import Validation
 
 if TYPE_CHECKING:

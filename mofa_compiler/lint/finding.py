@@ -17,6 +17,10 @@ UNLINTABLE = "MOFA9"
 """How the codes begin that say that a model, or a part of it, cannot be linted"""
 
 
+Default = Literal["on", "off", "engine"]
+"""Whether a rule runs that nobody selected; `engine`: where an engine is configured"""
+
+
 @dataclass(frozen=True)
 class Position:
     """A place in a source file, all numbers from 1; columns count characters, the last one is exclusive."""

@@ -55,6 +55,7 @@ def fix(
     rules: Iterable[Rule],
     findings: Sequence[Finding],
     complete: Collection[str] = (),
+    checkpoint: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Result:
     """The model with these findings mended.
@@ -63,7 +64,8 @@ def fix(
         BundleError, RewriteError, RoadmapError: as `apply` does; nothing is half done.
     """
     passes = passes_for(rules, findings, complete)
-    return apply(subject.model, Roadmap(passes, name="lint"), subject.call, to_save=True, progress=progress)
+    roadmap = Roadmap(passes, name="lint")
+    return apply(subject.model, roadmap, subject.call, to_save=True, checkpoint=checkpoint, progress=progress)
 
 
 def mended(findings: Iterable[Finding], result: Result) -> list[Finding]:

@@ -14,12 +14,9 @@ from ..analysis.network import Network
 from ..graph.call_spec import CallSpec, tensors_by_position
 from ..rewriting.diff import Diff
 from ..rewriting.pass_api import Pass
-from .finding import Finding, Fix, Level, Position
+from .finding import Default, Finding, Fix, Level, Position
 from .savings import Change, lowered, savings
 from .settings import ModelBudgets
-
-Default = Literal["on", "off", "engine"]
-"""Whether a rule runs that nobody selected; `engine`: where an engine is configured"""
 
 
 @dataclass(frozen=True)

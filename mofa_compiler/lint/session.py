@@ -264,8 +264,7 @@ def _fixed(
         left = {finding.code for finding in report.found if finding not in wanted}
         complete = {finding.code for finding in wanted} - left
         try:
-            result = fix(report.subject, report.rules, wanted, complete, progress=tell)
-            result.checkpoint = job.checkpoint
+            result = fix(report.subject, report.rules, wanted, complete, job.checkpoint, tell)
             saved = result.save(destinations[one.model], overwrite=options.overwrite)
         except MofaError as error:  # the other models' fixes do not wait for it
             if options.debug:

@@ -6,18 +6,15 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from ..base.errors import LintError, nearest
 from ..rewriting.option_types import Portion
-from .finding import UNLINTABLE
+from .finding import UNLINTABLE, Default
 from .quantities import memory, number
-
-if TYPE_CHECKING:
-    from .rule import Default
 
 _PREFIX = re.compile(r"MOFA\d*", re.ASCII)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..analysis.fingerprint import architecture_hash
 from ..autotune.benchmark import Trials
 from ..autotune.lowering_search import carried_out
-from ..bundle.recipe import architecture_hash
 from ..result.decisions import Comparison
 from ..rewriting.pass_api import Pass
 from ..rewriting.target import Target

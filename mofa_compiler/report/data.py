@@ -71,60 +71,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..analysis.anatomy import Anatomy
 from ..analysis.layers import signature
+from ..analysis.network import Network, Totals
 from ..base.plain import plain_data, versions
-from ..result.verdict import verdict_data
+from ..result.rewrite import Rewrite, Step
+from ..result.verdict import Verdict, verdict_data
 from ..rewriting.roadmap import plain_options
 from .guards import guards
+from .pictures import Picture, pictures_of
 from .structure import cheap_rule, structure
-
-if TYPE_CHECKING:
-    from ..analysis.anatomy import Anatomy
-    from ..analysis.network import Network, Totals
-    from ..compiler import Result
-    from ..result.verdict import Verdict
-    from ..rewriting.diff import Diff
-    from ..rewriting.pass_api import Pass
-    from .pictures import Picture
 
 SCHEMA = "mofa-report/1"
 
 
-def report(result: Result, shown: Sequence[Picture] | None = None) -> dict[str, Any]:
-    """The whole report; runs the networks on the example input if `result.verify` has not done so yet.
+def report(rewrite: Rewrite, shown: Sequence[Picture] | None = None) -> dict[str, Any]:
+    """The whole report of a rewrite that was verified.
 
     Args:
-        result: what `apply` returned.
-        shown: its `pictures()`, if they were made already.
+        rewrite: what was done, with its verdicts.
+        shown: its pictures, if they were made already.
     """
-    program = result.original.program
-    roadmap = iter(result.roadmap)
-    steps = [
-        (None if diff.pass_name == "calibration" else next(roadmap), diff, verdict)
-        for diff, verdict in zip(result.diffs, result.verdicts, strict=True)
-    ]
+    program = rewrite.original.program
+    if rewrite.verdicts is None:
+        raise ValueError("a report says how far outputs moved: verify the rewrite first")
     document = {
         "schema": SCHEMA,
         "versions": versions(),
         "model": program.name,
-        "checkpoint": result.checkpoint,
-        "roadmap": result.roadmap.to_dict(),
-        "inputs": [{"shape": spec.shape, "dtype": str(spec.dtype).removeprefix("torch.")} for spec in result.inputs],
-        "anatomy": anatomy_data(result.original.anatomy),
+        "checkpoint": rewrite.provenance.checkpoint,
+        "roadmap": rewrite.roadmap.to_dict(),
+        "inputs": [{"shape": spec.shape, "dtype": str(spec.dtype).removeprefix("torch.")} for spec in rewrite.inputs],
+        "anatomy": anatomy_data(rewrite.original.anatomy),
         "opaque": [{"path": path, "cause": cause} for path, cause in program.opaque.items()],
         "guards": guards(program.graph),
-        "structure": structure_data(result.original),
-        "layers": layers_data(result.original),
-        "rewritten_layers": layers_data(result.rewritten),
-        "before": totals_data(result.before),
-        "after": totals_data(result.after),
-        "passes": [_pass(*step) for step in steps],
-        "recoveries": [recovery.to_data() for recovery in result.recoveries],
-        "decisions": None if result.decisions is None else result.decisions.to_data(),
+        "structure": structure_data(rewrite.original),
+        "layers": layers_data(rewrite.original),
+        "rewritten_layers": layers_data(rewrite.rewritten),
+        "before": totals_data(rewrite.before),
+        "after": totals_data(rewrite.after),
+        "passes": [_pass(step, verdict) for step, verdict in zip(rewrite.steps, rewrite.verdicts, strict=True)],
+        "recoveries": [recovery.to_data() for recovery in rewrite.provenance.recoveries],
+        "decisions": None if rewrite.provenance.decisions is None else rewrite.provenance.decisions.to_data(),
         "measurements": [],
-        "images": [picture.data for picture in (result.pictures() if shown is None else shown)],
+        "images": [picture.data for picture in (pictures_of(rewrite) if shown is None else shown)],
     }
     plain: dict[str, Any] = plain_data(document)
     return plain
@@ -183,10 +175,11 @@ def totals_data(totals: Totals) -> dict[str, Any]:
     return {"parameters": totals.parameters, "macs": totals.macs, "stages": stages}
 
 
-def _pass(pass_: Pass | None, diff: Diff, verdict: Verdict) -> dict[str, Any]:
+def _pass(step: Step, verdict: Verdict) -> dict[str, Any]:
+    diff = step.diff
     return {
         "name": diff.pass_name,
-        "options": plain_options(pass_) if pass_ else dict(diff.options),
+        "options": plain_options(step.pass_) if step.pass_ else dict(diff.options),
         "exact": diff.exact,
         "edits": [asdict(edit) for edit in diff.edits],
         "skips": [asdict(skip) for skip in diff.skips],

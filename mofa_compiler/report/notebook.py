@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
 from ..base import spelling, words
-
-if TYPE_CHECKING:
-    from ..compiler import Result
+from ..result.rewrite import Rewrite
 
 
-def line(result: Result) -> str:
+def line(rewrite: Rewrite) -> str:
     """`<Result of NAFNet by roadmap mofa: 1.2 M → 850 k parameters, 2.1 G → 1.5 G MACs>`."""
-    amounts = ", ".join(f"{before} → {after} {name}" for name, before, after, _ in _rows(result))
-    return spelling.printable(f"<Result of {result.original.program.name} by roadmap {result.roadmap.name}: {amounts}>")
+    amounts = ", ".join(f"{before} → {after} {name}" for name, before, after, _ in _rows(rewrite))
+    return spelling.printable(
+        f"<Result of {rewrite.original.program.name} by roadmap {rewrite.roadmap.name}: {amounts}>"
+    )
 
 
-def table(result: Result) -> str:
+def table(rewrite: Rewrite) -> str:
     """The same as HTML."""
-    title = spelling.printable(f"{result.original.program.name}, roadmap {result.roadmap.name}")
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in _rows(result))
+    title = spelling.printable(f"{rewrite.original.program.name}, roadmap {rewrite.roadmap.name}")
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in _rows(rewrite))
     header = "<tr><th></th><th>before</th><th>after</th><th>change</th></tr>"
     return f"<table><caption>{escape(title)}</caption>{header}{rows}</table>"
 
 
-def _rows(result: Result) -> list[tuple[str, str, str, str]]:
+def _rows(rewrite: Rewrite) -> list[tuple[str, str, str, str]]:
     pairs = {
-        "parameters": (result.before.parameters, result.after.parameters),
-        "MACs": (result.before.macs, result.after.macs),
+        "parameters": (rewrite.before.parameters, rewrite.after.parameters),
+        "MACs": (rewrite.before.macs, rewrite.after.macs),
     }
     return [(name, words.quantity(a), words.quantity(b), words.change(a, b)) for name, (a, b) in pairs.items()]

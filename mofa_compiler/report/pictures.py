@@ -17,6 +17,7 @@ from ..data.raw import EXPOSURE, WHITE_BALANCE
 from ..data.samples import Sample
 from ..graph.call_spec import CallSpec, tensor_leaves
 from ..numerics.running import run
+from ..result.rewrite import Rewrite
 from .reading import IMAGES
 
 _WINDOW, _SIGMA = 11, 1.5
@@ -39,6 +40,11 @@ class Picture:
 
     data: dict[str, Any]
     panels: dict[str, Tensor] = field(default_factory=dict)
+
+
+def pictures_of(rewrite: Rewrite) -> list[Picture]:
+    """A rewrite's samples through the original and through the rewritten network, with the weights that it has now."""
+    return pictures(rewrite.original.program.graph_module, rewrite.model, rewrite.samples)
 
 
 def pictures(original: nn.Module, rewritten: nn.Module, samples: Iterable[Sample]) -> list[Picture]:

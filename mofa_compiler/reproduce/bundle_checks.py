@@ -4,32 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..analysis.fingerprint import checksum
 from ..base.errors import ReportError, one_line
 from ..base.words import error_text
 from ..bundle.files import KEYMAP, REPORT, REPORT_PAGE, REPORT_TEXT, WEIGHTS
-from ..bundle.provenance import CHECKSUM, MADE_BY, REWRITE, checksum, read_marks
+from ..bundle.provenance import CHECKSUM, MADE_BY, REWRITE, read_marks
 from ..graph.call_spec import specs
 from ..numerics.error_sums import Figures
 from ..numerics.running import rounding, run_saved, values
 from ..numerics.sizes import another_size
 from ..report.reading import naming_damage, read_report
+from ..result.rewrite import Rewrite
 from ..result.verdict import Verdict
 from .check import Check
 from .written_again import Written, check_written_reports
-
-if TYPE_CHECKING:
-    from ..compiler import Result
 
 
 def check_bundle(
     folder: Path,
     document: Mapping[str, Any],
-    result: Result,
+    rewrite: Rewrite,
     shipped: nn.Module,
     found: Sequence[Verdict],
     written: Written,
@@ -54,15 +53,15 @@ def check_bundle(
         written.original,
         written.recipe,
         written.keymap,
-        _weights(folder, result, shipped, trained),
-        _source(written, result, shipped) if written.source.ok else written.source,
-        _report(folder, document, result, found),
+        _weights(folder, rewrite, shipped, trained),
+        _source(written, rewrite, shipped) if written.source.ok else written.source,
+        _report(folder, document, rewrite, found),
     ]
 
 
-def _weights(folder: Path, result: Result, shipped: nn.Module, trained: bool) -> Check:
+def _weights(folder: Path, rewrite: Rewrite, shipped: nn.Module, trained: bool) -> Check:
     """The saved weights against their checksum and against those that the recipe makes of this original."""
-    state, made = shipped.state_dict(), result.rewritten.program.state()
+    state, made = shipped.state_dict(), rewrite.rewritten.program.state()
     marks = read_marks(folder / WEIGHTS)
     infinite = [key for key, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
     differing = [key for key, tensor in made.items() if not _same(tensor, state.get(key))]
@@ -100,13 +99,13 @@ def _same(made: Tensor, saved: Tensor | None) -> bool:
     return error <= tolerance * float(expected.norm())
 
 
-def _source(written: Written, result: Result, shipped: nn.Module) -> Check:
+def _source(written: Written, rewrite: Rewrite, shipped: nn.Module) -> Check:
     """`model.py` against the graph that the recipe makes, both with the saved weights, at two sizes."""
     problem = "model.py is not what the recipe makes: "
     twin = written.twin
-    tolerance = rounding(result.original.program)
-    other, _, _ = another_size(result.rewritten, result.example)
-    calls = [result.example, *([other] if other else ())]
+    tolerance = rounding(rewrite.original.program)
+    other, _, _ = another_size(rewrite.rewritten, rewrite.example)
+    calls = [rewrite.example, *([other] if other else ())]
     for call in calls:
         figures = Figures()
         try:
@@ -120,7 +119,7 @@ def _source(written: Written, result: Result, shipped: nn.Module) -> Check:
     return Check("source", True, f"{written.source.detail}; with the saved weights it computes the same at {sizes}")
 
 
-def _report(folder: Path, document: Mapping[str, Any], result: Result, found: Sequence[Verdict]) -> Check:
+def _report(folder: Path, document: Mapping[str, Any], rewrite: Rewrite, found: Sequence[Verdict]) -> Check:
     """What reports say against what comes out now: costs and words always, figures where the inputs are the same."""
     file = folder / REPORT
     if not file.is_file():
@@ -128,13 +127,13 @@ def _report(folder: Path, document: Mapping[str, Any], result: Result, found: Se
     try:
         report = read_report(folder)
         with naming_damage([folder], "comparison"):
-            differences = list(_differences(report, result, found))
+            differences = list(_differences(report, rewrite, found))
             measured = {step["verdict"].get("measured_on") for step in report["passes"]}
     except ReportError as error:
         return Check("report", False, str(error))
     if differences:
         return Check("report", False, f"{file.name} says {differences[0]}: made from another checkpoint, or changed")
-    if not (written := check_written_reports(folder, document, result)).ok:
+    if not (written := check_written_reports(folder, document, rewrite)).ok:
         return written
     if not found:
         return Check("report", True, "parameters and MACs repeat; there are no passes")
@@ -144,14 +143,14 @@ def _report(folder: Path, document: Mapping[str, Any], result: Result, found: Se
     return Check("report", True, f"parameters and MACs repeat; its output errors are on the {where}: not compared")
 
 
-def _differences(report: Mapping[str, Any], result: Result, found: Sequence[Verdict]) -> Iterator[str]:
+def _differences(report: Mapping[str, Any], rewrite: Rewrite, found: Sequence[Verdict]) -> Iterator[str]:
     """What a report says otherwise than what comes out now."""
-    for key, totals in (("before", result.before), ("after", result.after)):
+    for key, totals in (("before", rewrite.before), ("after", rewrite.after)):
         for amount in ("parameters", "macs"):
             now = getattr(totals, amount)
             if report[key][amount] != now:
                 yield f"{report[key][amount]:,} {amount} {key} the rewrite, and it is {now:,}"
-    tolerance = rounding(result.original.program)
+    tolerance = rounding(rewrite.original.program)
     for step, verdict in zip(report["passes"], found, strict=False):  # a calibration comes after the recipe's passes
         if step["name"] != verdict.pass_name:
             yield f"{step['name']} where the recipe has {verdict.pass_name}"

@@ -6,28 +6,28 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from ..base.errors import VerificationError, one_line
 from ..base.plain import plain_data
+from ..base.progress import Progress
 from ..base.words import error_text, off
 from ..bundle import load
 from ..bundle.files import check_complete
-from ..bundle.recipe import FILE, read_recipe, replayed
+from ..bundle.recipe import FILE, read_recipe
+from ..compiler import Result
 from ..graph.call_spec import specs
 from ..numerics.running import run_saved, values
 from ..numerics.sizes import another_size
+from ..result.rewrite import Rewrite
 from ..result.verdict import Verdict, verdict_data
 from ..verification.per_pass import Measured, measure, verdicts
 from .bundle_checks import check_bundle
 from .check import Check
+from .replay import replayed
 from .written_again import write_again
-
-if TYPE_CHECKING:
-    from ..base.progress import Progress
-    from ..compiler import Result
 
 SCHEMA = "mofa-verification/1"
 
@@ -104,24 +104,25 @@ def verify(
         VerificationError: no original for a bundle, or inputs that a network does not take.
     """
     if not isinstance(bundle_or_result, (str, Path)):
-        result, checks = bundle_or_result, []
-        shipped: nn.Module = result.model
-        measured = measure(result, inputs, name, progress, shipped)
-        found = verdicts(result, measured, progress)
+        rewrite, checks = bundle_or_result.record, []
+        shipped: nn.Module = rewrite.model
+        measured = measure(rewrite, inputs, name, progress, shipped)
+        found = verdicts(rewrite, measured, progress)
     else:
         if original is None:
             raise VerificationError(f"{bundle_or_result} does not hold the original, to compare with: pass original")
         folder = Path(bundle_or_result).expanduser()
         document = read_recipe(folder)
         check_complete(folder)
-        result = replayed(document, original, str(folder / FILE), other_weights=True)
-        written = write_again(folder, document, original, result)
+        rewrite = replayed(document, original, str(folder / FILE), other_weights=True).record
+        written = write_again(folder, document, original, rewrite)
         shipped = load(folder) if written.source.ok else written.twin
-        shipped.to(result.original.program.device)
-        measured = measure(result, inputs, name, progress, shipped)
-        result._verdicts = found = verdicts(result, measured, progress)
-        checks = check_bundle(folder, document, result, shipped, found, written, trained=trained)
-    checks = [*checks, _exactness(found), _output(measured), _another_size(result, shipped)]
+        shipped.to(rewrite.original.program.device)
+        measured = measure(rewrite, inputs, name, progress, shipped)
+        found = verdicts(rewrite, measured, progress)
+        rewrite = rewrite.with_verdicts(found)
+        checks = check_bundle(folder, document, rewrite, shipped, found, written, trained=trained)
+    checks = [*checks, _exactness(found), _output(measured), _another_size(rewrite, shipped)]
     figures = measured.shipped
     return Verification(found, figures.relative_error, figures.psnr(figures.peak), measured.measured_on, tuple(checks))
 
@@ -161,9 +162,9 @@ def _output(measured: Measured) -> Check:
     )
 
 
-def _another_size(result: Result, shipped: nn.Module) -> Check:
+def _another_size(rewrite: Rewrite, shipped: nn.Module) -> Check:
     """The network as it is now, at a size that the original takes, too."""
-    call, expected, reason = another_size(result.original, result.example)
+    call, expected, reason = another_size(rewrite.original, rewrite.example)
     if call is None or expected is None:
         return Check("another size", True, f"the original takes no other ({reason})")
     shape = specs(call)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx, nn
 
@@ -21,18 +21,17 @@ from ..base.documents import read_json
 from ..base.errors import MofaError, ReportError, one_line
 from ..base.plain import plain_data, versions
 from ..base.spelling import printable
-from ..bundle import emit, original
+from ..bundle import original
 from ..bundle.files import KEYMAP, REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, keymap_data, read_weights
 from ..bundle.recipe import FILE, decisions
 from ..bundle.updating import set_weights
 from ..calibration.channels import Channels
+from ..codegen.source import emit
 from ..report.data import report as make_report
 from ..report.markdown import render as render_markdown
 from ..report.reading import naming_damage, read_report
+from ..result.rewrite import Rewrite
 from .check import Check
-
-if TYPE_CHECKING:
-    from ..compiler import Result
 
 _DECIMAL = re.compile(r"(?<![\w.])(\d+\.\d+(?:e[+-]?\d+)?)")
 """A number in a line of source that another machine may have rounded otherwise; whole ones are none"""
@@ -67,18 +66,18 @@ class Written:
     twin: fx.GraphModule
 
 
-def write_again(folder: Path, document: Mapping[str, Any], model: nn.Module, result: Result) -> Written:
+def write_again(folder: Path, document: Mapping[str, Any], model: nn.Module, rewrite: Rewrite) -> Written:
     """Compare a bundle with what its recipe makes of `model`, which is `result`.
 
     Raises:
         BundleError: the weights are damaged, or another network's.
     """
-    twin = _saved_twin(folder, document, result)
+    twin = _saved_twin(folder, document, rewrite)
     return Written(
         _check_original(document, model),
-        _check_recipe(folder, document, result),
-        _check_keymap(folder, document, result),
-        _check_source(folder, document, result, twin),
+        _check_recipe(folder, document, rewrite),
+        _check_keymap(folder, document, rewrite),
+        _check_source(folder, document, rewrite, twin),
         twin,
     )
 
@@ -96,13 +95,13 @@ def _check_original(document: Mapping[str, Any], model: nn.Module) -> Check:
     return Check("original", True, "it has the weights that the bundle was made from")
 
 
-def _saved_twin(folder: Path, document: Mapping[str, Any], result: Result) -> fx.GraphModule:
+def _saved_twin(folder: Path, document: Mapping[str, Any], rewrite: Rewrite) -> fx.GraphModule:
     """The network that the recipe makes, with a bundle's weights in their precisions, and frozen as it was saved.
 
     Raises:
         BundleError: the weights are damaged, or another network's.
     """
-    twin = copy.deepcopy(result.model)
+    twin = copy.deepcopy(rewrite.model)
     weights = read_weights(folder / WEIGHTS)
     precisions = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
     if len(precisions) == 1:
@@ -118,9 +117,9 @@ def _saved_twin(folder: Path, document: Mapping[str, Any], result: Result) -> fx
     return twin
 
 
-def _check_source(folder: Path, document: Mapping[str, Any], result: Result, twin: fx.GraphModule) -> Check:
+def _check_source(folder: Path, document: Mapping[str, Any], rewrite: Rewrite, twin: fx.GraphModule) -> Check:
     """The text of `model.py` against the one that the recipe makes of the original."""
-    written = emit(result.rewritten.program, twin, result.roadmap.name).split("\n")
+    written = emit(rewrite.rewritten.program, twin, rewrite.roadmap.name).split("\n")
     try:
         # Only at what ends a line for Python: str.splitlines would take other characters for the end of a comment.
         found = (folder / SOURCE).read_text(encoding="utf-8").split("\n")
@@ -133,13 +132,13 @@ def _check_source(folder: Path, document: Mapping[str, Any], result: Result, twi
     return Check("source", True, f"all {len(found) - 1} lines of {SOURCE} are those that the recipe makes")
 
 
-def _check_keymap(folder: Path, document: Mapping[str, Any], result: Result) -> Check:
+def _check_keymap(folder: Path, document: Mapping[str, Any], rewrite: Rewrite) -> Check:
     """The key map against the one that comes out now; which layers a calibration fitted is the report's to say."""
     try:
         found = read_json(folder / KEYMAP)
     except (OSError, ValueError) as error:
         return Check("keymap", False, f"{KEYMAP} cannot be read: {one_line(error)}")
-    expected, fitted = keymap_data(result), result.original.program.aliases(_fitted(folder))
+    expected, fitted = keymap_data(rewrite), rewrite.original.program.aliases(_fitted(folder))
     for key, fate in expected["keys"].items():
         if {key, key.rpartition(".")[0]} & fitted and key in fate["keys"]:
             fate["fate"] = "calibrated"
@@ -148,15 +147,15 @@ def _check_keymap(folder: Path, document: Mapping[str, Any], result: Result) -> 
     return Check("keymap", True, f"what became of the {len(expected['keys'])} keys of the original repeats")
 
 
-def _check_recipe(folder: Path, document: Mapping[str, Any], result: Result) -> Check:
+def _check_recipe(folder: Path, document: Mapping[str, Any], rewrite: Rewrite) -> Check:
     """The recipe's own words: names, decisions and their reasons, and orders of channels."""
-    problem = next(_recipe_problems(folder, document, result), "")
+    problem = next(_recipe_problems(folder, document, rewrite), "")
     if problem:
         return Check("recipe", False, f"{FILE}: {problem}{_by_another_version(document)}")
     return Check("recipe", True, f"{len(document['decisions'])} decisions and their reasons repeat")
 
 
-def check_written_reports(folder: Path, document: Mapping[str, Any], result: Result) -> Check:
+def check_written_reports(folder: Path, document: Mapping[str, Any], rewrite: Rewrite) -> Check:
     """What reports say that the original and the recipe determine, and pages against the data that they show.
 
     `result` has its verdicts, so that nothing is run.
@@ -166,7 +165,7 @@ def check_written_reports(folder: Path, document: Mapping[str, Any], result: Res
     try:
         report = read_report(folder)
         with naming_damage([folder], "page"):
-            problem = next(_report_problems(report, document, result), "")
+            problem = next(_report_problems(report, document, rewrite), "")
             pages = {REPORT_TEXT: render_markdown(report), REPORT_PAGE: render_page(report, folder)}
         texts = {name: (folder / name).read_text(encoding="utf-8") for name in pages}
     except (OSError, UnicodeDecodeError) as error:
@@ -220,31 +219,34 @@ def _equal(found: Any, expected: Any) -> bool:
     return type(found) is type(expected) and bool(found == expected)
 
 
-def _recipe_problems(folder: Path, document: Mapping[str, Any], result: Result) -> Iterator[str]:
+def _recipe_problems(folder: Path, document: Mapping[str, Any], rewrite: Rewrite) -> Iterator[str]:
     recorded = {key: document["roadmap"][key] for key in document["roadmap"]}
-    yield from filter(None, [first_difference(recorded, plain_data(result.roadmap.to_dict()), "roadmap")])
-    names = [document["architecture"]["class"], type_name(result)]  # a file may be imported under another module's name
+    yield from filter(None, [first_difference(recorded, plain_data(rewrite.roadmap.to_dict()), "roadmap")])
+    names = [
+        document["architecture"]["class"],
+        type_name(rewrite),
+    ]  # a file may be imported under another module's name
     if len({name.rpartition(".")[2] for name in names}) > 1:
         yield f"architecture.class {_instead(*names)}"
-    yield from filter(None, [first_difference(document["decisions"], plain_data(decisions(result)), "decisions")])
-    known = dict(result.model.named_parameters())
+    yield from filter(None, [first_difference(document["decisions"], plain_data(decisions(rewrite)), "decisions")])
+    known = dict(rewrite.model.named_parameters())
     for name in document.get("frozen", []):
         if name not in known:
             yield f"frozen names {_name(name)}, which is no parameter of the network"
-    yield from _order_problems(folder, document.get("channel_orders", {}), result)
+    yield from _order_problems(folder, document.get("channel_orders", {}), rewrite)
 
 
-def type_name(result: Result) -> str:
+def type_name(rewrite: Rewrite) -> str:
     """The original's class, as a recipe says it."""
     from ..bundle.recipe import class_name
 
-    return class_name(result.original.program)
+    return class_name(rewrite.original.program)
 
 
-def _order_problems(folder: Path, orders: Mapping[str, Sequence[int]], result: Result) -> Iterator[str]:
+def _order_problems(folder: Path, orders: Mapping[str, Sequence[int]], rewrite: Rewrite) -> Iterator[str]:
     if not orders:
         return
-    orbits = Channels(result.original.program).orbits
+    orbits = Channels(rewrite.original.program).orbits
     for index, order in orders.items():
         if int(index) >= len(orbits):
             yield f"channel_orders.{index} is of a set of channels that the original does not have"
@@ -254,8 +256,8 @@ def _order_problems(folder: Path, orders: Mapping[str, Sequence[int]], result: R
         yield f"channel_orders are of a calibration, and {REPORT} has none"
 
 
-def _report_problems(report: Mapping[str, Any], document: Mapping[str, Any], result: Result) -> Iterator[str]:
-    expected = make_report(result, [])
+def _report_problems(report: Mapping[str, Any], document: Mapping[str, Any], rewrite: Rewrite) -> Iterator[str]:
+    expected = make_report(rewrite, [])
     said = {**report, "passes": [step for step in report["passes"] if step["name"] != "calibration"]}
     calibrated = len(said["passes"]) < len(report["passes"])
     for side in (said, expected):

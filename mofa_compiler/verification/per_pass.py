@@ -1,25 +1,23 @@
-"""Every pass of a result judged: the networks run one after the other on the same inputs."""
+"""Every step of a rewrite judged: the networks run one after the other on the same inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..base.errors import VerificationError, one_line
+from ..base.progress import Progress
 from ..graph.call_spec import CallSpec, InputSpec, map_tree, specs, tensor_leaves
 from ..numerics.error_sums import Figures
 from ..numerics.finite import first_not_finite, not_finite
 from ..numerics.running import Basis, rounding, run, run_saved, values
+from ..result.rewrite import Rewrite
 from ..result.verdict import Verdict, WholeCheck
 from .whole import check_whole, claims_exact
-
-if TYPE_CHECKING:
-    from ..base.progress import Progress
-    from ..compiler import Result
 
 
 @dataclass(frozen=True)
@@ -42,18 +40,17 @@ class Measured:
 
 
 def judge(
-    result: Result,
+    rewrite: Rewrite,
     inputs: Iterable[Any] | None = None,
     name: str = "given input",
     progress: Progress | None = None,
-    known: Sequence[Verdict] | None = None,
 ) -> tuple[Verdict, ...]:
-    """A verdict on every pass; arguments as for `measure` and `verdicts`."""
-    return verdicts(result, measure(result, inputs, name, progress), progress, known)
+    """A verdict on every step; arguments as for `measure`."""
+    return verdicts(rewrite, measure(rewrite, inputs, name, progress), progress)
 
 
 def measure(
-    result: Result,
+    rewrite: Rewrite,
     inputs: Iterable[Any] | None = None,
     name: str = "given input",
     progress: Progress | None = None,
@@ -62,8 +59,8 @@ def measure(
     """Run the original, the network after each pass, and one more if there is one, on the same inputs.
 
     Args:
-        result: what `apply` returned.
-        inputs: batches, tensors or tuples of arguments, of which one is held at a time; by default the result's
+        rewrite: what was done.
+        inputs: batches, tensors or tuples of arguments, of which one is held at a time; by default the rewrite's
             evaluation inputs, without them its example input.
         name: what a reader calls one of them, perhaps with where they come from in parentheses.
         progress: told about every network that is run.
@@ -75,22 +72,22 @@ def measure(
     tell = progress or (lambda *_: None)
     given = inputs is not None
     if inputs is None:
-        inputs, name = result.evaluation, "calibration input"
+        inputs, name = rewrite.evaluation, "calibration input"
     if inputs is None:
-        inputs, name = [result.example], f"{'generated ' if _is_generated(result.example) else ''}example input"
-    steps = tuple(Figures() for _ in result.diffs)
-    totals = tuple(Figures() for _ in result.diffs)
+        inputs, name = [rewrite.example], f"{'generated ' if _is_generated(rewrite.example) else ''}example input"
+    steps = tuple(Figures() for _ in rewrite.diffs)
+    totals = tuple(Figures() for _ in rewrite.diffs)
     beside = Figures()
     basis = Basis(name)
     blame = ""
     for index, batch in enumerate(inputs):
-        call = _fitting(as_call(batch), result)
+        call = _fitting(as_call(batch), rewrite)
         if given and not _is_finite(tensor_leaves([*call.args, *call.kwargs.values()])):
             raise VerificationError(f"{name} {index} holds NaN or infinite values: leave it out")
-        outputs = _outputs(result, call, tell)
+        outputs = _outputs(rewrite, call, tell)
         first = previous = next(outputs)
         if not blame and not _is_finite([first]):
-            blame = first_not_finite(result.original, call) or result.original.program.name
+            blame = first_not_finite(rewrite.original, call) or rewrite.original.program.name
         for step, total, output in zip(steps, totals, outputs, strict=True):
             step.add(previous, output)
             total.add(first, output)
@@ -100,26 +97,24 @@ def measure(
         basis.add(call)
     if not basis.calls:
         raise VerificationError(f"there is no {name} to compare outputs on")
-    tell("done", len(result.networks), len(result.networks))
+    tell("done", len(rewrite.networks), len(rewrite.networks))
     comparable = all(figures.is_comparable for figures in (*totals, beside))
-    where = not_finite(result.original.program.name, f"the {basis}", blame) if blame and not comparable else ""
+    where = not_finite(rewrite.original.program.name, f"the {basis}", blame) if blame and not comparable else ""
     return Measured(steps, totals, beside, str(basis), where)
 
 
-def verdicts(
-    result: Result, measured: Measured, progress: Progress | None = None, known: Sequence[Verdict] | None = None
-) -> tuple[Verdict, ...]:
-    """Figures and checks of exactness put together.
+def verdicts(rewrite: Rewrite, measured: Measured, progress: Progress | None = None) -> tuple[Verdict, ...]:
+    """Figures and checks of exactness put together; checks that the rewrite has already depend on no inputs, and stay.
 
     Args:
-        result: what `apply` returned.
+        rewrite: what was done.
         measured: how far each pass moved the output.
         progress: told about every check in float64.
-        known: an earlier answer, whose checks of exactness are not repeated: they depend on no inputs.
     """
     tell = progress or (lambda *_: None)
-    checks = [verdict.whole for verdict in known] if known else list(_whole_checks(result, tell))
-    tolerance = rounding(result.original.program)
+    known = rewrite.verdicts
+    checks = [verdict.whole for verdict in known] if known is not None else list(_whole_checks(rewrite, tell))
+    tolerance = rounding(rewrite.original.program)
     return tuple(
         Verdict(
             pass_name=diff.pass_name,
@@ -134,7 +129,7 @@ def verdicts(
             whole=whole,
             not_finite=measured.not_finite,
         )
-        for diff, step, total, whole in zip(result.diffs, measured.steps, measured.totals, checks, strict=True)
+        for diff, step, total, whole in zip(rewrite.diffs, measured.steps, measured.totals, checks, strict=True)
     )
 
 
@@ -159,20 +154,20 @@ def _is_generated(call: CallSpec) -> bool:
     )
 
 
-def _whole_checks(result: Result, tell: Progress) -> Iterator[WholeCheck | None]:
+def _whole_checks(rewrite: Rewrite, tell: Progress) -> Iterator[WholeCheck | None]:
     """The whole network in float64, for each pass that claims to be exact and did something."""
-    for index, diff in enumerate(result.diffs):
+    for index, diff in enumerate(rewrite.diffs):
         if not claims_exact(diff):
             yield None
             continue
-        tell(f"checking {diff.pass_name} in float64", index + 1, len(result.networks))
-        yield check_whole(result.networks[index], result.networks[index + 1], diff, result.example)
+        tell(f"checking {diff.pass_name} in float64", index + 1, len(rewrite.networks))
+        yield check_whole(rewrite.networks[index], rewrite.networks[index + 1], diff, rewrite.example)
 
 
-def _fitting(call: CallSpec, result: Result) -> CallSpec:
+def _fitting(call: CallSpec, rewrite: Rewrite) -> CallSpec:
     """The call where the network is, and in the precision that it was captured with, where there is only one."""
-    device = result.original.program.device
-    dtypes = {spec.dtype for spec in result.inputs if spec.dtype.is_floating_point}
+    device = rewrite.original.program.device
+    dtypes = {spec.dtype for spec in rewrite.inputs if spec.dtype.is_floating_point}
     dtype = dtypes.pop() if len(dtypes) == 1 else None
 
     def fit(tensor: Tensor) -> Tensor:
@@ -182,14 +177,14 @@ def _fitting(call: CallSpec, result: Result) -> CallSpec:
     return CallSpec(args, kwargs)
 
 
-def _outputs(result: Result, call: CallSpec, tell: Progress) -> Iterator[Tensor]:
+def _outputs(rewrite: Rewrite, call: CallSpec, tell: Progress) -> Iterator[Tensor]:
     """What the original returns, and then the network after each pass."""
     output = None
-    number = len(result.networks)
-    for index, network in enumerate(result.networks):
-        step = result.diffs[index - 1].pass_name if index else "original"
+    number = len(rewrite.networks)
+    for index, network in enumerate(rewrite.networks):
+        step = rewrite.diffs[index - 1].pass_name if index else "original"
         tell(f"running {step}", index, number)
-        if output is None or result.diffs[index - 1].edits:
+        if output is None or rewrite.diffs[index - 1].edits:
             output = _taken(network.program.graph_module, call, f"{network.program.name} ({step})")
         yield output
 

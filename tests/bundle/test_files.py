@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import Result, apply, capture
+from mofa_compiler.analysis.fingerprint import architecture_hash
 from mofa_compiler.base.errors import BundleError
-from mofa_compiler.bundle import architecture_hash, files, load, replay, save
+from mofa_compiler.bundle import files, load, save
 from mofa_compiler.bundle.original import digest as digest_of_weights
 from mofa_compiler.passes import SepConvToPConv
+from mofa_compiler.reproduce.replay import replay
 from mofa_compiler.rewriting.roadmap import Roadmap
 
 FILES = {"model.py", "model.safetensors", "recipe.json", "keymap.json", "report.json", "report.md", "report.html"}

@@ -18,8 +18,9 @@ from torch import nn
 import mofa_compiler
 from architectures import UNet
 from mofa_compiler.base.errors import BundleError, MofaError
-from mofa_compiler.bundle import load, replay
+from mofa_compiler.bundle import load
 from mofa_compiler.bundle.recipe import read_recipe
+from mofa_compiler.reproduce.replay import replay
 
 REQUIRED = ("mofa", "torch", "roadmap", "architecture", "inputs", "decisions")
 

@@ -42,7 +42,6 @@ def original() -> nn.Module:
 @pytest.fixture(scope="module")
 def saved(original: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = mofa_compiler.apply(original, "mofa", X)
-    result.checkpoint = "net.pth"
     return result.save(tmp_path_factory.mktemp("cases") / "bundle")
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mofa_compiler import apply, capture, load
-from mofa_compiler.bundle import emit
+from mofa_compiler.codegen.source import emit
 from mofa_compiler.frontend import GUARDS
 from mofa_compiler.graph.macs import node_macs
 from mofa_compiler.rewriting.roadmap import Roadmap

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import apply, capture, load
 from mofa_compiler.base.errors import BundleError
-from mofa_compiler.bundle import emit
+from mofa_compiler.codegen.source import emit
 
 
 def run(source: str) -> nn.Module:

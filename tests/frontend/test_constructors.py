@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mofa_compiler import capture
 from mofa_compiler.base.errors import BundleError
-from mofa_compiler.bundle import emit
+from mofa_compiler.codegen.source import emit
 
 
 class Net(nn.Module):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mofa_compiler import capture
-from mofa_compiler.bundle import emit
+from mofa_compiler.codegen.source import emit
 from mofa_compiler.frontend import GUARDS
 from tests.nets import sized_by_helpers
 

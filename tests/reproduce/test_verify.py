@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,8 +130,7 @@ def test_weights_that_are_not_finite(bundle: Path, original: nn.Module):
 
 
 def test_weights_that_were_trained_before_they_were_saved(result: Result, original: nn.Module, tmp_path: Path):
-    trained = copy.copy(result)
-    trained.model = copy.deepcopy(result.model)
+    trained = Result(replace(result.record, model=copy.deepcopy(result.model)))
     with torch.no_grad():
         trained.model.get_parameter("outc.weight").mul_(1.1)
     trained.save(tmp_path / "trained")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from architectures import NAFNet, UNet
 from mofa_compiler import Result, apply
 from mofa_compiler.base.errors import RewriteError, VerificationError
 from mofa_compiler.passes import DecoupleUpsampling, PConvToPDWConv, SepConvToPConv, WidenPortion
+from mofa_compiler.verification.per_pass import as_call
 from tests.rewrites import chain
 from tests.verification.broken import Broken
 
@@ -194,8 +195,8 @@ def test_figures_are_of_the_inputs_that_were_given(approximate: Result):
 
 
 def test_evaluation_inputs_are_the_default(approximate: Result):
-    result = copy.copy(approximate)
-    result.evaluation = [(torch.rand(1, 3, 16, 16),), torch.rand(1, 3, 16, 16)]
+    inputs = [as_call((torch.rand(1, 3, 16, 16),)), as_call(torch.rand(1, 3, 16, 16))]
+    result = Result(replace(approximate.record, evaluation=inputs))
     assert result.verify()[0].measured_on == "2 calibration inputs of 3x16x16 in 2 batches"
 
 

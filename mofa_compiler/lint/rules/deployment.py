@@ -13,8 +13,8 @@ from ...analysis.network import Network
 from ...graph.macs import function_name
 from ...graph.node_names import path_of
 from ...rewriting.pass_api import Match, Pass
-from ..finding import Finding, Fix, Level
-from ..rule import Default, Rule, Subject
+from ..finding import Default, Finding, Fix, Level
+from ..rule import Rule, Subject
 from .matching import PassRule, installed
 
 

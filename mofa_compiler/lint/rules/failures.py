@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..finding import Finding, Level
-from ..rule import Default, Rule, Subject
+from ..finding import Default, Finding, Level
+from ..rule import Rule, Subject
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""Replay: what a recipe says, done again to a model of the same architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..analysis.fingerprint import architecture_hash
+from ..base.errors import BundleError, CaptureError, RoadmapError, one_line
+from ..bundle import original
+from ..bundle.recipe import FILE, check, decisions, read_recipe
+from ..compiler import Result, apply
+from ..frontend import capture
+from ..graph.call_spec import CallSpec
+from ..loading.importing import class_text
+from ..loading.wrappers import unwrapped
+from ..rewriting.roadmap import Roadmap
+
+
+def replay(source: str | Path | Mapping[str, Any], model: nn.Module, *, other_weights: bool = False) -> Result:
+    """Do to `model` what a bundle's recipe says, and check that it came to the same decisions.
+
+    Args:
+        source: a bundle's folder, its `recipe.json`, or the recipe as plain data.
+        model: an instance of the class that the bundle was made from, with the weights that it had then; it is not
+            modified.
+        other_weights: it may have others, of a longer training, say; nothing is compared then.
+
+    Raises:
+        BundleError: no recipe or a damaged one, a model of another architecture or with other weights, or decisions
+            that differ from the recorded ones.
+    """
+    if isinstance(source, Mapping):
+        document, name = dict(source), "this recipe"
+    else:
+        path = Path(source).expanduser()
+        document, name = read_recipe(path), str(path / FILE if path.is_dir() else path)
+    return replayed(document, model, name, other_weights=other_weights)
+
+
+def replayed(document: Mapping[str, Any], model: nn.Module, name: str, *, other_weights: bool = False) -> Result:
+    """`replay` of a recipe that was read already, which messages call by `name`."""
+    check(document, name)
+    try:
+        call = CallSpec.from_data(document["inputs"]).example()
+        roadmap = Roadmap.from_dict(document["roadmap"], origin=f"the roadmap in {name}")
+    except RoadmapError as error:
+        raise BundleError(f"{name} cannot be replayed: {error}") from error
+    except (RuntimeError, ValueError) as error:  # of a dtype that torch has no values of, say
+        raise BundleError(f"{name} is damaged: inputs: {one_line(error)}") from error
+    if roadmap.target is not None:
+        raise BundleError(f"{name} is damaged: roadmap.target: what a recipe says was decided already")
+    check_architecture(document["architecture"], model, call)
+    if not other_weights and (difference := original.difference(document, model)):
+        raise BundleError(difference)
+    result = apply(model, roadmap, call)
+    recorded, now = (_comparable(some) for some in (document["decisions"], decisions(result.record)))
+    if recorded != now:
+        differing = sorted(recorded.symmetric_difference(now))
+        raise BundleError(
+            f"the recipe, written by mofa-compiler {document['mofa']}, was decided otherwise this time; first "
+            f"difference: {' '.join(differing[0])}"
+        )
+    orders = {int(index): tuple(order) for index, order in document.get("channel_orders", {}).items()}
+    return Result(result.record.with_channel_orders(orders))
+
+
+def check_architecture(recorded: Mapping[str, str], model: nn.Module, call: CallSpec) -> None:
+    """Refuse a model that is not of a recipe's `architecture`, at an example `call`.
+
+    Raises:
+        BundleError: it is another one.
+    """
+    name = class_text(type(unwrapped(model)))
+    advice = "use the class, with the arguments, that the bundle was made from"
+    try:
+        program = capture(model, call, compare=False)
+    except CaptureError as error:
+        raise BundleError(
+            f"the recipe was made from {recorded['class']}, and {name} is another one ({error}): {advice}"
+        ) from error
+    found = architecture_hash(program)
+    if found != recorded["sha256"]:
+        raise BundleError(
+            f"the recipe was made from {recorded['class']} (architecture {recorded['sha256'][:12]}), and this {name} "
+            f"is another one ({found[:12]}): {advice}"
+        )
+
+
+def _comparable(found: list[dict[str, Any]]) -> set[tuple[str, ...]]:
+    """What may not differ. Other weights may: they decide whether a rewrite is exact and which neighbours adapt."""
+    return {
+        (d["pass"], d["path"], d["before"], d["after"], "skipped" if d["fate"] == "skipped" else "rewritten")
+        for d in found
+        if d["fate"] != "compensated"
+    }
