@@ -52,6 +52,7 @@ from mofa_compiler.rewriting.roadmap import presets
 from tests.nets import GeneratedUNet, Plan, plans
 
 NIGHTLY = settings().max_examples >= 500
+QUICK = settings().max_examples < 5
 BACKEND = "aot_eager" if NIGHTLY else "eager"
 GUARD = "capture it again at this"
 
@@ -91,10 +92,11 @@ roadmaps = st.sampled_from(sorted(ROADMAPS))
 
 
 def drawn(examples: int) -> Callable[[Any], Any]:
-    """As many examples as this property has time for in CI, none of them shrunk; at night all of the profile's."""
+    """As many examples as this property has time for, none of them shrunk; few if quick, at night all of the profile's."""
     if NIGHTLY:
         return settings()
-    return settings(max_examples=examples, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+    most = settings().max_examples if QUICK else examples
+    return settings(max_examples=min(examples, most), phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
 
 def build(plan: Plan, dtype: torch.dtype = torch.float32) -> GeneratedUNet:
