@@ -1,4 +1,4 @@
-"""Fixtures for all tests: one thread, fixed seeds, and the data beside the checkout; and which tests are the quick ones.
+"""Fixtures for all tests: one thread, fixed seeds, the data beside the checkout; and which tests are quick.
 
 `make test` runs what is not marked `slow`, with hypothesis' profile "quick"; `make test-slow` runs the rest.
 """
@@ -25,8 +25,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 LIMIT = 8.0
 """Seconds of a processor that a test may take without the mark `slow`, which is due from 2 on an idle machine.
 
-For properties the number of examples is the limit. Processor time, so that waiting for another process counts for nothing; the rest is for what a shared cache and a second
-thread on the same core cost, and for the first test that imports a compiler or an exporter.
+Processor time, so that waiting for others counts for nothing; what is more than 2 is for what they do to the cache, and
+for the first test that imports a compiler or an exporter. Properties are limited by their number of examples.
 """
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -92,7 +92,7 @@ roadmaps = st.sampled_from(sorted(ROADMAPS))
 
 
 def drawn(examples: int) -> Callable[[Any], Any]:
-    """As many examples as this property has time for, none of them shrunk; few if quick, at night all of the profile's."""
+    """As many examples as this property has time for, none shrunk; few if quick, at night all of the profile's."""
     if NIGHTLY:
         return settings()
     most = settings().max_examples if QUICK else examples

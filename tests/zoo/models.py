@@ -1,7 +1,8 @@
 """The visible zoo: networks as their users build them, small, each with the stages that a person would name.
 
-MONAI and diffusers are the real packages, imported by who builds one of their networks, for it takes seconds; what needs torchvision is an equivalent in this folder that the real one's
-weights fit, with outputs equal bit for bit (checked once with segmentation_models_pytorch 0.6.0 and timm 1.0.31).
+MONAI and diffusers are the real packages, imported when one of their networks is built, for it takes seconds; what needs
+torchvision is an equivalent in this folder that the real one's weights fit, with outputs equal bit for bit (checked once
+with segmentation_models_pytorch 0.6.0 and timm 1.0.31).
 """
 
 from __future__ import annotations
