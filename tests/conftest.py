@@ -10,6 +10,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,15 +65,21 @@ def pmrid(shared: Path) -> PMRID:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all cases of a test but its sample as slow: always the same, by a hash of the case's name."""
+    """Mark all cases of a test but its sample as slow."""
     sampled = defaultdict(list)
     for item in items:
         if item.get_closest_marker("sample"):
             sampled[item.nodeid.partition("[")[0]].append(item)
     for cases in sampled.values():
-        (number,) = cases[0].get_closest_marker("sample").args
-        for case in sorted(cases, key=lambda case: zlib.crc32(case.name.encode()))[number:]:
+        for case in _left_out(cases, *cases[0].get_closest_marker("sample").args):
             case.add_marker(pytest.mark.slow)
+
+
+def _left_out(cases: list[Any], *sample: Any) -> list[Any]:
+    """The cases without one of these values, or all but so many: always the same, by a hash of the case's name."""
+    if isinstance(sample[0], int):
+        return sorted(cases, key=lambda case: zlib.crc32(case.name.encode()))[sample[0] :]
+    return [case for case in cases if not {*sample} & {str(value) for value in case.callspec.params.values()}]
 
 
 def _processor_seconds() -> float:

@@ -1,8 +1,8 @@
 """The visible zoo: networks as their users build them, small, each with the stages that a person would name.
 
-MONAI and diffusers are the real packages, imported when one of their networks is built, for it takes seconds; what needs
-torchvision is an equivalent in this folder that the real one's weights fit, with outputs equal bit for bit (checked once
-with segmentation_models_pytorch 0.6.0 and timm 1.0.31).
+MONAI and diffusers are the real packages, imported when one of their networks is built, for that takes seconds; what
+needs torchvision is an equivalent in this folder that the real one's weights fit, with outputs equal bit for bit
+(checked once with segmentation_models_pytorch 0.6.0 and timm 1.0.31).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 
@@ -249,12 +248,7 @@ ZOO: Mapping[str, ZooModel] = {
 
 
 QUICK = ("monai-basicunet", "nafnet", "unet")
-
-
-def networks(of: Callable[[ZooModel], bool] = lambda model: True) -> list[Any]:
-    """The names of the zoo as parameters; `make test` takes three of them."""
-    slow = {name: () if name in QUICK else pytest.mark.slow for name in ZOO}
-    return [pytest.param(name, marks=slow[name]) for name, model in ZOO.items() if of(model)]
+"""Those that `make test` takes"""
 
 
 def build(name: str) -> nn.Module:

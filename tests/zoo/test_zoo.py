@@ -21,7 +21,7 @@ from mofa_compiler.frontend import CaptureWarning
 
 from .checks import LargestAllocation, assert_captured, assert_rewritten, assert_same, attributes
 from .local_pooling import LocalAvgPool2d
-from .models import ZOO, build, networks
+from .models import QUICK, ZOO, build
 from .timm import DropPath
 
 SMALL, WIDE, LARGE = (64, 64), (64, 96), (256, 384)
@@ -37,7 +37,8 @@ def captured(name: str, model: nn.Module, size: tuple[int, int] = SMALL) -> Prog
         return capture(model, ZOO[name].inputs(*size))
 
 
-@pytest.mark.parametrize("name", networks())
+@pytest.mark.sample(*QUICK)
+@pytest.mark.parametrize("name", ZOO)
 def test_capture_equals_eager(name: str) -> None:
     model = build(name)
     held = attributes(model)
@@ -46,7 +47,8 @@ def test_capture_equals_eager(name: str) -> None:
     assert_captured(program, model, ZOO[name].inputs(*SMALL), ZOO[name].inputs(*WIDE, batch=2))
 
 
-@pytest.mark.parametrize("name", networks(lambda model: model.follows_mode))
+@pytest.mark.sample(*QUICK)
+@pytest.mark.parametrize("name", [name for name, model in ZOO.items() if model.follows_mode])
 def test_what_was_captured_in_eval_mode_trains_as_eager(name: str) -> None:
     model, inputs = build(name), ZOO[name].inputs(*SMALL, batch=2)
     program = captured(name, model)
@@ -74,7 +76,8 @@ def table(found: Anatomy) -> dict[str, tuple[int | None, tuple[str, ...]]]:
     return {stage.name: (stage.level, stage.units) for stage in found.stages}
 
 
-@pytest.mark.parametrize("name", networks(lambda model: model.stages is not None))
+@pytest.mark.sample(*QUICK)
+@pytest.mark.parametrize("name", [name for name, model in ZOO.items() if model.stages is not None])
 def test_stages(name: str) -> None:
     zoo = ZOO[name]
     assert zoo.stages is not None
@@ -130,7 +133,8 @@ def test_a_size_that_forward_refuses_is_an_error() -> None:
         captured("smp-linknet-resnet18", model, (80, 80))
 
 
-@pytest.mark.parametrize("name", networks())
+@pytest.mark.sample(*QUICK)
+@pytest.mark.parametrize("name", ZOO)
 def test_capture_allocates_no_activation(name: str) -> None:
     """A feature map of an image as large as this takes gigabytes; nothing larger than a weight may be made."""
     channels = ZOO[name].channels
@@ -143,7 +147,8 @@ def test_capture_allocates_no_activation(name: str) -> None:
     assert pytree.tree_leaves(pytree.tree_map(lambda node: node.meta["val"], output.args))[0].device.type == "meta"
 
 
-@pytest.mark.parametrize("name", networks())
+@pytest.mark.sample(*QUICK)
+@pytest.mark.parametrize("name", ZOO)
 def test_preset(name: str, tmp_path: Path) -> None:
     model = build(name)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
