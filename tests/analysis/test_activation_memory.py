@@ -106,6 +106,7 @@ def test_path_of_the_peak():
 
 @pytest.mark.parametrize("kind", [PMRID, NAFNet, UNet], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("roadmap", [[], "mofa"], ids=["original", "rewritten"])
+@pytest.mark.sample(1)
 def test_is_what_a_run_allocates(kind: type[nn.Module], roadmap: Any):
     model, x = kind().eval(), torch.rand(1, 3, 128, 128)
     result = apply(model, roadmap, x)

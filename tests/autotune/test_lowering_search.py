@@ -54,6 +54,7 @@ def test_what_costs_time_is_left_out(network: Network) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_where_the_original_is_as_fast(network: Network) -> None:
     assert kept(network, {}, {}) == []
     assert kept(network, dict.fromkeys(["lower-gates", "channels-last"], 1.0), {"lower-gates": 1.0}) == []

@@ -143,6 +143,7 @@ def test_a_bound_needs_a_target(tower: Tower) -> None:
         apply(tower, "mofa", X, max_loss=0.5)
 
 
+@pytest.mark.slow
 def test_measured_for_real(tower: Tower, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the times are: what was decided is what stands there, and the second time nothing is measured."""
     from mofa_compiler.autotune import benchmark

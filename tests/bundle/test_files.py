@@ -91,6 +91,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.sample("UNet")
 def test_a_bundle_stands_alone(name: str, tmp_path: Path) -> None:
     make, roadmap = NETWORKS[name]
     original = seeded(make)
@@ -250,6 +251,7 @@ def damage(bundle: Path, name: str, change: Callable[[bytes], bytes]) -> None:
         ("model.py", lambda data: data.replace(b"self.intro", b"self.entry"), "do not fit together.*entry.weight"),
     ],
 )
+@pytest.mark.sample(2)
 def test_damage_is_named(bundle: Path, name: str, change: Callable[[bytes], bytes], message: str) -> None:
     damage(bundle, name, change)
     with pytest.raises(BundleError, match=message):
@@ -275,6 +277,7 @@ def test_a_loaded_bundle_can_be_rewritten_and_saved_again(bundle: Path, tmp_path
     assert set(load(again).state_dict()) == set(loaded.state_dict())
 
 
+@pytest.mark.slow
 def test_replaying_gives_the_same_model(bundle: Path) -> None:
     model = seeded(lambda: NAFNet(width=8))
     x = torch.rand(1, 3, 40, 32)
@@ -285,6 +288,7 @@ def test_replaying_gives_the_same_model(bundle: Path) -> None:
             assert torch.equal(again(x), expected)
 
 
+@pytest.mark.slow
 def test_replaying_takes_other_weights(bundle: Path) -> None:
     torch.manual_seed(7)
     assert replay(bundle, NAFNet(width=8), other_weights=True).diffs
@@ -302,6 +306,7 @@ def test_other_weights_are_refused_unless_they_are_wanted(bundle: Path) -> None:
 @pytest.mark.parametrize(
     "other", [PMRID(), NAFNet(width=16), NAFNet(width=8, enc_blk_nums=(1, 2, 1)), PMRID(channels=4)]
 )
+@pytest.mark.sample(1)
 def test_another_architecture_is_refused(bundle: Path, other: nn.Module) -> None:
     with pytest.raises(BundleError, match=r"made from architectures\.nafnet\.NAFNet.*another one"):
         replay(bundle, other)

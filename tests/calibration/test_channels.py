@@ -247,6 +247,7 @@ FROZEN: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", MOVING)
+@pytest.mark.sample(6)
 def test_channels_move(name: str) -> None:
     make, expected = MOVING[name]
     found, error = off_by(make(), torch.rand(2, 3, 16, 16))
@@ -255,6 +256,7 @@ def test_channels_move(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.sample(6)
 def test_channels_that_may_not_move(name: str) -> None:
     found, error = off_by(FROZEN[name](), torch.rand(2, 3, 16, 16))
     assert found == []

@@ -90,6 +90,7 @@ def test_wrong_usage(mofa: Callable[..., Result]) -> None:
     assert mofa("export", "bundle", "--to", "pt2", "--input", "large").exit_code == 2
 
 
+@pytest.mark.slow
 def test_nothing_but_results_is_seen_of_a_talkative_exporter(mofa: Callable[..., Result]) -> None:
     command = [sys.executable, "-m", "mofa_compiler.cli", "export", "bundle", "--to", "executorch", "--json"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -113,6 +113,7 @@ def test_measure_as_json() -> None:
         assert times == sorted(times, reverse=True)
 
 
+@pytest.mark.slow
 def test_a_bundle_is_measured_on_its_own_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "LINE_EVERY", float("inf"))  # however slow the machine is
     made = mofa("rewrite", UNET, *SMALL, "--input", "1x3x48x16", "--roadmap", "mofa", "--out", str(tmp_path / "net"))

@@ -70,6 +70,7 @@ def done(result: Result) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_a_roadmap_of_no_passes_is_the_original_as_a_bundle(mofa: Callable[..., Result]) -> None:
     result = done(mofa("rewrite", "net.py:Net", "--roadmap", "none.toml", *SMALL, "--out", "same"))
     assert "Nothing to rewrite: the network is unchanged." in result.stdout

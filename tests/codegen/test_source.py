@@ -711,6 +711,7 @@ def test_names_that_would_hide_something(name: str) -> None:
     assert isinstance(built, nn.Module)
 
 
+@pytest.mark.slow
 def test_many_alike_blocks_share_one_class() -> None:
     model = NAFNet(width=4, middle_blk_num=24, enc_blk_nums=(30, 30, 30), dec_blk_nums=(10, 10, 10)).eval()
     program = capture(model, torch.rand(1, 3, 16, 16))

@@ -82,6 +82,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
 
 # Some 25 reads prepare the run, and each step reads 2; saves 1 to 9 are the state's.
 @pytest.mark.parametrize("moment", ["reading 34", "saving 6"])
+@pytest.mark.slow
 def test_killed_at_any_moment(moment: str, tmp_path: Path, undisturbed: dict[str, Tensor]) -> None:
     bundle = folder(tmp_path, "out")
     root = Path(__file__).parents[2]

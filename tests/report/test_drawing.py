@@ -235,6 +235,7 @@ def test_a_drawing(drawings: dict[str, dict[str, Any]]) -> None:
 @pytest.mark.parametrize("name", ["pmrid", "nafnet", "unet", "pair", "sides", "hostile", "compared", "deep"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("ascii_only", [False, True])
+@pytest.mark.sample(12)
 def test_every_drawing_fits_and_names_every_stage(
     drawings: dict[str, dict[str, Any]], name: str, width: int, ascii_only: bool
 ) -> None:

@@ -62,6 +62,7 @@ def test_what_was_captured_in_eval_mode_trains_as_eager(name: str) -> None:
         assert torch.equal(after[key], tensor) or key.endswith("num_batches_tracked"), key
 
 
+@pytest.mark.slow
 def test_capture_by_keyword_with_a_number() -> None:
     model = build("diffusers-unet2d")
     with mode_warning("diffusers-unet2d"):
@@ -89,6 +90,7 @@ def test_stages(name: str) -> None:
     assert found.is_unet, found.reason
 
 
+@pytest.mark.slow
 def test_a_classifier_is_no_unet() -> None:
     name = "timm-mobilenetv2"
     found = infer(captured(name, build(name), LARGE))
@@ -97,6 +99,7 @@ def test_a_classifier_is_no_unet() -> None:
     assert found.skips == ()
 
 
+@pytest.mark.slow
 def test_passes_that_need_stages_refuse_a_classifier() -> None:
     name = "timm-mobilenetv2"
     with mode_warning(name):
