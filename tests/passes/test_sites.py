@@ -297,12 +297,12 @@ SITES: dict[str, Callable[[], list[nn.Module]]] = {
         pointwise(),
     ],
     "dropout between": lambda: [
+        nn.MaxPool2d(4),
         nn.Upsample(scale_factor=2),
         nn.Identity(),
         conv(outputs=32),
         nn.Dropout(0.1),
         nn.PixelShuffle(2),
-        nn.MaxPool2d(4),
     ],
     "unbatched": lambda: [Unbatched()],
     "many readers": lambda: [ManyReaders()],
