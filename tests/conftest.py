@@ -23,6 +23,8 @@ settings.register_profile("quick", max_examples=2, deadline=None, suppress_healt
 settings.register_profile("nightly", max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+torch.set_num_threads(1)  # for fixtures of a module, too
+
 LIMIT = 8.0
 """Seconds of a processor that a test may take without the mark `slow`, which is due from 2 on an idle machine.
 

@@ -90,6 +90,7 @@ def skipped(net: Any, x: Tensor) -> Tensor:
     ],
     ids=["one", "freed", "in-place", "views", "skip", "inside", "resize", "sizes", "input"],
 )
+@pytest.mark.sample(5)
 def test_by_hand(model: nn.Module, channels: int, node: str):
     peak = peak_activation(network(model.eval(), 1, 4, 16, 16).program)
     assert (peak.bytes, peak.node) == (channels * KB, node)

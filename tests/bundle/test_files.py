@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -76,9 +78,20 @@ def small(roadmap: Any = "mofa", size: int = 32) -> Result:
     return apply(seeded(lambda: NAFNet(width=8)), roadmap, torch.rand(1, 3, size, size))
 
 
+@functools.cache
+def unchanged() -> Result:
+    """Of no passes; no test modifies it."""
+    return small([])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(small(), tmp_path_factory.mktemp("made") / "out")
+
+
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return save(small(), tmp_path / "out")
+def bundle(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "out")
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
@@ -180,30 +193,30 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(BundleError, match="is no bundle"):
-            save(small([]), tmp_path, overwrite=overwrite)
+            save(unchanged(), tmp_path, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(BundleError, match="is a file"):
-        save(small([]), tmp_path / "out", overwrite=True)
+        save(unchanged(), tmp_path / "out", overwrite=True)
     assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_an_empty_folder_is_filled_and_parents_are_made(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for place in ("empty", "new/deep/out"):
-        assert load(save(small([]), tmp_path / place))
+        assert load(save(unchanged(), tmp_path / place))
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "new"}
 
 
 def test_overwriting_needs_to_be_said(bundle: Path) -> None:
     before = (bundle / "model.py").read_text()
     with pytest.raises(BundleError, match="holds a bundle already"):
-        save(small([]), bundle)
+        save(unchanged(), bundle)
     assert (bundle / "model.py").read_text() == before
-    save(small([]), bundle, overwrite=True)
+    save(unchanged(), bundle, overwrite=True)
     assert (bundle / "model.py").read_text() != before
     assert [path.name for path in bundle.parent.iterdir()] == ["out"]
     assert load(bundle)
@@ -216,7 +229,7 @@ def test_a_failure_leaves_the_old_bundle(bundle: Path, monkeypatch: pytest.Monke
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
     monkeypatch.setattr(files, "check", fail)
     with pytest.raises(BundleError, match="found out late"):
-        save(small([]), bundle, overwrite=True)
+        save(unchanged(), bundle, overwrite=True)
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
     assert [path.name for path in bundle.parent.iterdir()] == ["out"]
 
@@ -231,7 +244,7 @@ def test_source_that_computes_something_else_is_not_saved(tmp_path: Path, monkey
 
 def test_saving_tells_how_far_it_is(tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
-    save(small([]), tmp_path / "out", progress=lambda *step: steps.append(step))
+    save(unchanged(), tmp_path / "out", progress=lambda *step: steps.append(step))
     assert [done for _, done, _ in steps] == list(range(len(steps)))
     assert {total for *_, total in steps} == {len(steps) - 1}
 

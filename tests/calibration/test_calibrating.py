@@ -261,6 +261,7 @@ def test_no_folder_and_no_image_input() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::mofa_compiler.numerics.finite.NotFiniteWarning")
+@pytest.mark.slow
 def test_outputs_that_are_not_finite_are_named() -> None:
     model = trained_like(Between(lambda m, x: torch.log(m.b(x)), b=conv(8, 8, 3)))
     with pytest.raises(CalibrationError, match="output on calibration batch 0 holds NaN"):

@@ -28,6 +28,7 @@ def mofa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 
+@pytest.mark.slow
 def test_a_dynamic_file(mofa: Callable[..., Result]) -> None:
     result = mofa("export", "bundle", "--to", "pt2", "--dynamic")
     assert (result.exit_code, result.stderr) == (0, "")

@@ -58,6 +58,7 @@ def test_it_trains_and_says_what_came_out(mofa: Callable[..., Result]) -> None:
     assert sorted(path.name for path in Path().iterdir()) == ["empty", "net.pth", "out", "photos"]
 
 
+@pytest.mark.slow
 def test_json_and_a_degradation(mofa: Callable[..., Result]) -> None:
     result = mofa("out", *ORIGINAL, "--data", "photos", "--degrade", "gaussian:25", *SHORT, "--json")
     document = json.loads(result.stdout)
@@ -66,11 +67,13 @@ def test_json_and_a_degradation(mofa: Callable[..., Result]) -> None:
     assert json.loads(Path("out/report.json").read_text())["recoveries"] == [document]
 
 
+@pytest.mark.slow
 def test_nothing_better_is_said(mofa: Callable[..., Result]) -> None:
     result = mofa("out", *ORIGINAL, "--data", "photos", *SHORT[:-1], "1")
     assert "nothing better came of 6 steps" in result.stdout and result.stderr.endswith("out keeps its weights\n")
 
 
+@pytest.mark.slow
 def test_quiet(mofa: Callable[..., Result]) -> None:
     assert mofa("out", *ORIGINAL, "--data", "photos", *SHORT, "--quiet").output == ""
 
@@ -97,6 +100,7 @@ def test_errors_come_in_one_line(mofa: Callable[..., Result], arguments: list[st
     assert Path("out/model.safetensors").read_bytes() == before and not Path("out.recovery").exists()
 
 
+@pytest.mark.slow
 def test_steps_and_minutes_contradict(mofa: Callable[..., Result]) -> None:
     result = mofa("out", *ORIGINAL, "--data", "photos", "--steps", "3", "--minutes", "1")
     assert result.exit_code == 2 and "one of --steps and --minutes" in result.stderr
