@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
-from architectures import UNet
-from mofa_compiler import apply
 from mofa_compiler.cli import app
 from mofa_compiler.cli.training import duration
 from mofa_compiler.distillation import Options
@@ -26,12 +24,10 @@ SHORT = ["--patch", "16", "--steps", "6", "--batch", "2", "--validate-every", "3
 
 
 @pytest.fixture
-def mofa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def mofa(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """The command in a folder with a checkpoint, a bundle and photographs."""
     monkeypatch.chdir(tmp_path)
-    model = UNet(width=4, depth=1).eval()
-    torch.save(model.state_dict(), "net.pth")
-    apply(model, "mofa", torch.rand(1, 3, 16, 16)).save("out")
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     Path("photos").mkdir()
     Path("empty").mkdir()
     for index in range(2):
