@@ -56,6 +56,7 @@ def test_installed_package_is_found(env: dict[str, str]):
     ]
 
 
+@pytest.mark.slow
 def test_a_misspelt_option_is_an_error_that_names_it(env: dict[str, str], tmp_path: Path):
     """The package does not forbid unknown options itself."""
     roadmap = tmp_path / "mine.toml"

@@ -155,6 +155,7 @@ TAMPERED: Mapping[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.case("reliability/04_verify_says_ok_to_other_source.py")
 @pytest.mark.parametrize("name", TAMPERED)
+@pytest.mark.sample(6)
 def test_what_was_tampered_with_is_found(bundle: Path, original: nn.Module, name: str) -> None:
     tamper, where = TAMPERED[name]
     tamper(bundle)
@@ -176,6 +177,7 @@ def test_another_version_is_named_where_the_source_differs(bundle: Path, origina
 
 @pytest.mark.case("reliability/05_killed_between_two_renames.py")
 @pytest.mark.parametrize("can_exchange", [True, False])
+@pytest.mark.slow
 def test_a_kill_at_any_rename_leaves_a_bundle(tmp_path: Path, original: nn.Module, can_exchange: bool) -> None:
     result, where = mofa_compiler.apply(original, [], X), tmp_path / "b"
     result.save(where)
@@ -215,6 +217,7 @@ def _killed(work: Callable[[], Any], number: int, can_exchange: bool) -> bool:
 
 @pytest.mark.case("reliability/06_names_that_break_code.py")
 @pytest.mark.parametrize("number", range(4))
+@pytest.mark.sample(1)
 def test_names_break_nothing(case: ModuleType, number: int, tmp_path: Path) -> None:
     model = case.Net(case.NAMES[number]).eval()
     result = mofa_compiler.apply(model, "mofa", X)
@@ -276,6 +279,7 @@ def test_another_original_is_told_from_the_one_that_was_rewritten(bundle: Path, 
 
 
 @pytest.mark.case("users/README.md")
+@pytest.mark.slow
 def test_a_bundle_that_does_not_say_its_original_stays_usable(bundle: Path, original: nn.Module) -> None:
     edited("recipe.json", lambda recipe: {key: value for key, value in recipe.items() if key != "original"})(bundle)
     found = mofa_compiler.verify(bundle, original)
@@ -298,6 +302,7 @@ def test_what_runs_a_bundles_code_says_so(bundle: Path) -> None:
 
 
 @pytest.mark.case("users/README.md")
+@pytest.mark.slow
 def test_measuring_bundles_of_different_originals_is_told(bundle: Path) -> None:
     other = bundle.with_name("other")
     shutil.copytree(bundle, other)

@@ -87,6 +87,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), ERRORS.values(), ids=ERRORS.keys())
+@pytest.mark.sample(4)
 def test_errors_come_in_one_line(mofa: Callable[..., Result], arguments: list[str], message: str) -> None:
     before = Path("out/model.safetensors").read_bytes()
     result = mofa(*arguments)

@@ -68,6 +68,7 @@ class Residual(nn.Module):
 
 @pytest.mark.parametrize("model", [PMRID(), NAFNet(), UNet(width=8, depth=2), UNet(width=8, depth=2, bilinear=True)])
 @pytest.mark.parametrize("roadmap", ["mofa", "paper-nafnet"])
+@pytest.mark.sample(1)
 def test_emitted_source_is_clean(model: nn.Module, roadmap: str, tmp_path: Path) -> None:
     result = apply(model, roadmap, torch.rand(1, 3, 64, 64))
     source = emit(result.rewritten.program, result.model, roadmap)

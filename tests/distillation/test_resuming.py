@@ -104,6 +104,7 @@ def test_killed_at_any_moment(moment: str, tmp_path: Path, undisturbed: dict[str
 
 
 @pytest.mark.parametrize("saved", [0, 1, 2])
+@pytest.mark.sample(1)
 def test_stopped_while_the_bundle_is_written(
     saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Tensor]
 ) -> None:
@@ -145,6 +146,7 @@ def interrupted(result: Result, where: Path, at: int = 3, **options: Any) -> Non
         recover(result, network(), Stopping(images()), state_folder=where, **{**OPTIONS, **options})
 
 
+@pytest.mark.slow
 def test_going_on_is_telling_what_differs(tmp_path: Path) -> None:
     result, where = rewritten(network()), tmp_path / "state"
     begun = weights(result.model)
@@ -171,6 +173,7 @@ def test_going_on_is_telling_what_differs(tmp_path: Path) -> None:
     assert recovery.history[0].step == 0 and not where.exists()
 
 
+@pytest.mark.slow
 def test_what_decides_nothing_may_differ(tmp_path: Path) -> None:
     result, where = rewritten(network()), tmp_path / "state"
     interrupted(result, where)
