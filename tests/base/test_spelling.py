@@ -85,7 +85,7 @@ class Net(nn.Module):
         return x + self.head(y + self.up(self.down(y)))
 
 
-@drawn(20)
+@drawn(10)
 @given(st.lists(NAMES, min_size=4, max_size=4, unique=True))
 def test_a_network_of_any_names_works_or_the_layer_is_named(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]

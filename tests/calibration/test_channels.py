@@ -306,7 +306,7 @@ def test_unet_moves_all_but_its_ends(bilinear: bool) -> None:
     assert sum(found) >= 4 * 2 + 8 * 2 + 16 * 2 + 8 * 2 + 4 * 2
 
 
-@drawn(40)
+@drawn(20)
 @given(plans)
 def test_generated_networks_compute_the_same(plan: Plan) -> None:
     inputs = plan.example(1, plan.sizes[0], torch.float64)

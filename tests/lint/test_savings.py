@@ -89,7 +89,7 @@ def test_every_pass(networks: tuple[Network, Network], pass_: Pass):
 
 
 @pytest.mark.filterwarnings("ignore::mofa_compiler.frontend.modes.CaptureWarning")
-@drawn(15)
+@drawn(8)
 @given(plans, roadmaps)
 def test_generated_networks(plan: Plan, name: str) -> None:
     program = capture(build(plan), plan.example(1, plan.sizes[0]))
