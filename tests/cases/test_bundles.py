@@ -66,6 +66,7 @@ def failed(verification: Verification) -> set[str]:
 
 
 @pytest.mark.case("reliability/04_verify_says_ok_to_other_source.py")
+@pytest.mark.sample(1)
 def test_other_source_is_seen_before_it_is_run(
     case: ModuleType, bundle: Path, original: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +165,7 @@ def test_what_was_tampered_with_is_found(bundle: Path, original: nn.Module, name
 
 
 @pytest.mark.case("reliability/04_verify_says_ok_to_other_source.py")
+@pytest.mark.slow
 def test_another_version_is_named_where_the_source_differs(bundle: Path, original: nn.Module) -> None:
     written("model.py", lambda text: text.replace("It needs nothing", "It wants nothing"))(bundle)
     here = mofa_compiler.verify(bundle, original).problems[0]

@@ -144,6 +144,7 @@ def test_a_roadmap_of_ones_own(mofa: Callable[..., Result]) -> None:
     assert report["passes"][0]["options"]["mode"] == "nearest"
 
 
+@pytest.mark.slow
 def test_the_bundle_is_there_and_is_not_overwritten_unasked(mofa: Callable[..., Result]) -> None:
     arguments = [*SMALL, "--out", "deep/bundle"]
     first = mofa(*arguments)

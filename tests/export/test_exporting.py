@@ -111,6 +111,7 @@ def test_every_format_computes_the_same(tmp_path: Path, to: str, dynamic: bool) 
             run([torch.rand(1, 3, 20, 18)])
 
 
+@pytest.mark.slow
 def test_executorch_says_what_xnnpack_leaves(tmp_path: Path) -> None:
     network = NAFNet(width=4, middle_blk_num=1, enc_blk_nums=(), dec_blk_nums=())
     done = export(network.eval(), "executorch", tmp_path / "net.pte", inputs=torch.rand(1, 3, 16, 16))
@@ -123,6 +124,7 @@ def test_executorch_says_what_xnnpack_leaves(tmp_path: Path) -> None:
     assert any("LayerNormFunction is a custom autograd function" in one for one in done.notes)
 
 
+@pytest.mark.slow
 def test_a_pixel_shuffle_that_is_permuted_is_noted(tmp_path: Path) -> None:
     for to, noted in (("executorch", True), ("onnx", False)):
         done = export(Small().eval(), to, tmp_path / f"net{SUFFIX[to]}", inputs=torch.rand(1, 3, 16, 16))

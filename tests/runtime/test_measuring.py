@@ -88,6 +88,7 @@ def test_peak_memory_is_that_of_intermediate_values() -> None:
     assert large - small == pytest.approx(64, abs=16)
 
 
+@pytest.mark.slow
 def test_a_process_that_fails() -> None:
     with pytest.raises(
         EngineError, match=r"measuring memory on eager failed \(exit code 1\): .*does not take the packed"
