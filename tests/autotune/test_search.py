@@ -78,6 +78,7 @@ def test_a_network_that_is_not_faster_as_a_whole_is_left_alone(tower: Tower, mon
     assert len(result.roadmap) == 0
 
 
+@pytest.mark.slow
 def test_a_decided_recipe_is_replayed_without_measuring(
     tower: Tower, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

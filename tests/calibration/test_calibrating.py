@@ -154,6 +154,7 @@ def test_files_in_place_of_memory_change_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_bundle(model: nn.Module, result: Result, tmp_path: Path) -> None:
     folder = result.save(tmp_path / "bundle")
     loaded = mofa_compiler.load(folder)
@@ -215,6 +216,7 @@ def test_inputs_of_every_form_give_the_same() -> None:
     assert all(same(one.model, other.model) for other in others)
 
 
+@pytest.mark.slow
 def test_an_iterable_alone_is_a_calibration(model: nn.Module) -> None:
     result = apply(model, [SepConvToPConv()], X[0], calibration=X[:1])
     assert result.diffs[-1].options["tuning"] == 200
@@ -282,6 +284,7 @@ def test_modes_are_those_of_the_model() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.sample(1)
 def test_precision_stays(dtype: torch.dtype) -> None:
     model = unet().to(dtype)
     free = apply(model, "mofa", X[0].to(dtype))

@@ -245,6 +245,7 @@ def test_a_damaged_recipe_is_named(
 @pytest.mark.parametrize(
     "name", ['x"""\nprint("out of the docstring")\n"""', "\\N{bad}", "a\\", '"', "\x1b[31m\u202e", "\r"]
 )
+@pytest.mark.sample(2)
 def test_a_roadmaps_name_is_no_code(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     with imported("reliability/01_onecycle_of_ten_steps.py") as case:  # whose network it takes; its own is no Python
         model = case.Net().eval()

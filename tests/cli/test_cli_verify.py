@@ -102,6 +102,7 @@ def test_a_bundle_that_was_tampered_with(mofa: Callable[..., Result], bundle: st
         ([*ORIGINAL, "--inputs", "nowhere"], "no folder or file nowhere"),
     ],
 )
+@pytest.mark.sample(2)
 def test_what_does_not_fit(mofa: Callable[..., Result], bundle: str, arguments: list[str], message: str) -> None:
     result = mofa("verify", bundle, *arguments)
     assert (result.exit_code, result.stdout) == (1, "")

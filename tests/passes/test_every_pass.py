@@ -118,12 +118,12 @@ ON_NETWORKS = [check for check in CHECKS if check is not has_documented_options]
 
 
 @pytest.mark.parametrize("check", ON_NETWORKS, ids=lambda check: check.__name__)
-@pytest.mark.sample(60)
+@pytest.mark.sample(30)
 def test_holds_on_whole_networks(found: Network, pass_: Pass, check: Check):
     check(found, pass_)
 
 
-@pytest.mark.sample(15)
+@pytest.mark.sample(10)
 def test_a_second_run_finds_nothing(found: Network, pass_: Pass):
     once, _ = rewrite(found, pass_)
     _again, second = rewrite(once, pass_)
