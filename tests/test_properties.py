@@ -140,7 +140,7 @@ def without_gradient(module: nn.Module, inputs: tuple[Tensor, ...]) -> set[str]:
     return {name for name, p in trained.named_parameters() if p.requires_grad and p.grad is None}
 
 
-@drawn(20)
+@drawn(12)
 @given(plans)
 def test_capture_equals_eager_at_two_sizes(plan: Plan) -> None:
     model = build(plan)
@@ -181,7 +181,7 @@ def _state(model: nn.Module) -> dict[str, Any]:
     return {path: held(vars(module)) for path, module in model.named_modules(remove_duplicate=False)}
 
 
-@drawn(8)
+@drawn(6)
 @given(plans, roadmaps)
 def test_nothing_is_left_behind(plan: Plan, name: str) -> None:
     model, example = build(plan), plan.example(1, plan.sizes[0])
@@ -201,7 +201,7 @@ def test_nothing_is_left_behind(plan: Plan, name: str) -> None:
     assert all(isinstance(torch.__dict__[n], (types.ModuleType, type)) for h, n in _world().keys() - world.keys())
 
 
-@drawn(20)
+@drawn(12)
 @given(plans, roadmaps)
 def test_every_roadmap_keeps_shapes_and_promises(plan: Plan, name: str) -> None:
     """Pass by pass: shapes at two sizes, finite values, exact edits exact, gradients, and the totals of the diff."""
@@ -233,7 +233,7 @@ def test_every_roadmap_keeps_shapes_and_promises(plan: Plan, name: str) -> None:
     assert 2 * network.totals.macs == counter.get_total_flops()
 
 
-@drawn(8)
+@drawn(6)
 @given(plans, roadmaps)
 def test_applying_twice_gives_the_same(plan: Plan, name: str) -> None:
     model, example = build(plan), plan.example(1, plan.sizes[0])
@@ -249,7 +249,7 @@ def test_applying_twice_gives_the_same(plan: Plan, name: str) -> None:
     assert all(verdict.holds for verdict in one.verdicts)
 
 
-@drawn(8)
+@drawn(6)
 @given(plans, roadmaps)
 def test_bundle_computes_the_same(plan: Plan, name: str) -> None:
     inputs = [plan.example(batch, size) for batch, size in zip((1, 2), plan.sizes, strict=True)]
@@ -265,7 +265,7 @@ def test_bundle_computes_the_same(plan: Plan, name: str) -> None:
             assert_same(got, expected)
 
 
-@drawn(4)
+@drawn(3)
 @given(plans, roadmaps)
 def test_compiled_computes_the_same(plan: Plan, name: str) -> None:
     torch._dynamo.reset()
