@@ -419,6 +419,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_the_kernel_computes_what_its_layer_does():
     pytest.importorskip("triton")
     run = subprocess.run(
@@ -468,7 +469,7 @@ def operators(module: nn.Module, *shape: int) -> set[str]:
 @pytest.mark.parametrize(
     ("form", "kind"), [(form, kind) for form in LowerPConv.removes for kind in KINDS if allowed(form, kind, "plain")]
 )
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_exports_have_none_of_what_a_form_replaces(form: Any, kind: type[PartialConv2d]):
     between = None if form == "merged" else nn.ReLU()
     before = network(Block(kind(8, 2), between=between, before=nn.ReLU()), 1, 3, 16, 16)
@@ -495,7 +496,7 @@ def rewritten(request: pytest.FixtureRequest) -> nn.Module:
 
 
 @pytest.mark.parametrize("form", [*FORMS, "auto", "split-cat"])
-@pytest.mark.sample(2)
+@pytest.mark.slow
 def test_whole_networks_compute_the_same_and_train(rewritten: nn.Module, form: Any):
     before = network(rewritten.eval(), 1, 3, 32, 32)
     after, diff = rewrite(before, LowerPConv(form=form))

@@ -173,6 +173,7 @@ def test_what_lies_on_no_unet_is_aside() -> None:
     assert pairs(found) == [("stem", "head")]  # through the gate, into what reads the sum
 
 
+@pytest.mark.slow
 def test_no_unet_has_no_structure(drawings: dict[str, dict[str, Any]]) -> None:
     assert structure(network(nn.Sequential(nn.Conv2d(3, 3, 3)))) == Structure((), (), ())
     assert draw(drawings["classifier"], 80) == []
