@@ -67,6 +67,7 @@ def test_sorting_and_filtering(opened: Open, layers: int) -> None:
     expect(page.locator("#shown")).to_contain_text(re.compile(f"^{layers} edits"))
 
 
+@pytest.mark.slow
 def test_of_three_thousand_edits_a_sort_lays_out_a_part_at_once_and_the_rest_later(opened: Open) -> None:
     page = opened(render(made(3000)))
     rows_after_a_sort = """() => {
