@@ -20,6 +20,7 @@ from tests.distillation.small import SIZE, images, network, pairs, rewritten, sa
 SHORT: dict[str, Any] = {"steps": 12, "batch": 4, "lr": 3e-3, "validate_every": 4}
 
 
+@pytest.mark.slow
 def test_a_bundle_gets_better_weights_and_says_so(tmp_path: Path) -> None:
     model, bundle = network(), tmp_path / "out"
     rewritten(model).save(bundle)
@@ -185,6 +186,7 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
         recover(tmp_path / "none", other, images())
 
 
+@pytest.mark.slow
 def test_a_bundle_with_other_source_is_left_as_it_is(tmp_path: Path) -> None:
     model, bundle = network(), tmp_path / "out"
     rewritten(model).save(bundle)

@@ -104,7 +104,7 @@ def test_killed_at_any_moment(moment: str, tmp_path: Path, undisturbed: dict[str
 
 
 @pytest.mark.parametrize("saved", [0, 1, 2])
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_stopped_while_the_bundle_is_written(
     saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Tensor]
 ) -> None:
