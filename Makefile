@@ -7,14 +7,24 @@ TORCH ?= torch==2.13.0
 export PIP_CACHE_DIR ?= $(CURDIR)/$(VENV)/pip-cache
 export MPLCONFIGDIR ?= $(CURDIR)/$(VENV)/matplotlib
 
-.PHONY: demo test lint docs readme bench clean
+.PHONY: demo test test-slow test-all lint docs readme bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/mofa rewrite examples/architectures/nafnet.py:NAFNet --checkpoint examples/checkpoints/nafnet_denoiser.safetensors --roadmap mofa --input 1x3x256x256 --out out/demo --overwrite
 	$(BIN)/python examples/demo.py out/demo --picture out/demo.png
 
+# Neighbours in a file stay with one worker, which then imports and builds once what they share.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# A fair sample of everything, in minutes.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST) -m "not slow" --hypothesis-profile quick
+
+# What `make test` leaves out, and every property with more examples.
+test-slow: $(VENV)/installed
+	$(PYTEST) -m "slow or hypothesis"
+
+test-all: test test-slow
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

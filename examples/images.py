@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from skimage import data
-from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 TRAINING = ("chelsea", "rocket", "motorcycle_left", "china", "flower")
@@ -25,6 +24,8 @@ HELD_OUT = ("astronaut", "coffee", "motorcycle_right")
 def _pixels(name: str) -> np.ndarray:
     """(H, W, 3) uint8."""
     if name in ("china", "flower"):
+        from sklearn.datasets import load_sample_image  # which takes as long to import as torch
+
         return np.asarray(load_sample_image(f"{name}.jpg"))
     if name in ("motorcycle_left", "motorcycle_right"):
         left, right, _ = data.stereo_motorcycle()  # type: ignore[no-untyped-call]

@@ -17,6 +17,7 @@ from tests.rewrites import network
 
 
 @pytest.mark.parametrize("index", range(len(ROWS)), ids=[f"{row.model.__name__}: {row.name}" for row in ROWS])
+@pytest.mark.sample(5)
 def test_row(index: int):
     row = ROWS[index]
     reported, counted, macs = measured(index)

@@ -52,6 +52,7 @@ from mofa_compiler.rewriting.roadmap import presets
 from tests.nets import GeneratedUNet, Plan, plans
 
 NIGHTLY = settings().max_examples >= 500
+QUICK = settings().max_examples < 5
 BACKEND = "aot_eager" if NIGHTLY else "eager"
 GUARD = "capture it again at this"
 
@@ -91,10 +92,11 @@ roadmaps = st.sampled_from(sorted(ROADMAPS))
 
 
 def drawn(examples: int) -> Callable[[Any], Any]:
-    """As many examples as this property has time for in CI, none of them shrunk; at night all of the profile's."""
+    """As many examples as this property has time for, none shrunk; few if quick, at night all of the profile's."""
     if NIGHTLY:
         return settings()
-    return settings(max_examples=examples, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+    most = settings().max_examples if QUICK else examples
+    return settings(max_examples=min(examples, most), phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
 
 def build(plan: Plan, dtype: torch.dtype = torch.float32) -> GeneratedUNet:
@@ -138,7 +140,7 @@ def without_gradient(module: nn.Module, inputs: tuple[Tensor, ...]) -> set[str]:
     return {name for name, p in trained.named_parameters() if p.requires_grad and p.grad is None}
 
 
-@drawn(30)
+@drawn(12)
 @given(plans)
 def test_capture_equals_eager_at_two_sizes(plan: Plan) -> None:
     model = build(plan)
@@ -179,7 +181,7 @@ def _state(model: nn.Module) -> dict[str, Any]:
     return {path: held(vars(module)) for path, module in model.named_modules(remove_duplicate=False)}
 
 
-@drawn(15)
+@drawn(6)
 @given(plans, roadmaps)
 def test_nothing_is_left_behind(plan: Plan, name: str) -> None:
     model, example = build(plan), plan.example(1, plan.sizes[0])
@@ -199,7 +201,7 @@ def test_nothing_is_left_behind(plan: Plan, name: str) -> None:
     assert all(isinstance(torch.__dict__[n], (types.ModuleType, type)) for h, n in _world().keys() - world.keys())
 
 
-@drawn(30)
+@drawn(12)
 @given(plans, roadmaps)
 def test_every_roadmap_keeps_shapes_and_promises(plan: Plan, name: str) -> None:
     """Pass by pass: shapes at two sizes, finite values, exact edits exact, gradients, and the totals of the diff."""
@@ -231,7 +233,7 @@ def test_every_roadmap_keeps_shapes_and_promises(plan: Plan, name: str) -> None:
     assert 2 * network.totals.macs == counter.get_total_flops()
 
 
-@drawn(15)
+@drawn(6)
 @given(plans, roadmaps)
 def test_applying_twice_gives_the_same(plan: Plan, name: str) -> None:
     model, example = build(plan), plan.example(1, plan.sizes[0])
@@ -247,7 +249,7 @@ def test_applying_twice_gives_the_same(plan: Plan, name: str) -> None:
     assert all(verdict.holds for verdict in one.verdicts)
 
 
-@drawn(15)
+@drawn(6)
 @given(plans, roadmaps)
 def test_bundle_computes_the_same(plan: Plan, name: str) -> None:
     inputs = [plan.example(batch, size) for batch, size in zip((1, 2), plan.sizes, strict=True)]
@@ -263,7 +265,7 @@ def test_bundle_computes_the_same(plan: Plan, name: str) -> None:
             assert_same(got, expected)
 
 
-@drawn(6)
+@drawn(3)
 @given(plans, roadmaps)
 def test_compiled_computes_the_same(plan: Plan, name: str) -> None:
     torch._dynamo.reset()

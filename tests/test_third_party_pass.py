@@ -44,6 +44,7 @@ def mofa(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.slow
 def test_installed_package_is_found(env: dict[str, str]):
     listed = mofa(env, "passes")
     assert listed.returncode == 0
@@ -55,6 +56,7 @@ def test_installed_package_is_found(env: dict[str, str]):
     ]
 
 
+@pytest.mark.slow
 def test_a_misspelt_option_is_an_error_that_names_it(env: dict[str, str], tmp_path: Path):
     """The package does not forbid unknown options itself."""
     roadmap = tmp_path / "mine.toml"
@@ -67,6 +69,7 @@ def test_a_misspelt_option_is_an_error_that_names_it(env: dict[str, str], tmp_pa
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_what_holds_for_every_pass_is_checked_on_its_own_example(env: dict[str, str]):
     """Once from its own package, once by this repository's test, which finds it as installed."""
     own = "from crop_kernels import CropKernels; from mofa_compiler.testing import check_pass; check_pass(CropKernels)"

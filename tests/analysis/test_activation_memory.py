@@ -90,6 +90,7 @@ def skipped(net: Any, x: Tensor) -> Tensor:
     ],
     ids=["one", "freed", "in-place", "views", "skip", "inside", "resize", "sizes", "input"],
 )
+@pytest.mark.sample(5)
 def test_by_hand(model: nn.Module, channels: int, node: str):
     peak = peak_activation(network(model.eval(), 1, 4, 16, 16).program)
     assert (peak.bytes, peak.node) == (channels * KB, node)
@@ -106,6 +107,7 @@ def test_path_of_the_peak():
 
 @pytest.mark.parametrize("kind", [PMRID, NAFNet, UNet], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("roadmap", [[], "mofa"], ids=["original", "rewritten"])
+@pytest.mark.sample(1)
 def test_is_what_a_run_allocates(kind: type[nn.Module], roadmap: Any):
     model, x = kind().eval(), torch.rand(1, 3, 128, 128)
     result = apply(model, roadmap, x)

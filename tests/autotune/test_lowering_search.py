@@ -43,17 +43,20 @@ def kept(network: Network, times: dict[str, float], alone: dict[str, float]) -> 
     return [pass_.name for pass_ in faster_lowerings(network, OFFERED, trials, [X], lambda *_: None)]
 
 
+@pytest.mark.slow
 def test_what_pays_only_among_others_is_kept(network: Network) -> None:
     times = {"lower-layer-norm": -3.0, "lower-gates": -1.0, "channels-last": -1.0}
     assert kept(network, times, alone={"lower-layer-norm": 1.0}) == ["lower-layer-norm", "lower-gates", "channels-last"]
 
 
+@pytest.mark.slow
 def test_what_costs_time_is_left_out(network: Network) -> None:
     assert kept(network, {"lower-layer-norm": 0.5, "lower-shuffle": -1.0}, alone={"lower-shuffle": -1.0}) == [
         "lower-shuffle"
     ]
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_where_the_original_is_as_fast(network: Network) -> None:
     assert kept(network, {}, {}) == []
     assert kept(network, dict.fromkeys(["lower-gates", "channels-last"], 1.0), {"lower-gates": 1.0}) == []

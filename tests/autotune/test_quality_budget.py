@@ -49,6 +49,7 @@ def lost(result: Result) -> float:
     return 120 - sum(-10 * math.log10(max(error, 1e-12)) for error in errors) / len(errors)
 
 
+@pytest.mark.slow
 def test_a_bound_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     everything, nothing = (bounded(bound, monkeypatch) for bound in (1000.0, 0.0))
     assert all(one.chosen != "original" for one in everything.decisions.layers)

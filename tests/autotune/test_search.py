@@ -78,6 +78,7 @@ def test_a_network_that_is_not_faster_as_a_whole_is_left_alone(tower: Tower, mon
     assert len(result.roadmap) == 0
 
 
+@pytest.mark.slow
 def test_a_decided_recipe_is_replayed_without_measuring(
     tower: Tower, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -143,6 +144,7 @@ def test_a_bound_needs_a_target(tower: Tower) -> None:
         apply(tower, "mofa", X, max_loss=0.5)
 
 
+@pytest.mark.slow
 def test_measured_for_real(tower: Tower, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the times are: what was decided is what stands there, and the second time nothing is measured."""
     from mofa_compiler.autotune import benchmark

@@ -20,6 +20,7 @@ from mofa_compiler.base.errors import MofaError
 from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.report.html.page import render as page
 from mofa_compiler.report.markdown import render as markdown
+from tests.test_properties import drawn
 
 HOSTILE = [
     *("quote\"'", "a]b|c`d`\n# H1", "=cmd|calc", "\x1b[31mred\u202e", "ﬁ", "__x", "__x__", "_", "!", "x²", "ⅷ", "µ"),
@@ -84,7 +85,7 @@ class Net(nn.Module):
         return x + self.head(y + self.up(self.down(y)))
 
 
-@settings(max_examples=20)
+@drawn(10)
 @given(st.lists(NAMES, min_size=4, max_size=4, unique=True))
 def test_a_network_of_any_names_works_or_the_layer_is_named(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]

@@ -105,6 +105,7 @@ CALLS: dict[str, Callable[[Result, Path], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
+@pytest.mark.sample(3)
 def test_a_call_leaves_generators_and_filters_as_they_were(call: str, result: Result, tmp_path: Path) -> None:
     result.save(tmp_path / "bundle")
     before, filters = states(), list(warnings.filters)

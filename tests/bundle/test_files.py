@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -78,9 +80,20 @@ def small(roadmap: Any = "mofa", size: int = 32) -> Result:
     return apply(seeded(lambda: NAFNet(width=8)), roadmap, torch.rand(1, 3, size, size))
 
 
+@functools.cache
+def unchanged() -> Result:
+    """Of no passes; no test modifies it."""
+    return small([])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(small(), tmp_path_factory.mktemp("made") / "out")
+
+
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return save(small(), tmp_path / "out")
+def bundle(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "out")
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
@@ -93,6 +106,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.sample("UNet")
 def test_a_bundle_stands_alone(name: str, tmp_path: Path) -> None:
     make, roadmap = NETWORKS[name]
     original = seeded(make)
@@ -181,30 +195,30 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(BundleError, match="is no bundle"):
-            save(small([]), tmp_path, overwrite=overwrite)
+            save(unchanged(), tmp_path, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(BundleError, match="is a file"):
-        save(small([]), tmp_path / "out", overwrite=True)
+        save(unchanged(), tmp_path / "out", overwrite=True)
     assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_an_empty_folder_is_filled_and_parents_are_made(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for place in ("empty", "new/deep/out"):
-        assert load(save(small([]), tmp_path / place))
+        assert load(save(unchanged(), tmp_path / place))
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "new"}
 
 
 def test_overwriting_needs_to_be_said(bundle: Path) -> None:
     before = (bundle / "model.py").read_text()
     with pytest.raises(BundleError, match="holds a bundle already"):
-        save(small([]), bundle)
+        save(unchanged(), bundle)
     assert (bundle / "model.py").read_text() == before
-    save(small([]), bundle, overwrite=True)
+    save(unchanged(), bundle, overwrite=True)
     assert (bundle / "model.py").read_text() != before
     assert [path.name for path in bundle.parent.iterdir()] == ["out"]
     assert load(bundle)
@@ -217,7 +231,7 @@ def test_a_failure_leaves_the_old_bundle(bundle: Path, monkeypatch: pytest.Monke
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
     monkeypatch.setattr(files, "check", fail)
     with pytest.raises(BundleError, match="found out late"):
-        save(small([]), bundle, overwrite=True)
+        save(unchanged(), bundle, overwrite=True)
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
     assert [path.name for path in bundle.parent.iterdir()] == ["out"]
 
@@ -232,7 +246,7 @@ def test_source_that_computes_something_else_is_not_saved(tmp_path: Path, monkey
 
 def test_saving_tells_how_far_it_is(tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
-    save(small([]), tmp_path / "out", progress=lambda *step: steps.append(step))
+    save(unchanged(), tmp_path / "out", progress=lambda *step: steps.append(step))
     assert [done for _, done, _ in steps] == list(range(len(steps)))
     assert {total for *_, total in steps} == {len(steps) - 1}
 
@@ -252,6 +266,7 @@ def damage(bundle: Path, name: str, change: Callable[[bytes], bytes]) -> None:
         ("model.py", lambda data: data.replace(b"self.intro", b"self.entry"), "do not fit together.*entry.weight"),
     ],
 )
+@pytest.mark.sample(2)
 def test_damage_is_named(bundle: Path, name: str, change: Callable[[bytes], bytes], message: str) -> None:
     damage(bundle, name, change)
     with pytest.raises(BundleError, match=message):
@@ -277,6 +292,7 @@ def test_a_loaded_bundle_can_be_rewritten_and_saved_again(bundle: Path, tmp_path
     assert set(load(again).state_dict()) == set(loaded.state_dict())
 
 
+@pytest.mark.slow
 def test_replaying_gives_the_same_model(bundle: Path) -> None:
     model = seeded(lambda: NAFNet(width=8))
     x = torch.rand(1, 3, 40, 32)
@@ -287,6 +303,7 @@ def test_replaying_gives_the_same_model(bundle: Path) -> None:
             assert torch.equal(again(x), expected)
 
 
+@pytest.mark.slow
 def test_replaying_takes_other_weights(bundle: Path) -> None:
     torch.manual_seed(7)
     assert replay(bundle, NAFNet(width=8), other_weights=True).diffs
@@ -304,6 +321,7 @@ def test_other_weights_are_refused_unless_they_are_wanted(bundle: Path) -> None:
 @pytest.mark.parametrize(
     "other", [PMRID(), NAFNet(width=16), NAFNet(width=8, enc_blk_nums=(1, 2, 1)), PMRID(channels=4)]
 )
+@pytest.mark.sample(1)
 def test_another_architecture_is_refused(bundle: Path, other: nn.Module) -> None:
     with pytest.raises(BundleError, match=r"made from architectures\.nafnet\.NAFNet.*another one"):
         replay(bundle, other)

@@ -89,6 +89,7 @@ def test_all_of_them_are_found() -> None:
 
 
 @pytest.mark.parametrize("network", [UNet(width=4, depth=2), NAFNet(width=4, enc_blk_nums=(1,), dec_blk_nums=(1,))])
+@pytest.mark.sample(1)
 def test_what_can_be_saved_has_none(network: nn.Module, tmp_path: Path) -> None:
     result = mofa_compiler.apply(network.eval(), "mofa", torch.rand(1, 3, 16, 16), to_save=True)
     assert not obstacles(result.original.program) and not obstacles(result.rewritten.program)

@@ -65,6 +65,7 @@ LAYOUTS = (channels_last, transposed, slices, expanded, odd_address)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("roadmap", ["mofa", []], ids=["mofa", "none"])
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.sample(3)
 def test_every_layout_is_saved(
     layout: Callable[[Tensor], Tensor], roadmap: str | list[object], dtype: torch.dtype, tmp_path: Path
 ) -> None:

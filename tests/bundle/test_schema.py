@@ -150,6 +150,7 @@ def changed(document: Any, path: tuple[Any, ...], change: Callable[[Any, Any], N
 
 @settings(max_examples=25)
 @given(data=st.data())
+@pytest.mark.slow
 def test_only_errors_with_a_name_come_out(bundle: Path, recipe: dict[str, Any], model: nn.Module, data: Any) -> None:
     """Whatever is changed, replaced or taken away at a random place of a real recipe."""
     path = data.draw(st.sampled_from([place for place in places(recipe) if place]))

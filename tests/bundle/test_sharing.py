@@ -184,6 +184,7 @@ def ties(model: nn.Module) -> set[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
+@pytest.mark.sample(4)
 def test_what_is_shared_is_saved_under_every_name_and_shared_again(make: Callable[[], Net], tmp_path: Path) -> None:
     network, x = make().eval(), torch.rand(1, 3, 16, 16)
     result = mofa_compiler.apply(network, "mofa", x)

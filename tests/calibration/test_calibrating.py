@@ -154,6 +154,7 @@ def test_files_in_place_of_memory_change_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_bundle(model: nn.Module, result: Result, tmp_path: Path) -> None:
     folder = result.save(tmp_path / "bundle")
     loaded = mofa_compiler.load(folder)
@@ -215,6 +216,7 @@ def test_inputs_of_every_form_give_the_same() -> None:
     assert all(same(one.model, other.model) for other in others)
 
 
+@pytest.mark.slow
 def test_an_iterable_alone_is_a_calibration(model: nn.Module) -> None:
     result = apply(model, [SepConvToPConv()], X[0], calibration=X[:1])
     assert result.diffs[-1].options["tuning"] == 200
@@ -261,6 +263,7 @@ def test_no_folder_and_no_image_input() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::mofa_compiler.numerics.finite.NotFiniteWarning")
+@pytest.mark.slow
 def test_outputs_that_are_not_finite_are_named() -> None:
     model = trained_like(Between(lambda m, x: torch.log(m.b(x)), b=conv(8, 8, 3)))
     with pytest.raises(CalibrationError, match="output on calibration batch 0 holds NaN"):
@@ -281,6 +284,7 @@ def test_modes_are_those_of_the_model() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.sample(1)
 def test_precision_stays(dtype: torch.dtype) -> None:
     model = unet().to(dtype)
     free = apply(model, "mofa", X[0].to(dtype))
@@ -376,7 +380,7 @@ def test_nafnet() -> None:
     assert error(result, model, X) < 0.9 * error(apply(model, [SepConvToPConv()], X[0]), model, X)
 
 
-@drawn(8)
+@drawn(4)
 @given(plans)
 def test_generated_networks_come_no_further_away(plan: Plan) -> None:
     torch.manual_seed(0)

@@ -247,6 +247,7 @@ FROZEN: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", MOVING)
+@pytest.mark.sample(6)
 def test_channels_move(name: str) -> None:
     make, expected = MOVING[name]
     found, error = off_by(make(), torch.rand(2, 3, 16, 16))
@@ -255,6 +256,7 @@ def test_channels_move(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.sample(6)
 def test_channels_that_may_not_move(name: str) -> None:
     found, error = off_by(FROZEN[name](), torch.rand(2, 3, 16, 16))
     assert found == []
@@ -304,7 +306,7 @@ def test_unet_moves_all_but_its_ends(bilinear: bool) -> None:
     assert sum(found) >= 4 * 2 + 8 * 2 + 16 * 2 + 8 * 2 + 4 * 2
 
 
-@drawn(40)
+@drawn(20)
 @given(plans)
 def test_generated_networks_compute_the_same(plan: Plan) -> None:
     inputs = plan.example(1, plan.sizes[0], torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from architectures import PMRID
@@ -18,6 +19,7 @@ def test_nothing_is_evaluated_on_what_was_calibrated_on() -> None:
     assert not training & {photograph(name).numpy().tobytes() for name in HELD_OUT}
 
 
+@pytest.mark.slow
 def test_a_denoiser_keeps_its_skill_with_synthetic_images_alone(pmrid: PMRID) -> None:
     cases = raw_cases(["astronaut"], [6400])
     images = calibration_batches("synthetic", channels=4, degradation="raw:3200-6400", crops=16, size=64)

@@ -104,6 +104,7 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...], Callable[[nn.Mo
 
 
 @pytest.mark.parametrize("name", KINDS)
+@pytest.mark.sample(5)
 def test_weights_are_found_again(name: str) -> None:
     make, paths, change = KINDS[name]
     result = fitted(make(), change, *paths)
@@ -202,6 +203,7 @@ SMALLER: dict[str, tuple[Callable[[], nn.Module], Iterable[Pass]]] = {
 
 
 @pytest.mark.parametrize("name", SMALLER)
+@pytest.mark.sample(2)
 def test_rewritten_layers_come_nearer(name: str) -> None:
     make, roadmap = SMALLER[name]
     result = apply(trained_like(make()), list(roadmap), images(1)[0], Calibration(images(6, 2), order=False, tuning=0))

@@ -36,6 +36,7 @@ class Repeated(nn.Module):
 
 @pytest.mark.parametrize("tuning", range(14))
 @pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.sample(10)
 def test_any_number_of_steps_and_batches(tuning: int, count: int) -> None:
     torch.manual_seed(0)
     apply(Repeated().eval(), "mofa", torch.rand(1, 3, 8, 8), Calibration(images(count, 1, size=8), tuning=tuning))

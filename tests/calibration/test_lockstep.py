@@ -102,6 +102,7 @@ def streamed(module: fx.GraphModule, folder: Path, stride: int, limit: float) ->
 @pytest.mark.parametrize("limit", [0, 3000, float("inf")])
 @pytest.mark.parametrize("stride", [1, 3, 100])
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.sample(8)
 def test_in_stretches_as_at_once(name: str, stride: int, limit: float, tmp_path: Path) -> None:
     module = capture(trained_like(NETWORKS[name]()), images(1, 2)[0].clone()).graph_module.eval()
     with torch.no_grad():

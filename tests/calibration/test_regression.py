@@ -80,6 +80,7 @@ def test_the_prior_is_kept_where_nothing_is_known() -> None:
     ],
     ids=["nothing at all", "zero", "twins", "one", "constant", "huge", "tiny"],
 )
+@pytest.mark.sample(8)
 def test_singular_systems_have_finite_solutions(spoil: object, intercept: bool, strength: float) -> None:
     x, y = data()
     spoil(x)  # type: ignore[operator]

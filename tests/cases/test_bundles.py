@@ -65,6 +65,7 @@ def failed(verification: Verification) -> set[str]:
 
 
 @pytest.mark.case("reliability/04_verify_says_ok_to_other_source.py")
+@pytest.mark.sample(1)
 def test_other_source_is_seen_before_it_is_run(
     case: ModuleType, bundle: Path, original: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +155,7 @@ TAMPERED: Mapping[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.case("reliability/04_verify_says_ok_to_other_source.py")
 @pytest.mark.parametrize("name", TAMPERED)
+@pytest.mark.sample(6)
 def test_what_was_tampered_with_is_found(bundle: Path, original: nn.Module, name: str) -> None:
     tamper, where = TAMPERED[name]
     tamper(bundle)
@@ -162,6 +164,7 @@ def test_what_was_tampered_with_is_found(bundle: Path, original: nn.Module, name
 
 
 @pytest.mark.case("reliability/04_verify_says_ok_to_other_source.py")
+@pytest.mark.slow
 def test_another_version_is_named_where_the_source_differs(bundle: Path, original: nn.Module) -> None:
     written("model.py", lambda text: text.replace("It needs nothing", "It wants nothing"))(bundle)
     here = mofa_compiler.verify(bundle, original).problems[0]
@@ -175,6 +178,7 @@ def test_another_version_is_named_where_the_source_differs(bundle: Path, origina
 
 @pytest.mark.case("reliability/05_killed_between_two_renames.py")
 @pytest.mark.parametrize("can_exchange", [True, False])
+@pytest.mark.slow
 def test_a_kill_at_any_rename_leaves_a_bundle(tmp_path: Path, original: nn.Module, can_exchange: bool) -> None:
     result, where = mofa_compiler.apply(original, [], X), tmp_path / "b"
     result.save(where)
@@ -214,6 +218,7 @@ def _killed(work: Callable[[], Any], number: int, can_exchange: bool) -> bool:
 
 @pytest.mark.case("reliability/06_names_that_break_code.py")
 @pytest.mark.parametrize("number", range(4))
+@pytest.mark.sample(1)
 def test_names_break_nothing(case: ModuleType, number: int, tmp_path: Path) -> None:
     model = case.Net(case.NAMES[number]).eval()
     result = mofa_compiler.apply(model, "mofa", X)
@@ -239,6 +244,7 @@ def test_a_damaged_recipe_is_named(
 @pytest.mark.parametrize(
     "name", ['x"""\nprint("out of the docstring")\n"""', "\\N{bad}", "a\\", '"', "\x1b[31m\u202e", "\r"]
 )
+@pytest.mark.sample(2)
 def test_a_roadmaps_name_is_no_code(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     with imported("reliability/01_onecycle_of_ten_steps.py") as case:  # whose network it takes; its own is no Python
         model = case.Net().eval()
@@ -275,6 +281,7 @@ def test_another_original_is_told_from_the_one_that_was_rewritten(bundle: Path, 
 
 
 @pytest.mark.case("users/README.md")
+@pytest.mark.slow
 def test_a_bundle_that_does_not_say_its_original_stays_usable(bundle: Path, original: nn.Module) -> None:
     edited("recipe.json", lambda recipe: {key: value for key, value in recipe.items() if key != "original"})(bundle)
     found = mofa_compiler.verify(bundle, original)
@@ -297,6 +304,7 @@ def test_what_runs_a_bundles_code_says_so(bundle: Path) -> None:
 
 
 @pytest.mark.case("users/README.md")
+@pytest.mark.slow
 def test_measuring_bundles_of_different_originals_is_told(bundle: Path) -> None:
     other = bundle.with_name("other")
     shutil.copytree(bundle, other)

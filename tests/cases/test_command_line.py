@@ -58,6 +58,7 @@ WRAPPED = {
 
 
 @pytest.mark.case("peers/04_wrapped_again_and_again.py")
+@pytest.mark.slow
 def test_every_checkpoint_of_a_trainer_is_read(
     tmp_path: Path, case: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +77,7 @@ def test_every_checkpoint_of_a_trainer_is_read(
 
 
 @pytest.mark.case("peers/04_wrapped_again_and_again.py")
+@pytest.mark.slow
 def test_two_networks_that_both_fit_are_named(tmp_path: Path, case: ModuleType) -> None:
     subprocess.run([sys.executable, str(case.__file__), str(tmp_path)], check=True)
     file = tmp_path / "accelerate_two_nets.pth"
@@ -86,6 +88,7 @@ def test_two_networks_that_both_fit_are_named(tmp_path: Path, case: ModuleType) 
 
 @pytest.mark.case("peers/04_wrapped_again_and_again.py")
 @pytest.mark.parametrize("name", ["compiled", "averaged"])
+@pytest.mark.sample(1)
 def test_the_naked_network_is_saved(mofa: Callable[..., Result], tmp_path: Path, case: ModuleType, name: str) -> None:
     keys = case.Net().state_dict().keys()
     wrapped = getattr(case, name)()
@@ -103,6 +106,7 @@ def test_the_naked_network_is_saved(mofa: Callable[..., Result], tmp_path: Path,
 @pytest.mark.case("front-end/file_target/models/relative.py", "front-end/file_target/models/absolute.py")
 @pytest.mark.parametrize("name", ["relative", "absolute"])
 @pytest.mark.parametrize("where", ["", "models", ".."])
+@pytest.mark.sample(1)
 def test_a_file_is_found_in_its_repository(tmp_path: Path, name: str, where: str) -> None:
     root = tmp_path / "repository"
     shutil.copytree(CASES / "front-end/file_target", root)

@@ -58,6 +58,7 @@ def assert_same_at(sizes: list[tuple[int, int]], done: Exported, bundle: Path) -
 
 @pytest.mark.case("peers/05_any_photo.py", "reliability/08_dynamic_file_refuses_its_own_example.py")
 @pytest.mark.parametrize("to", ["onnx", "pt2", "openvino", "executorch", "torchscript"])
+@pytest.mark.slow
 def test_a_network_that_pads_itself_takes_every_size_in_every_format(case: ModuleType, to: str, tmp_path: Path) -> None:
     done = exported(case, to, tmp_path)
     assert done.sizes is not None and done.sizes.multiple == 1 and done.comparisons[0].inputs == "1x3x61x45"
@@ -81,6 +82,7 @@ def test_reflection_wider_than_the_image_is_the_original_s_error(case: ModuleTyp
 
 @pytest.mark.case("peers/06_sized_by_the_skip.py")
 @pytest.mark.parametrize("to", ["onnx", "pt2", "executorch"])
+@pytest.mark.sample("onnx")
 def test_a_decoder_sized_by_the_skip_takes_every_size(case: ModuleType, to: str, tmp_path: Path) -> None:
     done = exported(case, to, tmp_path)
     assert done.sizes is not None and done.sizes.multiple == 1
@@ -122,6 +124,7 @@ def test_openvino_takes_a_thumbnail_of_one_pixel_as_torch_does(case: ModuleType,
 
 
 @pytest.mark.case("reliability/14_refusals_without_a_name.py")
+@pytest.mark.slow
 def test_a_normalization_behind_a_grouped_transposed_convolution_is_merged_for_executorch(tmp_path: Path) -> None:
     with imported("peers/08_norms_that_do_not_merge.py") as case:
         bundle = mofa_compiler.apply(case.Net().eval(), "mofa", case.example()).save(tmp_path / "bundle")
@@ -130,6 +133,7 @@ def test_a_normalization_behind_a_grouped_transposed_convolution_is_merged_for_e
 
 
 @pytest.mark.case("peers/02_pool_that_learns_its_size.py", "reliability/14_refusals_without_a_name.py")
+@pytest.mark.slow
 def test_a_pool_that_learns_its_size_is_left_alone_and_exported(case: ModuleType, tmp_path: Path) -> None:
     network = case.Net().eval()
     result = mofa_compiler.apply(network, "mofa", case.example())
@@ -151,6 +155,7 @@ def case_of(network: nn.Module, case: ModuleType) -> nn.Module:
 @pytest.mark.case("peers/07_gray_channels_last.py")
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("to", ["onnx", "pt2", "openvino", "torchscript", "executorch"])
+@pytest.mark.sample("pt2")
 def test_a_gray_crop_in_channels_last_is_as_good_as_a_contiguous_one(
     case: ModuleType, to: str, batch: int, tmp_path: Path
 ) -> None:
@@ -165,6 +170,7 @@ def test_a_gray_crop_in_channels_last_is_as_good_as_a_contiguous_one(
 
 @pytest.mark.case("peers/07_gray_channels_last.py")
 @pytest.mark.parametrize("name", ["eager", "channels-last", "onnxruntime", "xnnpack"])
+@pytest.mark.sample("eager")
 def test_every_engine_runs_a_gray_crop_in_channels_last(case: ModuleType, name: str) -> None:
     network, x = case.Net().eval(), case.example()
     got = engine(name).compile(network, [x]).outputs([x])[0]
@@ -173,6 +179,7 @@ def test_every_engine_runs_a_gray_crop_in_channels_last(case: ModuleType, name: 
 
 @pytest.mark.case("peers/03_int8_after_the_rewrite.py")
 @pytest.mark.parametrize("form", get_args(Form))
+@pytest.mark.sample(1)
 def test_every_form_of_a_partial_convolution_is_saved_and_exported_alike(
     case: ModuleType, form: Form, tmp_path: Path
 ) -> None:
@@ -184,6 +191,7 @@ def test_every_form_of_a_partial_convolution_is_saved_and_exported_alike(
 
 
 @pytest.mark.case("peers/10_twelve_megapixels.py")
+@pytest.mark.slow
 def test_a_dynamic_file_says_for_how_much_it_plans_memory(case: ModuleType, tmp_path: Path) -> None:
     done = exported(case, "executorch", tmp_path)
     assert done.sizes is not None and done.sizes.high == (128, 128)

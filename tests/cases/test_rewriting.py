@@ -40,6 +40,7 @@ def test_a_layer_whose_forward_was_replaced_is_not_taken_for_a_plain_one(case: M
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::mofa_compiler.frontend.CaptureWarning")
 @pytest.mark.parametrize("name", ["net", "netp"])
+@pytest.mark.sample(1)
 def test_a_weight_normalization_is_folded(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     with imported(f"checkpoints/weight_norm/{name}.py") as module:
@@ -85,6 +86,7 @@ def test_inference_mode_and_models_built_in_it(case: ModuleType) -> None:
 
 
 @pytest.mark.case("reliability/13_global_state.py")
+@pytest.mark.slow
 def test_saving_and_loading_leave_the_generators_alone(case: ModuleType, tmp_path: Path) -> None:
     result = apply(case.Net().eval(), "mofa", torch.rand(1, 3, 32, 32))
     before = random.getstate(), torch.get_rng_state()
@@ -104,6 +106,7 @@ def test_what_comes_of_a_frozen_weight_is_frozen(case: ModuleType) -> None:
 
 @pytest.mark.case("reliability/01_onecycle_of_ten_steps.py")
 @pytest.mark.parametrize("tuning", [0, 1, 10, 20])
+@pytest.mark.sample(1)
 def test_any_number_of_tuning_steps(case: ModuleType, tuning: int) -> None:
     batches = [torch.rand(2, 3, 16, 16) for _ in range(2)]
     result = apply(case.Net().eval(), "mofa", batches[0], Calibration(batches, tuning=tuning))
@@ -142,6 +145,7 @@ def test_norms_merge_rightly_or_stay_with_the_reason(case: ModuleType) -> None:
 
 
 @pytest.mark.case("peers/08_norms_that_do_not_merge.py")
+@pytest.mark.slow
 def test_norms_survive_calibration_and_training(case: ModuleType) -> None:
     torch.manual_seed(0)
     net, x = case.Net().eval(), case.example()
@@ -160,6 +164,7 @@ def test_norms_survive_calibration_and_training(case: ModuleType) -> None:
 
 @pytest.mark.case("peers/09_tied_and_repeated.py")
 @pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.sample(1)
 def test_what_is_shared_stays_shared(case: ModuleType, calibrated: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net, x = case.Net().eval(), case.example()

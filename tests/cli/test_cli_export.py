@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
-import mofa_compiler
-from architectures import UNet
 from mofa_compiler.cli import app
 
 
 @pytest.fixture
-def mofa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def mofa(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """The command line in a folder with a bundle, 80 columns wide."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    mofa_compiler.apply(UNet(width=4, depth=1).eval(), "mofa", torch.rand(1, 3, 16, 16)).save("bundle")
+    shutil.copytree(made / "out", "bundle")
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 
+@pytest.mark.slow
 def test_a_dynamic_file(mofa: Callable[..., Result]) -> None:
     result = mofa("export", "bundle", "--to", "pt2", "--dynamic")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -90,6 +89,7 @@ def test_wrong_usage(mofa: Callable[..., Result]) -> None:
     assert mofa("export", "bundle", "--to", "pt2", "--input", "large").exit_code == 2
 
 
+@pytest.mark.slow
 def test_nothing_but_results_is_seen_of_a_talkative_exporter(mofa: Callable[..., Result]) -> None:
     command = [sys.executable, "-m", "mofa_compiler.cli", "export", "bundle", "--to", "executorch", "--json"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -26,6 +26,7 @@ def mofa(*arguments: str) -> Result:
 
 @pytest.mark.parametrize("kind", ["svg", "png", "pdf"])
 @pytest.mark.parametrize("figure", ["flops", "roadmap", "unet", "pareto"])
+@pytest.mark.sample(1)
 def test_plot(figure: str, kind: str) -> None:
     out = Path(f"fig.{kind}")
     out.write_text("what was there")

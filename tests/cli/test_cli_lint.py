@@ -432,6 +432,7 @@ class Net(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_what_a_model_prints_does_not_get_into_the_result() -> None:
     Path("noisy.py").write_text(NOISY)
     command = [sys.executable, "-m", "mofa_compiler.cli", "lint", "noisy.py:Net", "net.py:Clean"]

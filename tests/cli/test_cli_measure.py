@@ -95,6 +95,7 @@ def test_a_missing_engine_is_listed_with_what_installs_it(monkeypatch: pytest.Mo
     assert refused.stderr == f"error: the engine mnn cannot run here: {reason}\n"
 
 
+@pytest.mark.slow
 def test_measure_as_json() -> None:
     result = mofa("measure", UNET, UNET, *QUICK, "--engine", "channels-last,eager", "--json", "--per-layer")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -113,6 +114,7 @@ def test_measure_as_json() -> None:
         assert times == sorted(times, reverse=True)
 
 
+@pytest.mark.slow
 def test_a_bundle_is_measured_on_its_own_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "LINE_EVERY", float("inf"))  # however slow the machine is
     made = mofa("rewrite", UNET, *SMALL, "--input", "1x3x48x16", "--roadmap", "mofa", "--out", str(tmp_path / "net"))
@@ -232,6 +234,7 @@ def test_labels_tell_networks_apart(sources: list[str], labels: list[str]) -> No
     assert _labels(sources) == labels
 
 
+@pytest.mark.slow
 def test_recorded_times_stand_in_the_bundles_report() -> None:
     mofa("rewrite", UNET, *SMALL, "--input", "1x3x16x16", "--out", "net", "--quiet")
     first = mofa("measure", UNET, "net", *QUICK, "--record")

@@ -127,6 +127,7 @@ def test_analyze_of_what_is_no_unet() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.slow
 def test_analyze_on_a_terminal_without_box_characters(encoding: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mofa_compiler.cli", "analyze", UNET, *SMALL],

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
-from architectures import UNet
-from mofa_compiler import apply
 from mofa_compiler.cli import app
 from mofa_compiler.cli.training import duration
 from mofa_compiler.distillation import Options
@@ -26,12 +24,10 @@ SHORT = ["--patch", "16", "--steps", "6", "--batch", "2", "--validate-every", "3
 
 
 @pytest.fixture
-def mofa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def mofa(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """The command in a folder with a checkpoint, a bundle and photographs."""
     monkeypatch.chdir(tmp_path)
-    model = UNet(width=4, depth=1).eval()
-    torch.save(model.state_dict(), "net.pth")
-    apply(model, "mofa", torch.rand(1, 3, 16, 16)).save("out")
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     Path("photos").mkdir()
     Path("empty").mkdir()
     for index in range(2):
@@ -58,6 +54,7 @@ def test_it_trains_and_says_what_came_out(mofa: Callable[..., Result]) -> None:
     assert sorted(path.name for path in Path().iterdir()) == ["empty", "net.pth", "out", "photos"]
 
 
+@pytest.mark.slow
 def test_json_and_a_degradation(mofa: Callable[..., Result]) -> None:
     result = mofa("out", *ORIGINAL, "--data", "photos", "--degrade", "gaussian:25", *SHORT, "--json")
     document = json.loads(result.stdout)
@@ -66,11 +63,13 @@ def test_json_and_a_degradation(mofa: Callable[..., Result]) -> None:
     assert json.loads(Path("out/report.json").read_text())["recoveries"] == [document]
 
 
+@pytest.mark.slow
 def test_nothing_better_is_said(mofa: Callable[..., Result]) -> None:
     result = mofa("out", *ORIGINAL, "--data", "photos", *SHORT[:-1], "1")
     assert "nothing better came of 6 steps" in result.stdout and result.stderr.endswith("out keeps its weights\n")
 
 
+@pytest.mark.slow
 def test_quiet(mofa: Callable[..., Result]) -> None:
     assert mofa("out", *ORIGINAL, "--data", "photos", *SHORT, "--quiet").output == ""
 
@@ -88,6 +87,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), ERRORS.values(), ids=ERRORS.keys())
+@pytest.mark.sample(4)
 def test_errors_come_in_one_line(mofa: Callable[..., Result], arguments: list[str], message: str) -> None:
     before = Path("out/model.safetensors").read_bytes()
     result = mofa(*arguments)
@@ -97,6 +97,7 @@ def test_errors_come_in_one_line(mofa: Callable[..., Result], arguments: list[st
     assert Path("out/model.safetensors").read_bytes() == before and not Path("out.recovery").exists()
 
 
+@pytest.mark.slow
 def test_steps_and_minutes_contradict(mofa: Callable[..., Result]) -> None:
     result = mofa("out", *ORIGINAL, "--data", "photos", "--steps", "3", "--minutes", "1")
     assert result.exit_code == 2 and "one of --steps and --minutes" in result.stderr

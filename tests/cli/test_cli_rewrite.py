@@ -124,6 +124,7 @@ def test_nothing_to_rewrite_still_saves(mofa: Callable[..., Result], saved: list
     assert set(saved[0]["edits"]) == {0}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_loaded_and_described(mofa: Callable[..., Result]) -> None:
     state = UNet(width=4, depth=2).state_dict()
     torch.save({"params_ema": state, "params": state}, "c.pth")
@@ -143,6 +144,7 @@ def test_a_roadmap_of_ones_own(mofa: Callable[..., Result]) -> None:
     assert report["passes"][0]["options"]["mode"] == "nearest"
 
 
+@pytest.mark.slow
 def test_the_bundle_is_there_and_is_not_overwritten_unasked(mofa: Callable[..., Result]) -> None:
     arguments = [*SMALL, "--out", "deep/bundle"]
     first = mofa(*arguments)
@@ -283,6 +285,7 @@ def mofa_process(*arguments: str, **environment: str) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.slow
 def test_a_process_on_a_terminal_without_arrows() -> None:
     done = mofa_process("rewrite", *SMALL, "--dry-run", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
@@ -299,6 +302,7 @@ def test_a_process_that_fails_prints_no_traceback() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     command = f"{sys.executable} -m mofa_compiler.cli rewrite {' '.join(SMALL)} --dry-run --json | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, check=False)

@@ -70,6 +70,7 @@ def done(result: Result) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_a_roadmap_of_no_passes_is_the_original_as_a_bundle(mofa: Callable[..., Result]) -> None:
     result = done(mofa("rewrite", "net.py:Net", "--roadmap", "none.toml", *SMALL, "--out", "same"))
     assert "Nothing to rewrite: the network is unchanged." in result.stdout
@@ -100,6 +101,7 @@ def test_an_architecture_is_exported_with_its_weights(mofa: Callable[..., Result
     assert done(bare).stderr.startswith("warning: no --checkpoint")
 
 
+@pytest.mark.slow
 def test_an_architecture_is_compared_and_drawn(mofa: Callable[..., Result]) -> None:
     done(mofa("rewrite", "net.py:Net", *SMALL, "--out", "fast", "--quiet"))
     data = json.loads(done(mofa("compare", "net.py:Net", "fast", "--format", "json")).stdout)
@@ -147,6 +149,7 @@ def test_what_is_wrong(mofa: Callable[..., Result], arguments: list[str], code: 
     assert message in " ".join(result.stderr.replace("│", " ").split())
 
 
+@pytest.mark.slow
 def test_inputs_from_a_file_reach_every_command(mofa: Callable[..., Result]) -> None:
     captured = json.loads(done(mofa("capture", "net.py:Flags", "--json", "--input", "in.json")).stdout)
     assert [one["shape"] for one in captured["inputs"] if one["shape"] is not None] == [
@@ -167,6 +170,7 @@ def test_inputs_from_a_file_reach_every_command(mofa: Callable[..., Result]) -> 
     assert mofa("lint", *given, "--select", "MOFA202").exit_code == 1
 
 
+@pytest.mark.slow
 def test_tensors_from_a_file_are_measured(mofa: Callable[..., Result]) -> None:
     for name, data in {
         "position": {"args": [{"shape": [1, 3, 8, 8]}]},

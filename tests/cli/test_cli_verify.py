@@ -66,6 +66,7 @@ def test_json(mofa: Callable[..., Result], bundle: str) -> None:
     assert all(check["ok"] for check in data["checks"])
 
 
+@pytest.mark.slow
 def test_inputs_of_ones_own(mofa: Callable[..., Result], bundle: str) -> None:
     np.save("inputs.npy", np.random.default_rng(0).random((5, 3, 16, 24), dtype=np.float32))
     result = mofa("verify", bundle, *weights("--inputs", "inputs.npy"))
@@ -76,6 +77,7 @@ def test_inputs_of_ones_own(mofa: Callable[..., Result], bundle: str) -> None:
     assert json.loads(synthetic.stdout)["measured_on"] == "input (synthetic, gaussian:25) 2x3x16x16"
 
 
+@pytest.mark.slow
 def test_a_bundle_that_was_tampered_with(mofa: Callable[..., Result], bundle: str) -> None:
     file = Path(bundle, "model.safetensors")
     tensors = load_file(file)
@@ -100,6 +102,7 @@ def test_a_bundle_that_was_tampered_with(mofa: Callable[..., Result], bundle: st
         ([*ORIGINAL, "--inputs", "nowhere"], "no folder or file nowhere"),
     ],
 )
+@pytest.mark.sample(2)
 def test_what_does_not_fit(mofa: Callable[..., Result], bundle: str, arguments: list[str], message: str) -> None:
     result = mofa("verify", bundle, *arguments)
     assert (result.exit_code, result.stdout) == (1, "")

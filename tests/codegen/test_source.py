@@ -68,6 +68,7 @@ class Residual(nn.Module):
 
 @pytest.mark.parametrize("model", [PMRID(), NAFNet(), UNet(width=8, depth=2), UNet(width=8, depth=2, bilinear=True)])
 @pytest.mark.parametrize("roadmap", ["mofa", "paper-nafnet"])
+@pytest.mark.sample(1)
 def test_emitted_source_is_clean(model: nn.Module, roadmap: str, tmp_path: Path) -> None:
     result = apply(model, roadmap, torch.rand(1, 3, 64, 64))
     source = emit(result.rewritten.program, result.model, roadmap)
@@ -711,6 +712,7 @@ def test_names_that_would_hide_something(name: str) -> None:
     assert isinstance(built, nn.Module)
 
 
+@pytest.mark.slow
 def test_many_alike_blocks_share_one_class() -> None:
     model = NAFNet(width=4, middle_blk_num=24, enc_blk_nums=(30, 30, 30), dec_blk_nums=(10, 10, 10)).eval()
     program = capture(model, torch.rand(1, 3, 16, 16))

@@ -47,6 +47,7 @@ def run(bundle: str) -> None:
     torch.save({"gradients": gradients[0], "history": history}, f"{bundle}.{os.environ.get('RANK', 'alone')}.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     result = rewritten(network())

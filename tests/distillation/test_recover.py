@@ -20,6 +20,7 @@ from tests.distillation.small import SIZE, images, network, pairs, rewritten, sa
 SHORT: dict[str, Any] = {"steps": 12, "batch": 4, "lr": 3e-3, "validate_every": 4}
 
 
+@pytest.mark.slow
 def test_a_bundle_gets_better_weights_and_says_so(tmp_path: Path) -> None:
     model, bundle = network(), tmp_path / "out"
     rewritten(model).save(bundle)
@@ -46,6 +47,7 @@ def test_a_bundle_gets_better_weights_and_says_so(tmp_path: Path) -> None:
     assert len(json.loads((bundle / "report.json").read_text())["recoveries"]) == 2
 
 
+@pytest.mark.slow
 def test_the_weights_kept_are_those_that_were_validated(tmp_path: Path) -> None:
     model, bundle = network(), tmp_path / "out"
     rewritten(model).save(bundle)
@@ -57,6 +59,7 @@ def test_the_weights_kept_are_those_that_were_validated(tmp_path: Path) -> None:
     assert recovery.psnr_after == pytest.approx(float(10 * torch.log10(peak**2 / error)), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_worse_is_not_kept(tmp_path: Path) -> None:
     model, bundle = network(), tmp_path / "out"
     rewritten(model).save(bundle)
@@ -81,6 +84,7 @@ def test_a_result_is_trained_in_place() -> None:
     assert same(weights(result.rewritten.program.graph_module), before)
 
 
+@pytest.mark.slow
 def test_two_runs_are_the_same_and_another_seed_is_not() -> None:
     ends = []
     for seed in (0, 0, 1):
@@ -95,17 +99,20 @@ def test_two_runs_are_the_same_and_another_seed_is_not() -> None:
     [{"ema": 0.9}, {"mixed_precision": "bf16"}, {"clip": 0, "weight_decay": 0.01}, {"workers": 1}, {"features": 0}],
     ids=lambda options: next(iter(options)),
 )
+@pytest.mark.sample(1)
 def test_options_train_too(options: dict[str, Any]) -> None:
     result = rewritten(network())
     assert recover(result, network(), images(), **SHORT, **options).improved
 
 
+@pytest.mark.slow
 def test_minutes() -> None:
     result = rewritten(network())
     recovery = recover(result, network(), images(), minutes=0.01, batch=2, validate_every=2)
     assert recovery.seconds >= 0.6 and recovery.steps > 0
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_learned_where_wanted() -> None:
     result = rewritten(network())
     before = weights(result.model)
@@ -159,6 +166,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("data", "options", "error", "message"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.sample(6)
 def test_errors(data: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
     result = rewritten(network())
     before = weights(result.model)
@@ -178,6 +186,7 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
         recover(tmp_path / "none", other, images())
 
 
+@pytest.mark.slow
 def test_a_bundle_with_other_source_is_left_as_it_is(tmp_path: Path) -> None:
     model, bundle = network(), tmp_path / "out"
     rewritten(model).save(bundle)

@@ -82,6 +82,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
 
 # Some 25 reads prepare the run, and each step reads 2; saves 1 to 9 are the state's.
 @pytest.mark.parametrize("moment", ["reading 34", "saving 6"])
+@pytest.mark.slow
 def test_killed_at_any_moment(moment: str, tmp_path: Path, undisturbed: dict[str, Tensor]) -> None:
     bundle = folder(tmp_path, "out")
     root = Path(__file__).parents[2]
@@ -103,6 +104,7 @@ def test_killed_at_any_moment(moment: str, tmp_path: Path, undisturbed: dict[str
 
 
 @pytest.mark.parametrize("saved", [0, 1, 2])
+@pytest.mark.slow
 def test_stopped_while_the_bundle_is_written(
     saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Tensor]
 ) -> None:
@@ -144,6 +146,7 @@ def interrupted(result: Result, where: Path, at: int = 3, **options: Any) -> Non
         recover(result, network(), Stopping(images()), state_folder=where, **{**OPTIONS, **options})
 
 
+@pytest.mark.slow
 def test_going_on_is_telling_what_differs(tmp_path: Path) -> None:
     result, where = rewritten(network()), tmp_path / "state"
     begun = weights(result.model)
@@ -170,6 +173,7 @@ def test_going_on_is_telling_what_differs(tmp_path: Path) -> None:
     assert recovery.history[0].step == 0 and not where.exists()
 
 
+@pytest.mark.slow
 def test_what_decides_nothing_may_differ(tmp_path: Path) -> None:
     result, where = rewritten(network()), tmp_path / "state"
     interrupted(result, where)

@@ -14,6 +14,8 @@ import pytest
 
 from .executor import ROOT
 
+pytestmark = pytest.mark.slow  # for building the site
+
 LOADS = {
     "script": "src",
     "img": "src",

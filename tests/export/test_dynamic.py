@@ -65,6 +65,7 @@ def assert_same_at(to: str, file: Path, network: nn.Module, sizes: list[tuple[in
 
 @pytest.mark.parametrize("network", [Padded().eval(), Resized().eval()], ids=["padded", "resized"])
 @pytest.mark.parametrize("to", ["onnx", "pt2", "openvino", "executorch", "torchscript"])
+@pytest.mark.sample("pt2")
 def test_a_network_that_takes_every_size_is_written_for_every_size(to: str, network: nn.Module, tmp_path: Path) -> None:
     file = tmp_path / f"net{formats()[to].suffixes[0]}"
     done = export(network, to, file, dynamic=True, inputs=torch.rand(1, 3, 61, 45))
@@ -74,6 +75,7 @@ def test_a_network_that_takes_every_size_is_written_for_every_size(to: str, netw
     assert_same_at(to, file, network, SIZES)
 
 
+@pytest.mark.slow
 def test_a_branch_on_the_size_is_seen_and_said(tmp_path: Path) -> None:
     network, example = Branching().eval(), torch.rand(1, 3, 61, 45)
     done = export(network, "pt2", tmp_path / "net.pt2", dynamic=True, inputs=example)

@@ -86,6 +86,7 @@ def files(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("to", sorted(SUFFIX))
+@pytest.mark.sample("onnx")
 def test_every_format_computes_the_same(tmp_path: Path, to: str, dynamic: bool) -> None:
     network, file = Small().eval(), tmp_path / f"net{SUFFIX[to]}"
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -110,6 +111,7 @@ def test_every_format_computes_the_same(tmp_path: Path, to: str, dynamic: bool) 
             run([torch.rand(1, 3, 20, 18)])
 
 
+@pytest.mark.slow
 def test_executorch_says_what_xnnpack_leaves(tmp_path: Path) -> None:
     network = NAFNet(width=4, middle_blk_num=1, enc_blk_nums=(), dec_blk_nums=())
     done = export(network.eval(), "executorch", tmp_path / "net.pte", inputs=torch.rand(1, 3, 16, 16))
@@ -122,6 +124,7 @@ def test_executorch_says_what_xnnpack_leaves(tmp_path: Path) -> None:
     assert any("LayerNormFunction is a custom autograd function" in one for one in done.notes)
 
 
+@pytest.mark.slow
 def test_a_pixel_shuffle_that_is_permuted_is_noted(tmp_path: Path) -> None:
     for to, noted in (("executorch", True), ("onnx", False)):
         done = export(Small().eval(), to, tmp_path / f"net{SUFFIX[to]}", inputs=torch.rand(1, 3, 16, 16))
@@ -143,6 +146,7 @@ def test_torchscript_holds_the_forward_pass_of_a_custom_autograd_function(tmp_pa
     assert done.comparisons[1].inputs == "2x3x15x18"
 
 
+@pytest.mark.slow
 def test_padding_by_the_size_is_noted_and_provable_multiples_are_found(tmp_path: Path) -> None:
     network = NAFNet(width=4, enc_blk_nums=(1,), dec_blk_nums=(1,)).eval()
     done = export(network, "pt2", tmp_path / "net.pt2", dynamic=True, inputs=torch.rand(1, 3, 16, 16))
@@ -174,6 +178,7 @@ def test_no_note_without_partial_convolutions(tmp_path: Path) -> None:
         (RowByRow(), "pt2", True, r"with dynamic sizes: layer 'body\.0\.1' \(RowByRow\).*without --dynamic"),
     ],
 )
+@pytest.mark.slow
 def test_the_layer_at_fault_is_named(tmp_path: Path, inner: nn.Module, to: str, dynamic: bool, message: str) -> None:
     network, file = Around(inner).eval(), tmp_path / f"net{SUFFIX[to]}"
     with pytest.raises(ExportError, match=message) as caught:

@@ -78,6 +78,7 @@ CALL = CallSpec((torch.rand(1, 3, 16, 16),))
     [("tanh", "blocks.1", "Squash"), ("softplus", "", "Net"), ("relu", "blocks.0.1", "ReLU")],
 )
 @pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.sample(4)
 def test_the_first_operator_that_fails_is_named(
     stage: str, operator: str, path: str, kind: str, dynamic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ MODELS = [
 
 
 @pytest.mark.parametrize("build", MODELS, ids=["pmrid", "nafnet", "unet", "unet-bilinear"])
+@pytest.mark.sample("nafnet", "unet")
 def test_equals_eager_at_other_sizes_and_in_both_modes(build):
     model = build()
     for p in model.parameters():
@@ -43,6 +44,7 @@ def test_equals_eager_at_other_sizes_and_in_both_modes(build):
 
 
 @pytest.mark.parametrize("build", MODELS)
+@pytest.mark.sample(1)
 def test_leaves_the_model_as_it_was(build):
     model = build()
     modules = {id(m): dict(m.__dict__) for m in model.modules()}
@@ -502,6 +504,7 @@ def test_random_values_of_training_stay_random():
     assert not torch.equal(module(x), module(x))
 
 
+@pytest.mark.slow
 def test_another_thread_may_run_models_meanwhile():
     model, x = NAFNet(width=4), torch.rand(1, 3, 16, 16)
     expected, outcomes = model(x), []

@@ -64,6 +64,7 @@ def run_steps(inputs: dict[str, str]) -> tuple[dict[str, int], dict[str, str]]:
     return codes, values
 
 
+@pytest.mark.slow
 def test_the_action_uploads_findings_and_fails_after_that() -> None:
     codes, _ = run_steps({})
     assert codes == {"Install": 0, "Lint": 0, "Result": 1}
@@ -73,12 +74,14 @@ def test_the_action_uploads_findings_and_fails_after_that() -> None:
     assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "net.py"
 
 
+@pytest.mark.slow
 def test_the_action_on_a_clean_model() -> None:
     codes, _ = run_steps({"args": "--select MOFA5", "sarif-file": "other.sarif"})
     assert codes == {"Install": 0, "Lint": 0, "Result": 0}
     assert json.loads(Path("other.sarif").read_text())["runs"][0]["results"] == []
 
 
+@pytest.mark.slow
 def test_the_action_says_what_is_wrong_with_the_configuration() -> None:
     Path("mofa.toml").write_text("modls = []\n")
     codes, _ = run_steps({})

@@ -190,6 +190,7 @@ def test_a_latency_budget_that_cannot_be_looked_at_is_an_error() -> None:
         lint(around(nn.ReLU()), X, budgets={"latency-ratio": 1.0})
 
 
+@pytest.mark.slow
 def test_stages_have_budgets_for_memory_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("net.py").write_text(

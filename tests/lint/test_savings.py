@@ -83,12 +83,13 @@ def networks(request: pytest.FixtureRequest) -> tuple[Network, Network]:
 
 
 @pytest.mark.parametrize("pass_", [*PASSES, *OTHERS], ids=repr)
+@pytest.mark.sample(20)
 def test_every_pass(networks: tuple[Network, Network], pass_: Pass):
     assert_told(networks[SepConvToPConv.name in pass_.after], pass_)
 
 
 @pytest.mark.filterwarnings("ignore::mofa_compiler.frontend.modes.CaptureWarning")
-@drawn(15)
+@drawn(8)
 @given(plans, roadmaps)
 def test_generated_networks(plan: Plan, name: str) -> None:
     program = capture(build(plan), plan.example(1, plan.sizes[0]))

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 from constructions import SOURCES, marked_lines
-from monai.networks.nets import BasicUNet
 from torch import nn
 
 import architectures.nafnet
@@ -132,6 +131,8 @@ def test_every_layer_of_the_examples_is_found_at_its_constructor(make: type[nn.M
 
 
 def test_a_library_model_has_its_layers_in_the_library():
+    from monai.networks.nets import BasicUNet
+
     model, recorder = _record(functools.partial(BasicUNet, spatial_dims=2, features=(4, 4, 4, 4, 4, 4)))
     positions = recorder.positions(model, BasicUNet)
     assert len(positions) == sum(1 for _ in model.named_modules(remove_duplicate=False))

@@ -272,6 +272,7 @@ def test_upsample_to_a_fixed_size():
     assert [edit.exact for edit in diff.edits if edit.fate != "removed"] == [True, False]
 
 
+@pytest.mark.slow
 def test_identities_between_do_not_hide_an_upsampling():
     layers = [nn.Upsample(scale_factor=2), nn.Identity(), nn.Conv2d(8, 32, 1), nn.Dropout(), nn.PixelShuffle(2)]
     after, diff = rewrite(network(chain(*layers, nn.Conv2d(8, 8, 1))), DecoupleUpsampling())

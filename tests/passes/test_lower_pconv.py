@@ -81,6 +81,7 @@ def allowed(form: str, kind: type[PartialConv2d], place: str) -> bool:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.sample(5)
 def test_every_form_computes_the_same(form: Any, kind: type[PartialConv2d], place: str):
     model = PLACES[place](kind).double().eval()
     before = network(model, 1, 3, 12, 14)
@@ -103,6 +104,7 @@ def test_every_form_computes_the_same(form: Any, kind: type[PartialConv2d], plac
 @pytest.mark.parametrize(
     ("form", "kind"), [(form, kind) for form in FORMS for kind in KINDS if allowed(form, kind, "plain")]
 )
+@pytest.mark.sample(2)
 def test_a_bundle_holds_every_form(form: Any, kind: type[PartialConv2d], tmp_path: Path):
     between = nn.Identity() if form in ("merged", "fused") else nn.ReLU()
     model = Block(kind(8, 2, bias=True), between=between, before=nn.ReLU()).eval()
@@ -291,6 +293,7 @@ AROUND: dict[str, tuple[Callable[[Tensor, Any, Any], Tensor], dict[str, str | No
     ("place", "form", "reason"),
     [(place, form, why) for place, (_, all_) in AROUND.items() for form, why in all_.items()],
 )
+@pytest.mark.sample(8)
 def test_surroundings_allow_a_form_or_the_reason_is_given(place: str, form: Any, reason: str | None):
     before = network(Around(AROUND[place][0]).double().eval())
     after, diff = rewrite(before, LowerPConv(form=form))
@@ -416,6 +419,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_the_kernel_computes_what_its_layer_does():
     pytest.importorskip("triton")
     run = subprocess.run(
@@ -465,6 +469,7 @@ def operators(module: nn.Module, *shape: int) -> set[str]:
 @pytest.mark.parametrize(
     ("form", "kind"), [(form, kind) for form in LowerPConv.removes for kind in KINDS if allowed(form, kind, "plain")]
 )
+@pytest.mark.slow
 def test_exports_have_none_of_what_a_form_replaces(form: Any, kind: type[PartialConv2d]):
     between = None if form == "merged" else nn.ReLU()
     before = network(Block(kind(8, 2), between=between, before=nn.ReLU()), 1, 3, 16, 16)
@@ -491,6 +496,7 @@ def rewritten(request: pytest.FixtureRequest) -> nn.Module:
 
 
 @pytest.mark.parametrize("form", [*FORMS, "auto", "split-cat"])
+@pytest.mark.slow
 def test_whole_networks_compute_the_same_and_train(rewritten: nn.Module, form: Any):
     before = network(rewritten.eval(), 1, 3, 32, 32)
     after, diff = rewrite(before, LowerPConv(form=form))

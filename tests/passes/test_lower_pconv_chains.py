@@ -6,7 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -44,7 +44,6 @@ def takes_behind(form: str, pair: tuple[type[PartialConv2d], bool], *, free: boo
 PAIRS = st.lists(st.tuples(st.sampled_from([PConv2d, PDWConv2d]), st.booleans()), min_size=1, max_size=6)
 
 
-@settings(max_examples=15, deadline=None)
 @given(PAIRS, st.sampled_from(["auto", "born-apart", "two-slices", "merged"]))
 def test_a_convolution_is_cut_for_the_partial_one_behind_it_unless_the_one_before_took_it(
     given_pairs: list[tuple[type[PartialConv2d], bool]], form: Any

@@ -115,6 +115,7 @@ def test_statistics_of_the_batch_stay():
     ],
 )
 @pytest.mark.parametrize("shape", [(1, 8, 1, 1), (8,)])
+@pytest.mark.sample(6)
 def test_arithmetic_per_channel(operation: Any, shape: tuple[int, ...]):
     if shape == (8,):
         operation = _with_channels_first(operation)

@@ -74,6 +74,7 @@ def test_numbers_add_up(pmrid: dict[str, Any], compared: dict[str, Any]) -> None
 @pytest.mark.parametrize("width", [60, 80, 120])
 @pytest.mark.parametrize("layers", [False, True])
 @pytest.mark.parametrize("name", ["pmrid", "compared", "body"])
+@pytest.mark.sample(6)
 def test_no_line_is_wider_than_the_terminal(
     request: pytest.FixtureRequest, name: str, width: int, layers: bool
 ) -> None:

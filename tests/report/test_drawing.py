@@ -173,6 +173,7 @@ def test_what_lies_on_no_unet_is_aside() -> None:
     assert pairs(found) == [("stem", "head")]  # through the gate, into what reads the sum
 
 
+@pytest.mark.slow
 def test_no_unet_has_no_structure(drawings: dict[str, dict[str, Any]]) -> None:
     assert structure(network(nn.Sequential(nn.Conv2d(3, 3, 3)))) == Structure((), (), ())
     assert draw(drawings["classifier"], 80) == []
@@ -235,6 +236,7 @@ def test_a_drawing(drawings: dict[str, dict[str, Any]]) -> None:
 @pytest.mark.parametrize("name", ["pmrid", "nafnet", "unet", "pair", "sides", "hostile", "compared", "deep"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("ascii_only", [False, True])
+@pytest.mark.sample(12)
 def test_every_drawing_fits_and_names_every_stage(
     drawings: dict[str, dict[str, Any]], name: str, width: int, ascii_only: bool
 ) -> None:

@@ -52,6 +52,7 @@ def many(report: dict[str, Any], number: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", DRAWN)
 @pytest.mark.parametrize("source", ["report", "plain", "many", "empty", "old"])
+@pytest.mark.sample(4)
 def test_every_network_has_every_figure(
     request: pytest.FixtureRequest, report: dict[str, Any], tmp_path: Path, name: str, source: str
 ) -> None:

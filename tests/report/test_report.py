@@ -384,6 +384,7 @@ def test_colours_only_where_wanted(report: dict[str, Any], monkeypatch: pytest.M
     assert "\x1b" not in printed(report, 80)
 
 
+@pytest.mark.slow
 def test_a_network_that_costs_more_than_before_is_told():
     report = apply(NAFNet(width=8), [SepConvToPConv(portion=1)], torch.rand(1, 3, 32, 32)).report
     assert report["after"]["macs"] > report["before"]["macs"]

@@ -101,6 +101,7 @@ def test_weights_that_were_changed_in_place(bundle: Path, original: nn.Module):
     assert problem.startswith("model.safetensors was changed since it was saved: its checksum does not fit; the first ")
 
 
+@pytest.mark.slow
 def test_weights_that_another_program_wrote(bundle: Path, original: nn.Module):
     rewritten(bundle, scaled, {"format": "pt"})
     found = mofa_compiler.verify(bundle, original)
@@ -129,6 +130,7 @@ def test_weights_that_are_not_finite(bundle: Path, original: nn.Module):
     assert "not finite" in problems["another size"]
 
 
+@pytest.mark.slow
 def test_weights_that_were_trained_before_they_were_saved(result: Result, original: nn.Module, tmp_path: Path):
     trained = Result(replace(result.record, model=copy.deepcopy(result.model)))
     with torch.no_grad():
@@ -141,6 +143,7 @@ def test_weights_that_were_trained_before_they_were_saved(result: Result, origin
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.sample(1)
 def test_a_network_that_was_converted_before_it_was_saved(precision: torch.dtype, original: nn.Module, tmp_path: Path):
     result = apply(original, "mofa", torch.rand(1, 3, 16, 16))
     result.model.to(precision)
@@ -159,6 +162,7 @@ def test_source_that_was_changed(bundle: Path, original: nn.Module):
 
 
 @pytest.mark.parametrize("end", ["\x0c", "\x0b", "\x1c", "\x85", "\u2028"])
+@pytest.mark.sample(1)
 def test_source_whose_lines_end_for_no_python(end: str, bundle: Path, original: nn.Module):
     source = (bundle / "model.py").read_text()
     (bundle / "model.py").write_text(source.replace("\n", end, 1), encoding="utf-8")
@@ -176,6 +180,7 @@ def test_source_whose_lines_end_for_no_python(end: str, bundle: Path, original: 
         ("report.md", "\n\n", "\n\n<svg><text>exact</text></svg>\n"),
     ],
 )
+@pytest.mark.sample(2)
 def test_what_hides_in_a_drawing(file: str, old: str, new: str, bundle: Path, original: nn.Module):
     text = (bundle / file).read_text(encoding="utf-8")
     assert old in text
@@ -190,6 +195,7 @@ def test_a_checkpoint_whose_name_breaks_lines(bundle: Path, original: nn.Module)
     assert failed(mofa_compiler.verify(bundle, original))["original"].isprintable()
 
 
+@pytest.mark.slow
 def test_a_report_that_does_not_repeat(bundle: Path, original: nn.Module):
     file = bundle / "report.json"
     report = json.loads(file.read_text())

@@ -79,6 +79,7 @@ def agree(found: list[Tensor], expected: list[Tensor]) -> None:
 
 
 @pytest.mark.parametrize("name", CPU)
+@pytest.mark.sample("eager", "onnxruntime")
 def test_outputs_are_the_networks(name: str) -> None:
     before = {key: value.clone() for key, value in network().state_dict().items()}
     with torch.no_grad():
@@ -90,6 +91,7 @@ def test_outputs_are_the_networks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CPU)
+@pytest.mark.sample("eager", "onnxruntime")
 def test_a_captured_graph_compiles_too(name: str) -> None:
     """Custom autograd functions are one call in it."""
     graph = capture(network(), example()).graph_module
@@ -98,6 +100,7 @@ def test_a_captured_graph_compiles_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CPU)
+@pytest.mark.sample("eager", "onnxruntime")
 def test_several_inputs_and_outputs(name: str) -> None:
     net, inputs = Two().eval(), [torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)]
     with torch.no_grad():
@@ -105,6 +108,7 @@ def test_several_inputs_and_outputs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROFILED)
+@pytest.mark.sample("eager", "onnxruntime")
 def test_profiles_name_layers(name: str) -> None:
     operators = compiled(name).profile()
     assert operators is not None
@@ -126,11 +130,13 @@ def test_a_profile_sees_what_a_graph_itself_calls() -> None:
 
 
 @pytest.mark.parametrize("name", ["inductor", "mnn"])
+@pytest.mark.slow
 def test_some_cannot_tell(name: str) -> None:
     assert compiled(name).profile() is None
 
 
 @pytest.mark.parametrize("name", CPU)
+@pytest.mark.sample("eager", "onnxruntime")
 def test_compiling_is_silent(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     runner = engine(runs_here(name)).compile(nn.Conv2d(3, 4, 3), [example()])
     with engine(name).running(1):
@@ -139,6 +145,7 @@ def test_compiling_is_silent(name: str, capfd: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("name", CPU)
+@pytest.mark.sample("eager", "onnxruntime")
 def test_what_was_packed_loads(name: str) -> None:
     chosen = engine(runs_here(name))
     packed = compiled(name).packed or chosen.pack(network(), [example()])
@@ -147,11 +154,13 @@ def test_what_was_packed_loads(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CPU)
+@pytest.mark.sample("eager", "onnxruntime")
 def test_what_does_not_fit_is_named(name: str) -> None:
     with pytest.raises(EngineError, match=rf"^{name} does not take Net: \w+"):
         engine(runs_here(name)).compile(network(), [torch.rand(1, 5, 32, 32)])
 
 
+@pytest.mark.slow
 def test_inductor_compiles_more_of_a_class_than_torch_allows() -> None:
     """Beyond its recompile limit, torch.compile runs the modules of a class eagerly."""
     for channels in (1, 2, 3):

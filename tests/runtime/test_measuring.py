@@ -33,6 +33,7 @@ class Large(nn.Module):
         return self.narrow(self.widen(x))
 
 
+@pytest.mark.slow
 def test_a_measurement_says_what_was_measured_and_where() -> None:
     found = measure(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 8, 3), engine="eager", threads=1, input_shape=(1, 3, 16, 16))
     assert found.ratio == pytest.approx(found.a_ms / found.b_ms)
@@ -77,6 +78,7 @@ def test_importing_the_package_does_not_import_engines() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_peak_memory_is_that_of_intermediate_values() -> None:
     x = torch.rand(1, 4, 128, 128)
     # Above 32 MiB the C library gives memory back at once; below, it may keep what was freed.
@@ -86,6 +88,7 @@ def test_peak_memory_is_that_of_intermediate_values() -> None:
     assert large - small == pytest.approx(64, abs=16)
 
 
+@pytest.mark.slow
 def test_a_process_that_fails() -> None:
     with pytest.raises(
         EngineError, match=r"measuring memory on eager failed \(exit code 1\): .*does not take the packed"

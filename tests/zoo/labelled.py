@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from monai.networks.nets.mednext import MedNeXt
 
 from .context import CONTEXTS, ContextUNet
 from .medical import ResidualEncoderUNet, ResUnet, U2Net
 from .mobile import CamNet, SpeechNet
-from .models import Stages, ZooModel, add, cat
+from .models import Stages, ZooModel, add, cat, monai
 from .restoration import CGNet, PromptIR, PyNET
 
 
@@ -90,8 +89,8 @@ LABELLED: Mapping[str, ZooModel] = {
         lambda: ResidualEncoderUNet(decoder=2).eval(), residual_encoder(4), skips=cat(2, 1, 0), channels=1
     ),
     "monai-mednext": ZooModel(
-        lambda: MedNeXt(
-            spatial_dims=2,
+        lambda: monai(
+            "MedNeXt",
             init_filters=4,
             kernel_size=3,
             use_residual_connection=True,

@@ -1,7 +1,8 @@
 """The visible zoo: networks as their users build them, small, each with the stages that a person would name.
 
-MONAI and diffusers are the real packages; what needs torchvision is an equivalent in this folder that the real one's
-weights fit, with outputs equal bit for bit (checked once with segmentation_models_pytorch 0.6.0 and timm 1.0.31).
+MONAI and diffusers are the real packages, imported when one of their networks is built, for that takes seconds; what
+needs torchvision is an equivalent in this folder that the real one's weights fit, with outputs equal bit for bit
+(checked once with segmentation_models_pytorch 0.6.0 and timm 1.0.31).
 """
 
 from __future__ import annotations
@@ -11,9 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import UNet2DModel
-from monai.networks.nets import BasicUNet, DynUNet
-from monai.networks.nets import UNet as MonaiUNet
 from torch import nn
 
 from architectures import PMRID, NAFNet, UNet
@@ -58,7 +56,9 @@ class Denoiser(ZooModel):
         return (*super().inputs(height, width, batch), torch.tensor([7]))
 
 
-def unet2d() -> UNet2DModel:
+def unet2d() -> nn.Module:
+    from diffusers import UNet2DModel
+
     widths = (8, 16, 16, 32)
     return UNet2DModel(layers_per_block=1, block_out_channels=widths, norm_num_groups=4, attention_head_dim=4)
 
@@ -95,9 +95,18 @@ NAFNET: Stages = {
 NAFNET_TRANSITIONS = {f"{kind}s.{i}": f"{kind} transition" for kind in ("down", "up") for i in range(3)}
 
 
+def monai(name: str, **arguments: Any) -> nn.Module:
+    """A network of MONAI's for one channel in two dimensions."""
+    import monai.networks.nets
+
+    network: nn.Module = getattr(monai.networks.nets, name)(spatial_dims=2, **arguments)
+    return network
+
+
 def dynunet(mode: bool) -> nn.Module:
-    return DynUNet(
-        spatial_dims=2, in_channels=1, out_channels=2, kernel_size=[3] * 4, strides=[1, 2, 2, 2],
+    return monai(
+        "DynUNet",
+        in_channels=1, out_channels=2, kernel_size=[3] * 4, strides=[1, 2, 2, 2],
         upsample_kernel_size=[2] * 3, filters=[8, 16, 32, 64], deep_supervision=True, deep_supr_num=2,
     ).train(mode)  # fmt: skip
 
@@ -160,7 +169,7 @@ ZOO: Mapping[str, ZooModel] = {
         skips=cat(4, 3, 2, 1),
     ),
     "monai-basicunet": ZooModel(
-        lambda: BasicUNet(spatial_dims=2, in_channels=1, out_channels=2, features=(8, 8, 16, 32, 64, 8)).eval(),
+        lambda: monai("BasicUNet", in_channels=1, out_channels=2, features=(8, 8, 16, 32, 64, 8)).eval(),
         {
             "stem": (0, ("conv_0",)),
             **{f"encoder {i}": (i, (f"down_{i}",)) for i in range(1, 5)},
@@ -171,8 +180,8 @@ ZOO: Mapping[str, ZooModel] = {
         channels=1,
     ),
     "monai-unet": ZooModel(
-        lambda: MonaiUNet(
-            spatial_dims=2, in_channels=1, out_channels=2, channels=(8, 16, 32, 64), strides=(2, 2, 2), num_res_units=2
+        lambda: monai(
+            "UNet", in_channels=1, out_channels=2, channels=(8, 16, 32, 64), strides=(2, 2, 2), num_res_units=2
         ).eval(),
         {
             "encoder 1": (1, ("model.0",)),
@@ -236,6 +245,10 @@ ZOO: Mapping[str, ZooModel] = {
         lambda: localized(NAFNet(width=8).eval(), (32, 32)), NAFNET, NAFNET_TRANSITIONS, add(2, 1, 0)
     ),
 }
+
+
+QUICK = ("monai-basicunet", "nafnet", "unet")
+"""Those that `make test` takes"""
 
 
 def build(name: str) -> nn.Module:

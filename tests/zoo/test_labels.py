@@ -14,6 +14,7 @@ from .models import ZOO
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.sample(6)
 def test_labels(name: str, size: tuple[int, int]) -> None:
     zoo = LABELLED[name]
     found = infer(capture(zoo.build(), zoo.inputs(*size)))

@@ -21,7 +21,7 @@ from mofa_compiler.frontend import CaptureWarning
 
 from .checks import LargestAllocation, assert_captured, assert_rewritten, assert_same, attributes
 from .local_pooling import LocalAvgPool2d
-from .models import ZOO, build
+from .models import QUICK, ZOO, build
 from .timm import DropPath
 
 SMALL, WIDE, LARGE = (64, 64), (64, 96), (256, 384)
@@ -37,6 +37,7 @@ def captured(name: str, model: nn.Module, size: tuple[int, int] = SMALL) -> Prog
         return capture(model, ZOO[name].inputs(*size))
 
 
+@pytest.mark.sample(*QUICK)
 @pytest.mark.parametrize("name", ZOO)
 def test_capture_equals_eager(name: str) -> None:
     model = build(name)
@@ -46,6 +47,7 @@ def test_capture_equals_eager(name: str) -> None:
     assert_captured(program, model, ZOO[name].inputs(*SMALL), ZOO[name].inputs(*WIDE, batch=2))
 
 
+@pytest.mark.sample(*QUICK)
 @pytest.mark.parametrize("name", [name for name, model in ZOO.items() if model.follows_mode])
 def test_what_was_captured_in_eval_mode_trains_as_eager(name: str) -> None:
     model, inputs = build(name), ZOO[name].inputs(*SMALL, batch=2)
@@ -60,6 +62,7 @@ def test_what_was_captured_in_eval_mode_trains_as_eager(name: str) -> None:
         assert torch.equal(after[key], tensor) or key.endswith("num_batches_tracked"), key
 
 
+@pytest.mark.slow
 def test_capture_by_keyword_with_a_number() -> None:
     model = build("diffusers-unet2d")
     with mode_warning("diffusers-unet2d"):
@@ -74,6 +77,7 @@ def table(found: Anatomy) -> dict[str, tuple[int | None, tuple[str, ...]]]:
     return {stage.name: (stage.level, stage.units) for stage in found.stages}
 
 
+@pytest.mark.sample(*QUICK)
 @pytest.mark.parametrize("name", [name for name, model in ZOO.items() if model.stages is not None])
 def test_stages(name: str) -> None:
     zoo = ZOO[name]
@@ -86,6 +90,7 @@ def test_stages(name: str) -> None:
     assert found.is_unet, found.reason
 
 
+@pytest.mark.slow
 def test_a_classifier_is_no_unet() -> None:
     name = "timm-mobilenetv2"
     found = infer(captured(name, build(name), LARGE))
@@ -94,6 +99,7 @@ def test_a_classifier_is_no_unet() -> None:
     assert found.skips == ()
 
 
+@pytest.mark.slow
 def test_passes_that_need_stages_refuse_a_classifier() -> None:
     name = "timm-mobilenetv2"
     with mode_warning(name):
@@ -130,6 +136,7 @@ def test_a_size_that_forward_refuses_is_an_error() -> None:
         captured("smp-linknet-resnet18", model, (80, 80))
 
 
+@pytest.mark.sample(*QUICK)
 @pytest.mark.parametrize("name", ZOO)
 def test_capture_allocates_no_activation(name: str) -> None:
     """A feature map of an image as large as this takes gigabytes; nothing larger than a weight may be made."""
@@ -143,6 +150,7 @@ def test_capture_allocates_no_activation(name: str) -> None:
     assert pytree.tree_leaves(pytree.tree_map(lambda node: node.meta["val"], output.args))[0].device.type == "meta"
 
 
+@pytest.mark.sample(*QUICK)
 @pytest.mark.parametrize("name", ZOO)
 def test_preset(name: str, tmp_path: Path) -> None:
     model = build(name)

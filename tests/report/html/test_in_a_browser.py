@@ -38,6 +38,7 @@ def edits(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("layers", [10, 300, 3000])
+@pytest.mark.sample("10")
 def test_sorting_and_filtering(opened: Open, layers: int) -> None:
     report = made(layers, decided=True)
     page = opened(render(report))
@@ -66,6 +67,7 @@ def test_sorting_and_filtering(opened: Open, layers: int) -> None:
     expect(page.locator("#shown")).to_contain_text(re.compile(f"^{layers} edits"))
 
 
+@pytest.mark.slow
 def test_of_three_thousand_edits_a_sort_lays_out_a_part_at_once_and_the_rest_later(opened: Open) -> None:
     page = opened(render(made(3000)))
     rows_after_a_sort = """() => {
@@ -194,6 +196,7 @@ def test_the_zoom_is_the_same_in_all_pictures(opened: Open, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.sample(1)
 def test_accessible_and_within_its_width(opened: Open, tmp_path: Path, scheme: str, width: int) -> None:
     report = with_images(made(60, decided=True), tmp_path / "bundle")
     page = opened(render(report, tmp_path / "bundle"), color_scheme=scheme, viewport={"width": width, "height": 900})

@@ -255,6 +255,7 @@ def test_a_damaged_image_is_missing_and_a_very_large_one_is_shown_smaller(
     assert "not among the files of the bundle" in read.text
 
 
+@pytest.mark.slow
 def test_only_images_of_the_bundle_are_read(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     report = with_images(made(10), bundle)
