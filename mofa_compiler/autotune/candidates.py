@@ -71,7 +71,8 @@ class Offers:
         """All that a layer could become, the original first, without the forms that lowerings give to the others.
 
         Among equally fast ones the first is taken, so that what comes first is what changes least: what is always
-        offered before what the roadmap asks for, and what reduces a layer before what replaces it.
+        offered before what a roadmap has to ask for, what reduces a layer before what replaces it, and of those what
+        this roadmap names.
         """
         original = Attempt(Candidate(ORIGINAL), network)
         yield original
@@ -111,7 +112,10 @@ class Offers:
 
     @property
     def _starts(self) -> list[list[Pass]]:
-        return sorted(self._kinds, key=lambda kind: (not kind[0].offered, -kind[0].phase))
+        def rank(kind: list[Pass]) -> tuple[bool, int, bool]:
+            return not kind[0].offered, -kind[0].phase, kind[0].name not in self._named
+
+        return sorted(self._kinds, key=rank)
 
     def _further(self, attempt: Attempt, kind: Sequence[Pass], layer: Layer) -> dict[str, Attempt]:
         """A candidate with one pass more, by what the pass is called; by nothing, where the pass costs no time."""
