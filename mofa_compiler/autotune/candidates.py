@@ -77,18 +77,14 @@ class Offers:
         original = Attempt(Candidate(ORIGINAL), network)
         yield original
         for start in self._starts:
-            found = list(self._further(original, start, layer).values())
-            for kind in self._kinds[self._kinds.index(start) + 1 :]:
-                if kind[0].phase is Phase.LOWER:
-                    continue
-                kept: list[Attempt] = []
-                more: list[Attempt] = []
-                for attempt in found:
-                    further = self._further(attempt, kind, layer)
-                    kept.append(further.pop("", attempt))
-                    more += further.values()
-                found = kept + more
-            yield from found
+            later = [kind for kind in self._kinds[self._kinds.index(start) + 1 :] if kind[0].phase is not Phase.LOWER]
+            for one in self._further(original, start, layer).values():
+                found = [one]
+                for kind in later:
+                    further = [(attempt, self._further(attempt, kind, layer)) for attempt in found]
+                    found = [more.pop("", attempt) for attempt, more in further]
+                    found += [new for _, more in further for new in more.values()]
+                yield from found
 
     def forms(self, candidate: Candidate, layer: Layer, network: Network) -> Iterator[Attempt]:
         """A candidate in every form that a lowering gives to what it made."""
