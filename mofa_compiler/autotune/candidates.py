@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..analysis.layers import Layer
 from ..analysis.network import Network
-from ..base.errors import MofaError, one_line
+from ..base.errors import MofaError, RoadmapError, one_line
 from ..rewriting.diff import Diff
 from ..rewriting.engine import match_layer, rewrite
 from ..rewriting.pass_api import Match, Pass, Phase
@@ -48,6 +48,9 @@ class Offers:
         roadmap: its passes, with their options, are what may be done.
         engine: where the network will run: what cannot pay there is not tried unless the roadmap names it.
         bounded: whether a bound on the loss decides in the end.
+
+    Raises:
+        RoadmapError: a pass cannot be decided under a bound.
     """
 
     def __init__(self, roadmap: Roadmap, engine: str, *, bounded: bool = False):
@@ -55,6 +58,11 @@ class Offers:
         self._named = {pass_.name for pass_ in roadmap}
         others = [kind() for name, kind in available().items() if kind.offered and name not in self._named]
         passes = in_order([*others, *roadmap])
+        approximate = next((one.name for one in passes if not one.per_layer and one.phase is not Phase.LOWER), None)
+        if bounded and approximate:
+            raise RoadmapError(
+                f"{approximate} changes the whole network, and max_loss picks layer by layer: leave one of them out"
+            )
         self.whole = [one for one in passes if not one.per_layer and (one.name in self._named or one.pays_on(engine))]
         """Those that are decided for the network as a whole"""
         by_name: dict[str, list[Pass]] = {}

@@ -17,6 +17,7 @@ from mofa_compiler.analysis.layers import Layer
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.autotune.candidates import Candidate, Offers
 from mofa_compiler.autotune.lowering_search import carried_out
+from mofa_compiler.base.errors import RoadmapError
 from mofa_compiler.bundle.recipe import architecture_hash
 from mofa_compiler.frontend import capture
 from mofa_compiler.passes import LowerPConv, SepConvToPConv, ShrinkKernels
@@ -183,6 +184,16 @@ class Sized(Plain):
 def test_a_pass_of_another_package_takes_part(tower: Network, pass_: Pass, expected: list[str]) -> None:
     found = names(Offers(Roadmap([pass_]), "eager"), tower, "blocks.1.wide.0")
     assert [name for name in found if "plain" in name] == expected
+
+
+def test_what_approximates_the_whole_network_is_not_decided_layer_by_layer() -> None:
+    class Whole(Plain):
+        per_layer: ClassVar[bool] = False
+
+    roadmap = Roadmap([Whole()])
+    assert Offers(roadmap, "onnxruntime").whole[0] == Whole()
+    with pytest.raises(RoadmapError, match="plain"):
+        Offers(roadmap, "onnxruntime", bounded=True)
 
 
 def test_a_pass_that_cannot_be_built_says_why(tower: Network) -> None:

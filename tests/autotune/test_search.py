@@ -117,6 +117,13 @@ def test_the_model_is_captured_again_only_at_another_size(
     assert result.inputs[0].shape == (1, 3, 32, 32)
 
 
+def test_the_search_draws_no_random_numbers_of_the_callers(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
+    invent(monkeypatch, depthwise_taps)
+    before = torch.get_rng_state()
+    apply(tower, TARGET, X)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_target_round_trips_through_toml() -> None:
     roadmap = Roadmap([ShrinkKernels(layers=("enc*",))]).with_target("xnnpack", 4, input="1x3x64x64", keep_if="always")
     assert Roadmap.from_toml(roadmap.to_toml()) == roadmap
