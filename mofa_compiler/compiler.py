@@ -21,7 +21,7 @@ from .data import Sample
 from .frontend.accepting import check_model
 from .frontend.capture import capture
 from .frontend.state import copied, real_device
-from .graph.call_spec import CallSpec, ExampleInputs, InputSpec, example_call, map_tree, specs
+from .graph.call_spec import CallSpec, ExampleInputs, InputSpec, map_tree, specs
 from .graph.program import Program
 from .loading.wrappers import unwrapped
 from .numerics.finite import check_weights, warn_of_values
@@ -258,13 +258,13 @@ def apply(
     network = Network(program, infer(program))
     if to_save:
         obstacles.refuse(network, roadmap)
-    call = example_call(model, example_inputs).example(device=program.device)
+    call = program.example.example(device=program.device)
     args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
     example = CallSpec(args, kwargs)
     warn_of_values(network, example)
     decisions = None
     if roadmap.target is not None:
-        roadmap, decisions = _decided(model, network, roadmap, example_inputs, settings, max_loss, tell)
+        roadmap, decisions = _decided(model, network, roadmap, example, settings, max_loss, tell)
     elif max_loss is not None:
         raise RoadmapError("max_loss bounds what a target is decided for: give the roadmap one (with_target)")
     steps, calibrated = _carried_out(network, roadmap, settings, tell)
@@ -316,7 +316,7 @@ def _decided(
     model: nn.Module,
     network: Network,
     roadmap: Roadmap,
-    example_inputs: ExampleInputs,
+    call: CallSpec,
     calibration: Calibration | None,
     max_loss: float | None,
     tell: Progress,
@@ -326,13 +326,12 @@ def _decided(
     from .autotune.search import decide
 
     assert roadmap.target is not None
-    call = example_call(model, example_inputs)
-    if roadmap.target.shape is not None:
-        call = _reshaped(call, roadmap.target.shape)
-        program = capture(copied(model), call, compare=False)  # it was, at the example's size
-        network = Network(program, network.anatomy)
+    shape = roadmap.target.shape
+    if shape is not None and shape not in [spec.shape for spec in network.program.inputs[:1]]:
+        program = capture(copied(model), _reshaped(call, shape), compare=False)  # it was, at the example's size
+        network, call = Network(program, network.anatomy), program.call.example(device=program.device)
     budget = None if max_loss is None else Budget(max_loss, calibration, tell)
-    decided = decide(network, roadmap, call.example(device=network.program.device), tell, budget)
+    decided = decide(network, roadmap, call, tell, budget)
     return decided.roadmap, decided.decisions
 
 

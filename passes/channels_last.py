@@ -28,6 +28,7 @@ class ChannelsLast(GraphLowering):
 
     name: ClassVar[str] = "channels-last"
     after: ClassVar[tuple[str, ...]] = ("lower-layer-norm", "merge-linear", "lower-gates", "lower-shuffle")
+    engines: ClassVar[tuple[str, ...]] = ("eager", "cuda")
 
     def rewire(self, wiring: Rewiring) -> None:
         images = [node for node in wiring.nodes if node.op == "placeholder" and is_image(node)]

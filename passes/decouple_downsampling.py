@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
@@ -30,6 +31,8 @@ from mofa_compiler.rewriting import (
     unknown_subclass,
 )
 
+_Convolution: TypeAlias = Literal["pconv", "separable", "dense"]
+
 
 @dataclass(frozen=True, config=FROZEN)
 class DecoupleDownsampling(Pass):
@@ -45,9 +48,12 @@ class DecoupleDownsampling(Pass):
 
     name: ClassVar[str] = "decouple-downsampling"
 
-    convolution: Literal["pconv", "separable", "dense"] = "pconv"
+    convolution: _Convolution = "pconv"
     portion: Portion = Fraction(1, 4)
     pointwise_bias: Literal["keep", "drop"] = "keep"
+
+    def alternatives(self, layer: Layer, network: Network, *, bounded: bool = False) -> Sequence[Pass]:
+        return [replace(self, convolution=kind) for kind in get_args(_Convolution)]
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         conv = layer.module

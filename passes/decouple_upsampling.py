@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 import functools
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ from mofa_compiler.rewriting import (
     unknown_subclass,
 )
 
+_Convolution: TypeAlias = Literal["pconv", "separable", "dense"]
+
 
 @dataclass(frozen=True, config=FROZEN)
 class DecoupleUpsampling(Pass):
@@ -54,9 +56,12 @@ class DecoupleUpsampling(Pass):
     after: ClassVar[tuple[str, ...]] = ("restore-kernels",)
 
     mode: Literal["bilinear", "nearest"] = "bilinear"
-    convolution: Literal["pconv", "separable", "dense"] = "pconv"
+    convolution: _Convolution = "pconv"
     portion: Portion = Fraction(1, 4)
     pointwise_bias: Literal["keep", "drop"] = "keep"
+
+    def alternatives(self, layer: Layer, network: Network, *, bounded: bool = False) -> Sequence[Pass]:
+        return [replace(self, convolution=kind) for kind in get_args(_Convolution)]
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         conv = layer.module

@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import importlib.util
 from collections import OrderedDict
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pydantic.dataclasses import dataclass
 from torch import nn
@@ -22,7 +22,7 @@ from mofa_compiler.analysis.network import Network
 from mofa_compiler.analysis.nodes import is_plain
 from mofa_compiler.nn.branching import BornApart, BornApartJoined, TwoProducts, TwoSlices
 from mofa_compiler.nn.partial_conv import FusedPConv2d, PartialConv2d, PConv2d, PDWConv2d
-from mofa_compiler.rewriting import FROZEN, Lowering, Match, Replacement, Skip
+from mofa_compiler.rewriting import FROZEN, Lowering, Match, Pass, Replacement, Skip
 
 from ._partial_neighbours import Chain, convolution_before, overwritable, pointwise_behind
 
@@ -68,6 +68,7 @@ class LowerPConv(Lowering):
         "decouple-downsampling",
         "pconv-to-pdwconv",
     )
+    per_layer: ClassVar[bool] = True
 
     removes: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "identity-kernels": ("split", "cat", "slice"),
@@ -79,7 +80,16 @@ class LowerPConv(Lowering):
     """By form, what an exported graph has none of where a layer was lowered so (`born-apart`: with a pointwise
     convolution behind the layer)"""
 
+    only_on: ClassVar[Mapping[str, tuple[str, ...]]] = {"in-place": ("eager", "channels-last"), "fused": ("cuda",)}
+    """Engines by form: what else computes the others runs these as `split-cat`"""
+
     form: Form | Literal["auto"] = "auto"
+
+    def alternatives(self, layer: Layer, network: Network, *, bounded: bool = False) -> Sequence[Pass]:
+        return [replace(self, form=form) for form in get_args(Form)] if self.form == "auto" else (self,)
+
+    def pays_on(self, engine: str) -> bool:
+        return engine in self.only_on.get(self.form, (engine,))
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         partial = layer.module

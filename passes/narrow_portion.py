@@ -6,7 +6,8 @@ for many MACs (MOFA, sections 3.3 and 3.4).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, ClassVar
 
@@ -18,7 +19,7 @@ from mofa_compiler import weights
 from mofa_compiler.analysis.layers import Layer
 from mofa_compiler.analysis.network import CHEAP_BELOW, Network
 from mofa_compiler.nn.partial_conv import PConv2d
-from mofa_compiler.rewriting import FROZEN, Match, Pass, Portion, Replacement, Skip, as_tuple, convolved_channels
+from mofa_compiler.rewriting import FROZEN, Match, Pass, Phase, Portion, Replacement, Skip, as_tuple, convolved_channels
 
 from ._stage_selection import KINDS, check_places, pconv_inside
 
@@ -43,6 +44,7 @@ class NarrowPortion(Pass):
         "decouple-upsampling",
         "decouple-downsampling",
     )
+    phase: ClassVar[Phase] = Phase.REDUCE
 
     where: Annotated[tuple[str, ...] | str, BeforeValidator(as_tuple), Field(min_length=1)] = ("elsewhere",)
     portion: Portion = Fraction(1, 4)
@@ -50,6 +52,9 @@ class NarrowPortion(Pass):
 
     def prepare(self, network: Network) -> None:
         check_places(self.name, as_tuple(self.where), network, ("elsewhere", *KINDS))
+
+    def alternatives(self, layer: Layer, network: Network, *, bounded: bool = False) -> Sequence[Pass]:
+        return (replace(self, where=("*",)),)  # measured time decides where, not the stage
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         old = pconv_inside(layer, network, as_tuple(self.where), self.cheap_below)

@@ -6,7 +6,8 @@ convolution behind it mixes them anyway (MOFA, section 3.6).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -17,7 +18,7 @@ from mofa_compiler import weights
 from mofa_compiler.analysis.layers import Layer
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.nn.partial_conv import PConv2d, PDWConv2d
-from mofa_compiler.rewriting import FROZEN, Match, Pass, Replacement, Skip, unknown_subclass
+from mofa_compiler.rewriting import FROZEN, Match, Pass, Phase, Replacement, Skip, unknown_subclass
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -40,8 +41,12 @@ class PConvToPDWConv(Pass):
         "decouple-upsampling",
         "decouple-downsampling",
     )
+    phase: ClassVar[Phase] = Phase.REDUCE
 
     threshold: Annotated[int, Field(ge=0)] = 32
+
+    def alternatives(self, layer: Layer, network: Network, *, bounded: bool = False) -> Sequence[Pass]:
+        return (replace(self, threshold=0),)
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         if not isinstance(layer.module, PConv2d):

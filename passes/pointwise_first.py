@@ -8,7 +8,8 @@ CVPR 2020), and nothing is split or concatenated.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -31,9 +32,13 @@ class PointwiseFirst(Pass):
     """
 
     name: ClassVar[str] = "pointwise-first"
+    offered: ClassVar[bool] = True
 
     contraction: Annotated[float, Field(gt=0)] = 2.0
     spatial: bool = True
+
+    def alternatives(self, layer: Layer, network: Network, *, bounded: bool = False) -> Sequence[Pass]:
+        return (self, replace(self, contraction=1e-9, spatial=False)) if bounded else (self,)
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         conv, behind = layer.module, layer.follower

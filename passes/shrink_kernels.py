@@ -17,7 +17,7 @@ from torch import nn
 from mofa_compiler import weights
 from mofa_compiler.analysis.layers import Layer
 from mofa_compiler.analysis.network import Network
-from mofa_compiler.rewriting import FROZEN, Match, Pass, Replacement, Skip, unknown_subclass
+from mofa_compiler.rewriting import FROZEN, Match, Pass, Phase, Replacement, Skip, unknown_subclass
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -29,6 +29,8 @@ class ShrinkKernels(Pass):
     """
 
     name: ClassVar[str] = "shrink-kernels"
+    phase: ClassVar[Phase] = Phase.REDUCE
+    offered: ClassVar[bool] = True
 
     size: Annotated[int, Field(ge=1)] = 3
 

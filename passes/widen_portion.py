@@ -6,7 +6,8 @@ More parameters where they are nearly free: in the middle stages, and in the sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, ClassVar
 
@@ -43,6 +44,9 @@ class WidenPortion(Pass):
 
     def prepare(self, network: Network) -> None:
         check_places(self.name, as_tuple(self.where), network)
+
+    def alternatives(self, layer: Layer, network: Network, *, bounded: bool = False) -> Sequence[Pass]:
+        return (replace(self, where=("*",)),)  # measured time decides where, not the stage
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         old = pconv_inside(layer, network, as_tuple(self.where), self.cheap_below)

@@ -22,6 +22,22 @@ print(len(result.diffs[0].edits), result.diffs[0].edits[0].after, result.diffs[1
 """
 
 
+SEARCH = """
+import torch
+from mofa_compiler import Roadmap, apply
+from mofa_compiler.autotune import search
+from tests.autotune.small import Tower, depthwise_taps, invented
+
+search.Trials = invented(depthwise_taps)
+tower = Tower().eval()
+for block in tower.blocks:
+    for conv in (block.narrow[0], block.wide[0]):
+        conv.weight.data[..., (0, 4), :] = conv.weight.data[..., (0, 4)] = 0
+result = apply(tower, Roadmap([]).with_target("eager"), torch.rand(1, 3, 32, 32))
+print(*(one.chosen for one in result.decisions.layers), *(pass_.name for pass_ in result.roadmap), sep="; ")
+print({conv.kernel_size for conv in result.model.modules() if getattr(conv, "groups", 1) > 1})
+"""
+
 MISSPELT = '[[pass]]\nname = "crop-kernels"\nkeeep = 0.9\n'
 
 
@@ -54,6 +70,18 @@ def test_installed_package_is_found(env: dict[str, str]):
         "20",
         "Conv2d(16, k3, depthwise) Conv2d(16, k3, depthwise)\n",
     ]
+
+
+@pytest.mark.slow
+def test_an_approximate_pass_takes_part_in_the_search(env: dict[str, str]):
+    """No roadmap names it, and it follows one of ours; the times are invented."""
+    path = os.pathsep.join([env["PYTHONPATH"], str(EXAMPLES.parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", SEARCH], env={**env, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    chosen, kernels = done.stdout.splitlines()
+    assert chosen == "pointwise-first + crop-kernels; crop-kernels; pointwise-first; crop-kernels"
+    assert kernels == "{(3, 3)}"
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@ Installing this package is all it takes: `mofa passes` then lists `crop-kernels`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from mofa_compiler.network import Network
-from mofa_compiler.rewriting import Match, Pass, Replacement, Skip
+from mofa_compiler.rewriting import Match, Pass, Phase, Replacement, Skip
 from mofa_compiler.survey import Layer
 
 
@@ -27,6 +28,8 @@ class CropKernels(Pass):
     """
 
     name: ClassVar[str] = "crop-kernels"
+    phase: ClassVar[Phase] = Phase.REDUCE  # of whatever depthwise layer other passes made
+    offered: ClassVar[bool] = True  # tried wherever a roadmap has a target, and kept where that makes it faster
 
     keep: Annotated[float, Field(ge=0, le=1)] = 0.5
 
@@ -35,6 +38,9 @@ class CropKernels(Pass):
         kernel = nn.Conv2d(8, 8, 5, padding=2, groups=8)
         model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), kernel, nn.Conv2d(8, 3, 3, padding=1))
         return cls(keep=0), model, torch.rand(1, 3, 16, 16)
+
+    def alternatives(self, layer: Layer, network: Network, *, bounded: bool = False) -> Sequence[Pass]:
+        return (self, replace(self, keep=0.0)) if bounded else (self,)  # much may be lost only under a bound
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         conv = layer.module

@@ -1,24 +1,20 @@
-"""What a layer could become: short lists of passes for it alone."""
+"""What a layer could become: lists of passes for it alone, made of what the passes themselves offer."""
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from graphlib import TopologicalSorter
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from ..rewriting.pass_api import Lowering, Pass
+from ..analysis.layers import Layer
+from ..analysis.network import Network
+from ..base.errors import MofaError, RoadmapError, one_line
+from ..rewriting.diff import Diff
+from ..rewriting.engine import match_layer, rewrite
+from ..rewriting.pass_api import Match, Pass, Phase
 from ..rewriting.registry import available
-from ..rewriting.roadmap import Roadmap
+from ..rewriting.roadmap import Roadmap, at_layers, in_order
 
 ORIGINAL = "original"
-
-FORMS = "lower-pconv"
-"""The pass that gives partial convolutions the form that an engine runs best"""
-
-ONLY_ON = {"in-place": ("eager", "channels-last"), "fused": ("cuda",), "channels-last": ("eager", "cuda")}
-"""Forms and exact passes that can make a difference on these engines alone"""
 
 
 @dataclass(frozen=True)
@@ -28,138 +24,157 @@ class Candidate:
     name: str
     passes: tuple[Pass, ...] = ()
 
-    def at(self, paths: Iterable[str]) -> list[Pass]:
-        """The passes for these layers, and for what earlier ones put below them."""
-        globs = tuple(dict.fromkeys(glob for path in paths for glob in (path, f"{path}.*")))
-        return [replace(pass_, layers=globs) for pass_ in self.passes]
+    def at(self, path: str) -> list[Pass]:
+        """The passes for this layer, and for what earlier ones put below it."""
+        return [replace(pass_, layers=at_layers([path])) for pass_ in self.passes]
+
+    def then(self, pass_: Pass, name: str) -> Candidate:
+        """One pass more; without a name, one that is not told of."""
+        return Candidate(" + ".join(filter(None, (self.name if self.passes else "", name))), (*self.passes, pass_))
 
 
-def candidates(roadmap: Roadmap, *, removing: bool = False) -> list[Candidate]:
-    """Everything that a roadmap's passes, and those that are always offered, could make of one layer.
+@dataclass(frozen=True)
+class Attempt:
+    """A candidate, and the network after it; or, in words, why that cannot be made."""
 
-    Most of it does not fit a given layer: a pass then refuses, or changes nothing.
+    candidate: Candidate
+    network: Network | str
+
+
+class Offers:
+    """The passes that candidates are made of: a roadmap's, and those that are always offered.
 
     Args:
-        roadmap: its passes, with their options, are what is tried.
-        removing: whether a spatial convolution may go altogether, for a bound on the loss to decide.
+        roadmap: its passes, with their options, are what may be done.
+        engine: where the network will run: what cannot pay there is not tried unless the roadmap names it.
+        bounded: whether a bound on the loss decides in the end.
+
+    Raises:
+        RoadmapError: a pass cannot be decided under a bound.
     """
-    by_name = {pass_.name: pass_ for pass_ in roadmap}
-    known = available()
-    found = [Candidate(ORIGINAL)]
 
-    def offered(name: str, **options: Any) -> Iterator[Pass]:
-        given = by_name.get(name)
-        if given is not None:
-            yield replace(given, **options) if options else given
-        elif name in known:
-            yield known[name](**options)
+    def __init__(self, roadmap: Roadmap, engine: str, *, bounded: bool = False):
+        self.engine, self.bounded = engine, bounded
+        self._named = {pass_.name for pass_ in roadmap}
+        others = [kind() for name, kind in available().items() if kind.offered and name not in self._named]
+        passes = in_order([*others, *roadmap])
+        approximate = next((one.name for one in passes if not one.per_layer and one.phase is not Phase.LOWER), None)
+        if bounded and approximate:
+            raise RoadmapError(
+                f"{approximate} changes the whole network, and max_loss picks layer by layer: leave one of them out"
+            )
+        self.whole = [one for one in passes if not one.per_layer and (one.name in self._named or one.pays_on(engine))]
+        """Those that are decided for the network as a whole"""
+        by_name: dict[str, list[Pass]] = {}
+        for pass_ in passes:
+            if pass_.per_layer:
+                by_name.setdefault(pass_.name, []).append(pass_)
+        self._kinds = list(by_name.values())
 
-    shrink = tuple(offered("shrink-kernels"))
-    mixed = tuple(offered("pointwise-first"))
-    found += [_named(shrink), _named(mixed), _named((*mixed, *shrink))]
-    if removing and mixed:
-        found.append(Candidate("pointwise alone", tuple(offered("pointwise-first", contraction=1e-9, spatial=False))))
-    restored = tuple(one for one in roadmap if one.name == "restore-kernels")
-    for base in ("sepconv-to-pconv", "decouple-upsampling", "decouple-downsampling"):
-        if base not in by_name:
-            continue
-        for start in _kinds(by_name[base]):
-            partial = getattr(start, "convolution", "pconv") == "pconv"
-            if not partial:
-                found.append(_named((start,)))
+    def fitting(self, layer: Layer, network: Network) -> list[Pass]:
+        """What takes a layer of the original as it is."""
+        return [one for kind in self._starts for one in self._alternatives(kind, layer, network)]
+
+    def attempts(self, layer: Layer, network: Network) -> Iterator[Attempt]:
+        """All that a layer could become, the original first, without the forms that lowerings give to the others.
+
+        Among equally fast ones the first is taken, so that what comes first is what changes least: what is always
+        offered before what a roadmap has to ask for, what reduces a layer before what replaces it, and of those what
+        this roadmap names.
+        """
+        original = Attempt(Candidate(ORIGINAL), network)
+        yield original
+        for start in self._starts:
+            later = [kind for kind in self._kinds[self._kinds.index(start) + 1 :] if kind[0].phase is not Phase.LOWER]
+            for one in self._further(original, start, layer).values():
+                found = [one]
+                for kind in later:
+                    further = [(attempt, self._further(attempt, kind, layer)) for attempt in found]
+                    found = [more.pop("", attempt) for attempt, more in further]
+                    found += [new for _, more in further for new in more.values()]
+                yield from found
+
+    def forms(self, candidate: Candidate, layer: Layer, network: Network) -> Iterator[Attempt]:
+        """A candidate in every form that a lowering gives to what it made."""
+        try:
+            for pass_ in candidate.at(layer.path):
+                network, _ = rewrite(network, pass_)
+        except MofaError:  # was told of when the candidate itself was made
+            return
+        for kind in self._kinds:
+            if kind[0].phase is Phase.LOWER:
+                yield from self._further(Attempt(candidate, network), kind, layer).values()
+
+    def merged(self, chosen: Mapping[Candidate, Iterable[str]]) -> list[Pass]:
+        """One list of passes that makes of all layers what was chosen for each."""
+        paths: dict[Pass, list[str]] = {}
+        for candidate, layers in chosen.items():
+            for pass_ in candidate.passes:
+                paths.setdefault(pass_, []).extend(layers)
+        rank = {kind[0].name: index for index, kind in enumerate(self._kinds)}
+        return [replace(one, layers=at_layers(paths[one])) for one in sorted(paths, key=lambda pass_: rank[pass_.name])]
+
+    @property
+    def _starts(self) -> list[list[Pass]]:
+        def rank(kind: list[Pass]) -> tuple[bool, int, bool]:
+            return not kind[0].offered, -kind[0].phase, kind[0].name not in self._named
+
+        return sorted(self._kinds, key=rank)
+
+    def _further(self, attempt: Attempt, kind: Sequence[Pass], layer: Layer) -> dict[str, Attempt]:
+        """A candidate with one pass more, by what the pass is called; by nothing, where the pass costs no time."""
+        network, done = attempt.network, attempt.candidate.passes
+        if isinstance(network, str) or not _follows(kind[0], done):
+            return {}
+        found: dict[str, Attempt] = {}
+        for pass_, name in self._alternatives(kind, layer, network).items():
+            try:
+                after, diff = rewrite(network, replace(pass_, layers=at_layers([layer.path])))
+            except MofaError as error:
+                found[name] = Attempt(attempt.candidate.then(pass_, name), one_line(error))
                 continue
-            mixing = [(start, *restored), *((start, wide, *restored) for wide in _widened(roadmap))]
-            narrow = [pass_ for pass_ in roadmap if pass_.name == "pconv-to-pdwconv"][:1]
-            depthwise = [replace(pass_, **_options(pass_, threshold=0)) for pass_ in narrow]
-            found += [_named(passes) for passes in mixing]
-            found += [_named((*passes, one)) for passes in mixing for one in depthwise]
-    return _unique(found)
+            if diff.edits:
+                name = "" if done and _costs_nothing(diff) else name
+                found[name] = Attempt(attempt.candidate.then(pass_, name), after)
+        return found
+
+    def _alternatives(self, kind: Sequence[Pass], layer: Layer, network: Network) -> dict[Pass, str]:
+        """The alternatives of one pass that fit a layer, or what stands there by now, with their names."""
+        same = network.layers.get(layer.path)
+        below = f"{layer.path}."
+        there = [same] if same else [one for path, one in network.layers.items() if path.startswith(below)]
+        fits: dict[Pass, bool] = {}
+        for given in kind:
+            for part in there:
+                if not (given.looks_at(layer.path) or given.looks_at(part.path)):
+                    continue
+                for one in given.alternatives(part, network, bounded=self.bounded):
+                    if one.pays_on(self.engine) or (one == given and one.name in self._named):
+                        found = match_layer(part, replace(one, layers=("*",)), network)
+                        fits[one] = fits.get(one, False) or isinstance(found, Match)
+        return {one: name for one, name in _names(kind[0], list(fits)).items() if fits[one]}
 
 
-def formed(candidate: Candidate, roadmap: Roadmap, engine: str) -> list[Candidate]:
-    """A candidate with a partial convolution, in every form that an engine could run it in but as it is."""
-    kind = available().get(FORMS)
-    partial = ("sepconv-to-pconv", "decouple-upsampling", "decouple-downsampling")
-    if kind is None or not any(
-        pass_.name in partial and getattr(pass_, "convolution", "pconv") == "pconv" for pass_ in candidate.passes
-    ):
-        return []
-    given = next((pass_ for pass_ in roadmap if pass_.name == FORMS), None)
-    if given is not None and getattr(given, "form", "auto") != "auto":
-        return [_named((*candidate.passes, given))]
-    names = _literals(typing.get_type_hints(kind)["form"])
-    names = [name for name in names if name not in ("auto", "split-cat") and engine in ONLY_ON.get(name, (engine,))]
-    return [_named((*candidate.passes, kind(**_options_of(kind, form=name)))) for name in names]
+def _follows(pass_: Pass, done: Sequence[Pass]) -> bool:
+    """Whether a pass may work on what others made of a layer, or on the layer itself."""
+    return not done or any(one.name in pass_.after or one.phase < pass_.phase for one in done)
 
 
-def _literals(hint: Any) -> list[str]:
-    """All words that an annotation allows."""
-    arguments = typing.get_args(hint)
-    return [word for one in arguments for word in (_literals(one) if typing.get_args(one) else [str(one)])]
+def _costs_nothing(diff: Diff) -> bool:
+    """Whether only values of weights changed: such a pass is no choice to be made by time, it is always carried out."""
+    return all(edit.before == edit.after and not edit.macs and not edit.parameters for edit in diff.edits)
 
 
-def lowerings(roadmap: Roadmap, engine: str) -> list[Pass]:
-    """Exact passes that are tried on the whole network, one after the other: the roadmap's, then all others."""
-    own: list[Pass] = [pass_ for pass_ in roadmap if isinstance(pass_, Lowering) and pass_.name != FORMS]
-    names = {pass_.name for pass_ in own}
-    others = {
-        name: kind
-        for name, kind in available().items()
-        if issubclass(kind, Lowering) and name not in {*names, FORMS} and engine in ONLY_ON.get(name, (engine,))
-    }
-    before = {name: [earlier for earlier in kind.after if earlier in others] for name, kind in others.items()}
-    return own + [others[name]() for name in TopologicalSorter(before).static_order()]
-
-
-def merged(chosen: Mapping[Candidate, Iterable[str]], roadmap: Roadmap) -> list[Pass]:
-    """One list of passes that makes of all layers what was chosen for each; in the order that roadmaps need."""
-    paths: dict[Pass, list[str]] = {}
-    for candidate, layers in chosen.items():
-        for pass_ in candidate.passes:
-            paths.setdefault(pass_, []).extend(layers)
-    known = [pass_.name for pass_ in roadmap]
-    order = {name: index for index, name in enumerate(dict.fromkeys(["pointwise-first", *_before_depthwise(known)]))}
-    passes = sorted(paths, key=lambda pass_: (isinstance(pass_, Lowering), order.get(pass_.name, len(order))))
-    return [one for pass_ in passes for one in Candidate("", (pass_,)).at(paths[pass_])]
-
-
-def _before_depthwise(names: list[str]) -> list[str]:
-    """A roadmap's order of passes, with kernels shrunk before partial convolutions become depthwise."""
-    rest = [name for name in names if name not in ("pconv-to-pdwconv", "shrink-kernels")]
-    return [*rest, "shrink-kernels", "pconv-to-pdwconv"]
-
-
-def _kinds(pass_: Pass) -> list[Pass]:
-    """A resampling pass with each kind of convolution that it knows; another pass as it is."""
-    if not hasattr(pass_, "convolution"):
-        return [pass_]
-    return [replace(pass_, **_options(pass_, convolution=kind)) for kind in ("pconv", "separable", "dense")]
-
-
-def _widened(roadmap: Roadmap) -> list[Pass]:
-    """The roadmap's widenings, of any layer: time decides where, not the stage."""
-    found = (replace(p, **_options(p, where=("*",))) for p in roadmap if p.name == "widen-portion")
-    return list(dict.fromkeys(found))
-
-
-def _options(pass_: Pass, **options: Any) -> dict[str, Any]:
-    return _options_of(type(pass_), **options)
-
-
-def _options_of(kind: type[Pass], **options: Any) -> dict[str, Any]:
-    """Those of the options that a pass has; another package may provide one of the same name."""
-    return {name: value for name, value in options.items() if name in {field.name for field in fields(kind)}}
-
-
-def _named(passes: tuple[Pass, ...]) -> Candidate:
-    parts = []
-    for pass_ in passes:
-        if pass_.name == "restore-kernels":
-            continue
-        detail = getattr(pass_, "convolution", None) or getattr(pass_, "form", None)
-        parts.append(f"{pass_.name} ({detail})" if detail else pass_.name)
-    return Candidate(" + ".join(parts), passes)
-
-
-def _unique(found: Iterable[Candidate]) -> list[Candidate]:
-    return list({candidate.passes: candidate for candidate in reversed(list(found))}.values())[::-1]
+def _names(given: Pass, alternatives: Sequence[Pass]) -> dict[Pass, str]:
+    """Alternatives of one pass, told apart by the options in which they differ."""
+    values = [{**one.options, "layers": None} for one in alternatives]
+    differing = [key for key in given.options if any(one[key] != values[0][key] for one in values)]
+    names = {}
+    for one, options in zip(alternatives, values, strict=True):
+        details = [
+            options[key] if isinstance(options[key], str) else f"{key}={options[key]}"
+            for key in differing
+            if isinstance(options[key], str) or options[key] != given.options[key]
+        ]
+        names[one] = f"{one.name} ({', '.join(details)})" if details else one.name
+    return names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from torch import Tensor
 
@@ -77,6 +78,9 @@ def _times(network: Network, sets: Sequence[Sequence[Pass]], trials: Trials, inp
 
 def carried_out(network: Network, passes: Iterable[Pass]) -> Network:
     """The network after all passes."""
-    for pass_ in passes:
-        network, _ = rewrite(network, pass_)
-    return network
+    return after_each(network, passes)[-1]
+
+
+def after_each(network: Network, passes: Iterable[Pass]) -> list[Network]:
+    """The network before the first pass, and after every one."""
+    return list(accumulate(passes, lambda before, pass_: rewrite(before, pass_)[0], initial=network))

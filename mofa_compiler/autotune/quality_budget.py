@@ -12,9 +12,9 @@ from torch import fx
 from ..base.errors import CalibrationError
 from ..calibration import Calibration, calibrate
 from ..data import CalibrationImages
-from ..rewriting.pass_api import Lowering
+from ..rewriting.pass_api import Phase
 from .candidates import ORIGINAL, Candidate
-from .lowering_search import carried_out
+from .lowering_search import after_each, carried_out
 from .search import Choice
 
 HELD_OUT = 8
@@ -98,25 +98,18 @@ class Budget:
                     continue
                 picked = list(start)
                 picked[index] = candidate
-                passes = [p for p in choice.made(picked) if not isinstance(p, Lowering)]
+                passes = [p for p in choice.made(picked) if p.phase is not Phase.LOWER]
                 loss = original - self._psnr(carried_out(choice.network, passes).program.graph_module)
                 points.append(Upgrade(index, candidate, (slow - one.ms) * len(group.paths), max(loss, SMALLEST)))
             found += _hull(points)
         return sorted(found, key=lambda one: -one.saving / one.loss)
 
     def _calibrated(self, choice: Choice, picked: Sequence[Candidate]) -> float:
-        passes = [p for p in choice.made(picked) if not isinstance(p, Lowering)]
+        passes = [p for p in choice.made(picked) if p.phase is not Phase.LOWER]
         if not passes:
             return self._psnr(choice.network.program.graph_module)
-        networks = [choice.network]
-        for pass_ in passes:
-            networks.append(carried_out(networks[-1], [pass_]))
-        result = calibrate(
-            self.calibration,
-            networks,
-            lambda other: [carried_out(other, passes[: n + 1]) for n in range(len(passes))],
-            self.tell,
-        )
+        networks = after_each(choice.network, passes)
+        result = calibrate(self.calibration, networks, lambda other: after_each(other, passes)[1:], self.tell)
         return self._psnr(result.networks[-1].program.graph_module)
 
     def _psnr(self, module: fx.GraphModule) -> float:

@@ -15,12 +15,11 @@ from ..base.errors import MofaError, one_line
 from ..frontend import capture
 from ..graph.call_spec import CallSpec, tensors_by_position
 from ..result.decisions import Alternative, Decision, Decisions
-from ..rewriting.engine import match_layer, rewrite
-from ..rewriting.pass_api import Match, Pass
-from ..rewriting.roadmap import Roadmap
+from ..rewriting.pass_api import Pass
+from ..rewriting.roadmap import Roadmap, in_order
 from ..rewriting.target import Target
 from .benchmark import Trials, fingerprint
-from .candidates import ORIGINAL, Candidate, candidates, formed, lowerings, merged
+from .candidates import ORIGINAL, Attempt, Candidate, Offers
 from .lowering_search import Tell, carried_out, faster_lowerings
 from .subgraphs import Region, extract, region
 
@@ -96,16 +95,14 @@ def decide(
     assert target is not None
     inputs = tensors_by_position(network.program.graph_module, call)
     trials = Trials(target, ", ".join("x".join(map(str, x.shape)) for x in inputs))
-    exact = faster_lowerings(network, lowerings(roadmap, target.engine), trials, inputs, tell)
-    groups = list(_groups(network, candidates(roadmap, removing=bound is not None), exact, tell))
+    offers = Offers(roadmap, target.engine, bounded=bound is not None)
+    exact = faster_lowerings(network, offers.whole, trials, inputs, tell)
+    groups = list(_groups(network, offers, exact, tell))
     measured: list[list[Alternative]] = []
     for index, group in enumerate(groups):
         tell(f"measuring {group.paths[0]}", index, len(groups))
         found = trials.pieces({c.name: piece for c, piece in group.pieces.items()})
-        forms = {
-            c: piece for c, piece in _forms(network, roadmap, group, found, exact).items() if c not in group.pieces
-        }
-        if forms:
+        if forms := _forms(network, offers, group, found, exact):
             tell(f"measuring forms of {group.paths[0]}", index, len(groups))
             first = next(iter(group.pieces))
             raced = {first: group.pieces[first], **forms}
@@ -117,7 +114,7 @@ def decide(
         by_candidate: dict[Candidate, list[str]] = {}
         for group, candidate in zip(groups, picked, strict=True):
             by_candidate.setdefault(candidate, []).extend(group.paths)
-        return Roadmap([*merged(by_candidate, roadmap), *exact], roadmap.name, roadmap.description)
+        return Roadmap(in_order([*offers.merged(by_candidate), *exact]), roadmap.name, roadmap.description)
 
     if bound is None:
         picked = [_fastest(group, found, target) for group, found in zip(groups, measured, strict=True)]
@@ -145,14 +142,13 @@ def decide(
     return Decided(final, Decisions(trials.conditions, layers, tuple(compared.values()), name, limit))
 
 
-def _groups(network: Network, offered: Sequence[Candidate], exact: Sequence[Pass], tell: Tell) -> Iterator[Group]:
+def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell) -> Iterator[Group]:
     """Layers by what stands around them and what may be done to them; one of each with all its alternatives."""
     alike: dict[tuple[object, ...], list[Layer]] = {}
     where: dict[str, Region] = {}
-    first = list(dict.fromkeys(candidate.passes[0] for candidate in offered if candidate.passes))
     for layer in network.layers.values():
-        fitting = tuple(isinstance(match_layer(layer, pass_, network), Match) for pass_ in first)
-        around = region(layer, network) if any(fitting) else None
+        fitting = tuple(offers.fitting(layer, network))
+        around = region(layer, network) if fitting else None
         piece = extract(network.program, around) if around else None
         if around is None or piece is None:
             continue
@@ -163,48 +159,35 @@ def _groups(network: Network, offered: Sequence[Candidate], exact: Sequence[Pass
         around = where[layers[0].path]
         pieces: dict[Candidate, Piece | str] = {}
         seen: set[str] = set()
-        for candidate in offered:
-            found = _piece(network, layers[0], candidate, around, exact)
-            if found is None:
-                continue
+        for attempt in offers.attempts(layers[0], network):
+            found = _piece(attempt, around, exact)
             if not isinstance(found, str):
                 known = fingerprint(*found)
                 if known in seen:
                     continue
                 seen.add(known)
-            pieces[candidate] = found
+            pieces[attempt.candidate] = found
         if len(pieces) > 1:
             yield Group(tuple(layers), around, pieces)
 
 
 def _forms(
-    network: Network, roadmap: Roadmap, group: Group, found: Sequence[Alternative], exact: Sequence[Pass]
+    network: Network, offers: Offers, group: Group, found: Sequence[Alternative], exact: Sequence[Pass]
 ) -> dict[Candidate, Piece | str]:
     """The forms of those alternatives that are near enough to the fastest for a form to make up for it."""
-    assert roadmap.target is not None
     ratios = {one.name: one.ratio for one in found if one.ratio is not None}
     limit = NEAR * min(ratios.values(), default=0.0)
-    pieces: dict[Candidate, Piece | str] = {}
-    for candidate in group.pieces:
-        if ratios.get(candidate.name, limit + 1) <= limit:
-            for form in formed(candidate, roadmap, roadmap.target.engine):
-                piece = _piece(network, group.layers[0], form, group.region, exact)
-                if piece is not None:
-                    pieces[form] = piece
-    return pieces
+    near = [one for one in group.pieces if ratios.get(one.name, limit + 1) <= limit]
+    forms = [form for one in near for form in offers.forms(one, group.layers[0], network)]
+    return {form.candidate: _piece(form, group.region, exact) for form in forms if form.candidate not in group.pieces}
 
 
-def _piece(
-    network: Network, layer: Layer, candidate: Candidate, around: Region, exact: Sequence[Pass]
-) -> Piece | str | None:
-    """The piece around a layer after a candidate's passes; None where they do not fit, text where it fails."""
-    changed = network
+def _piece(attempt: Attempt, around: Region, exact: Sequence[Pass]) -> Piece | str:
+    """The piece around a layer after what was attempted there; text where that failed."""
+    if isinstance(attempt.network, str):
+        return attempt.network
     try:
-        for pass_ in candidate.at([layer.path]):
-            changed, diff = rewrite(changed, pass_)
-            if not diff.edits and pass_.name != "restore-kernels":
-                return None
-        found = extract(changed.program, around)
+        found = extract(attempt.network.program, around)
         if found is None:
             return "what stands there cannot be cut out of the network"
         module, inputs = found

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from ..analysis.layers import Layer, Site
 from ..analysis.network import Network
+from ..base.torch_state import own_randomness
 from ..graph.generated_code import new_graph
 from ..graph.program import Program, attach
 from ..rewriting.layer_surgery import origin
@@ -82,7 +83,8 @@ def extract(program: Program, where: Region) -> tuple[fx.GraphModule, tuple[Tens
     dtype = start.meta["val"].dtype
 
     def context(name: str, source: fx.Node, before: int, behind: int) -> fx.Node:
-        modules[name] = nn.Conv2d(before, behind, 1).to(dtype)
+        with own_randomness():
+            modules[name] = nn.Conv2d(before, behind, 1).to(dtype)
         return graph.call_module(name, (source,))
 
     def outside(node: fx.Node) -> object:

@@ -70,7 +70,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None, *, compare: 
             and dtypes are read, and nothing but shapes is computed. The size is not baked in, but for decisions that
             forward makes on it, which raise at a size where they would come out otherwise; so do text, bools and None
             if they are others. Parameters of forward beyond the example stay at their defaults. Without an example,
-            one of (1, C, 256, 256) for the first convolution.
+            one of (1, C, 256, 256) for the first convolution. `Program.example` keeps the call.
 
     Raises:
         CaptureError: the model cannot be traced, makes weights in forward, computes something else at every call,
@@ -80,7 +80,8 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None, *, compare: 
     check_model(model)
     if _TRACING.owner == threading.get_ident():
         raise CaptureError("capture() is called by a forward that is being captured: capture one of the two alone")
-    call = specs(example_call(model, example_inputs))
+    example = example_call(model, example_inputs)
+    call = specs(example)
     if global_hooks():
         raise CaptureError(
             "there are hooks on every module there is (torch.nn.modules.module.register_module_forward_hook and its "
@@ -106,7 +107,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None, *, compare: 
         modules=modules,
         tensors=tensors,
         containers=containers,
-        call=call,
+        example=example,
         opaque=tracer.opaque,
         transient=frozenset(transient | constants.keys()),  # no state_dict holds what tracing wrote into the graph
         training=model.training,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .call_spec import CallSpec, InputSpec
+from .call_spec import CallSpec, InputSpec, specs
 from .copying import follow
 from .shape_propagation import meta_twin
 
@@ -54,6 +54,7 @@ class Program:
     called in). A program is never changed: a pass makes another one, sharing the modules that it left alone. `ideals`
     remembers, by path of a partial convolution, the depthwise one over all channels that it stands for. `folded` has
     the keys of the model's state_dict that are gone, say of a weight normalization, and what weight each became.
+    `example` is the call that it was captured on, with the tensors that were given, or a spec where none was.
     """
 
     name: str
@@ -61,13 +62,18 @@ class Program:
     modules: Mapping[str, nn.Module]
     tensors: Mapping[str, Tensor]
     containers: Mapping[str, type[nn.Module]]
-    call: CallSpec
+    example: CallSpec
     opaque: Mapping[str, str] = field(default_factory=dict)
     ideals: Mapping[str, nn.Conv2d] = field(default_factory=dict)
     transient: frozenset[str] = frozenset()
     training: bool = False
     comparison: Comparison = Comparison((), "not asked for")
     folded: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def call(self) -> CallSpec:
+        """The call that the network was captured on, a spec in place of every tensor."""
+        return specs(self.example)
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:

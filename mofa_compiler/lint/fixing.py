@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from graphlib import TopologicalSorter
 
-from ..autotune.candidates import FORMS
 from ..compiler import Result, apply
-from ..rewriting.pass_api import Lowering, Pass
-from ..rewriting.roadmap import Roadmap
+from ..rewriting.pass_api import Pass, Phase
+from ..rewriting.roadmap import Roadmap, at_layers, in_order
 from .finding import Finding
 from .rule import Rule, Subject
 
@@ -44,10 +42,10 @@ def passes_for(rules: Iterable[Rule], findings: Sequence[Finding], complete: Col
         layers = [layer for one in mine for layer in one.layers]
         for pass_ in rule.passes() if layers else ():
             globs.setdefault(pass_, []).extend(layers)
-            if rule.code in complete and isinstance(pass_, Lowering):
+            if rule.code in complete and pass_.phase is Phase.LOWER:
                 everywhere.add(pass_)
-    named = [one if one in everywhere else replace(one, layers=_globs(layers)) for one, layers in globs.items()]
-    return _ordered(named)
+    named = [one if one in everywhere else replace(one, layers=at_layers(layers)) for one, layers in globs.items()]
+    return in_order(sorted(named, key=lambda one: one.phase is Phase.LOWER and one.per_layer))
 
 
 def fix(
@@ -72,18 +70,3 @@ def mended(findings: Iterable[Finding], result: Result) -> list[Finding]:
     """Those of the findings at whose layers something was rewritten."""
     edited = {edit.path for diff in result.diffs for edit in diff.rewritten}
     return [finding for finding in findings if not edited.isdisjoint(finding.layers)]
-
-
-def _globs(layers: Iterable[str]) -> tuple[str, ...]:
-    """The layers, and what passes put below them; brackets in a path are no pattern."""
-    escaped = (layer.replace("[", "[[]") for layer in dict.fromkeys(layers))
-    return tuple(glob for layer in escaped for glob in (layer, f"{layer}.*"))
-
-
-def _ordered(passes: Sequence[Pass]) -> list[Pass]:
-    """By `after`, lowerings last, otherwise as they are; forms of partial convolutions after what merges into them."""
-    names = list(dict.fromkeys(pass_.name for pass_ in passes))
-    kinds = {pass_.name: pass_ for pass_ in passes}
-    sorter = TopologicalSorter({name: [one for one in kinds[name].after if one in names] for name in names})
-    order = {name: index for index, name in enumerate(sorter.static_order())}
-    return sorted(passes, key=lambda one: (isinstance(one, Lowering), one.name == FORMS, order[one.name]))

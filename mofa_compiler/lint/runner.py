@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from ..analysis.network import Network
 from ..base.errors import LintError, MofaError, nearest, one_line, source_line, source_place
 from ..frontend.fast_import import lean
-from ..graph.call_spec import ExampleInputs, example_call, specs
+from ..graph.call_spec import ExampleInputs, specs
 from .finding import Finding, Linted, Position
 from .rule import Rule, Subject
 from .rules import RULES
@@ -180,10 +180,11 @@ def _subject(job: Job, model: nn.Module, positions: Mapping[str, Position]) -> S
         raise _LintingError(NotTraced, f"{kind} is TorchScript, which torch.fx cannot trace: lint what it was made of")
     has_layer = any(isinstance(module, _ConvNd) for module in model.modules())
     with _blamed(NotTraced if has_layer else NoConvolutions, job):
-        call = specs(example_call(model, job.inputs(model)))
-        program = capture(model, call, compare=False)  # running it takes longer than linting; a fix is compared
+        # not compared with eager: running it takes longer than linting, and a fix is compared
+        program = capture(model, job.inputs(model), compare=False)
     with _blamed(NotAnalysed, job):
         network = Network(program, infer(program))
+        call = program.call
         if not network.layers and not network.functional:
             raise _LintingError(NoConvolutions, f"no convolution of {kind} runs on {call}: is it the right target?")
         return Subject(job.name, model, network, call, positions, job.settings.budgets, job.reference)

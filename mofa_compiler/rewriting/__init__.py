@@ -9,7 +9,7 @@ from ..graph.shape_propagation import meta_twin
 from ..numerics.equivalence import EXACT_TOLERANCE, module_error
 from .graph_rewriter import GraphLowering, Rewiring, is_image
 from .option_types import FROZEN, Portion, as_tuple, convolved_channels
-from .pass_api import Lowering, Match, Moved, Pass, Replacement, Skip, unknown_subclass
+from .pass_api import Lowering, Match, Moved, Pass, Phase, Replacement, Skip, unknown_subclass
 
 __all__ = [
     "EXACT_TOLERANCE",
@@ -19,6 +19,7 @@ __all__ = [
     "Match",
     "Moved",
     "Pass",
+    "Phase",
     "Portion",
     "Program",
     "Replacement",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..analysis.layers import Layer, signature
 from ..analysis.network import Network
 from ..base.errors import RewriteError
+from ..base.torch_state import own_randomness
 from .diff import Diff, Edit, Refusal
 from .graph_rewriter import GraphLowering, Rewiring
 from .layer_surgery import Surgery
@@ -18,7 +19,8 @@ def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
         RewriteError: the pass built something that does not fit, or is not as exact as it claims.
     """
     pass_.prepare(network)
-    after, edits, skips = _carry_out(network, pass_)
+    with own_randomness():  # new modules draw random weights before they are filled
+        after, edits, skips = _carry_out(network, pass_)
     return after, Diff(pass_.name, pass_.options, tuple(edits), tuple(skips), network.totals, after.totals)
 
 

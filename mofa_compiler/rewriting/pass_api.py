@@ -8,8 +8,9 @@ writes the diff.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from enum import IntEnum
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
@@ -84,11 +85,28 @@ class Replacement:
     note: str = ""
 
 
+class Phase(IntEnum):
+    """Where in a decided roadmap a pass belongs: a pass of a later phase works on whatever the earlier ones made."""
+
+    REPLACE = 1
+    """It puts other layers where the original's stood"""
+    REDUCE = 2
+    """It takes away from what stands there: taps of a kernel, products between channels"""
+    LOWER = 3
+    """It computes the same in another form: behind calibration, and behind all others in any roadmap"""
+
+
 @dataclass(frozen=True)
 class Pass(ABC):
     """One rewrite. A subclass is a frozen dataclass whose fields are its options.
 
-    `after` names passes that have to come earlier when a roadmap has both.
+    `after` names passes that have to come earlier when a roadmap has both. What follows it is for roadmaps with a
+    target, which are decided by measurement:
+
+    - `phase`: where the pass belongs, and so which others it may follow on the same layer, next to those of `after`.
+    - `engines`: names of those on which it can make a network faster; None: all.
+    - `offered`: whether it is tried, with default options, where the roadmap does not name it.
+    - `per_layer`: whether it is decided layer by layer, or else for the network as a whole.
 
     Options:
         layers: globs over paths: the pass looks at no other layer.
@@ -96,6 +114,10 @@ class Pass(ABC):
 
     name: ClassVar[str]
     after: ClassVar[tuple[str, ...]] = ()
+    phase: ClassVar[Phase] = Phase.REPLACE
+    engines: ClassVar[tuple[str, ...] | None] = None
+    offered: ClassVar[bool] = False
+    per_layer: ClassVar[bool] = True
 
     layers: tuple[str, ...] = field(default=("*",), kw_only=True)
 
@@ -106,6 +128,21 @@ class Pass(ABC):
     @abstractmethod
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
         """What stands there instead; `modules` are the network's as they are by now, for neighbours' weights."""
+
+    def alternatives(self, layer: Layer, network: Network, *, bounded: bool = False) -> Sequence[Pass]:
+        """This pass with the options that are worth trying on a layer, for a roadmap with a target; by default its own.
+
+        `match` is asked afterwards which of them fit.
+
+        Args:
+            bounded: whether a bound on the loss of quality picks among them. Otherwise the fastest is taken: then what
+                may lose much is better left out.
+        """
+        return (self,)
+
+    def pays_on(self, engine: str) -> bool:
+        """Whether the pass, with these options, can make a network faster on an engine."""
+        return self.engines is None or engine in self.engines
 
     @classmethod
     def example(cls) -> tuple[Pass, nn.Module, Tensor] | None:
@@ -136,3 +173,7 @@ class Lowering(Pass):
     Lowerings come last in a roadmap, and are carried out after calibration: what is fitted to the original is what the
     passes before them made.
     """
+
+    phase: ClassVar[Phase] = Phase.LOWER
+    offered: ClassVar[bool] = True
+    per_layer: ClassVar[bool] = False

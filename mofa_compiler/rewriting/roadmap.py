@@ -10,11 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import networkx
 from pydantic import TypeAdapter, ValidationError
 
 from ..base.errors import RoadmapError, nearest
 from ..base.spelling import has_no_encoding, toml_string
-from .pass_api import Lowering, Pass
+from .pass_api import Pass, Phase
 from .registry import available
 from .target import Target
 
@@ -56,9 +57,9 @@ class Roadmap:
 
     def _check_order(self) -> None:
         names = [pass_.name for pass_ in self.passes]
-        lowered = next((i for i, pass_ in enumerate(self.passes) if isinstance(pass_, Lowering)), len(names))
+        lowered = next((i for i, pass_ in enumerate(self.passes) if pass_.phase is Phase.LOWER), len(names))
         for index, pass_ in enumerate(self.passes[lowered:], lowered):
-            if not isinstance(pass_, Lowering):
+            if pass_.phase is not Phase.LOWER:
                 raise RoadmapError(
                     f"roadmap {self.name!r}: {names[lowered]} (pass {lowered + 1}) comes before {pass_.name} (pass "
                     f"{index + 1}): it lowers what all other passes made; put it last"
@@ -181,6 +182,25 @@ def configure(pass_: type[Pass], options: Mapping[str, Any], origin: str) -> Pas
         problem = error.errors()[0]
         option = str(problem["loc"][0]) if problem["loc"] else ""
         raise RoadmapError(f"{origin}: {pass_.name}: {option} = {problem['input']!r}: {problem['msg']}") from error
+
+
+def in_order(passes: Iterable[Pass]) -> list[Pass]:
+    """Passes in an order that a roadmap takes: as `after` asks for, else by phase, else as they are given."""
+    by_name: dict[str, list[Pass]] = {}
+    for pass_ in passes:
+        by_name.setdefault(pass_.name, []).append(pass_)
+    given = {name: (same[0].phase, index) for index, (name, same) in enumerate(by_name.items())}
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(by_name)
+    graph.add_edges_from((early, name) for name in by_name for early in by_name[name][0].after if early in by_name)
+    order = networkx.lexicographical_topological_sort(graph, given.__getitem__)
+    return [pass_ for name in order for pass_ in by_name[name]]
+
+
+def at_layers(paths: Iterable[str]) -> tuple[str, ...]:
+    """Globs for layers and for what passes put below them; brackets in a path are no pattern."""
+    escaped = (path.replace("[", "[[]") for path in dict.fromkeys(paths))
+    return tuple(glob for path in escaped for glob in (path, f"{path}.*"))
 
 
 def presets() -> list[str]:

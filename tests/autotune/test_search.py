@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from mofa_compiler import Roadmap, apply, load, replay
+from mofa_compiler import Roadmap, apply, compiler, load, replay
 from mofa_compiler.autotune.search import DECIDED
 from mofa_compiler.base.errors import EngineError, RoadmapError
 from mofa_compiler.bundle.recipe import read_recipe
@@ -104,11 +105,24 @@ def test_reports_say_what_was_measured(tower: Tower, monkeypatch: pytest.MonkeyP
     assert "blocks.0.narrow.0 and 2 alike" in text
 
 
-def test_the_input_of_the_target_may_be_another_one(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("size", "captures"), [(None, 1), ("1x3x32x32", 1), ("1x3x48x64", 2)])
+def test_the_model_is_captured_again_only_at_another_size(
+    tower: Tower, monkeypatch: pytest.MonkeyPatch, size: str | None, captures: int
+) -> None:
     invent(monkeypatch, depthwise_taps)
-    result = apply(tower, Roadmap([ShrinkKernels()]).with_target("eager", input="1x3x48x64"), X)
-    assert result.decisions.conditions.input == "1x3x48x64"
+    captured = Mock(wraps=compiler.capture)
+    monkeypatch.setattr(compiler, "capture", captured)
+    result = apply(tower, Roadmap([ShrinkKernels()]).with_target("eager", input=size), X)
+    assert captured.call_count == captures
+    assert result.decisions.conditions.input == (size or "1x3x32x32")
     assert result.inputs[0].shape == (1, 3, 32, 32)
+
+
+def test_the_search_draws_no_random_numbers_of_the_callers(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
+    invent(monkeypatch, depthwise_taps)
+    before = torch.get_rng_state()
+    apply(tower, TARGET, X)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_target_round_trips_through_toml() -> None:

@@ -18,13 +18,10 @@ from mofa_compiler import Roadmap, apply, capture
 from mofa_compiler.analysis.anatomy import infer
 from mofa_compiler.analysis.network import Network, Totals
 from mofa_compiler.autotune import Decisions
-from mofa_compiler.autotune.candidates import FORMS
 from mofa_compiler.autotune.search import LOWERED, without_depthwise
 from mofa_compiler.base.errors import MofaError
-from mofa_compiler.passes import PConvToPDWConv
-from mofa_compiler.rewriting.pass_api import Lowering
-from mofa_compiler.rewriting.registry import available
-from mofa_compiler.rewriting.roadmap import configure
+from mofa_compiler.passes import LowerPConv, PConvToPDWConv
+from mofa_compiler.rewriting.pass_api import Phase
 from tests.paper_rows import PCONV, wide
 
 IDENTITY = "identity-kernels"
@@ -114,7 +111,7 @@ def fixed(subject: Subject, x: Tensor) -> list[Variant]:
             [*wide("middle", "cheap"), PConvToPDWConv(threshold=subject.threshold)]
         ),
         "PDWConv everywhere (threshold 0)": lambda: Roadmap(everywhere),
-        "… the same with identity kernels": lambda: Roadmap([*everywhere, _lowered()]),
+        "… the same with identity kernels": lambda: Roadmap([*everywhere, LowerPConv(form=IDENTITY)]),
     }
     return [
         Variant(ORIGINAL, original, network.totals),
@@ -133,7 +130,7 @@ def decided(subject: Subject, engine: str, threads: int, x: Tensor) -> tuple[lis
     found = [Variant(OURS, result.model.eval(), result.after)]
     decisions = result.decisions
     assert decisions is not None
-    exact = [pass_ for pass_ in result.roadmap if isinstance(pass_, Lowering) and pass_.name != FORMS]
+    exact = [pass_ for pass_ in result.roadmap if pass_.phase is Phase.LOWER and not pass_.per_layer]
     compared = next((one for one in decisions.networks if one.name == LOWERED), None)
     if compared is None:
         found.append(Variant(ALONE, problem="none of them made the original faster"))
@@ -159,18 +156,6 @@ def _rewritten(name: str, original: nn.Module, roadmap: Callable[[], Roadmap], x
     except MofaError as error:
         return Variant(name, problem=str(error))
     return Variant(name, result.model.eval(), result.after)
-
-
-def _lowered() -> Lowering:
-    """The pass that gives partial convolutions identity kernels.
-
-    Raises:
-        MofaError: it is not installed, or does not know that form.
-    """
-    pass_ = configure(available()[FORMS], {"form": IDENTITY}, "benchmark") if FORMS in available() else None
-    if not isinstance(pass_, Lowering):
-        raise MofaError(f"there is no pass {FORMS}")
-    return pass_
 
 
 def subjects(models: Sequence[str]) -> dict[str, Subject]:

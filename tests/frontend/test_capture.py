@@ -17,6 +17,7 @@ from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import capture
 from mofa_compiler.base.errors import CaptureError
 from mofa_compiler.frontend import CaptureWarning
+from mofa_compiler.graph.call_spec import InputSpec
 
 MODELS = [
     lambda: PMRID(),
@@ -183,6 +184,14 @@ def test_input_is_inferred_from_the_first_convolution():
     assert capture(PMRID(4)).inputs[0].shape == (1, 4, 256, 256)
     with pytest.raises(CaptureError, match="pass example_inputs"):
         capture(nn.Sequential(nn.Linear(3, 3)))
+
+
+def test_the_example_is_kept_as_it_was_given():
+    x = torch.rand(1, 3, 8, 8)
+    program = capture(nn.Sequential(nn.Conv2d(3, 4, 1)), [x])
+    assert program.example.args[0] is x
+    assert program.call.args == (InputSpec((1, 3, 8, 8)),)
+    assert capture(nn.Sequential(nn.Conv2d(3, 4, 1))).example.args == (InputSpec((1, 3, 256, 256)),)
 
 
 def test_functional_dropout_follows_the_mode():

@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import hypothesis
 import pydantic.dataclasses
 import pytest
 from pydantic import ConfigDict, Field
@@ -14,7 +15,8 @@ from mofa_compiler.base.errors import RoadmapError
 from mofa_compiler.passes import DecoupleUpsampling, PConvToPDWConv, SepConvToPConv, WidenPortion
 from mofa_compiler.rewriting.option_types import FROZEN
 from mofa_compiler.rewriting.pass_api import Pass
-from mofa_compiler.rewriting.roadmap import presets
+from mofa_compiler.rewriting.registry import available
+from mofa_compiler.rewriting.roadmap import at_layers, in_order, presets
 
 
 class Nothing(Pass):
@@ -135,6 +137,29 @@ def test_senseless_order_names_both(passes):
         Roadmap(passes)
     assert passes[-1].name in str(caught.value)
     assert passes[-2].name in str(caught.value)
+
+
+@hypothesis.settings(deadline=None, max_examples=50)
+@hypothesis.given(hypothesis.strategies.permutations(sorted(available())))
+def test_passes_are_put_in_an_order_that_a_roadmap_takes(names: list[str]):
+    ordered = in_order([available()[name]() for name in names])
+    roadmap = Roadmap(ordered)
+    assert sorted(pass_.name for pass_ in roadmap) == sorted(names)
+    assert in_order(ordered) == ordered
+
+
+def test_what_is_in_order_stays_as_it_is():
+    for name in presets():
+        passes = list(Roadmap.load(name))
+        assert [pass_.name for pass_ in in_order(passes)] == [pass_.name for pass_ in passes]
+
+
+def test_layers_are_named_with_what_is_put_below_them():
+    globs = at_layers(["a[0]", "b", "b"])
+    named = SepConvToPConv(layers=globs)
+    assert len(globs) == 4
+    assert all(named.looks_at(path) for path in ("a[0]", "a[0].pconv", "b", "b.pointwise"))
+    assert not any(named.looks_at(path) for path in ("a0", "a0.pconv", "bb"))
 
 
 def test_not_a_pass():
