@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
 
@@ -28,6 +28,7 @@ from .numerics.finite import check_weights, warn_of_values
 from .result.verdict import Verdict
 from .rewriting.diff import Diff
 from .rewriting.engine import rewrite
+from .rewriting.fate import FITTED, Fate
 from .rewriting.pass_api import Lowering, Pass
 from .rewriting.roadmap import Roadmap
 
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from .data import Sample
     from .distillation import Recovery
     from .report.pictures import Picture
-
-Fate = Literal["kept", "compensated", "calibrated", "rewritten", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -153,24 +152,24 @@ class Result:
             for end in range(1, len(parts)):
                 below.setdefault(".".join(parts[:end]), []).append(key)
         edits = [edit for diff in self.diffs for edit in diff.edits]
-        compensated = {edit.path for edit in edits if edit.fate == "compensated"}
-        fitted = {edit.path for edit in edits if edit.fate in ("calibrated", "reordered")}
+        compensated = {edit.path for edit in edits if edit.fate is Fate.COMPENSATED}
+        fitted = {edit.path for edit in edits if edit.fate in FITTED}
         calibrated = self.original.program.aliases(fitted)
         fates = {}
         for key, tensor in before.items():
             owner = key.rpartition(".")[0]
             if after.get(key) is tensor:
-                fates[key] = KeyFate((key,), "kept")
+                fates[key] = KeyFate((key,), Fate.KEPT)
             elif key in after:
-                adjusted: Fate = "compensated" if owner in compensated else "rewritten"
-                fates[key] = KeyFate((key,), "calibrated" if {owner, key} & calibrated else adjusted)
+                adjusted = Fate.COMPENSATED if owner in compensated else Fate.REWRITTEN
+                fates[key] = KeyFate((key,), Fate.CALIBRATED if {owner, key} & calibrated else adjusted)
             elif owner not in below or (owner in compensated and f"{owner}.weight" in after):
-                fates[key] = KeyFate((), "dropped")
+                fates[key] = KeyFate((), Fate.DROPPED)
             else:
-                fates[key] = KeyFate(tuple(below[owner]), "rewritten")
+                fates[key] = KeyFate(tuple(below[owner]), Fate.REWRITTEN)
         for key, weight in self.original.program.folded.items():
             became = fates[weight]
-            fates[key] = KeyFate(became.keys, "rewritten" if became.fate == "kept" else became.fate)
+            fates[key] = KeyFate(became.keys, Fate.REWRITTEN if became.fate is Fate.KEPT else became.fate)
         for weight in set(self.original.program.folded.values()):
             del fates[weight]
         return fates

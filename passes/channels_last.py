@@ -16,7 +16,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mofa_compiler.analysis.nodes import describe
-from mofa_compiler.rewriting import FROZEN, GraphLowering, Program, Rewiring, is_image
+from mofa_compiler.rewriting import FROZEN, Fate, GraphLowering, Program, Rewiring, is_image
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -47,7 +47,7 @@ class ChannelsLast(GraphLowering):
                 wiring.erase(laid_out)
                 continue
             note = "the same values in another order"
-            wiring.tell(name, text, f"{text}, channels last", "exact", error=0.0, note=note)
+            wiring.tell(name, text, f"{text}, channels last", Fate.EXACT, error=0.0, note=note)
 
 
 def _is_laid_out(image: fx.Node) -> bool:

@@ -24,6 +24,7 @@ from mofa_compiler.analysis.nodes import is_plain
 from mofa_compiler.nn.partial_conv import PConv2d
 from mofa_compiler.rewriting import (
     FROZEN,
+    Fate,
     Match,
     Moved,
     Pass,
@@ -172,7 +173,7 @@ class DecoupleUpsampling(Pass):
             body = nn.Sequential(OrderedDict(pointwise=kept, upsample=upsample))
             behind = Replacement(body, bypassed=(step.node,))
         reference = nn.Sequential(upsample, conv)
-        return replace(behind, fate="exact" if exact else "inherited", exact=exact, reference=reference)
+        return replace(behind, fate=Fate.EXACT if exact else Fate.INHERITED, exact=exact, reference=reference)
 
     def _fitted(self, partial: nn.Module, factor: int, mode: str) -> nn.Module:
         """A copy of a partial convolution of an enlarged tensor, its kernel fitted to the tensor before it."""

@@ -20,7 +20,7 @@ from torch import fx, nn
 from mofa_compiler import weights
 from mofa_compiler.analysis.layers import kind_of, readers
 from mofa_compiler.analysis.nodes import GUARDS, function_name, is_plain, path_of
-from mofa_compiler.rewriting import FROZEN, GraphLowering, Rewiring, is_image
+from mofa_compiler.rewriting import FROZEN, Fate, GraphLowering, Rewiring, is_image
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -95,7 +95,7 @@ def _cut(wiring: Rewiring, chain: Sequence[fx.Node], ends: Sequence[_End]) -> No
     for path, before in cut.items():
         wiring.release(path)
         after = " + ".join(wiring.describe(f"{path}.{index}") for index in range(len(parts)))
-        wiring.tell(path, before, after, "exact", error=error)
+        wiring.tell(path, before, after, Fate.EXACT, error=error)
 
 
 def _end(wiring: Rewiring, end: _End, born: Mapping[tuple[int, int], fx.Node]) -> fx.Node:

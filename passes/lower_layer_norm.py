@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, fx, nn
 
 from mofa_compiler.analysis.nodes import altered, function_name, path_of
-from mofa_compiler.rewriting import EXACT_TOLERANCE, FROZEN, GraphLowering, Rewiring, is_image, module_error
+from mofa_compiler.rewriting import EXACT_TOLERANCE, FROZEN, Fate, GraphLowering, Rewiring, is_image, module_error
 
 _ELEMENTWISE = frozenset(["add", "sub", "mul", "truediv", "div", "pow", "square", "sqrt", "rsqrt", "mean", "var"])
 _USUAL_EPS = (1e-5, 1e-6, 1e-8)
@@ -137,7 +137,7 @@ def _lower(wiring: Rewiring, norm: _Norm, old: nn.Module) -> fx.Node:
         wiring.containers[norm.path] = nn.Module
     error = wiring.check(norm.path, old, wiring.piece(norm.source, new), channels)
     after = f"{norm.text}, means by Conv2d({channels}→1, k1)"
-    wiring.tell(norm.path, norm.text, after, "exact", error=error, note=norm.note)
+    wiring.tell(norm.path, norm.text, after, Fate.EXACT, error=error, note=norm.note)
     return new
 
 

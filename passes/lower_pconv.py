@@ -22,7 +22,7 @@ from mofa_compiler.analysis.network import Network
 from mofa_compiler.analysis.nodes import is_plain
 from mofa_compiler.nn.branching import BornApart, BornApartJoined, TwoProducts, TwoSlices
 from mofa_compiler.nn.partial_conv import FusedPConv2d, PartialConv2d, PConv2d, PDWConv2d
-from mofa_compiler.rewriting import FROZEN, Lowering, Match, Replacement, Skip
+from mofa_compiler.rewriting import FROZEN, Fate, Lowering, Match, Replacement, Skip
 
 from ._partial_neighbours import Chain, convolution_before, overwritable, pointwise_behind
 
@@ -240,7 +240,7 @@ def _refuse_fusing(partial: PartialConv2d, behind: Chain) -> str | None:
 
 
 def _exact(module: nn.Module) -> Replacement:
-    return Replacement(module, fate="exact", exact=True)
+    return Replacement(module, fate=Fate.EXACT, exact=True)
 
 
 def _merged(partial: PartialConv2d, behind: Chain, modules: Mapping[str, nn.Module]) -> Replacement:
@@ -249,7 +249,7 @@ def _merged(partial: PartialConv2d, behind: Chain, modules: Mapping[str, nn.Modu
     norm = next((modules[str(link.step.path)] for link in behind.between if link.step.kind == "norm"), None)
     return Replacement(
         weights.merged(partial, pointwise, norm),
-        fate="merged",
+        fate=Fate.MERGED,
         exact=True,
         reference=nn.Sequential(partial, *behind.whole(modules)),
         bypassed=behind.nodes,
@@ -271,7 +271,7 @@ def _two_products(
     kind = TwoSlices if slices else TwoProducts
     return Replacement(
         kind(partial.convolved, nn.Sequential(convolved), nn.Sequential(untouched)),
-        fate="exact",
+        fate=Fate.EXACT,
         exact=True,
         reference=nn.Sequential(partial, *behind.whole(modules)),
         bypassed=behind.nodes,
@@ -300,7 +300,7 @@ def _fused(partial: PartialConv2d, behind: Chain, modules: Mapping[str, nn.Modul
     last = [nn.ReLU()] if relu else []
     return Replacement(
         new,
-        fate="exact",
+        fate=Fate.EXACT,
         exact=True,
         reference=nn.Sequential(partial, *behind.whole(modules), *last),
         bypassed=(*behind.nodes, *([relu] if relu else [])),
@@ -333,7 +333,7 @@ def _born_apart(
     kind = BornApart if behind else BornApartJoined
     return Replacement(
         kind(nn.Sequential(convolved), nn.Sequential(untouched)),
-        fate="exact",
+        fate=Fate.EXACT,
         exact=True,
         reference=nn.Sequential(*old),
         channels=producer.in_channels,

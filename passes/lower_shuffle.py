@@ -16,7 +16,7 @@ from torch import nn
 from mofa_compiler import weights
 from mofa_compiler.analysis.layers import Layer
 from mofa_compiler.analysis.network import Network
-from mofa_compiler.rewriting import FROZEN, Lowering, Match, Replacement, Skip
+from mofa_compiler.rewriting import FROZEN, Fate, Lowering, Match, Replacement, Skip
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -74,7 +74,7 @@ class LowerShuffle(Lowering):
         if old.bias is not None and new.bias is not None:
             weights.fill(new.bias, old.bias.detach()[:: factor**2])
         reference = nn.Sequential(old, nn.PixelShuffle(factor))
-        return Replacement(new, fate="exact", exact=True, reference=reference, bypassed=(step.node,))
+        return Replacement(new, fate=Fate.EXACT, exact=True, reference=reference, bypassed=(step.node,))
 
 
 def _padding(conv: nn.Conv2d) -> list[tuple[int, int]]:

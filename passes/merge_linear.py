@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from mofa_compiler import weights
 from mofa_compiler.analysis.layers import readers, signature, writes_in_place
 from mofa_compiler.analysis.nodes import conv_macs, describe, function_name, path_of
-from mofa_compiler.rewriting import FROZEN, GraphLowering, Rewiring, is_image, meta_twin
+from mofa_compiler.rewriting import FROZEN, Fate, GraphLowering, Rewiring, is_image, meta_twin
 
 _TRAINING = "is in training mode, where it normalizes every batch by its own: call eval() first"
 _NO_STATISTICS = "has no running statistics: it normalizes every batch by its own"
@@ -103,8 +103,8 @@ class MergeLinear(GraphLowering):
         wiring.release(before)
         error = wiring.check(path, old, wiring.piece(start, node), first.in_channels)
         note = f"does the work of {before}, too"
-        wiring.tell(path, was[0], wiring.describe(path), "compensated", error=error, note=note)
-        wiring.tell(before, was[1], "", "removed", note=f"merged into {path}")
+        wiring.tell(path, was[0], wiring.describe(path), Fate.COMPENSATED, error=error, note=note)
+        wiring.tell(before, was[1], "", Fate.REMOVED, note=f"merged into {path}")
         return True
 
 
@@ -186,14 +186,14 @@ def _take_up(
     taken = wiring.named(linear.weights)
     gone = [wiring.release(path) for path in linear.weights]
     if gone and all(gone):
-        wiring.tell(linear.path, linear.text, "", "removed", note=f"folded into {', '.join(new)}")
+        wiring.tell(linear.path, linear.text, "", Fate.REMOVED, note=f"folded into {', '.join(new)}")
     before = {path: wiring.describe(path) for path in new}
     for path, module in new.items():
         wiring.put(path, module, taken)
     error = wiring.check(linear.path, old, wiring.piece(source, *ends), source.meta["val"].shape[1])
     note = f"took up {linear.path}" if linear.named else ""
     for path, was in before.items():
-        wiring.tell(path, was, wiring.describe(path), "compensated", error=error, note=note)
+        wiring.tell(path, was, wiring.describe(path), Fate.COMPENSATED, error=error, note=note)
 
 
 # What is linear

@@ -24,6 +24,7 @@ from ..graph.program import Program
 from ..numerics.error_sums import Figures
 from ..numerics.running import evaluating, rounding, run, values
 from ..rewriting.diff import Diff, Edit, Refusal
+from ..rewriting.fate import Fate
 from ..rewriting.layer_surgery import origin
 from .batches import Batches, gather
 from .channels import Channels, Orders, reordered
@@ -356,15 +357,15 @@ def _edits(inherited: Network, ordered: Network, final: Network, notes: Mapping[
         seen.add(id(module))
         moved = module is ordered.program.modules[path]
         note = "channels in another order" if moved else notes.get(path, "tuned")
-        edits.append(_edit(final, path, signature(module), "reordered" if moved else "calibrated", note))
+        edits.append(_edit(final, path, signature(module), Fate.REORDERED if moved else Fate.CALIBRATED, note))
     for path, tensor in final.program.tensors.items():
         if tensor is not inherited.program.tensors[path]:
             short = f"{type(tensor).__name__}({'x'.join(map(str, tensor.shape))})"
-            edits.append(_edit(final, path, short, "reordered", "channels in another order"))
+            edits.append(_edit(final, path, short, Fate.REORDERED, "channels in another order"))
     return edits
 
 
-def _edit(network: Network, path: str, short: str, fate: str, note: str) -> Edit:
+def _edit(network: Network, path: str, short: str, fate: Fate, note: str) -> Edit:
     stage = network.anatomy.stage_of(path)
     return Edit(path, stage.name if stage else None, short, short, 0, 0, fate, False, note)
 

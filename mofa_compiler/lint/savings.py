@@ -14,6 +14,7 @@ from ..analysis.network import Network
 from ..base.torch_state import own_randomness
 from ..rewriting.diff import Diff
 from ..rewriting.engine import match, rewrite
+from ..rewriting.fate import Fate
 from ..rewriting.graph_rewriter import GraphLowering
 from ..rewriting.layer_surgery import Surgery
 from ..rewriting.pass_api import Match, Pass
@@ -75,7 +76,7 @@ def _change(surgery: Surgery, layer: Layer, found: Match) -> Change:
     surgery.replace(layer, found)
     after = _sums(surgery)
     fates = [edit.fate for edit in surgery.edits[count:] if edit.path == layer.path]
-    exact = all(fate in ("exact", "merged") for fate in fates)  # claimed: there are no values to check it on
+    exact = all(fate in (Fate.EXACT, Fate.MERGED) for fate in fates)  # claimed: there are no values to check it on
     return Change(after[0] - before[0], after[1] - before[1], exact)
 
 

@@ -7,6 +7,7 @@ from ..base.errors import RewriteError, RoadmapError, nearest
 from ..graph.program import Program
 from ..graph.shape_propagation import meta_twin
 from ..numerics.equivalence import EXACT_TOLERANCE, module_error
+from .fate import Fate
 from .graph_rewriter import GraphLowering, Rewiring, is_image
 from .option_types import FROZEN, Portion, as_tuple, convolved_channels
 from .pass_api import Lowering, Match, Moved, Pass, Replacement, Skip, unknown_subclass
@@ -14,6 +15,7 @@ from .pass_api import Lowering, Match, Moved, Pass, Replacement, Skip, unknown_s
 __all__ = [
     "EXACT_TOLERANCE",
     "FROZEN",
+    "Fate",
     "GraphLowering",
     "Lowering",
     "Match",

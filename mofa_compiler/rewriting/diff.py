@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..analysis.network import Totals
+from .fate import ADJUSTED, Fate
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One layer that a pass changed.
-
-    `fate` says where its weights come from: `exact` (computes what it did), `merged` (computes what it and its
-    neighbours did; the product of their weights, rounded), `inherited` (closed form from the old
-    ones), `compensated` (same layer, weights adjusted for a rewritten neighbour), `calibrated` (fitted on
-    example inputs), `reordered` (the same weights, channels permuted), `fresh` (random), `removed`.
-    """
+    """One layer that a pass changed."""
 
     path: str
     stage: str | None
@@ -27,7 +22,8 @@ class Edit:
     """Change in parameters"""
     macs: int
     """Change in MACs"""
-    fate: str
+    fate: Fate
+    """Where its weights come from"""
     exact: bool
     note: str = ""
     error: float | None = None
@@ -44,9 +40,6 @@ class Refusal:
     reason: str
 
 
-_ADJUSTED = ("compensated", "calibrated", "reordered")
-
-
 @dataclass(frozen=True)
 class Diff:
     """The report of one pass."""
@@ -61,9 +54,9 @@ class Diff:
     @property
     def exact(self) -> bool:
         """Whether every edit keeps the function that the network computes."""
-        return all(edit.exact for edit in self.edits if edit.fate != "removed")
+        return all(edit.exact for edit in self.edits if edit.fate is not Fate.REMOVED)
 
     @property
     def rewritten(self) -> tuple[Edit, ...]:
         """The edits that put another layer in place, without those whose weights alone were adjusted."""
-        return tuple(edit for edit in self.edits if edit.fate not in _ADJUSTED)
+        return tuple(edit for edit in self.edits if edit.fate not in ADJUSTED)

@@ -27,6 +27,7 @@ from ..graph.plain_layers import altered
 from ..graph.shape_propagation import evaluate
 from ..numerics.equivalence import EXACT_TOLERANCE, failed, module_error, warn_of_precision
 from .diff import Edit, Refusal
+from .fate import Fate
 from .layer_surgery import Surgery, origin
 from .pass_api import Lowering, Match, Pass, Replacement, Skip
 
@@ -335,11 +336,11 @@ class Rewiring(Surgery):
         return error
 
     def tell(
-        self, path: str, before: str, after: str, fate: str, *, error: float | None = None, note: str = ""
+        self, path: str, before: str, after: str, fate: Fate, *, error: float | None = None, note: str = ""
     ) -> None:
         """Write the edit of a path, with the parameters and MACs that changed there, below it, or in no layer."""
         stage = self.network.anatomy.stage_of(path)
-        exact = fate != "removed"
+        exact = fate is not Fate.REMOVED
         parameters, macs = (_taken(counts, path) for counts in (self._parameters, self._macs))
         edit = Edit(path, stage.name if stage else None, before, after, parameters, macs, fate, exact, note, error)
         for index, told in enumerate(self.edits):

@@ -23,6 +23,7 @@ from ..nn.branching import Branches, inner, traced
 from ..nn.partial_conv import PartialConv2d
 from ..numerics.equivalence import EXACT_TOLERANCE, failed, module_error, warn_of_precision
 from .diff import Edit
+from .fate import Fate
 from .pass_api import Match, Pass, Replacement
 
 
@@ -70,7 +71,7 @@ class Surgery:
             note="; ".join(filter(None, (found.note, replacement.note))),
             error=error,
         )
-        if replacement.fate == "merged":
+        if replacement.fate is Fate.MERGED:
             new.to(next(old.parameters()).dtype)
         index = len(self.edits)
         gone = (*replacement.bypassed, *((moved.node,) if moved else ()))
@@ -207,7 +208,7 @@ class Surgery:
         self.ideals.pop(path, None)  # what it stood for, it stood for with its old weights
         if path not in self.compensated:
             self.compensated[path] = (len(self.edits), old)
-            self.edits.append(self._edit(path, old, neighbour, "compensated"))
+            self.edits.append(self._edit(path, old, neighbour, Fate.COMPENSATED))
 
     def _account(self, paths: Iterable[str]) -> None:
         """Bring the edits of adjusted neighbours up to date: adjusted twice, or moved to another size."""
@@ -216,9 +217,9 @@ class Surgery:
             index = next(i for i in range(index, len(self.edits)) if self.edits[i].path == path)
             layer = self.network.layers.get(path)
             macs = sum(node_macs(self.node_of[n], self._scope) for n in layer.nodes) - layer.macs if layer else 0
-            self.edits[index] = replace(self._edit(path, old, self.modules[path], "compensated"), macs=macs)
+            self.edits[index] = replace(self._edit(path, old, self.modules[path], Fate.COMPENSATED), macs=macs)
 
-    def _edit(self, path: str, old: nn.Module, new: nn.Module | None, fate: str) -> Edit:
+    def _edit(self, path: str, old: nn.Module, new: nn.Module | None, fate: Fate) -> Edit:
         stage = self.network.anatomy.stage_of(path)
         return Edit(
             path=path,
@@ -248,7 +249,7 @@ class Surgery:
         """Count a module's call, of so many MACs, as gone, and the module with its last one."""
         self.calls[path] -= 1
         if not self.calls[path]:
-            self.edits.append(replace(self._edit(path, self.modules[path], None, "removed"), macs=-macs))
+            self.edits.append(replace(self._edit(path, self.modules[path], None, Fate.REMOVED), macs=-macs))
             for alias in self.aliases[path]:
                 del self.modules[alias]
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..analysis.layers import Layer
 from ..analysis.network import Network
+from .fate import Fate
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Replacement:
     """
 
     module: nn.Module
-    fate: str = "inherited"
+    fate: Fate = Fate.INHERITED
     exact: bool = False
     reference: nn.Module | None = None
     channels: int | None = None
@@ -82,6 +83,9 @@ class Replacement:
     moved: Moved | None = None
     stands_for: nn.Conv2d | None = None
     note: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fate", Fate(self.fate))  # a pass may give the word
 
 
 @dataclass(frozen=True)
