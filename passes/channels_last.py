@@ -16,7 +16,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mofa_compiler.analysis.nodes import describe
-from mofa_compiler.rewriting import FROZEN, Fate, GraphLowering, Program, Rewiring, is_image
+from mofa_compiler.rewriting import FROZEN, Fate, GraphLowering, Program, Rewiring, Skip, is_image
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -42,7 +42,7 @@ class ChannelsLast(GraphLowering):
         for image, laid_out in zip(wanted, converted, strict=True):
             name, text = str(image.target), f"Tensor({', '.join(map(str, image.meta['val'].shape))})"
             if stuck:
-                wiring.refuse(name, text, f"{stuck} cannot read what comes to it then")
+                wiring.refuse(name, text, Skip("layout", f"{stuck} cannot read what comes to it then"))
                 laid_out.replace_all_uses_with(image)
                 wiring.erase(laid_out)
                 continue

@@ -40,18 +40,19 @@ class LowerShuffle(Lowering):
             return None
         factor = step.factor
         if step.measured:
-            return Skip("the size of its output is asked for")
+            return Skip("size-asked", "the size of its output is asked for")
         if max(conv.kernel_size) > self.kernel:
-            return Skip(f"its kernel {conv.kernel_size} is larger than kernel={self.kernel}")
+            return Skip("threshold", f"its kernel {conv.kernel_size} is larger than kernel={self.kernel}")
         plain = conv.stride == (1, 1) == conv.dilation and conv.padding_mode == "zeros"
         if not plain or isinstance(conv.padding, str) or any(p >= k for p, k in _padding(conv)):
-            return Skip("its stride, dilation or padding is none that a transposed convolution has")
+            return Skip("geometry", "its stride, dilation or padding is none that a transposed convolution has")
         if conv.out_channels // factor**2 % conv.groups:
-            return Skip(f"its {conv.groups} groups do not hold whole pixels")
+            return Skip("grouped", f"its {conv.groups} groups do not hold whole pixels")
         if conv.bias is not None and bool(
             (conv.bias.view(-1, factor**2) != conv.bias.view(-1, factor**2)[:, :1]).any()
         ):
-            return Skip("its bias differs within a pixel's channels, and a transposed convolution has one for all")
+            reason = "its bias differs within a pixel's channels, and a transposed convolution has one for all"
+            return Skip("bias", reason)
         return Match()
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:

@@ -46,10 +46,11 @@ class PConvToPDWConv(Pass):
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         if not isinstance(layer.module, PConv2d):
             return None
-        if reason := unknown_subclass(layer.module, PConv2d):
-            return Skip(reason)
+        if unknown := unknown_subclass(layer.module, PConv2d):
+            return unknown
         if layer.module.convolved < self.threshold:
-            return Skip(f"convolves {layer.module.convolved} channels, below threshold={self.threshold}")
+            reason = f"convolves {layer.module.convolved} channels, below threshold={self.threshold}"
+            return Skip("threshold", reason)
         return Match()
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:

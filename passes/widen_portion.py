@@ -50,7 +50,7 @@ class WidenPortion(Pass):
             return old
         c, note = convolved_channels(old.channels, self.portion)
         if old.convolved >= c:
-            return Skip(f"already convolves {old.convolved} of {old.channels} channels")
+            return Skip("done", f"already convolves {old.convolved} of {old.channels} channels")
         return Match(note)
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:

@@ -26,6 +26,7 @@ from ..numerics.running import evaluating, rounding, run, values
 from ..rewriting.diff import Diff, Edit, Refusal
 from ..rewriting.fate import Fate
 from ..rewriting.layer_surgery import origin
+from ..rewriting.pass_api import Skip
 from .batches import Batches, gather
 from .channels import Channels, Orders, reordered
 from .fit_base import Fit
@@ -113,7 +114,7 @@ class Calibrated:
 class _Candidate:
     """The networks after every pass, and the last of them with other weights.
 
-    `original` has its channels in the order of `orders`. `notes` and `reasons` say what came of fits, and why there are
+    `original` has its channels in the order of `orders`. `notes` and `refused` say what came of fits, and why there are
     none, by path.
     """
 
@@ -122,7 +123,7 @@ class _Candidate:
     final: Network
     orders: Orders
     notes: Mapping[str, str] = field(default_factory=dict)
-    reasons: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, Skip] = field(default_factory=dict)
 
     def changed(self, stack: ExitStack) -> _Candidate:
         """The same with weights of its own, in eval mode until the stack is left."""
@@ -150,7 +151,7 @@ class _Candidate:
         for number, step in enumerate(plan.steps):
             tell(f"fitting {step.fit.paths[-1]}", number, len(plan.steps))
             notes |= dict.fromkeys(step.fit.paths, _fitted(step.fit, networks, number, step.original, step.rewritten))
-        return replace(self, notes=notes, reasons=plan.reasons)
+        return replace(self, notes=notes, refused=plan.refused)
 
 
 class _Steps:
@@ -233,7 +234,7 @@ def calibrate(
     if worse := [stage.name for stage in steps.stages if not stage.kept]:
         options["not_kept"] = f"{', '.join(worse)}: no better on what was held out"
     edits = tuple(_edits(networks[-1], chosen.passes[-1], final, chosen.notes))
-    skips = tuple(_refusal(final, path, reason) for path, reason in steps.last.reasons.items())
+    skips = tuple(_refusal(final, path, why) for path, why in steps.last.refused.items())
     diff = Diff(NAME, options, edits, skips, networks[-1].totals, final.totals)
     return Calibrated((*chosen.passes, final), diff, chosen.orders, tuple(steps.stages), evaluation)
 
@@ -370,6 +371,7 @@ def _edit(network: Network, path: str, short: str, fate: Fate, note: str) -> Edi
     return Edit(path, stage.name if stage else None, short, short, 0, 0, fate, False, note)
 
 
-def _refusal(network: Network, path: str, reason: str) -> Refusal:
+def _refusal(network: Network, path: str, why: Skip) -> Refusal:
     stage = network.anatomy.stage_of(path)
-    return Refusal(path, stage.name if stage else None, signature(network.program.modules[path]), reason)
+    layer = signature(network.program.modules[path])
+    return Refusal(path, stage.name if stage else None, layer, why.code, why.reason)

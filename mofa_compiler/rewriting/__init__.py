@@ -11,6 +11,7 @@ from .fate import Fate
 from .graph_rewriter import GraphLowering, Rewiring, is_image
 from .option_types import FROZEN, Portion, as_tuple, convolved_channels
 from .pass_api import Lowering, Match, Moved, Pass, Replacement, Skip, unknown_subclass
+from .skip_codes import SKIP_CODES
 
 __all__ = [
     "EXACT_TOLERANCE",
@@ -27,6 +28,7 @@ __all__ = [
     "RewriteError",
     "Rewiring",
     "RoadmapError",
+    "SKIP_CODES",
     "Skip",
     "as_tuple",
     "convolved_channels",

@@ -37,6 +37,8 @@ class Refusal:
     path: str
     stage: str | None
     layer: str
+    code: str
+    """One of `SKIP_CODES`, or a pass's own"""
     reason: str
 
 

@@ -48,7 +48,7 @@ def match(network: Network, pass_: Pass) -> tuple[list[tuple[Layer, Match]], lis
             matches.append((layer, found))
         elif found is not None:
             stage = layer.stage.name if layer.stage else None
-            skips.append(Refusal(layer.path, stage, signature(layer.module, layer.function), found.reason))
+            skips.append(Refusal(layer.path, stage, signature(layer.module, layer.function), found.code, found.reason))
     return matches, skips
 
 
@@ -64,17 +64,18 @@ def match_layer(layer: Layer, pass_: Pass, network: Network) -> Match | Skip | N
 
 def _forbidden(layer: Layer) -> Skip | None:
     if layer.function:
-        return Skip(f"is a functional convolution ({layer.function} in forward), whose weight belongs to no layer")
+        reason = f"is a functional convolution ({layer.function} in forward), whose weight belongs to no layer"
+        return Skip("functional", reason)
     if layer.is_input:
-        return Skip("is the input convolution")
+        return Skip("input", "is the input convolution")
     if layer.is_output:
-        return Skip("is the output convolution")
+        return Skip("output", "is the output convolution")
     if layer.tied:
-        return Skip("shares a parameter with another module, which a new module would not")
+        return Skip("tied", "shares a parameter with another module, which a new module would not")
     if layer.altered:
-        return Skip(f"{layer.altered}, which a new module would lose")
+        return Skip("altered", f"{layer.altered}, which a new module would lose")
     if not layer.is_batched:
-        return Skip("reads (C, H, W) without a batch dimension, where a new module would split the rows")
+        return Skip("unbatched", "reads (C, H, W) without a batch dimension, where a new module would split the rows")
     if any(parameter.is_complex() for parameter in layer.module.parameters()):
-        return Skip("has complex weights")
+        return Skip("complex", "has complex weights")
     return None

@@ -97,20 +97,20 @@ class Rewiring(Surgery):
         """Whether the parameter or buffer at a path is held under another name, too."""
         return self._holders[id(self.tensors.get(path))] > 1
 
-    def fixed(self, path: str) -> str:
-        """Why the module at a path must stay as it is; empty where it may be replaced."""
+    def fixed(self, path: str) -> Skip | None:
+        """Why the module at a path must stay as it is; None where it may be replaced."""
         module = self.modules[path]
         if self.calls[path] > 1:
-            return f"{path} is called at {self.calls[path]} places"
+            return Skip("called-twice", f"{path} is called at {self.calls[path]} places")
         if any(self._holders[id(parameter)] > 1 for parameter in module.parameters()):
-            return f"{path} shares a parameter with another module"
+            return Skip("tied", f"{path} shares a parameter with another module")
         if any(self._reads[f"{alias}.{name}"] for alias in self.aliases[path] for name in module.state_dict()):
-            return f"weights of {path} are read by something else, too"
+            return Skip("read-elsewhere", f"weights of {path} are read by something else, too")
         if reason := altered(module):
-            return f"{path} {reason}, which a new module would lose"
+            return Skip("altered", f"{path} {reason}, which a new module would lose")
         if any(parameter.is_complex() for parameter in module.parameters()):
-            return f"{path} has complex weights"
-        return ""
+            return Skip("complex", f"{path} has complex weights")
+        return None
 
     def overwritten(self, node: fx.Node) -> bool:
         """Whether something that reads a value changes it in place, so that it matters when others read it."""
@@ -140,10 +140,10 @@ class Rewiring(Surgery):
             result = value.target(first, *rest[0], **rest[1])
         return result if isinstance(result, Tensor) else None
 
-    def refuse(self, path: str, what: str, reason: str) -> None:
+    def refuse(self, path: str, what: str, why: Skip) -> None:
         """Write down that the thing at a path, in one short line, is left alone, and why; the first reason counts."""
         stage = self.network.anatomy.stage_of(path)
-        self.refusals.setdefault(path, Refusal(path, stage.name if stage else None, what, reason))
+        self.refusals.setdefault(path, Refusal(path, stage.name if stage else None, what, why.code, why.reason))
 
     # Changing
 

@@ -77,7 +77,7 @@ KEYS: dict[str, set[str]] = {
     "passes.edits": {
         *("path", "stage", "before", "after", "parameters", "macs", "fate", "exact", "note", "error"),
     },
-    "passes.skips": {"path", "stage", "layer", "reason"},
+    "passes.skips": {"path", "stage", "layer", "code", "reason"},
     "passes.after": TOTALS,
     "passes.verdict": {
         *("relative_error", "step_psnr", "accumulated", "psnr", "measured_on", "holds", "problem", "layers", "whole"),
