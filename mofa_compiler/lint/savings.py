@@ -15,7 +15,7 @@ from ..base.torch_state import own_randomness
 from ..rewriting.diff import Diff
 from ..rewriting.engine import match, rewrite
 from ..rewriting.fate import Fate
-from ..rewriting.graph_rewriter import GraphLowering
+from ..rewriting.graph_pass import GraphPass
 from ..rewriting.layer_surgery import Surgery
 from ..rewriting.pass_api import Match, Pass
 
@@ -45,7 +45,7 @@ def savings(network: Network, *passes: Pass) -> Mapping[str, Change] | None:
     decide: see `mofa_compiler.weights`.
 
     None for passes whose changes are not known without carrying them out: one that looks at no layer by itself, such as
-    a `GraphLowering` (see `lowered`), or that cannot do without values, as another package's may not.
+    a `GraphPass` (see `lowered`), or that cannot do without values, as another package's may not.
 
     Raises:
         RoadmapError: a pass makes no sense on this network, as `rewrite` says, too.
@@ -53,7 +53,7 @@ def savings(network: Network, *passes: Pass) -> Mapping[str, Change] | None:
     changes: dict[str, Change] = {}
     shapes = network.without_values
     for pass_ in passes:
-        if isinstance(pass_, GraphLowering):
+        if isinstance(pass_, GraphPass):
             return None
         pass_.prepare(network)
         surgery = Surgery(shapes, pass_)

@@ -8,7 +8,8 @@ from ..graph.program import Program
 from ..graph.shape_propagation import meta_twin
 from ..numerics.equivalence import EXACT_TOLERANCE, module_error
 from .fate import Fate
-from .graph_rewriter import GraphLowering, Rewiring, is_image
+from .graph_pass import GraphLowering, GraphPass, is_image
+from .graph_rewriter import Rewiring
 from .option_types import FROZEN, Portion, as_tuple, convolved_channels
 from .pass_api import Lowering, Match, Moved, Pass, Replacement, Skip, unknown_subclass
 from .skip_codes import SKIP_CODES
@@ -18,6 +19,7 @@ __all__ = [
     "FROZEN",
     "Fate",
     "GraphLowering",
+    "GraphPass",
     "Lowering",
     "Match",
     "Moved",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..analysis.network import Totals
@@ -28,6 +28,21 @@ class Edit:
     note: str = ""
     error: float | None = None
     """Largest error of an exact edit, relative to the largest output, in float64"""
+
+
+def together(first: Edit, second: Edit) -> Edit:
+    """Two edits of one path as one."""
+    notes = dict.fromkeys(filter(None, (first.note, second.note)))
+    errors = [edit.error for edit in (first, second) if edit.error is not None]
+    return replace(
+        second,
+        before=first.before,
+        parameters=first.parameters + second.parameters,
+        macs=first.macs + second.macs,
+        exact=first.exact and second.exact,
+        note="; ".join(notes),
+        error=max(errors) if len(errors) == 2 else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,8 @@ class Diff:
     @property
     def exact(self) -> bool:
         """Whether every edit keeps the function that the network computes."""
-        return all(edit.exact for edit in self.edits if edit.fate is not Fate.REMOVED)
+        standing = [edit for edit in self.edits if edit.fate is not Fate.REMOVED]
+        return all(edit.exact for edit in standing or self.edits)  # of what is gone nothing says so but what took it up
 
     @property
     def rewritten(self) -> tuple[Edit, ...]:

@@ -6,9 +6,10 @@ from ..analysis.layers import Layer, signature
 from ..analysis.network import Network
 from ..base.errors import RewriteError
 from .diff import Diff, Edit, Refusal
-from .graph_rewriter import GraphLowering, Rewiring
+from .graph_pass import GraphPass
+from .graph_rewriter import Rewiring
 from .layer_surgery import Surgery
-from .pass_api import Match, Pass, Skip
+from .pass_api import Lowering, Match, Pass, Skip
 
 
 def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
@@ -24,9 +25,11 @@ def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
 
 def _carry_out(network: Network, pass_: Pass) -> tuple[Network, list[Edit], list[Refusal]]:
     """The network after a pass, what the pass changed, and what of its kind it left alone."""
-    if isinstance(pass_, GraphLowering):
+    if isinstance(pass_, GraphPass):
         wiring = Rewiring(network, pass_)
         pass_.rewire(wiring)
+        if not isinstance(pass_, Lowering):  # whose every edit was checked to compute the same
+            wiring.check_shapes()
         if untold := wiring.untold:
             names = ", ".join(untold)
             raise RewriteError(f"{pass_.name}: no edit tells of what changed in {names}: a bug in this pass")

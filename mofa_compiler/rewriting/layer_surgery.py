@@ -24,7 +24,7 @@ from ..nn.partial_conv import PartialConv2d
 from ..numerics.equivalence import EXACT_TOLERANCE, failed, module_error, warn_of_precision
 from .diff import Edit
 from .fate import Fate
-from .pass_api import Match, Pass, Replacement
+from .pass_api import Lowering, Match, Pass, Replacement
 
 
 class Surgery:
@@ -56,6 +56,7 @@ class Surgery:
     def replace(self, layer: Layer, found: Match) -> None:
         old = self.modules[layer.path]
         replacement = self.pass_.build(layer, self.modules)
+        self.hold_promise(layer.path, exact=replacement.exact)
         new = replacement.module
         new.train(old.training)
         sources = [old, *(self.modules[path] for path in map(self._called, replacement.bypassed) if path)]
@@ -100,6 +101,18 @@ class Surgery:
         if replacement.stands_for is not None:
             path = next(p for p, child in _spread(layer.path, new) if isinstance(child, PartialConv2d))
             self.ideals[path] = replacement.stands_for
+
+    def hold_promise(self, path: str, *, exact: bool) -> None:
+        """Refuse an approximate edit of a pass that promises exact ones.
+
+        Raises:
+            RewriteError: it is one.
+        """
+        if isinstance(self.pass_, Lowering) and not exact:
+            raise RewriteError(
+                f"{self.pass_.name}: its edit of {path} is approximate, and a Lowering promises exact ones: a bug in "
+                "this pass"
+            )
 
     def _called(self, name: str) -> str:
         """The path of the module that a node calls; empty for anything else."""

@@ -150,7 +150,7 @@ class Pass(ABC):
 
 
 class Lowering(Pass):
-    """An exact rewrite into a form that an engine runs faster; it computes what was there before.
+    """A promise: every edit is exact, a form of what was there that an engine runs faster.
 
     Lowerings come last in a roadmap, and are carried out after calibration: what is fitted to the original is what the
     passes before them made.
