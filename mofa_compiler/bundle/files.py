@@ -160,7 +160,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 def keymap_data(result: Result) -> dict[str, Any]:
     """What `keymap.json` holds: the keys that each one of the original's became, and how."""
-    keys = {key: {"keys": list(fate.keys), "fate": fate.fate} for key, fate in result.keymap.items()}
+    keys = {key: {"keys": list(fate.keys), "fate": fate.fate.value} for key, fate in result.keymap.items()}
     return {"schema": "mofa-keymap/1", "keys": keys}
 
 
