@@ -265,7 +265,9 @@ def apply(
     if roadmap.target is not None:
         roadmap, decisions = _decided(model, network, roadmap, example_inputs, settings, max_loss, tell)
     elif max_loss is not None:
-        raise RoadmapError("max_loss bounds what a target is decided for: give the roadmap one (with_target)")
+        raise RoadmapError(
+            "max_loss bounds what a target is decided for: give the roadmap one (with_target)", code="needs-option"
+        )
     steps = len(roadmap) + 1
     networks, diffs = [network], []
     passes = [pass_ for pass_ in roadmap if not isinstance(pass_, Lowering)]
@@ -342,5 +344,7 @@ def _calibration(given: str | Path | Iterable[Any] | Calibration, program: Progr
         return Calibration(given)
     specs = program.inputs
     if len(specs) != 1 or len(specs[0].shape) != 4:
-        raise CalibrationError(f"calibration={str(given)!r} is for networks of one image: pass batches of all inputs")
+        raise CalibrationError(
+            f"calibration={str(given)!r} is for networks of one image: pass batches of all inputs", code="wrong-input"
+        )
     return Calibration(CalibrationImages(given, channels=specs[0].shape[1]))

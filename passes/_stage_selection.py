@@ -26,7 +26,8 @@ def check_places(pass_name: str, where: Sequence[str], network: Network, kinds: 
         if entry not in known and not any(fnmatchcase(path, entry) for path in network.layers):
             raise RoadmapError(
                 f"{pass_name}: where={entry!r} is neither {', '.join(kinds)}, a stage nor a path of a convolution"
-                + nearest(entry, known)
+                + nearest(entry, known),
+                code="unknown-name",
             )
 
 

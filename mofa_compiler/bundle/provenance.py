@@ -35,7 +35,7 @@ def read_marks(file: Path) -> dict[str, str]:
         with safe_open(file, framework="pt") as opened:
             return dict(opened.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"{file} is damaged: {error}") from error
+        raise BundleError(f"{file} is damaged: {error}", code="damaged") from error
 
 
 def checksum(weights: Mapping[str, Tensor]) -> str:

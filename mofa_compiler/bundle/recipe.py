@@ -69,13 +69,15 @@ def read_recipe(path: Path) -> dict[str, Any]:
     put_back(path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
-        raise BundleError(f"{path} is not a bundle: it has no {FILE}" if path.exists() else f"there is no {path}")
+        raise BundleError(
+            f"{path} is not a bundle: it has no {FILE}" if path.exists() else f"there is no {path}", code="not-found"
+        )
     try:
         document = read_json(file)
     except OSError as error:
-        raise BundleError(f"{file} cannot be read: {error.strerror}") from error
+        raise BundleError(f"{file} cannot be read: {error.strerror}", code="unreadable") from error
     except ValueError as error:
-        raise BundleError(f"{file} is damaged: {error}") from error
+        raise BundleError(f"{file} is damaged: {error}", code="damaged") from error
     _check(document, str(file))
     return dict(document)
 
@@ -85,18 +87,21 @@ def _check(document: Any, where: str) -> None:
     written = document.get("schema") if isinstance(document, Mapping) else None
     if written != SCHEMA:
         if not isinstance(written, str) or not written.startswith("mofa-recipe/"):
-            raise BundleError(f"{where} is not a recipe of mofa-compiler")
+            raise BundleError(f"{where} is not a recipe of mofa-compiler", code="wrong-kind")
         by, ours = str(document.get("mofa", "?")), versions()["mofa-compiler"]
         raise BundleError(
             f"{where} has the schema {written:.40}, written by mofa-compiler {by:.20}; this is {ours}, which "
-            f"reads {SCHEMA}: use the version that wrote it"
+            f"reads {SCHEMA}: use the version that wrote it",
+            code="other-version",
         )
     if isinstance(document.get("inputs"), list):
-        raise BundleError(f"{where} is of a version before the first release: rewrite the network again")
+        raise BundleError(
+            f"{where} is of a version before the first release: rewrite the network again", code="other-version"
+        )
     try:
         schema.check(document)
     except ValueError as error:
-        raise BundleError(f"{where} is damaged: {error}") from error
+        raise BundleError(f"{where} is damaged: {error}", code="damaged") from error
 
 
 def replay(source: str | Path | Mapping[str, Any], model: nn.Module, *, other_weights: bool = False) -> Result:
@@ -131,19 +136,20 @@ def replayed(document: Mapping[str, Any], model: nn.Module, name: str, *, other_
     except RoadmapError as error:
         raise BundleError(f"{name} cannot be replayed: {error}") from error
     except (RuntimeError, ValueError) as error:  # of a dtype that torch has no values of, say
-        raise BundleError(f"{name} is damaged: inputs: {one_line(error)}") from error
+        raise BundleError(f"{name} is damaged: inputs: {one_line(error)}", code="damaged") from error
     if roadmap.target is not None:
-        raise BundleError(f"{name} is damaged: roadmap.target: what a recipe says was decided already")
+        raise BundleError(f"{name} is damaged: roadmap.target: what a recipe says was decided already", code="damaged")
     check_architecture(document["architecture"], model, call)
     if not other_weights and (difference := original.difference(document, model)):
-        raise BundleError(difference)
+        raise BundleError(difference, code="other-original")
     result = apply(model, roadmap, call)
     recorded, now = (_comparable(some) for some in (document["decisions"], decisions(result)))
     if recorded != now:
         differing = sorted(recorded.symmetric_difference(now))
         raise BundleError(
             f"the recipe, written by mofa-compiler {document['mofa']}, was decided otherwise this time; first "
-            f"difference: {' '.join(differing[0])}"
+            f"difference: {' '.join(differing[0])}",
+            code="decided-otherwise",
         )
     result.channel_orders = {int(index): tuple(o) for index, o in document.get("channel_orders", {}).items()}
     return result
@@ -161,13 +167,15 @@ def check_architecture(recorded: Mapping[str, str], model: nn.Module, call: Call
         program = capture(model, call)
     except CaptureError as error:
         raise BundleError(
-            f"the recipe was made from {recorded['class']}, and {name} is another one ({error}): {advice}"
+            f"the recipe was made from {recorded['class']}, and {name} is another one ({error}): {advice}",
+            code="other-original",
         ) from error
     found = architecture_hash(program)
     if found != recorded["sha256"]:
         raise BundleError(
             f"the recipe was made from {recorded['class']} (architecture {recorded['sha256'][:12]}), and this {name} "
-            f"is another one ({found[:12]}): {advice}"
+            f"is another one ({found[:12]}): {advice}",
+            code="other-original",
         )
 
 

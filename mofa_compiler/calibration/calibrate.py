@@ -263,7 +263,8 @@ def _check_order(original: Network, aligned: Network, batches: Batches) -> None:
     if not figures.relative_error <= rounding(original.program):
         raise RewriteError(
             f"calibration: channels in another order changed the output by {figures.relative_error:.2g} (relative): "
-            "a bug; Calibration(..., order=False) goes without"
+            "a bug; Calibration(..., order=False) goes without",
+            code="bug",
         )
 
 

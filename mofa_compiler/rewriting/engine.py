@@ -32,7 +32,9 @@ def _carry_out(network: Network, pass_: Pass) -> tuple[Network, list[Edit], list
             wiring.check_shapes()
         if untold := wiring.untold:
             names = ", ".join(untold)
-            raise RewriteError(f"{pass_.name}: no edit tells of what changed in {names}: a bug in this pass")
+            raise RewriteError(
+                f"{pass_.name}: no edit tells of what changed in {names}: a bug in this pass", code="bug"
+            )
         return wiring.finish(), wiring.edits, list(wiring.refusals.values())
     matches, skips = match(network, pass_)
     surgery = Surgery(network, pass_)

@@ -35,7 +35,7 @@ class GraphPass(Pass):
         return None
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
-        raise RewriteError(f"{self.name}: builds no single layer, and {layer.path} was asked for")
+        raise RewriteError(f"{self.name}: builds no single layer, and {layer.path} was asked for", code="bug")
 
 
 class GraphLowering(GraphPass, Lowering):

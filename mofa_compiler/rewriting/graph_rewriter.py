@@ -178,7 +178,9 @@ class Rewiring(Surgery):
         try:
             node.meta["val"] = evaluate(node, self._scope)
         except RuntimeError as error:
-            raise RewriteError(f"{self.pass_.name}: {node.target} does not fit: {error}") from error
+            raise RewriteError(
+                f"{self.pass_.name}: {node.target} does not fit: {error}", code="does-not-fit"
+            ) from error
 
     def substitute(self, old: fx.Node, new: fx.Node) -> None:
         """Let everything read `new` instead of `old`, for whose value it stands; `old` goes, if it is no part of it."""
@@ -287,7 +289,9 @@ class Rewiring(Surgery):
         def copied(node: fx.Node) -> Any:
             if node not in values:
                 if not node.op.startswith("call") and node.op != "get_attr":
-                    raise RewriteError(f"{self.pass_.name}: {ends[0].name} reads {node.name}, too: a bug in this pass")
+                    raise RewriteError(
+                        f"{self.pass_.name}: {ends[0].name} reads {node.name}, too: a bug in this pass", code="bug"
+                    )
                 if isinstance(node.meta["val"], (bool, int, float)):
                     values[node] = node.meta["val"]  # a size or the mode, which say no more about a piece
                     return values[node]
@@ -328,7 +332,9 @@ class Rewiring(Surgery):
         if fate is not Fate.REMOVED:
             self.hold_promise(path, exact=exact)
         if fate in (Fate.EXACT, Fate.MERGED) and not exact:
-            raise RewriteError(f"{self.pass_.name}: {path} is told as exact without a check: a bug in this pass")
+            raise RewriteError(
+                f"{self.pass_.name}: {path} is told as exact without a check: a bug in this pass", code="bug"
+            )
         parameters, macs = (_taken(counts, path) for counts in (self._parameters, self._macs))
         edit = Edit(path, stage.name if stage else None, before, after, parameters, macs, fate, exact, note, error)
         for index, told in enumerate(self.edits):
@@ -351,12 +357,16 @@ class Rewiring(Surgery):
                 recorded = _shapes(node)
                 self.revalue(node)
                 if _shapes(node) != recorded:
-                    raise RewriteError(f"{self.pass_.name}: {node.name} has another shape by now: a bug in this pass")
+                    raise RewriteError(
+                        f"{self.pass_.name}: {node.name} has another shape by now: a bug in this pass", code="bug"
+                    )
             if node in originals and _shapes(node) != _shapes(originals[node]):
                 others.add(node)
         was, by_now = (fx.map_arg(_output(graph).args, _shapes) for graph in (before.graph, self.graph))
         if was != by_now:
-            raise RewriteError(f"{self.pass_.name}: the network's output has another shape by now: a bug in this pass")
+            raise RewriteError(
+                f"{self.pass_.name}: the network's output has another shape by now: a bug in this pass", code="bug"
+            )
 
     @property
     def untold(self) -> list[str]:

@@ -111,7 +111,8 @@ class Surgery:
         if isinstance(self.pass_, Lowering) and not exact:
             raise RewriteError(
                 f"{self.pass_.name}: its edit of {path} is approximate, and a Lowering promises exact ones: a bug in "
-                "this pass"
+                "this pass",
+                code="bug",
             )
 
     def _called(self, name: str) -> str:
@@ -171,7 +172,9 @@ class Surgery:
                         source.meta["val"] = evaluate(source, scope)
                     except RuntimeError as error:
                         place = source.target if source.op == "call_module" else layer.path
-                        raise RewriteError(f"{self.pass_.name}: {place} does not fit: {error}") from error
+                        raise RewriteError(
+                            f"{self.pass_.name}: {place} does not fit: {error}", code="does-not-fit"
+                        ) from error
                     macs += node_macs(source, scope)
                 if last:
                     source = self.graph.call_function(last.function, (source,), last.options)
@@ -179,7 +182,8 @@ class Surgery:
             if source.meta["val"].shape != shape:
                 raise RewriteError(
                     f"{self.pass_.name}: {layer.path} gave {tuple(shape)}, what was built for it gives "
-                    f"{tuple(source.meta['val'].shape)}: a bug in this pass"
+                    f"{tuple(source.meta['val'].shape)}: a bug in this pass",
+                    code="bug",
                 )
             source.meta["origin"] = stands_for
             node.replace_all_uses_with(source)
