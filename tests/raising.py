@@ -11,7 +11,7 @@ from mofa_compiler.base.errors import MofaError
 
 
 @contextmanager
-def refused(kind: type[MofaError], code: str, *names: str) -> Iterator[pytest.ExceptionInfo[MofaError]]:
+def raising(kind: type[MofaError], code: str, *names: str) -> Iterator[pytest.ExceptionInfo[MofaError]]:
     """An error of this type and code, whose message holds these names (of a layer, a file, an option)."""
     with pytest.raises(kind) as caught:
         yield caught

@@ -39,6 +39,7 @@ from mofa_compiler.rewriting.graph_pass import GraphPass
 from mofa_compiler.rewriting.pass_api import Match, Pass, Replacement
 from mofa_compiler.rewriting.registry import available
 from tests.nets import Plan, plans
+from tests.raising import raising
 from tests.rewrites import Net, chain, network
 from tests.test_properties import ROADMAPS, build, drawn, roadmaps
 
@@ -184,5 +185,5 @@ def test_a_pass_that_looks_at_no_layer_is_carried_out():
 
 
 def test_a_pass_that_makes_no_sense_is_refused():
-    with pytest.raises(RoadmapError, match="where='encodr 3'"):
+    with raising(RoadmapError, "unknown-name", "where='encodr 3'"):
         savings(network(NAFNet(width=8), 1, 3, 64, 64), WidenPortion(where=("encodr 3",)))

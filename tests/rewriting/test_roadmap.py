@@ -15,6 +15,7 @@ from mofa_compiler.passes import DecoupleUpsampling, PConvToPDWConv, SepConvToPC
 from mofa_compiler.rewriting.option_types import FROZEN
 from mofa_compiler.rewriting.pass_api import Pass
 from mofa_compiler.rewriting.roadmap import presets
+from tests.raising import raising
 
 
 class Nothing(Pass):
@@ -116,9 +117,9 @@ def test_malformed(toml: str, message: str):
 
 
 def test_unknown_preset_names_the_nearest():
-    with pytest.raises(RoadmapError, match=r"no roadmap 'paper-pmird' \(did you mean 'paper-pmrid'\?\)"):
+    with raising(RoadmapError, "unknown-name", "'paper-pmird'", "'paper-pmrid'"):
         Roadmap.load("paper-pmird")
-    with pytest.raises(RoadmapError, match=r"no roadmap file missing\.toml"):
+    with raising(RoadmapError, "not-found", "missing.toml"):
         Roadmap.load("missing.toml")
 
 
@@ -131,14 +132,14 @@ def test_unknown_preset_names_the_nearest():
     ],
 )
 def test_senseless_order_names_both(passes):
-    with pytest.raises(RoadmapError, match=r"\(pass \d\) comes before .* \(pass \d\).*put .* first") as caught:
+    with raising(RoadmapError, "order") as caught:
         Roadmap(passes)
     assert passes[-1].name in str(caught.value)
     assert passes[-2].name in str(caught.value)
 
 
 def test_not_a_pass():
-    with pytest.raises(RoadmapError, match="is not a pass; give an instance"):
+    with raising(RoadmapError, "wrong-kind"):
         Roadmap([SepConvToPConv])  # type: ignore[list-item]
 
 
@@ -176,5 +177,5 @@ def test_no_pass_takes_an_option_that_is_none_of_its_fields(
 
 
 def test_a_value_that_does_not_fit_is_refused_for_any_pass(kind: type[Pass]):
-    with pytest.raises(RoadmapError, match="pass 1: mine: keep = 'much': "):
+    with raising(RoadmapError, "bad-value", "mine", "keep"):
         Roadmap.from_toml('[[pass]]\nname = "mine"\nkeep = "much"')
