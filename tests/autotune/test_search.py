@@ -119,18 +119,18 @@ def test_a_target_round_trips_through_toml() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "message"),
+    ("target", "said"),
     [
-        ("3", "must be an engine's name or a table"),
-        ('{engine = "eager", thread = 2}', "no key 'thread'"),
-        ('{engine = "eager", threads = 0}', "threads = 0"),
-        ('{engine = "eager", input = "3 by 4"}', "must be a shape"),
-        ('{engine = "eager", keep_if = "slower"}', "keep_if = 'slower'"),
-        ("{threads = 2}", "engine"),
+        ("3", ("bad-value", "target = 3")),
+        ('{engine = "eager", thread = 2}', ("unknown-option", "'thread'")),
+        ('{engine = "eager", threads = 0}', ("bad-value", "threads = 0")),
+        ('{engine = "eager", input = "3 by 4"}', ("bad-value", "input")),
+        ('{engine = "eager", keep_if = "slower"}', ("bad-value", "keep_if = 'slower'")),
+        ("{threads = 2}", ("bad-value", "engine")),
     ],
 )
-def test_a_bad_target(target: str, message: str) -> None:
-    with pytest.raises(RoadmapError, match=message):
+def test_a_bad_target(target: str, said: tuple[str, ...]) -> None:
+    with raising(RoadmapError, *said):
         Roadmap.from_toml(f'target = {target}\n[[pass]]\nname = "shrink-kernels"\n')
 
 

@@ -182,18 +182,18 @@ def remove(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("removed", "message"),
+    ("removed", "named"),
     [
-        ("target/b/c.npy", r"input/b/c\.npy has no counterpart in .*target"),
-        ("input/a.npy", r"target/a\.npy has no counterpart in .*input"),
-        ("input", "has target/ but no input/"),
-        ("target", "has input/ but no target/"),
-        ("target/b", r"input/b/c\.npy has no counterpart"),
+        ("target/b/c.npy", "input/b/c.npy"),
+        ("input/a.npy", "target/a.npy"),
+        ("input", "input/"),
+        ("target", "target/"),
+        ("target/b", "input/b/c.npy"),
     ],
 )
-def test_a_side_that_is_missing(paired: Path, removed: str, message: str):
+def test_a_side_that_is_missing(paired: Path, removed: str, named: str):
     remove(paired / removed)
-    with pytest.raises(DataError, match=message):
+    with raising(DataError, "bad-image", named):
         pairs(paired, channels=3, patch=8)
 
 

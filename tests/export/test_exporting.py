@@ -255,14 +255,14 @@ def test_what_is_refused(tmp_path: Path) -> None:
     network, example = Small().eval(), torch.rand(1, 3, 16, 16)
     (tmp_path / "net.bin").write_text("mine")
     (tmp_path / "folder.onnx").mkdir()
-    for to, name, message in [
-        ("onxx", "net.onnx", "there is no format 'onxx' .did you mean 'onnx'"),
-        ("onnx", "net.pt", r"a file of ONNX ends in \.onnx"),
-        ("onnx", "nowhere/net.onnx", "there is no folder"),
-        ("onnx", "folder.onnx", "is a folder"),
-        ("openvino", "net.xml", r"net\.bin exists"),
+    for to, name, code in [
+        ("onxx", "net.onnx", "unknown-name"),
+        ("onnx", "net.pt", "wrong-kind"),
+        ("onnx", "nowhere/net.onnx", "not-found"),
+        ("onnx", "folder.onnx", "wrong-kind"),
+        ("openvino", "net.xml", "exists"),
     ]:
-        with pytest.raises(ExportError, match=message):
+        with raising(ExportError, code):
             export(network, to, tmp_path / name, inputs=example)
     with raising(ExportError, "needs-option", "destination"):
         export(network, "onnx", inputs=example)

@@ -98,21 +98,24 @@ def test_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("toml", "message"),
+    ("toml", "said"),
     [
-        ("[[pass]\nname = 1", r"malformed TOML.*line 1"),
-        ('[[pass]]\nname = "sepconv-to-pconf"', r"pass 1: there is no pass 'sepconv-to-pconf' \(did you mean 'sepconv"),
-        ('[[pass]]\nname = "sepconv-to-pconv"\nportoin = 0.5', r"has no option 'portoin' \(did you mean 'portion'\?\)"),
-        ('[[pass]]\nname = "sepconv-to-pconv"\nportion = 1.5', r"portion = 1.5: .*less than or equal to 1"),
-        ('[[pass]]\nname = "sepconv-to-pconv"\nkinds = ["deep"]', r"kinds = 'deep': .*'depthwise' or 'dense'"),
-        ('[[pass]]\nname = "pconv-to-pdwconv"\nthreshold = -1', r"threshold = -1: .*greater than or equal to 0"),
-        ("[[pass]]\nthreshold = 1", "needs a name"),
-        ("[pass]\nname = 1", r"under its own \[\[pass\]\]"),
-        ("passes = []", r"unknown key 'passes' \(did you mean 'pass'\?\)"),
+        ("[[pass]\nname = 1", ("damaged", "line 1")),
+        ('[[pass]]\nname = "sepconv-to-pconf"', ("unknown-name", "pass 1", "'sepconv-to-pconf'", "'sepconv-to-pconv'")),
+        ('[[pass]]\nname = "sepconv-to-pconv"\nportoin = 0.5', ("unknown-option", "'portoin'", "'portion'")),
+        ('[[pass]]\nname = "sepconv-to-pconv"\nportion = 1.5', ("bad-value", "portion = 1.5")),
+        (
+            '[[pass]]\nname = "sepconv-to-pconv"\nkinds = ["deep"]',
+            ("bad-value", "kinds = 'deep'", "'depthwise' or 'dense'"),
+        ),
+        ('[[pass]]\nname = "pconv-to-pdwconv"\nthreshold = -1', ("bad-value", "threshold = -1")),
+        ("[[pass]]\nthreshold = 1", ("needs-option", "name")),
+        ("[pass]\nname = 1", ("bad-value", "[[pass]]")),
+        ("passes = []", ("unknown-option", "'passes'", "'pass'")),
     ],
 )
-def test_malformed(toml: str, message: str):
-    with pytest.raises(RoadmapError, match=message):
+def test_malformed(toml: str, said: tuple[str, ...]):
+    with raising(RoadmapError, *said):
         Roadmap.from_toml(toml)
 
 
@@ -172,8 +175,8 @@ def test_no_pass_takes_an_option_that_is_none_of_its_fields(
     path.write_text(f'[[pass]]\nname = "mine"\n{option} = 0.9\n')
     with pytest.raises(RoadmapError) as caught:
         Roadmap.load(path)
-    known = f"did you mean {meant!r}?" if meant else "known: "
-    assert f"{path}, pass 1: mine has no option {option!r} ({known}" in str(caught.value)
+    assert caught.value.code == "unknown-option"
+    assert all(name in str(caught.value) for name in (f"{path}, pass 1", "mine", repr(option), repr(meant or "keep")))
 
 
 def test_a_value_that_does_not_fit_is_refused_for_any_pass(kind: type[Pass]):
