@@ -266,7 +266,9 @@ def apply(
     if roadmap.target is not None:
         roadmap, decisions = _decided(model, network, roadmap, example, settings, max_loss, tell)
     elif max_loss is not None:
-        raise RoadmapError("max_loss bounds what a target is decided for: give the roadmap one (with_target)")
+        raise RoadmapError(
+            "max_loss bounds what a target is decided for: give the roadmap one (with_target)", code="needs-option"
+        )
     steps, calibrated = _carried_out(network, roadmap, settings, tell)
     evaluation = None if calibrated is None else calibrated.evaluation
     orders = {} if calibrated is None else calibrated.orders
@@ -359,5 +361,7 @@ def _calibration(given: str | Path | Iterable[Any] | Calibration, program: Progr
         return Calibration(given)
     specs = program.inputs
     if len(specs) != 1 or len(specs[0].shape) != 4:
-        raise CalibrationError(f"calibration={str(given)!r} is for networks of one image: pass batches of all inputs")
+        raise CalibrationError(
+            f"calibration={str(given)!r} is for networks of one image: pass batches of all inputs", code="wrong-input"
+        )
     return Calibration(CalibrationImages(given, channels=specs[0].shape[1]))

@@ -17,6 +17,7 @@ from mofa_compiler.analysis.layers import Layer, Step
 from mofa_compiler.analysis.nodes import altered, is_plain
 from mofa_compiler.nn.branching import Function
 from mofa_compiler.nn.partial_conv import PConv2d, PDWConv2d
+from mofa_compiler.rewriting import Skip
 
 
 @dataclass(frozen=True)
@@ -96,26 +97,26 @@ class Chain:
         return parts
 
 
-def pointwise_behind(layer: Layer) -> Chain | str:
+def pointwise_behind(layer: Layer) -> Chain | Skip:
     """The pointwise convolution that alone reads a layer, with what lies between; or why there is none to take."""
     chain = _chain(layer, layer.behind, forward=True)
     if chain is None or not chain.end.step.is_pointwise:
-        return "has no pointwise convolution behind it that it alone feeds"
+        return Skip("no-neighbour", "has no pointwise convolution behind it that it alone feeds")
     if not chain.end.step.free:
-        return "the pointwise convolution behind it is shared, hooked or the output's"
+        return Skip("neighbour-held", "the pointwise convolution behind it is shared, hooked or the output's")
     return _refused(chain, "and its pointwise convolution") or chain
 
 
-def convolution_before(layer: Layer) -> Chain | str:
+def convolution_before(layer: Layer) -> Chain | Skip:
     """The convolution that feeds a layer alone, with what lies between; or why there is none to cut in two."""
     chain = _chain(layer, layer.before, forward=False)
     if chain is None:
-        return "does not alone read a convolution before it"
+        return Skip("no-neighbour", "does not alone read a convolution before it")
     step = chain.end.step
     if not is_plain(step.module, nn.Conv2d, nn.ConvTranspose2d) or step.module.groups > 1:
-        return f"the {step.operation} before it cannot be cut in two"
+        return Skip("neighbour", f"the {step.operation} before it cannot be cut in two")
     if not step.free:
-        return "the convolution before it is shared, hooked or the input's"
+        return Skip("neighbour-held", "the convolution before it is shared, hooked or the input's")
     return _refused(chain, "and the convolution before it") or chain
 
 
@@ -130,15 +131,16 @@ def _chain(layer: Layer, steps: Sequence[Step], *, forward: bool) -> Chain | Non
     return Chain(tuple(links[:-1]), links[-1])
 
 
-def _refused(chain: Chain, where: str) -> str | None:
+def _refused(chain: Chain, where: str) -> Skip | None:
     for link in chain.between:
         if not link.is_per_channel:
-            return f"the {link.step.operation} between it {where} does not treat every channel by itself"
+            reason = f"the {link.step.operation} between it {where} does not treat every channel by itself"
+            return Skip("between", reason)
         module = link.step.module
         if module is not None and not link.step.free and any(True for _ in module.parameters()):
-            return f"the {link.step.operation} between it {where} is shared or hooked"
+            return Skip("between", f"the {link.step.operation} between it {where} is shared or hooked")
     if any(link.step.measured for link in (*chain.between, chain.end)):
-        return f"the size of what lies between it {where} is asked for"
+        return Skip("size-asked", f"the size of what lies between it {where} is asked for")
     return None
 
 
@@ -157,21 +159,21 @@ _FRESH_MODULES = (
 _FRESH_FUNCTIONS = frozenset(["add", "sub", "mul", "truediv", "cat", "concat", "interpolate"])
 
 
-def overwritable(layer: Layer) -> str | None:
+def overwritable(layer: Layer) -> Skip | None:
     """Why what a layer reads may not be overwritten; None where, at every call, nothing else reads that memory."""
     for site in layer.sites:
         node = site.node
         source = node.args[0]
         while True:
             if not isinstance(source, fx.Node) or not source.op.startswith("call"):
-                return "its input is the network's, or a parameter"
+                return Skip("memory", "its input is the network's, or a parameter")
             if any(_reads(user) for user in source.users if user is not node):
-                return "something else reads its input"
+                return Skip("read-elsewhere", "something else reads its input")
             fresh = _is_fresh(source, site.before)
             if fresh:
                 break
             if fresh is None:
-                return f"what it reads ({source.name}) may share memory with something else"
+                return Skip("memory", f"what it reads ({source.name}) may share memory with something else")
             node, source = source, source.args[0]
     return None
 

@@ -26,7 +26,8 @@ def check_places(pass_name: str, where: Sequence[str], network: Network, kinds: 
         if entry not in known and not any(fnmatchcase(path, entry) for path in network.layers):
             raise RoadmapError(
                 f"{pass_name}: where={entry!r} is neither {', '.join(kinds)}, a stage nor a path of a convolution"
-                + nearest(entry, known)
+                + nearest(entry, known),
+                code="unknown-name",
             )
 
 
@@ -35,11 +36,10 @@ def pconv_inside(layer: Layer, network: Network, where: Sequence[str], cheap_bel
     module = layer.module
     if not isinstance(module, PConv2d):
         return None
-    reason = unknown_subclass(module, PConv2d) or outside(layer, network, where, cheap_below)
-    return module if reason is None else Skip(reason)
+    return unknown_subclass(module, PConv2d) or outside(layer, network, where, cheap_below) or module
 
 
-def outside(layer: Layer, network: Network, where: Sequence[str], cheap_below: float) -> str | None:
+def outside(layer: Layer, network: Network, where: Sequence[str], cheap_below: float) -> Skip | None:
     """Why a layer is in none of these places; None for one that is.
 
     `elsewhere` are the stages that are neither in the middle nor cheap, with the transitions into them; otherwise a
@@ -50,7 +50,7 @@ def outside(layer: Layer, network: Network, where: Sequence[str], cheap_below: f
     stage = layer.stage
     no_unet = "" if network.anatomy.is_unet else f"the network is no U-Net ({network.anatomy.reason})"
     if stage is None:
-        return no_unet or "belongs to no stage"
+        return Skip("no-unet", no_unet) if no_unet else Skip("place", "belongs to no stage")
     reasons = []
     for entry in where:
         if no_unet and entry in (*KINDS, "elsewhere"):
@@ -66,9 +66,9 @@ def outside(layer: Layer, network: Network, where: Sequence[str], cheap_below: f
             chosen, reason = stage.name == entry, f"is in {stage.name}"
         if chosen:
             aside = layer.in_transition and entry != "elsewhere"
-            return f"is in the transition into {stage.name}" if aside else None
+            return Skip("place", f"is in the transition into {stage.name}") if aside else None
         reasons.append(reason)
-    return "; ".join(dict.fromkeys(reasons))
+    return Skip("no-unet" if no_unet in reasons else "place", "; ".join(dict.fromkeys(reasons)))
 
 
 def _in_middle(stage: Stage, network: Network) -> tuple[bool, str]:

@@ -16,7 +16,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mofa_compiler.analysis.nodes import describe
-from mofa_compiler.rewriting import FROZEN, GraphLowering, Program, Rewiring, is_image
+from mofa_compiler.rewriting import FROZEN, Fate, GraphLowering, Program, Rewiring, Skip, is_image
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -43,12 +43,12 @@ class ChannelsLast(GraphLowering):
         for image, laid_out in zip(wanted, converted, strict=True):
             name, text = str(image.target), f"Tensor({', '.join(map(str, image.meta['val'].shape))})"
             if stuck:
-                wiring.refuse(name, text, f"{stuck} cannot read what comes to it then")
+                wiring.refuse(name, text, Skip("layout", f"{stuck} cannot read what comes to it then"))
                 laid_out.replace_all_uses_with(image)
                 wiring.erase(laid_out)
                 continue
             note = "the same values in another order"
-            wiring.tell(name, text, f"{text}, channels last", "exact", error=0.0, note=note)
+            wiring.tell(name, text, f"{text}, channels last", Fate.EXACT, error=0.0, note=note)
 
 
 def _is_laid_out(image: fx.Node) -> bool:

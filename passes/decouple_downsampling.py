@@ -59,21 +59,25 @@ class DecoupleDownsampling(Pass):
         conv = layer.module
         if not isinstance(conv, nn.Conv2d) or layer.stride == (1, 1):
             return None
-        if reason := unknown_subclass(conv, nn.Conv2d):
-            return Skip(reason)
+        if unknown := unknown_subclass(conv, nn.Conv2d):
+            return unknown
+        if layer.is_1x1:
+            return Skip("pointwise", "has a 1x1 kernel")
         if not (layer.is_depthwise or layer.is_dense):
-            return Skip("has a 1x1 kernel" if layer.is_1x1 else f"is a grouped convolution (groups={conv.groups})")
+            return Skip("grouped", f"is a grouped convolution (groups={conv.groups})")
         if len(set(conv.kernel_size)) > 1:
-            return Skip(f"its kernel {conv.kernel_size} is not square")
+            return Skip("kernel", f"its kernel {conv.kernel_size} is not square")
         if pooling(conv) is None:
             return Skip(
+                "factor",
                 f"its output size (kernel {conv.kernel_size}, stride {conv.stride}, padding {conv.padding}) is not "
-                "that of a pooling by its stride"
+                "that of a pooling by its stride",
             )
         if conv.stride[0] > 4:
-            return Skip(f"shrinks by {conv.stride[0]} at once, of which an average would leave too little")
+            reason = f"shrinks by {conv.stride[0]} at once, of which an average would leave too little"
+            return Skip("too-far", reason)
         if not weights.wraps_around(conv, layer.output_shape[-2:]):
-            return Skip("its circular padding is wider than what a pooling leaves")
+            return Skip("padding", "its circular padding is wider than what a pooling leaves")
         _, note = convolved_channels(conv.in_channels, self.portion)
         return Match(note if self.convolution == "pconv" else "")
 

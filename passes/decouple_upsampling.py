@@ -24,6 +24,7 @@ from mofa_compiler.analysis.nodes import is_plain
 from mofa_compiler.nn.partial_conv import PConv2d
 from mofa_compiler.rewriting import (
     FROZEN,
+    Fate,
     Match,
     Moved,
     Pass,
@@ -66,16 +67,15 @@ class DecoupleUpsampling(Pass):
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         conv = layer.module
         if isinstance(conv, nn.ConvTranspose2d):
-            reason = _refuse_transposed(layer)
+            why = _refuse_transposed(layer)
         elif isinstance(conv, nn.Conv2d) and (step := enlarged_behind(layer) or enlarged_before(layer)):
-            reason = _refuse(layer, step)
+            why = _refuse(layer, step)
         elif isinstance(conv, nn.Conv2d) or type(conv) is PConv2d:  # a PConv is moved with the pointwise one behind it
-            missed = near_miss(layer)
-            return Skip(missed) if missed else None
+            return near_miss(layer)
         else:
             return None
-        if reason:
-            return Skip(reason)
+        if why:
+            return why
         assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
         return Match(convolved_channels(conv.in_channels, self.portion)[1] if self.convolution == "pconv" else "")
 
@@ -177,7 +177,7 @@ class DecoupleUpsampling(Pass):
             body = nn.Sequential(OrderedDict(pointwise=kept, upsample=upsample))
             behind = Replacement(body, bypassed=(step.node,))
         reference = nn.Sequential(upsample, conv)
-        return replace(behind, fate="exact" if exact else "inherited", exact=exact, reference=reference)
+        return replace(behind, fate=Fate.EXACT if exact else Fate.INHERITED, exact=exact, reference=reference)
 
     def _fitted(self, partial: nn.Module, factor: int, mode: str) -> nn.Module:
         """A copy of a partial convolution of an enlarged tensor, its kernel fitted to the tensor before it."""
@@ -191,47 +191,49 @@ class DecoupleUpsampling(Pass):
         return new
 
 
-def _refuse_transposed(layer: Layer) -> str | None:
+def _refuse_transposed(layer: Layer) -> Skip | None:
     """Why a transposed convolution cannot be taken apart."""
     conv = layer.module
     assert isinstance(conv, nn.ConvTranspose2d)
-    if reason := unknown_subclass(conv, nn.ConvTranspose2d):
-        return reason
+    if unknown := unknown_subclass(conv, nn.ConvTranspose2d):
+        return unknown
     if conv.groups != 1 and not conv.groups == conv.in_channels == conv.out_channels:
-        return f"is grouped (groups={conv.groups})"
+        return Skip("grouped", f"is grouped (groups={conv.groups})")
     if not layer.function and any(len(node.args) > 1 or node.kwargs for node in layer.nodes):
-        return "is called with an output_size"
+        return Skip("geometry", "is called with an output_size")
     factor = enlargement(conv)
     if factor is None:
-        return "does not enlarge by a whole factor"
-    return None if factor <= 4 else f"enlarges by {factor} at once, more than a 3x3 kernel in front can stand for"
+        return Skip("factor", "does not enlarge by a whole factor")
+    too_much = f"enlarges by {factor} at once, more than a 3x3 kernel in front can stand for"
+    return None if factor <= 4 else Skip("too-far", too_much)
 
 
-def _refuse(layer: Layer, step: Step) -> str | None:
+def _refuse(layer: Layer, step: Step) -> Skip | None:
     """Why a convolution cannot be taken apart from the upsampling next to it."""
     conv = layer.module
     assert isinstance(conv, nn.Conv2d)
     partial = partial_between(layer)
-    if reason := unknown_subclass(conv, nn.Conv2d):
-        return reason
+    if unknown := unknown_subclass(conv, nn.Conv2d):
+        return unknown
     if conv.groups != 1:
-        return f"is grouped (groups={conv.groups})"
+        return Skip("grouped", f"is grouped (groups={conv.groups})")
     if not keeps_size(conv):
-        return "changes the size itself"
+        return Skip("resolution", "changes the size itself")
     if len(set(conv.kernel_size)) > 1:
-        return f"its kernel {conv.kernel_size} is not square"
+        return Skip("kernel", f"its kernel {conv.kernel_size} is not square")
     if partial and not is_simple(partial.conv):
-        return "the partial convolution in front of it has a dilated, even or oblong kernel"
+        return Skip("neighbour", "the partial convolution in front of it has a dilated, even or oblong kernel")
     factor = step.factor or step.to_size or 1
     if not weights.wraps_around(conv, tuple(size // factor for size in layer.output_shape[-2:])):
-        return "its circular padding is wider than the tensor before the upsampling"
+        return Skip("padding", "its circular padding is wider than the tensor before the upsampling")
     if step.measured:
-        return "the network asks for the size between it and the upsampling, which would be another one"
+        reason = "the network asks for the size between it and the upsampling, which would be another one"
+        return Skip("size-asked", reason)
     if step.kind == "resize" and not step.enlarges:
-        return "reads a tensor that is resized, but not enlarged"
+        return Skip("not-enlarged", "reads a tensor that is resized, but not enlarged")
     commutes = step.kind == "resize" and layer.is_1x1 and not partial
     if not commutes and factor < 2:
-        return "is enlarged by a fraction, not by a whole factor"
+        return Skip("factor", "is enlarged by a fraction, not by a whole factor")
     return None
 
 
@@ -262,21 +264,22 @@ def partial_between(layer: Layer) -> PConv2d | None:
     return source.module if source.feeder and source.feeder.kind == "resize" else None
 
 
-def near_miss(layer: Layer) -> str | None:
+def near_miss(layer: Layer) -> Skip | None:
     """Why an upsampling close to a convolution cannot be taken apart from it; None where there is none close by."""
     for chain, kind, name in ((layer.behind, "shuffle", "pixel shuffle"), (layer.before, "resize", "upsampling")):
         kinds = [step.kind for step in chain if step.kind != "identity"]
         if kind in kinds[1:] and set(kinds[: kinds.index(kind)]) <= {"norm", "activation"}:
-            return f"there is a layer ({kinds[0]}) between it and the {name}"
+            return Skip("between", f"there is a layer ({kinds[0]}) between it and the {name}")
     if len(layer.sites) > 1:
         around = [step for site in layer.sites for step in (nearest(site.behind), site.fed_by) if step]
         if {step.kind for step in around} & {"shuffle", "resize"}:
-            return f"is called {len(layer.sites)} times, and the upsampling next to it may differ"
+            reason = f"is called {len(layer.sites)} times, and the upsampling next to it may differ"
+            return Skip("called-twice", reason)
     for step in (site.fed_by for site in layer.sites):
         if step and step.kind == "resize" and not layer.before:
-            return "the upsampling that it reads is read by others too"
+            return Skip("read-elsewhere", "the upsampling that it reads is read by others too")
         if step and "resize" in step.joins:
-            return "the upsampling that it reads is joined with other channels first"
+            return Skip("joined", "the upsampling that it reads is joined with other channels first")
     return None
 
 

@@ -20,7 +20,7 @@ from torch import fx, nn
 from mofa_compiler import weights
 from mofa_compiler.analysis.layers import kind_of, readers
 from mofa_compiler.analysis.nodes import GUARDS, function_name, is_plain, path_of
-from mofa_compiler.rewriting import FROZEN, GraphLowering, Rewiring, is_image
+from mofa_compiler.rewriting import FROZEN, Fate, GraphLowering, Rewiring, Skip, is_image
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -41,8 +41,8 @@ class LowerGates(GraphLowering):
             chain = _chain(wiring, value)
             if not self.looks_at(chain.path):
                 continue
-            if reason := chain.reason or _overlap(ends):
-                wiring.refuse(chain.path, chain.text, reason)
+            if why := chain.why or _overlap(ends):
+                wiring.refuse(chain.path, chain.text, why)
             else:
                 _cut(wiring, chain.nodes, ends)
 
@@ -64,7 +64,7 @@ class _Chain:
     path: str
     text: str
     nodes: tuple[fx.Node, ...] = ()
-    reason: str = ""
+    why: Skip | None = None
 
 
 def _cut(wiring: Rewiring, chain: Sequence[fx.Node], ends: Sequence[_End]) -> None:
@@ -95,7 +95,7 @@ def _cut(wiring: Rewiring, chain: Sequence[fx.Node], ends: Sequence[_End]) -> No
     for path, before in cut.items():
         wiring.release(path)
         after = " + ".join(wiring.describe(f"{path}.{index}") for index in range(len(parts)))
-        wiring.tell(path, before, after, "exact", error=error)
+        wiring.tell(path, before, after, Fate.EXACT, error=error)
 
 
 def _end(wiring: Rewiring, end: _End, born: Mapping[tuple[int, int], fx.Node]) -> fx.Node:
@@ -114,11 +114,11 @@ def _parts(ends: Sequence[_End]) -> list[tuple[int, int]]:
     return sorted({*gated, *((end.start, end.stop) for end in ends)})
 
 
-def _overlap(ends: Sequence[_End]) -> str:
+def _overlap(ends: Sequence[_End]) -> Skip | None:
     parts = _parts(ends)
     if any(stop > start for (_, stop), (start, _) in itertools.pairwise(parts)):
-        return "its output is read in parts that overlap"
-    return ""
+        return Skip("overlap", "its output is read in parts that overlap")
+    return None
 
 
 def _chain(wiring: Rewiring, value: fx.Node) -> _Chain:
@@ -131,7 +131,8 @@ def _chain(wiring: Rewiring, value: fx.Node) -> _Chain:
         if not isinstance(module, nn.Conv2d):
             kind = kind_of(node, wiring.modules) if isinstance(node, fx.Node) else "other"
             if kind not in ("activation", "identity") or len(node.all_input_nodes) != 1 or _has_weights(module):
-                return _Chain(path_of(value), text, reason="what it splits is not made by a convolution")
+                why = Skip("no-convolution", "what it splits is not made by a convolution")
+                return _Chain(path_of(value), text, why=why)
         nodes.insert(0, node)
         if isinstance(module, nn.Conv2d) and module.groups == 1:
             break
@@ -142,17 +143,19 @@ def _chain(wiring: Rewiring, value: fx.Node) -> _Chain:
         behind = nodes[nodes.index(node) + 1 :]
         module = wiring.module(node)
         if behind and list(node.users) != behind[:1]:
-            return _Chain(path, text, reason="what is split is read by something else, too, before it is split")
+            why = Skip("read-elsewhere", "what is split is read by something else, too, before it is split")
+            return _Chain(path, text, why=why)
         if len(node.users) != len(readers(node)):
-            return _Chain(path, text, reason="the size of what is split is asked for")
+            return _Chain(path, text, why=Skip("size-asked", "the size of what is split is asked for"))
         if isinstance(module, nn.Conv2d):
             depthwise = module.groups == module.in_channels == module.out_channels
             if type(module) is not nn.Conv2d or not (depthwise or module.groups == 1):
-                return _Chain(path, text, reason=f"{node.target} is neither a dense nor a depthwise convolution")
-            if reason := wiring.fixed(str(node.target)):
-                return _Chain(path, text, reason=reason)
+                reason = f"{node.target} is neither a dense nor a depthwise convolution"
+                return _Chain(path, text, why=Skip("grouped", reason))
+            if fixed := wiring.fixed(str(node.target)):
+                return _Chain(path, text, why=fixed)
     if wiring.overwritten(nodes[0].args[0]):  # type: ignore[arg-type]
-        return _Chain(path, text, reason="what it reads is changed in place")
+        return _Chain(path, text, why=Skip("overwritten", "what it reads is changed in place"))
     return _Chain(path, text, tuple(nodes))
 
 

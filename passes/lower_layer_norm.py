@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, fx, nn
 
 from mofa_compiler.analysis.nodes import altered, function_name, path_of
-from mofa_compiler.rewriting import EXACT_TOLERANCE, FROZEN, GraphLowering, Rewiring, is_image, module_error
+from mofa_compiler.rewriting import EXACT_TOLERANCE, FROZEN, Fate, GraphLowering, Rewiring, Skip, is_image, module_error
 
 _ELEMENTWISE = frozenset(["add", "sub", "mul", "truediv", "div", "pow", "square", "sqrt", "rsqrt", "mean", "var"])
 _USUAL_EPS = (1e-5, 1e-6, 1e-8)
@@ -41,10 +41,10 @@ class LowerLayerNorm(GraphLowering):
 
     def rewire(self, wiring: Rewiring) -> None:
         found = [norm for norm in _norms(wiring) if self.looks_at(norm.path)]
-        ends = {norm.end for norm in found if not norm.reason}
+        ends = {norm.end for norm in found if not norm.why}
         for norm in found:
-            if reason := norm.reason or _shared(wiring, norm, ends):
-                wiring.refuse(norm.path, norm.text, reason)
+            if why := norm.why or _shared(wiring, norm, ends):
+                wiring.refuse(norm.path, norm.text, why)
         taken = [norm for norm in found if norm.path not in wiring.refusals]
         pieces = [wiring.piece(norm.source, norm.end) for norm in taken]  # before any weight changes its shape
         instead: dict[fx.Node, fx.Node] = {}  # a norm may read another one
@@ -64,7 +64,7 @@ class _Norm:
     eps: float = 0.0
     weight: str | None = None
     bias: str | None = None
-    reason: str = ""
+    why: Skip | None = None
     note: str = ""
 
     @property
@@ -87,21 +87,21 @@ def _norms(wiring: Rewiring) -> Iterator[_Norm]:
             yield norm
 
 
-def _shared(wiring: Rewiring, norm: _Norm, ends: set[fx.Node]) -> str:
+def _shared(wiring: Rewiring, norm: _Norm, ends: set[fx.Node]) -> Skip | None:
     """Why its weights, whose shape changes, have to stay as they are."""
     if norm.path in wiring.modules and (reason := altered(wiring.modules[norm.path])):
-        return f"{reason}, which would be lost"
+        return Skip("altered", f"{reason}, which would be lost")
     if wiring.overwritten(norm.source):
-        return "what it reads is changed in place"
+        return Skip("overwritten", "what it reads is changed in place")
     for path in filter(None, (norm.weight, norm.bias)):
         if wiring.tied(path):
-            return f"{path} is held under another name, too"
+            return Skip("tied", f"{path} is held under another name, too")
         readers = {
             user for node in wiring.nodes if node.op == "get_attr" and node.target == path for user in node.users
         }
         if not readers <= {inner for end in ends for inner in (end, *end.all_input_nodes)}:
-            return f"{path} is read by something else, too"
-    return ""
+            return Skip("read-elsewhere", f"{path} is read by something else, too")
+    return None
 
 
 def _lower(wiring: Rewiring, norm: _Norm, old: nn.Module) -> fx.Node:
@@ -137,7 +137,7 @@ def _lower(wiring: Rewiring, norm: _Norm, old: nn.Module) -> fx.Node:
         wiring.containers[norm.path] = nn.Module
     error = wiring.check(norm.path, old, wiring.piece(norm.source, new), channels)
     after = f"{norm.text}, means by Conv2d({channels}→1, k1)"
-    wiring.tell(norm.path, norm.text, after, "exact", error=error, note=norm.note)
+    wiring.tell(norm.path, norm.text, after, Fate.EXACT, error=error, note=norm.note)
     return new
 
 
@@ -176,7 +176,8 @@ def _autograd(wiring: Rewiring, node: fx.Node) -> _Norm | None:
             f"{function.__name__} is layer normalization over dimension 1 with eps={eps:g}: so say its output and its "
             "gradients, in float64 on random input and weights"
         )
-        return _Norm(owner, function.__name__, source, node, eps, weight, bias, reason=verdict, note=note)
+        why = Skip("backward", verdict) if verdict else None
+        return _Norm(owner, function.__name__, source, node, eps, weight, bias, why=why, note=note)
     return None
 
 
@@ -251,7 +252,7 @@ def _permuted(wiring: Rewiring, node: fx.Node) -> _Norm | None:
     into, out = _permutation(first), _permutation(last)
     if into != (0, 2, 3, 1) or out != (0, 3, 1, 2) or len(node.users) > 1 or len(shape) > 1:
         reason = "normalizes the last dimension, and does not stand between two permutations of (N, C, H, W) for that"
-        return _Norm(path, kind, node, node, reason=reason)
+        return _Norm(path, kind, node, node, why=Skip("dimensions", reason))
     assert isinstance(first, fx.Node) and last is not None
     source = first.args[0]
     assert isinstance(source, fx.Node)

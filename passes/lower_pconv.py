@@ -22,7 +22,7 @@ from mofa_compiler.analysis.network import Network
 from mofa_compiler.analysis.nodes import is_plain
 from mofa_compiler.nn.branching import BornApart, BornApartJoined, TwoProducts, TwoSlices
 from mofa_compiler.nn.partial_conv import FusedPConv2d, PartialConv2d, PConv2d, PDWConv2d
-from mofa_compiler.rewriting import FROZEN, Lowering, Match, Pass, Replacement, Skip
+from mofa_compiler.rewriting import FROZEN, Fate, Lowering, Match, Pass, Replacement, Skip, unknown_subclass
 
 from ._partial_neighbours import Chain, convolution_before, overwritable, pointwise_behind
 
@@ -96,15 +96,15 @@ class LowerPConv(Lowering):
         if not isinstance(partial, PartialConv2d):
             return None
         if type(partial) not in (PConv2d, PDWConv2d):
-            return Skip(f"is a {type(partial).__name__}, a subclass of PartialConv2d whose behaviour is not known")
+            return unknown_subclass(partial, PartialConv2d)
         if partial.in_place:
-            return Skip("is lowered already, to in-place")
+            return Skip("done", "is lowered already, to in-place")
         taken = layer.path in self._taken(network)
         form = self._form(layer, taken=taken)
         if form == "split-cat":
-            return Skip("stays as it is: split-cat")
-        reason = self._refuse(form, layer, taken=taken)
-        return Skip(f"{reason} (form {form})") if reason else Match()
+            return Skip("stays", "stays as it is: split-cat")
+        why = self._refuse(form, layer, taken=taken)
+        return replace(why, reason=f"{why.reason} (form {form})") if why else Match()
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
         before = convolution_before(layer)
@@ -156,27 +156,27 @@ class LowerPConv(Lowering):
             return "born-apart"
         return "two-slices" if isinstance(behind, Chain) else "split-cat"
 
-    def _refuse(self, form: Form, layer: Layer, *, taken: bool) -> str | None:
+    def _refuse(self, form: Form, layer: Layer, *, taken: bool) -> Skip | None:
         partial, behind = layer.module, pointwise_behind(layer)
         assert isinstance(partial, PartialConv2d)
         if form == "identity-kernels":
-            mixed = "mixes the channels that it convolves: no depthwise convolution does that"
+            mixed = Skip("mixing", "mixes the channels that it convolves: no depthwise convolution does that")
             return _refuse_centre(partial) if partial.depthwise else mixed
         if form == "merged":
-            return behind if isinstance(behind, str) else _refuse_centre(partial) or _refuse_merging(behind)
+            return behind if isinstance(behind, Skip) else _refuse_centre(partial) or _refuse_merging(behind)
         if partial.convolved == partial.channels:
-            return "convolves all channels: nothing is split or concatenated"
+            return Skip("all-channels", "convolves all channels: nothing is split or concatenated")
         if form == "in-place":
             return overwritable(layer)
         if form == "fused":
-            return behind if isinstance(behind, str) else _refuse_fusing(partial, behind)
+            return behind if isinstance(behind, Skip) else _refuse_fusing(partial, behind)
         if form in ("two-products", "two-slices"):
-            return behind if isinstance(behind, str) else None
+            return behind if isinstance(behind, Skip) else None
         before = convolution_before(layer)
-        if isinstance(before, str):
+        if isinstance(before, Skip):
             return before
         if taken:
-            return "the convolution before it is already cut for the partial convolution before that"
+            return Skip("taken", "the convolution before it is already cut for the partial convolution before that")
         return None
 
     def _taken(self, network: Network) -> Set[str]:
@@ -197,8 +197,8 @@ class LowerPConv(Lowering):
 
     def _partial_before(self, layer: Layer, network: Network) -> Layer | None:
         """The partial convolution that this pass looks at and whose pointwise one is the convolution before a layer."""
-        chain = convolution_before(layer) if isinstance(layer.module, PartialConv2d) else ""
-        if isinstance(chain, str):
+        chain = convolution_before(layer) if isinstance(layer.module, PartialConv2d) else None
+        if not isinstance(chain, Chain):
             return None
         path = str(chain.end.step.path)
         ahead = network.layers[path].before
@@ -214,18 +214,18 @@ class LowerPConv(Lowering):
         return form not in ("split-cat", "in-place", "identity-kernels") and not self._refuse(form, layer, taken=taken)
 
 
-def _refuse_centre(partial: PartialConv2d) -> str | None:
+def _refuse_centre(partial: PartialConv2d) -> Skip | None:
     """Why a kernel of that size has no 1 that leaves a channel as it is, if so."""
     sizes = zip(partial.conv.kernel_size, partial.conv.dilation, strict=True)
     off = any(kernel % 2 == 0 and dilation > 1 for kernel, dilation in sizes)
-    return f"its kernel {partial.conv.kernel_size}, dilated, has no centre" if off else None
+    return Skip("kernel", f"its kernel {partial.conv.kernel_size}, dilated, has no centre") if off else None
 
 
-def _refuse_merging(behind: Chain) -> str | None:
+def _refuse_merging(behind: Chain) -> Skip | None:
     pointwise = behind.end.step.module
     assert isinstance(pointwise, nn.Conv2d)
     if pointwise.padding not in ((0, 0), "same", "valid"):
-        return f"the pointwise convolution behind it pads by {pointwise.padding}"
+        return Skip("neighbour", f"the pointwise convolution behind it pads by {pointwise.padding}")
     norms = [link.step.module for link in behind.between if link.step.kind == "norm"]
     others = [
         link.step.operation
@@ -233,24 +233,26 @@ def _refuse_merging(behind: Chain) -> str | None:
         if link.step.kind != "norm" and type(link.step.module) is not nn.Identity
     ]
     if others or len(norms) > 1:
-        return f"the {others[0] if others else 'second BatchNorm2d'} between it and its pointwise convolution stays"
+        first = others[0] if others else "second BatchNorm2d"
+        return Skip("between", f"the {first} between it and its pointwise convolution stays")
     if any(norm is None or norm.training or norm.running_mean is None for norm in norms):
-        return "the batch normalization between it and its pointwise convolution is in training mode (model.eval())"
+        reason = "the batch normalization between it and its pointwise convolution is in training mode (model.eval())"
+        return Skip("training", reason)
     return None
 
 
-def _refuse_fusing(partial: PartialConv2d, behind: Chain) -> str | None:
+def _refuse_fusing(partial: PartialConv2d, behind: Chain) -> Skip | None:
     if any(kernel % 2 == 0 for kernel in partial.conv.kernel_size):
-        return f"the kernel of the GPU has no even sizes as {partial.conv.kernel_size}"
+        return Skip("kernel", f"the kernel of the GPU has no even sizes as {partial.conv.kernel_size}")
     if partial.conv.padding_mode != "zeros":
-        return f"the kernel of the GPU pads with zeros, not {partial.conv.padding_mode}"
+        return Skip("padding", f"the kernel of the GPU pads with zeros, not {partial.conv.padding_mode}")
     if any(link.step.kind == "norm" for link in behind.between):
-        return "the BatchNorm2d between it and its pointwise convolution stays"
+        return Skip("between", "the BatchNorm2d between it and its pointwise convolution stays")
     return _refuse_merging(behind)
 
 
 def _exact(module: nn.Module) -> Replacement:
-    return Replacement(module, fate="exact", exact=True)
+    return Replacement(module, fate=Fate.EXACT, exact=True)
 
 
 def _merged(partial: PartialConv2d, behind: Chain, modules: Mapping[str, nn.Module]) -> Replacement:
@@ -259,7 +261,7 @@ def _merged(partial: PartialConv2d, behind: Chain, modules: Mapping[str, nn.Modu
     norm = next((modules[str(link.step.path)] for link in behind.between if link.step.kind == "norm"), None)
     return Replacement(
         weights.merged(partial, pointwise, norm),
-        fate="merged",
+        fate=Fate.MERGED,
         exact=True,
         reference=nn.Sequential(partial, *behind.whole(modules)),
         bypassed=behind.nodes,
@@ -281,7 +283,7 @@ def _two_products(
     kind = TwoSlices if slices else TwoProducts
     return Replacement(
         kind(partial.convolved, nn.Sequential(convolved), nn.Sequential(untouched)),
-        fate="exact",
+        fate=Fate.EXACT,
         exact=True,
         reference=nn.Sequential(partial, *behind.whole(modules)),
         bypassed=behind.nodes,
@@ -310,7 +312,7 @@ def _fused(partial: PartialConv2d, behind: Chain, modules: Mapping[str, nn.Modul
     last = [nn.ReLU()] if relu else []
     return Replacement(
         new,
-        fate="exact",
+        fate=Fate.EXACT,
         exact=True,
         reference=nn.Sequential(partial, *behind.whole(modules), *last),
         bypassed=(*behind.nodes, *([relu] if relu else [])),
@@ -343,7 +345,7 @@ def _born_apart(
     kind = BornApart if behind else BornApartJoined
     return Replacement(
         kind(nn.Sequential(convolved), nn.Sequential(untouched)),
-        fate="exact",
+        fate=Fate.EXACT,
         exact=True,
         reference=nn.Sequential(*old),
         channels=producer.in_channels,

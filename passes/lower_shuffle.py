@@ -16,7 +16,7 @@ from torch import nn
 from mofa_compiler import weights
 from mofa_compiler.analysis.layers import Layer
 from mofa_compiler.analysis.network import Network
-from mofa_compiler.rewriting import FROZEN, Lowering, Match, Replacement, Skip
+from mofa_compiler.rewriting import FROZEN, Fate, Lowering, Match, Replacement, Skip
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -40,18 +40,19 @@ class LowerShuffle(Lowering):
             return None
         factor = step.factor
         if step.measured:
-            return Skip("the size of its output is asked for")
+            return Skip("size-asked", "the size of its output is asked for")
         if max(conv.kernel_size) > self.kernel:
-            return Skip(f"its kernel {conv.kernel_size} is larger than kernel={self.kernel}")
+            return Skip("threshold", f"its kernel {conv.kernel_size} is larger than kernel={self.kernel}")
         plain = conv.stride == (1, 1) == conv.dilation and conv.padding_mode == "zeros"
         if not plain or isinstance(conv.padding, str) or any(p >= k for p, k in _padding(conv)):
-            return Skip("its stride, dilation or padding is none that a transposed convolution has")
+            return Skip("geometry", "its stride, dilation or padding is none that a transposed convolution has")
         if conv.out_channels // factor**2 % conv.groups:
-            return Skip(f"its {conv.groups} groups do not hold whole pixels")
+            return Skip("grouped", f"its {conv.groups} groups do not hold whole pixels")
         if conv.bias is not None and bool(
             (conv.bias.view(-1, factor**2) != conv.bias.view(-1, factor**2)[:, :1]).any()
         ):
-            return Skip("its bias differs within a pixel's channels, and a transposed convolution has one for all")
+            reason = "its bias differs within a pixel's channels, and a transposed convolution has one for all"
+            return Skip("bias", reason)
         return Match()
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
@@ -74,7 +75,7 @@ class LowerShuffle(Lowering):
         if old.bias is not None and new.bias is not None:
             weights.fill(new.bias, old.bias.detach()[:: factor**2])
         reference = nn.Sequential(old, nn.PixelShuffle(factor))
-        return Replacement(new, fate="exact", exact=True, reference=reference, bypassed=(step.node,))
+        return Replacement(new, fate=Fate.EXACT, exact=True, reference=reference, bypassed=(step.node,))
 
 
 def _padding(conv: nn.Conv2d) -> list[tuple[int, int]]:

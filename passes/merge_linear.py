@@ -19,10 +19,10 @@ from torch import Tensor, fx, nn
 from mofa_compiler import weights
 from mofa_compiler.analysis.layers import readers, signature, writes_in_place
 from mofa_compiler.analysis.nodes import conv_macs, describe, function_name, path_of
-from mofa_compiler.rewriting import FROZEN, GraphLowering, Rewiring, is_image, meta_twin
+from mofa_compiler.rewriting import FROZEN, Fate, GraphLowering, Rewiring, Skip, is_image, meta_twin
 
-_TRAINING = "is in training mode, where it normalizes every batch by its own: call eval() first"
-_NO_STATISTICS = "has no running statistics: it normalizes every batch by its own"
+_TRAINING = Skip("training", "is in training mode, where it normalizes every batch by its own: call eval() first")
+_NO_STATISTICS = Skip("no-statistics", "has no running statistics: it normalizes every batch by its own")
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -51,16 +51,16 @@ class MergeLinear(GraphLowering):
         linear = _linear(wiring, node)
         if linear is None or not self.looks_at(linear.path):
             return False
-        reasons = [linear.reason]
-        if not linear.reason:
-            for into in (_into_before, _into_behind):
-                reason = into(wiring, linear)
-                if reason is None:
-                    return True
-                reasons.append(reason)
+        whys = [linear.why] if linear.why else []
+        for into in (_into_before, _into_behind) if not linear.why else ():
+            done = into(wiring, linear)
+            if done is True:
+                return True
+            whys += [done] if done else []
         if linear.named:
-            nowhere = "no convolution stands directly before or behind it"
-            wiring.refuse(linear.path, linear.text, "; ".join(filter(None, reasons)) or nowhere)
+            nowhere = Skip("no-neighbour", "no convolution stands directly before or behind it")
+            first, *_ = whys or [nowhere]
+            wiring.refuse(linear.path, linear.text, Skip(first.code, "; ".join(w.reason for w in whys or [nowhere])))
         return False
 
     def _join(self, wiring: Rewiring, node: fx.Node) -> bool:
@@ -80,17 +80,17 @@ class MergeLinear(GraphLowering):
         shapes = [tuple(value.meta["val"].shape) for value in (start, source, node)]
         now = conv_macs(first, *shapes[:2]) + conv_macs(second, *shapes[1:])
         merged = conv_macs(planned, shapes[0], shapes[2])
-        reason = wiring.fixed(before) or wiring.fixed(path)
+        why = wiring.fixed(before) or wiring.fixed(path)
         if wiring.overwritten(start):
-            reason = f"what {before} reads, before it, is changed in place"
+            why = Skip("overwritten", f"what {before} reads, before it, is changed in place")
         if before in wiring.network.anatomy.input_paths:
-            reason = f"{before}, before it, is the input convolution"
+            why = Skip("neighbour-held", f"{before}, before it, is the input convolution")
         if merged > now:
             if first.kernel_size != (1, 1) or second.kernel_size != (1, 1):
                 return False  # a separable convolution, say, which is two for a reason
-            reason = f"with {before}, before it, as one it would take {merged} MACs instead of {now}"
-        if reason:
-            wiring.refuse(path, signature(second), reason)
+            why = Skip("macs", f"with {before}, before it, as one it would take {merged} MACs instead of {now}")
+        if why:
+            wiring.refuse(path, signature(second), why)
             return False
         new = weights.composed(wiring.exactly(before), wiring.exactly(path))
         assert new is not None
@@ -103,8 +103,8 @@ class MergeLinear(GraphLowering):
         wiring.release(before)
         error = wiring.check(path, old, wiring.piece(start, node), first.in_channels)
         note = f"does the work of {before}, too"
-        wiring.tell(path, was[0], wiring.describe(path), "compensated", error=error, note=note)
-        wiring.tell(before, was[1], "", "removed", note=f"merged into {path}")
+        wiring.tell(path, was[0], wiring.describe(path), Fate.COMPENSATED, error=error, note=note)
+        wiring.tell(before, was[1], "", Fate.REMOVED, note=f"merged into {path}")
         return True
 
 
@@ -122,19 +122,19 @@ class _Linear:
     named: bool = True
     """Whether it is a layer or has weights, so that a reader wants to know why it stays"""
     in_place: bool = False
-    reason: str = ""
+    why: Skip | None = None
 
 
-def _into_before(wiring: Rewiring, linear: _Linear) -> str | None:
-    """Fold into the convolution before; None where that is done, else why not (empty where there is none)."""
+def _into_before(wiring: Rewiring, linear: _Linear) -> Skip | bool:
+    """Fold into the convolution before; True where that is done, else why not (False where there is none)."""
     conv, source = wiring.module(linear.source), linear.source
     if type(conv) not in (nn.Conv2d, nn.ConvTranspose2d):
-        return ""
+        return False
     path = str(source.target)
     if readers(source) != [linear.node]:
-        return f"{path}, before it, is read by something else, too"
-    if reason := wiring.fixed(path):
-        return reason
+        return Skip("read-elsewhere", f"{path}, before it, is read by something else, too")
+    if fixed := wiring.fixed(path):
+        return fixed
     assert linear.affine is not None
     start = source.args[0]
     assert isinstance(start, fx.Node)
@@ -142,36 +142,36 @@ def _into_before(wiring: Rewiring, linear: _Linear) -> str | None:
     wiring.substitute(linear.node, source)
     new = {path: weights.scale_outputs(wiring.exactly(path), linear.affine)}
     _take_up(wiring, linear, new, start, [source], old)
-    return None
+    return True
 
 
-def _into_behind(wiring: Rewiring, linear: _Linear) -> str | None:
-    """Fold into all convolutions behind; None where that is done, else why not (empty where there is none)."""
+def _into_behind(wiring: Rewiring, linear: _Linear) -> Skip | bool:
+    """Fold into all convolutions behind; True where that is done, else why not (False where there is none)."""
     users = readers(linear.node)
     paths = [str(user.target) for user in users]
     modules = [wiring.module(user) for user in users]
     convs = [m if type(m) in (nn.Conv2d, nn.ConvTranspose2d) else None for m in modules]
     if not any(convs):
-        return ""
+        return False
     if linear.in_place or wiring.overwritten(linear.source):
-        return "what it reads is changed in place"
+        return Skip("overwritten", "what it reads is changed in place")
     for user, path, conv in zip(users, paths, convs, strict=True):
         if conv is None:
-            return f"is read by {describe(user)}, too"
-        if reason := wiring.fixed(path):
-            return reason
+            return Skip("read-elsewhere", f"is read by {describe(user)}, too")
+        if fixed := wiring.fixed(path):
+            return fixed
         assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) and linear.affine is not None
         if bool(linear.affine.shift.any()) and not weights.passes_shift(conv):
             padded = isinstance(conv, nn.Conv2d)
             why = "the zeros that it is padded with" if padded else "a transposed convolution, which adds pixels"
-            return f"its shift cannot go into {path}, behind it, past {why}"
+            return Skip("shift", f"its shift cannot go into {path}, behind it, past {why}")
     assert linear.affine is not None
     old = wiring.piece(linear.source, *users)
     linear.node.replace_all_uses_with(linear.source)
     wiring.erase(linear.node)
     new = {path: weights.scale_inputs(wiring.exactly(path), linear.affine) for path in paths}
     _take_up(wiring, linear, new, linear.source, users, old)
-    return None
+    return True
 
 
 def _take_up(
@@ -186,14 +186,14 @@ def _take_up(
     taken = wiring.named(linear.weights)
     gone = [wiring.release(path) for path in linear.weights]
     if gone and all(gone):
-        wiring.tell(linear.path, linear.text, "", "removed", note=f"folded into {', '.join(new)}")
+        wiring.tell(linear.path, linear.text, "", Fate.REMOVED, note=f"folded into {', '.join(new)}")
     before = {path: wiring.describe(path) for path in new}
     for path, module in new.items():
         wiring.put(path, module, taken)
     error = wiring.check(linear.path, old, wiring.piece(source, *ends), source.meta["val"].shape[1])
     note = f"took up {linear.path}" if linear.named else ""
     for path, was in before.items():
-        wiring.tell(path, was, wiring.describe(path), "compensated", error=error, note=note)
+        wiring.tell(path, was, wiring.describe(path), Fate.COMPENSATED, error=error, note=note)
 
 
 # What is linear
@@ -227,11 +227,11 @@ def _functional_norm(wiring: Rewiring, node: fx.Node) -> _Linear | None:
     found = _Linear(node, given["input"], owner, f"batch_norm({node.meta['val'].shape[1]})", weights=weights)
     training = given.get("training", False)
     if "running_mean" not in values or "running_var" not in values:
-        return replace(found, reason=_NO_STATISTICS)
+        return replace(found, why=_NO_STATISTICS)
     if training.meta["val"] if isinstance(training, fx.Node) else training:
-        return replace(found, reason=_TRAINING)
+        return replace(found, why=_TRAINING)
     if any(wiring.tied(path) for path in paths):
-        return replace(found, reason="its weights are held under another name, too")
+        return replace(found, why=Skip("tied", "its weights are held under another name, too"))
     return replace(found, affine=_normalization(eps=float(given.get("eps", 1e-5)), **values))
 
 
@@ -248,11 +248,11 @@ def _normalization(
 def _batch_norm(wiring: Rewiring, node: fx.Node, module: nn.BatchNorm2d) -> _Linear:
     path, source = str(node.target), node.args[0]
     assert isinstance(source, fx.Node)
-    found = _Linear(node, source, path, signature(module), weights=(path,), reason=wiring.fixed(path))
+    found = _Linear(node, source, path, signature(module), weights=(path,), why=wiring.fixed(path))
     if module.running_mean is None or module.running_var is None:
-        return replace(found, reason=_NO_STATISTICS)
+        return replace(found, why=_NO_STATISTICS)
     if module.training:
-        return replace(found, reason=_TRAINING)
+        return replace(found, why=_TRAINING)
     exact = wiring.exactly(path)
     affine = _normalization(exact.running_mean, exact.running_var, exact.eps, exact.weight, exact.bias)
     return replace(found, affine=affine)
@@ -270,8 +270,8 @@ def _scaling(wiring: Rewiring, node: fx.Node, module: nn.Conv2d) -> _Linear:
     exact = wiring.exactly(path)
     scale = exact.weight.detach().flatten()
     shift = torch.zeros_like(scale) if exact.bias is None else exact.bias.detach()
-    reason = wiring.fixed(path)
-    return _Linear(node, source, path, signature(module), weights.Affine(scale, shift), (path,), reason=reason)
+    fixed = wiring.fixed(path)
+    return _Linear(node, source, path, signature(module), weights.Affine(scale, shift), (path,), why=fixed)
 
 
 def _arithmetic(wiring: Rewiring, node: fx.Node) -> _Linear | None:
@@ -307,9 +307,9 @@ def _arithmetic(wiring: Rewiring, node: fx.Node) -> _Linear | None:
     in_place = writes_in_place(node, wiring.modules)
     if parameter is None:
         return _Linear(node, source, path_of(node), "", affine, named=False, in_place=in_place)
-    shared = "is held under another name, too" if wiring.tied(parameter) else ""
+    shared = Skip("tied", "is held under another name, too") if wiring.tied(parameter) else None
     text = f"{kinds[name]} of {channels} channels"
-    return _Linear(node, source, parameter, text, affine, (parameter,), in_place=in_place, reason=shared)
+    return _Linear(node, source, parameter, text, affine, (parameter,), in_place=in_place, why=shared)
 
 
 def _parameter(value: Any) -> str | None:

@@ -62,9 +62,9 @@ class NarrowPortion(Pass):
             return old
         c, note = convolved_channels(old.channels, self.portion)
         if old.convolved <= c:
-            return Skip(f"convolves only {old.convolved} of {old.channels} channels")
+            return Skip("done", f"convolves only {old.convolved} of {old.channels} channels")
         if any(k % 2 == 0 and d > 1 for k, d in zip(old.conv.kernel_size, old.conv.dilation, strict=True)):
-            return Skip("its even, dilated kernel has no tap at the center, where untouched channels pass")
+            return Skip("kernel", "its even, dilated kernel has no tap at the center, where untouched channels pass")
         return Match(note)
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:

@@ -18,7 +18,7 @@ from mofa_compiler import weights
 from mofa_compiler.analysis.layers import Layer
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.nn.partial_conv import PConv2d, PDWConv2d
-from mofa_compiler.rewriting import FROZEN, Match, Pass, Phase, Replacement, Skip, unknown_subclass
+from mofa_compiler.rewriting import FROZEN, Fate, Match, Pass, Phase, Replacement, Skip, unknown_subclass
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -51,10 +51,11 @@ class PConvToPDWConv(Pass):
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         if not isinstance(layer.module, PConv2d):
             return None
-        if reason := unknown_subclass(layer.module, PConv2d):
-            return Skip(reason)
+        if unknown := unknown_subclass(layer.module, PConv2d):
+            return unknown
         if layer.module.convolved < self.threshold:
-            return Skip(f"convolves {layer.module.convolved} channels, below threshold={self.threshold}")
+            reason = f"convolves {layer.module.convolved} channels, below threshold={self.threshold}"
+            return Skip("threshold", reason)
         return Match()
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
@@ -65,7 +66,7 @@ class PConvToPDWConv(Pass):
             restored = weights.restore_kernels(old, new, layer.ideal)
             exact = restored == 0
             note = "" if exact else f"{restored} channels got their original kernels back"
-            return Replacement(new, fate="exact" if exact else "inherited", exact=exact, note=note)
+            return Replacement(new, fate=Fate.EXACT if exact else Fate.INHERITED, exact=exact, note=note)
         behind = layer.follower
         path = str(behind.path) if behind and behind.is_pointwise and behind.free else None
         pointwise = modules[path] if path else None
@@ -74,4 +75,6 @@ class PConvToPDWConv(Pass):
         exact = weights.is_diagonal(old.conv.weight.detach())
         compensated = {path: adjusted} if path and adjusted else {}
         note = "" if exact or compensated else "what it mixed between channels is lost: no pointwise layer behind it"
-        return Replacement(new, fate="exact" if exact else "inherited", exact=exact, compensated=compensated, note=note)
+        return Replacement(
+            new, fate=Fate.EXACT if exact else Fate.INHERITED, exact=exact, compensated=compensated, note=note
+        )

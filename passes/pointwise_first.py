@@ -46,17 +46,18 @@ class PointwiseFirst(Pass):
             return None
         assert isinstance(conv, nn.Conv2d)
         if behind is None or not behind.is_pointwise:
-            return Skip("has no pointwise convolution directly behind it that only it feeds")
+            return Skip("no-neighbour", "has no pointwise convolution directly behind it that only it feeds")
         assert isinstance(behind.module, nn.Conv2d)
         if not behind.free:
-            return Skip("the pointwise convolution behind it is shared, hooked or the output's")
+            return Skip("neighbour-held", "the pointwise convolution behind it is shared, hooked or the output's")
         if behind.measured:
-            return Skip("the size of its output is asked for")
+            return Skip("size-asked", "the size of its output is asked for")
         if not keeps_size(conv):
-            return Skip(f"its padding {conv.padding} changes the size")
+            return Skip("padding", f"its padding {conv.padding} changes the size")
         channels, mixed = conv.in_channels, behind.module.out_channels
         if channels < self.contraction * mixed:
-            return Skip(f"the pointwise convolution behind it makes {mixed} of {channels} channels")
+            reason = f"the pointwise convolution behind it makes {mixed} of {channels} channels"
+            return Skip("threshold", reason)
         return Match()
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:

@@ -32,13 +32,13 @@ class RestoreKernels(Pass):
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         if not isinstance(layer.module, PConv2d):
             return None
-        if reason := unknown_subclass(layer.module, PConv2d):
-            return Skip(reason)
+        if unknown := unknown_subclass(layer.module, PConv2d):
+            return unknown
         if layer.ideal is None:
-            return Skip("does not stand for a depthwise convolution of the original network")
+            return Skip("no-counterpart", "does not stand for a depthwise convolution of the original network")
         _, restored = weights.restored_kernels(layer.module, layer.ideal)
         if restored == 0:
-            return Skip("has its original kernels")
+            return Skip("done", "has its original kernels")
         return Match(f"{restored} channels got their original kernels back")
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:

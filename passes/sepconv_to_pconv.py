@@ -54,18 +54,20 @@ class SepConvToPConv(Pass):
         kind = "depthwise" if conv.groups == conv.in_channels > 1 else "dense"
         if kind not in self.kinds:
             return None
-        if reason := unknown_subclass(conv, nn.Conv2d):
-            return Skip(reason)
+        if unknown := unknown_subclass(conv, nn.Conv2d):
+            return unknown
         if layer.stride != (1, 1):
-            return Skip("changes the resolution")
+            return Skip("resolution", "changes the resolution")
         if not (layer.is_depthwise or layer.is_dense):
-            return Skip(f"is a grouped convolution ({conv.in_channels}→{conv.out_channels}, groups={conv.groups})")
+            shape = f"{conv.in_channels}→{conv.out_channels}, groups={conv.groups}"
+            return Skip("grouped", f"is a grouped convolution ({shape})")
         if not keeps_size(conv):
-            return Skip(f"its padding {conv.padding} changes the size, which untouched channels cannot follow")
+            reason = f"its padding {conv.padding} changes the size, which untouched channels cannot follow"
+            return Skip("padding", reason)
         if conv.in_channels == 1:
-            return Skip("has a single channel")
+            return Skip("one-channel", "has a single channel")
         if any(k % 2 == 0 and d > 1 for k, d in zip(conv.kernel_size, conv.dilation, strict=True)):
-            return Skip("its even, dilated kernel has no tap at the center, where untouched channels pass")
+            return Skip("kernel", "its even, dilated kernel has no tap at the center, where untouched channels pass")
         _, note = convolved_channels(conv.in_channels, self.portion)
         return Match(note)
 

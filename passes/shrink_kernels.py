@@ -38,14 +38,14 @@ class ShrinkKernels(Pass):
         conv = layer.module
         if not isinstance(conv, nn.Conv2d) or max(conv.kernel_size) <= self.size:
             return None
-        if reason := unknown_subclass(conv, nn.Conv2d):
-            return Skip(reason)
+        if unknown := unknown_subclass(conv, nn.Conv2d):
+            return unknown
         if any((k - self._new_size(k)) % 2 for k in conv.kernel_size):
-            return Skip(f"its kernel {conv.kernel_size} has no centred part of size {self.size}")
+            return Skip("kernel", f"its kernel {conv.kernel_size} has no centred part of size {self.size}")
         if isinstance(conv.padding, str):
             return None if conv.padding == "valid" else Match()
         if any(padding < 0 for padding in self._padding(conv)):
-            return Skip(f"its padding {conv.padding} is narrower than what its kernel loses")
+            return Skip("padding", f"its padding {conv.padding} is narrower than what its kernel loses")
         return Match()
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:

@@ -19,7 +19,7 @@ from mofa_compiler import weights
 from mofa_compiler.analysis.layers import Layer
 from mofa_compiler.analysis.network import CHEAP_BELOW, Network
 from mofa_compiler.nn.partial_conv import PConv2d
-from mofa_compiler.rewriting import FROZEN, Match, Pass, Portion, Replacement, Skip, as_tuple, convolved_channels
+from mofa_compiler.rewriting import FROZEN, Fate, Match, Pass, Portion, Replacement, Skip, as_tuple, convolved_channels
 
 from ._stage_selection import check_places, pconv_inside
 
@@ -54,7 +54,7 @@ class WidenPortion(Pass):
             return old
         c, note = convolved_channels(old.channels, self.portion)
         if old.convolved >= c:
-            return Skip(f"already convolves {old.convolved} of {old.channels} channels")
+            return Skip("done", f"already convolves {old.convolved} of {old.channels} channels")
         return Match(note)
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
@@ -63,4 +63,4 @@ class WidenPortion(Pass):
         c, _ = convolved_channels(old.channels, self.portion)
         new = weights.like(old, PConv2d, c)
         weights.widen(old, new)
-        return Replacement(new, fate="exact", exact=True, stands_for=layer.ideal)
+        return Replacement(new, fate=Fate.EXACT, exact=True, stands_for=layer.ideal)

@@ -57,7 +57,7 @@ def assert_rewrites(
 ) -> tuple[Network, Diff]:
     """Carry out one pass and compare what stands there with `after`; None for what has to be gone.
 
-    Whatever `after` does not name has to stay as it was.
+    Whatever `after` does not name has to stay as it was. `skips` are the codes of what was left alone.
     """
     before = network(model, *shape)
     was = signatures(before)
@@ -66,7 +66,7 @@ def assert_rewrites(
     expected = {path: text for path, text in {**was, **after}.items() if text is not None}
     assert signatures(rewritten) == expected
     if skips is not None:
-        assert {skip.path: skip.reason for skip in diff.skips} == dict(skips)
+        assert {skip.path: skip.code for skip in diff.skips} == dict(skips)
     return rewritten, diff
 
 

@@ -100,7 +100,11 @@ def test_a_misspelt_option_is_an_error_that_names_it(env: dict[str, str], tmp_pa
 @pytest.mark.slow
 def test_what_holds_for_every_pass_is_checked_on_its_own_example(env: dict[str, str]):
     """Once from its own package, once by this repository's test, which finds it as installed."""
-    own = "from crop_kernels import CropKernels; from mofa_compiler.testing import check_pass; check_pass(CropKernels)"
+    own = (
+        "from crop_kernels import CropKernels; from gelu_to_relu import GeluToRelu; "
+        "from mofa_compiler.testing import check_pass; check_pass(CropKernels); check_pass(GeluToRelu)"
+    )
     subprocess.run([sys.executable, "-c", own], env=env, capture_output=True, text=True, check=True)
-    test = f"{Path(__file__).parent / 'passes' / 'test_every_pass.py'}::test_rewrites_its_example[crop-kernels]"
-    subprocess.run([sys.executable, "-m", "pytest", "-q", test], env=env, capture_output=True, text=True, check=True)
+    test = f"{Path(__file__).parent / 'passes' / 'test_every_pass.py'}::test_rewrites_its_example"
+    tests = [f"{test}[{name}]" for name in ("crop-kernels", "gelu-to-relu")]
+    subprocess.run([sys.executable, "-m", "pytest", "-q", *tests], env=env, capture_output=True, text=True, check=True)

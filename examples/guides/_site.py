@@ -36,6 +36,7 @@ def on_files(files: Files, config: Any) -> Files:
         "reference/commands.md": "\n".join(commands()),
         "reference/passes.md": "\n".join(passes()),
         "reference/roadmaps.md": "\n".join(roadmaps()),
+        "reference/codes.md": "\n".join(codes()),
     }
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
@@ -115,6 +116,20 @@ def roadmaps() -> Iterator[str]:
         yield f"## {name}\n"
         yield f"{roadmap.description}\n"
         yield f"```toml\n{roadmap.to_toml()}```\n"
+
+
+def codes() -> Iterator[str]:
+    """Every code of an error and of a layer that was left alone."""
+    from mofa_compiler.base.error_codes import ERROR_CODES
+    from mofa_compiler.rewriting import SKIP_CODES
+
+    yield "# Codes\n"
+    yield "Words that programs can compare; they stay, where the text beside them may change.\n"
+    for title, known in (("Errors", ERROR_CODES), ("Layers that were left alone", SKIP_CODES)):
+        yield f"## {title}\n"
+        yield "| code | meaning |\n|---|---|"
+        yield from (f"| `{code}` | {meaning} |" for code, meaning in known.items())
+        yield ""
 
 
 def figures() -> list[Path]:

@@ -49,7 +49,7 @@ class CropKernels(Pass):
         energy = conv.weight.detach().square()
         share = float(energy[..., 1:4, 1:4].sum() / energy.sum())
         if share < self.keep:
-            return Skip(f"its centre holds {share:.0%} of the energy, below {self.keep:.0%}")
+            return Skip("energy", f"its centre holds {share:.0%} of the energy, below {self.keep:.0%}")
         return Match()
 
     def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:

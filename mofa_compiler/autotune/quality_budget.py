@@ -53,11 +53,12 @@ class Budget:
     def __init__(self, bound: float, calibration: Calibration | None, tell: Callable[[str, int, int], None]):
         images = calibration.batches if calibration else None
         if not bound >= 0:
-            raise CalibrationError(f"max_loss={bound}: must be a number of dB, at least 0")
+            raise CalibrationError(f"max_loss={bound}: must be a number of dB, at least 0", code="bad-value")
         if calibration is None or not isinstance(images, CalibrationImages) or images.degradation is None:
             raise CalibrationError(
                 "max_loss is measured against clean images: calibrate on a folder of them, or on synthetic ones, with "
-                "a degradation (--calibrate DIR --degrade gaussian:25; CalibrationImages(..., degradation=...))"
+                "a degradation (--calibrate DIR --degrade gaussian:25; CalibrationImages(..., degradation=...))",
+                code="needs-option",
             )
         self.bound, self.tell = bound, tell
         rest, self.pairs = images.held_out(HELD_OUT)

@@ -18,7 +18,21 @@ _OURS = f"{Path(__file__).resolve().parents[1]}/"
 
 
 class MofaError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    `code` is a word that programs compare and that stays, where the message may change: one of `ERROR_CODES`, or that
+    of the type, such as `capture`, where an error of this type has no closer one.
+    """
+
+    code: str = "error"
+
+    def __init__(self, *message: object, code: str = ""):
+        super().__init__(*message)
+        if code:
+            self.code = code
+
+    def __init_subclass__(cls) -> None:
+        cls.code = cls.__name__.removesuffix("Error").lower()
 
 
 class CaptureError(MofaError):
@@ -79,8 +93,8 @@ class ExportError(MofaError):
     `layer` is the path of the one at fault, empty where that is the network itself or not known.
     """
 
-    def __init__(self, message: str, layer: str = ""):
-        super().__init__(message)
+    def __init__(self, message: str, layer: str = "", *, code: str = ""):
+        super().__init__(message, code=code)
         self.layer = layer
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from enum import Enum
 from importlib.metadata import version
 from typing import Any
 
@@ -17,6 +18,8 @@ def versions() -> dict[str, str]:
 
 def plain_data(value: Any) -> Any:
     """The same in types that JSON has; what it has not becomes null (infinities, NaN) or text."""
+    if isinstance(value, Enum):
+        return plain_data(value.value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

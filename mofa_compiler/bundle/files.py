@@ -72,7 +72,7 @@ def save(rewrite: Rewrite, directory: Path, *, overwrite: bool = False, progress
             check(scratch, rewrite)
             put_in_place(scratch, target)
     except OSError as error:
-        raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
+        raise BundleError(f"cannot write {target}: {error.strerror or error}", code="unwritable") from error
     tell("done", 4, 4)
     return directory
 
@@ -87,7 +87,9 @@ def load(directory: str | Path) -> nn.Module:
     folder = Path(directory).expanduser().resolve()
     put_back(folder)
     if not folder.is_dir():
-        raise BundleError(f"{directory} is a file, not a bundle" if folder.exists() else f"there is no {directory}")
+        raise BundleError(
+            f"{directory} is a file, not a bundle" if folder.exists() else f"there is no {directory}", code="not-found"
+        )
     read_recipe(folder)
     check_complete(folder)
     return _load(folder, native=True)
@@ -101,7 +103,7 @@ def check_complete(folder: Path) -> None:
     """
     for name in (SOURCE, WEIGHTS):
         if not (folder / name).is_file():
-            raise BundleError(f"{folder} is incomplete: there is no {name}")
+            raise BundleError(f"{folder} is incomplete: there is no {name}", code="damaged")
 
 
 def check_destination(folder: Path, overwrite: bool) -> None:
@@ -112,17 +114,20 @@ def check_destination(folder: Path, overwrite: bool) -> None:
     """
     put_back(folder)
     if folder.exists() and not folder.is_dir():
-        raise BundleError(f"{folder} is a file, not a folder")
+        raise BundleError(f"{folder} is a file, not a folder", code="wrong-kind")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     try:
         read_recipe(folder)
     except BundleError as error:
         raise BundleError(
-            f"{folder} exists and is no bundle that could be replaced ({error}): choose another folder"
+            f"{folder} exists and is no bundle that could be replaced ({error}): choose another folder",
+            code="wrong-kind",
         ) from error
     if not overwrite:
-        raise BundleError(f"{folder} holds a bundle already: --overwrite (in Python: overwrite=True) replaces it")
+        raise BundleError(
+            f"{folder} holds a bundle already: --overwrite (in Python: overwrite=True) replaces it", code="exists"
+        )
 
 
 def write_json(file: Path, document: Mapping[str, Any]) -> None:
@@ -153,12 +158,12 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         # Copies, because in the file tensors lie at odd addresses, where sums are taken in another order: bits differ.
         return {key: tensor.clone() for key, tensor in load_file(file).items()}
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"{file} is damaged: {error}") from error
+        raise BundleError(f"{file} is damaged: {error}", code="damaged") from error
 
 
 def keymap_data(rewrite: Rewrite) -> dict[str, Any]:
     """What `keymap.json` holds: the keys that each one of the original's became, and how."""
-    keys = {key: {"keys": list(fate.keys), "fate": fate.fate} for key, fate in rewrite.keymap.items()}
+    keys = {key: {"keys": list(fate.keys), "fate": fate.fate.value} for key, fate in rewrite.keymap.items()}
     return {"schema": "mofa-keymap/1", "keys": keys}
 
 
@@ -192,7 +197,9 @@ def _load(folder: Path, *, native: bool = False) -> nn.Module:
         model.load_state_dict(weights, assign=True)
     except Exception as error:
         lines = " ".join(str(error).split())
-        raise BundleError(f"{SOURCE} and {WEIGHTS} in {folder} do not fit together: {lines[:500]}") from error
+        raise BundleError(
+            f"{SOURCE} and {WEIGHTS} in {folder} do not fit together: {lines[:500]}", code="damaged"
+        ) from error
     assert isinstance(model, nn.Module)
     return model.eval()
 
@@ -208,7 +215,7 @@ def run_source(file: Path) -> types.ModuleType:
         exec(compile(text, file, "exec"), module.__dict__)
     except Exception as error:
         del sys.modules[name]
-        raise BundleError(f"{file} cannot be run: {type(error).__name__}: {error}") from error
+        raise BundleError(f"{file} cannot be run: {type(error).__name__}: {error}", code="damaged") from error
     return module
 
 
@@ -219,5 +226,7 @@ def check(folder: Path, rewrite: Rewrite) -> None:
     theirs, ours = saved.state_dict(), _state(rewrite)
     if theirs.keys() != ours.keys():
         differing = sorted(theirs.keys() ^ ours.keys())[:5]
-        raise BundleError(f"the written source has other state_dict keys, {differing}: a bug, please report it")
+        raise BundleError(
+            f"the written source has other state_dict keys, {differing}: a bug, please report it", code="bug"
+        )
     compare(rewrite.model, saved, rewrite.original.program.call)

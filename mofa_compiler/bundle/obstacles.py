@@ -73,7 +73,7 @@ def refuse(network: Network, roadmap: Roadmap) -> None:
         return
     left = {one.path for one in obstacles(after.program)}
     if remaining := [one for one in found if one.path in left]:
-        raise BundleError(sentence(remaining))
+        raise BundleError(sentence(remaining), code="no-source")
 
 
 def sentence(found: tuple[Obstacle, ...] | list[Obstacle]) -> str:

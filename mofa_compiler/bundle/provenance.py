@@ -32,7 +32,7 @@ def read_marks(file: Path) -> dict[str, str]:
         with safe_open(file, framework="pt") as opened:
             return dict(opened.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"{file} is damaged: {error}") from error
+        raise BundleError(f"{file} is damaged: {error}", code="damaged") from error
 
 
 def _made_by(rewrite: Rewrite) -> str:

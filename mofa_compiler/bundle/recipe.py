@@ -59,13 +59,15 @@ def read_recipe(path: Path) -> dict[str, Any]:
     put_back(path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
-        raise BundleError(f"{path} is not a bundle: it has no {FILE}" if path.exists() else f"there is no {path}")
+        raise BundleError(
+            f"{path} is not a bundle: it has no {FILE}" if path.exists() else f"there is no {path}", code="not-found"
+        )
     try:
         document = read_json(file)
     except OSError as error:
-        raise BundleError(f"{file} cannot be read: {error.strerror}") from error
+        raise BundleError(f"{file} cannot be read: {error.strerror}", code="unreadable") from error
     except ValueError as error:
-        raise BundleError(f"{file} is damaged: {error}") from error
+        raise BundleError(f"{file} is damaged: {error}", code="damaged") from error
     check(document, str(file))
     return dict(document)
 
@@ -75,18 +77,21 @@ def check(document: Any, where: str) -> None:
     written = document.get("schema") if isinstance(document, Mapping) else None
     if written != SCHEMA:
         if not isinstance(written, str) or not written.startswith("mofa-recipe/"):
-            raise BundleError(f"{where} is not a recipe of mofa-compiler")
+            raise BundleError(f"{where} is not a recipe of mofa-compiler", code="wrong-kind")
         by, ours = str(document.get("mofa", "?")), versions()["mofa-compiler"]
         raise BundleError(
             f"{where} has the schema {written:.40}, written by mofa-compiler {by:.20}; this is {ours}, which "
-            f"reads {SCHEMA}: use the version that wrote it"
+            f"reads {SCHEMA}: use the version that wrote it",
+            code="other-version",
         )
     if isinstance(document.get("inputs"), list):
-        raise BundleError(f"{where} is of a version before the first release: rewrite the network again")
+        raise BundleError(
+            f"{where} is of a version before the first release: rewrite the network again", code="other-version"
+        )
     try:
         schema.check(document)
     except ValueError as error:
-        raise BundleError(f"{where} is damaged: {error}") from error
+        raise BundleError(f"{where} is damaged: {error}", code="damaged") from error
 
 
 def decisions(rewrite: Rewrite) -> list[dict[str, Any]]:

@@ -47,7 +47,10 @@ def compare(model: nn.Module, saved: nn.Module, call: CallSpec) -> None:
     if not _equal(expected, got):
         again = _leaves(_seeded(stored, example))  # some kernels on GPUs sum in another order at every run
         if _equal(expected, again) or not _off(expected, got) <= _allowed(expected):
-            raise BundleError("the written source computes something else than the model: a bug, please report it")
+            raise BundleError(
+                "the written source computes something else than the model: a bug, please report it",
+                code="computes-else",
+            )
     if stored is model:
         return
     with _evaluating(model):
@@ -55,7 +58,8 @@ def compare(model: nn.Module, saved: nn.Module, call: CallSpec) -> None:
     if not off <= _allowed(expected):
         raise BundleError(
             f"a bundle stores weights contiguous, and so the network computes something else ({off:.2g} off): its code "
-            f"reads how they lie in memory, or rounding grows in it; make them contiguous first, {_odd(model)} say"
+            f"reads how they lie in memory, or rounding grows in it; make them contiguous first, {_odd(model)} say",
+            code="computes-else",
         )
 
 

@@ -37,7 +37,8 @@ def update(rewrite: Rewrite, directory: Path) -> None:
     if made_from not in ("", rewrite.provenance.original_digest):
         raise BundleError(
             f"{target} was made from another original (sha256 {short(made_from)}) than this network (sha256 "
-            f"{short(rewrite.provenance.original_digest)}): its weights do not belong there"
+            f"{short(rewrite.provenance.original_digest)}): its weights do not belong there",
+            code="other-original",
         )
     try:
         with scratch_folder(target) as scratch:
@@ -53,7 +54,7 @@ def update(rewrite: Rewrite, directory: Path) -> None:
             elif (target / IMAGES).is_dir():
                 os.rename(target / IMAGES, scratch / IMAGES)
     except (OSError, ValueError) as error:
-        raise BundleError(f"cannot update {target}: {error}") from error
+        raise BundleError(f"cannot update {target}: {error}", code="unwritable") from error
 
 
 def _write_reports_since(rewrite: Rewrite, target: Path, scratch: Path) -> None:
@@ -97,7 +98,7 @@ def record(measurements: Sequence[Mapping[str, Any]], directory: Path) -> None:
         report["measurements"] = list(entries.values())
         write_reports(report, target)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"cannot update the reports of {target}: {error}") from error
+        raise BundleError(f"cannot update the reports of {target}: {error}", code="unwritable") from error
 
 
 def load_weights(rewrite: Rewrite, directory: Path) -> None:
@@ -108,7 +109,7 @@ def load_weights(rewrite: Rewrite, directory: Path) -> None:
     """
     file = directory / WEIGHTS
     if not file.is_file():
-        raise BundleError(f"{directory} is incomplete: there is no {WEIGHTS}")
+        raise BundleError(f"{directory} is incomplete: there is no {WEIGHTS}", code="damaged")
     set_weights(rewrite.model, read_weights(file), file)
 
 
@@ -123,4 +124,4 @@ def set_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> 
         model.load_state_dict({key: value for key, value in weights.items() if key in keys})
     except RuntimeError as error:
         lines = " ".join(str(error).split())
-        raise BundleError(f"{file} does not fit the recipe beside it: {lines[:500]}") from error
+        raise BundleError(f"{file} does not fit the recipe beside it: {lines[:500]}", code="other-original") from error

@@ -140,14 +140,15 @@ def gather(
     if isinstance(calibration, (str, bytes, Path)) or not isinstance(calibration, Iterable):
         raise CalibrationError(
             f"calibration is a {type(calibration).__name__}, expected batches of inputs: for images in files pass "
-            "mofa_compiler.data.CalibrationImages(folder, channels=...)"
+            "mofa_compiler.data.CalibrationImages(folder, channels=...)",
+            code="bad-value",
         )
     batches = Batches(folder)
     for index, inputs in enumerate(calibration):
         batches.append(_call(inputs, network, f"calibration batch {index}", like, specs))
     if not len(batches):
         raise CalibrationError(
-            "calibration holds no batch: pass at least one input (an iterator can be used once only)"
+            "calibration holds no batch: pass at least one input (an iterator can be used once only)", code="no-data"
         )
     return batches
 
@@ -156,22 +157,24 @@ def _call(inputs: Any, network: Network, what: str, like: Tensor, specs: Sequenc
     model = network.program.graph_module
     try:
         if inputs is None:
-            raise CaptureError("it is None")
+            raise CaptureError("it is None", code="wrong-input")
         call = example_call(model, inputs)
     except CaptureError as error:
-        raise CalibrationError(f"{what} is no input of this network: {error}") from error
+        raise CalibrationError(f"{what} is no input of this network: {error}", code="wrong-input") from error
 
     given = list(tensor_leaves([*call.args, *call.kwargs.values()]))
     for tensor in given:
         if tensor.is_meta or not tensor.numel():
             raise CalibrationError(
-                f"{what} holds a tensor of shape {tuple(tensor.shape)} without values: leave it out or load its data"
+                f"{what} holds a tensor of shape {tuple(tensor.shape)} without values: leave it out or load its data",
+                code="no-values",
             )
     for tensor, spec in zip(given, specs, strict=False):
         if tensor.dim() != len(spec.shape):
             raise CalibrationError(
                 f"{what} has the shape {tuple(tensor.shape)}, the network was captured with {spec}: the numbers of "
-                "axes have to be the same"
+                "axes have to be the same",
+                code="wrong-input",
             )
 
     def moved(tensor: Tensor) -> Tensor:
@@ -181,14 +184,16 @@ def _call(inputs: Any, network: Network, what: str, like: Tensor, specs: Sequenc
     args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, moved)
     for tensor in tensor_leaves([*args, *kwargs.values()]):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CalibrationError(f"{what} holds NaN or infinite values: leave it out")
+            raise CalibrationError(f"{what} holds NaN or infinite values: leave it out", code="not-finite")
     try:
         with torch.no_grad(), own_randomness():
             output = model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
     except Exception as error:
-        raise CalibrationError(f"{what} is not taken by the network ({one_line(error)})") from error
+        raise CalibrationError(f"{what} is not taken by the network ({one_line(error)})", code="wrong-input") from error
     if not all(bool(torch.isfinite(leaf).all()) for leaf in tensor_leaves(output)):
         where = first_not_finite(network, CallSpec(args, kwargs))
         start = f", from {where} on" if where else ""
-        raise CalibrationError(f"the network's output on {what} holds NaN or infinite values{start}: leave it out")
+        raise CalibrationError(
+            f"the network's output on {what} holds NaN or infinite values{start}: leave it out", code="not-finite"
+        )
     return CallSpec(args, kwargs)

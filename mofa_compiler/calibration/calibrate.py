@@ -24,7 +24,9 @@ from ..graph.program import Program
 from ..numerics.error_sums import Figures
 from ..numerics.running import evaluating, rounding, run, values
 from ..rewriting.diff import Diff, Edit, Refusal
+from ..rewriting.fate import Fate
 from ..rewriting.layer_surgery import origin
+from ..rewriting.pass_api import Skip
 from .batches import Batches, gather
 from .channels import Channels, Orders, reordered
 from .fit_base import Fit
@@ -112,7 +114,7 @@ class Calibrated:
 class _Candidate:
     """The networks after every pass, and the last of them with other weights.
 
-    `original` has its channels in the order of `orders`. `notes` and `reasons` say what came of fits, and why there are
+    `original` has its channels in the order of `orders`. `notes` and `refused` say what came of fits, and why there are
     none, by path.
     """
 
@@ -121,7 +123,7 @@ class _Candidate:
     final: Network
     orders: Orders
     notes: Mapping[str, str] = field(default_factory=dict)
-    reasons: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, Skip] = field(default_factory=dict)
 
     def changed(self, stack: ExitStack) -> _Candidate:
         """The same with weights of its own, in eval mode until the stack is left."""
@@ -149,7 +151,7 @@ class _Candidate:
         for number, step in enumerate(plan.steps):
             tell(f"fitting {step.fit.paths[-1]}", number, len(plan.steps))
             notes |= dict.fromkeys(step.fit.paths, _fitted(step.fit, networks, number, step.original, step.rewritten))
-        return replace(self, notes=notes, reasons=plan.reasons)
+        return replace(self, notes=notes, refused=plan.refused)
 
 
 class _Steps:
@@ -232,7 +234,7 @@ def calibrate(
     if worse := [stage.name for stage in steps.stages if not stage.kept]:
         options["not_kept"] = f"{', '.join(worse)}: no better on what was held out"
     edits = tuple(_edits(networks[-1], chosen.passes[-1], final, chosen.notes))
-    skips = tuple(_refusal(final, path, reason) for path, reason in steps.last.reasons.items())
+    skips = tuple(_refusal(final, path, why) for path, why in steps.last.refused.items())
     diff = Diff(NAME, options, edits, skips, networks[-1].totals, final.totals)
     return Calibrated((*chosen.passes, final), diff, chosen.orders, tuple(steps.stages), evaluation)
 
@@ -261,7 +263,8 @@ def _check_order(original: Network, aligned: Network, batches: Batches) -> None:
     if not figures.relative_error <= rounding(original.program):
         raise RewriteError(
             f"calibration: channels in another order changed the output by {figures.relative_error:.2g} (relative): "
-            "a bug; Calibration(..., order=False) goes without"
+            "a bug; Calibration(..., order=False) goes without",
+            code="bug",
         )
 
 
@@ -356,19 +359,20 @@ def _edits(inherited: Network, ordered: Network, final: Network, notes: Mapping[
         seen.add(id(module))
         moved = module is ordered.program.modules[path]
         note = "channels in another order" if moved else notes.get(path, "tuned")
-        edits.append(_edit(final, path, signature(module), "reordered" if moved else "calibrated", note))
+        edits.append(_edit(final, path, signature(module), Fate.REORDERED if moved else Fate.CALIBRATED, note))
     for path, tensor in final.program.tensors.items():
         if tensor is not inherited.program.tensors[path]:
             short = f"{type(tensor).__name__}({'x'.join(map(str, tensor.shape))})"
-            edits.append(_edit(final, path, short, "reordered", "channels in another order"))
+            edits.append(_edit(final, path, short, Fate.REORDERED, "channels in another order"))
     return edits
 
 
-def _edit(network: Network, path: str, short: str, fate: str, note: str) -> Edit:
+def _edit(network: Network, path: str, short: str, fate: Fate, note: str) -> Edit:
     stage = network.anatomy.stage_of(path)
     return Edit(path, stage.name if stage else None, short, short, 0, 0, fate, False, note)
 
 
-def _refusal(network: Network, path: str, reason: str) -> Refusal:
+def _refusal(network: Network, path: str, why: Skip) -> Refusal:
     stage = network.anatomy.stage_of(path)
-    return Refusal(path, stage.name if stage else None, signature(network.program.modules[path]), reason)
+    layer = signature(network.program.modules[path])
+    return Refusal(path, stage.name if stage else None, layer, why.code, why.reason)

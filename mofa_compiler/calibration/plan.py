@@ -14,6 +14,7 @@ from ..graph.plain_layers import altered, is_plain, is_torchs
 from ..graph.program import Program
 from ..nn.partial_conv import PartialConv2d, PConv2d, PDWConv2d
 from ..rewriting.layer_surgery import origin
+from ..rewriting.pass_api import Skip
 from .correspondence import commutes, link, sole_reader
 from .fit_base import Fit, Site
 from .fit_kinds import ConvolutionFit, DepthwiseFit, FeederFit, KernelFit, NormFit, ProductFit, TransposedFit, kernel_of
@@ -44,7 +45,7 @@ class Plan:
 
     order: list[fx.Node] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
-    reasons: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, Skip] = field(default_factory=dict)
     wanted: Mapping[str, dict[str, int]] = field(default_factory=lambda: {"original": {}, "rewritten": {}})
     differing: frozenset[fx.Node] = frozenset()
 
@@ -85,9 +86,9 @@ class Planner:
             path = str(node.target)
             if node.op == "call_module" and node in self.plan.differing and path not in self.done:
                 self.done.add(path)
-                reason = self._layer(path, self.program.modules[path])
-                if reason and self._is_changed(path):
-                    self.plan.reasons[path] = reason
+                why = self._layer(path, self.program.modules[path])
+                if why and self._is_changed(path):
+                    self.plan.refused[path] = why
         while self.waiting:
             self._emit(self.waiting.pop())
         return self.plan
@@ -106,29 +107,30 @@ class Planner:
     def _is_changed(self, path: str) -> bool:
         return self.original.modules.get(path) is not self.inherited.modules[path]
 
-    def _layer(self, path: str, module: nn.Module) -> str | None:
+    def _layer(self, path: str, module: nn.Module) -> Skip | None:
         """Plan the fit of a layer; why there is none."""
         conv = kernel_of(module)
         if not self.repeated and len(self.calls[path]) > 1:
-            return "is called several times, and fitting that made the output worse"
+            return Skip("worse", "is called several times, and fitting that made the output worse")
         if isinstance(module, _NORMS):
             return self._norm(path, module)
         if conv is None and not isinstance(module, nn.ConvTranspose2d):
             return None
         layer = self.network.layers.get(path)
         if layer is None or not layer.is_batched:
-            return "reads no batch of images"
+            return Skip("unbatched", "reads no batch of images")
         if layer.tied or any(parameter.is_complex() for parameter in module.parameters()):
-            return "shares a parameter, or has complex weights"
+            return Skip("tied", "shares a parameter, or has complex weights")
         if layer.altered:
-            return layer.altered
+            return Skip("altered", layer.altered)
         if isinstance(module, PartialConv2d) and (behind := self._pointwise(path)):
             return self._product(path, module, behind) if isinstance(module, PConv2d) else None
         if isinstance(module, nn.ConvTranspose2d):
             return self._transposed(path, module)
         assert conv is not None
         if conv.weight[0].numel() > MOST_FEATURES:
-            return f"has {conv.weight[0].numel()} inputs, more than a fit in closed form takes ({MOST_FEATURES})"
+            reason = f"has {conv.weight[0].numel()} inputs, more than a fit in closed form takes ({MOST_FEATURES})"
+            return Skip("too-large", reason)
         if isinstance(module, PConv2d):
             sites = self._sites(path, alone=True)
             return self._add(KernelFit(path, module, sites), path)
@@ -136,22 +138,27 @@ class Planner:
             if self._pointwise(path):
                 return None  # that has the last word
             return self._add(DepthwiseFit(path, conv, self._sites(path, alone=True)), path)
-        if not is_plain(module, nn.Conv2d) or conv.groups > 1:
-            return f"is a grouped convolution (groups={conv.groups})" if conv.groups > 1 else "is a subclass of Conv2d"
-        return self._feeder(path, conv) or self._add(ConvolutionFit(path, conv, self._sites(path)), path)
+        if conv.groups > 1:
+            return Skip("grouped", f"is a grouped convolution (groups={conv.groups})")
+        if not is_plain(module, nn.Conv2d):
+            return Skip("subclass", "is a subclass of Conv2d")
+        self._feeder(path, conv)
+        return self._add(ConvolutionFit(path, conv, self._sites(path)), path)
 
-    def _norm(self, path: str, module: nn.Module) -> str | None:
+    def _norm(self, path: str, module: nn.Module) -> Skip | None:
         node = self.calls[path][0]
         value = node.meta.get("val")
         if not isinstance(value, Tensor) or value.dim() != 4 or not isinstance(module.weight, Tensor):
-            return "has no scale and shift to be fitted"
+            return Skip("no-scale", "has no scale and shift to be fitted")
         if not is_torchs(module, *_NORMS):
-            return altered(module) or f"is a {type(module).__name__}, whose behaviour is not known"
+            if reason := altered(module):
+                return Skip("altered", reason)
+            return Skip("subclass", f"is a {type(module).__name__}, whose behaviour is not known")
         if not isinstance(node.args[0], fx.Node):
-            return "does not read a value of the network"
+            return Skip("no-counterpart", "does not read a value of the network")
         return self._add(NormFit(path, module, value.shape[1], self._sites(path, alone=True)), path)
 
-    def _transposed(self, path: str, module: nn.ConvTranspose2d) -> str | None:
+    def _transposed(self, path: str, module: nn.ConvTranspose2d) -> Skip | None:
         stride = module.stride[0]
         apart = {module.stride, module.kernel_size} == {(stride, stride)}
         if (
@@ -160,11 +167,11 @@ class Planner:
             or any((*module.padding, *module.output_padding))
             or set(module.dilation) != {1}
         ):
-            return "is a transposed convolution whose outputs overlap"
+            return Skip("overlap", "is a transposed convolution whose outputs overlap")
         sites = [site for site in self._sites(path) if not site.link.mixing]
         return self._add(TransposedFit(path, module, sites), path)
 
-    def _product(self, path: str, module: PConv2d, behind: str) -> str | None:
+    def _product(self, path: str, module: PConv2d, behind: str) -> Skip | None:
         pointwise = self.program.modules[behind]
         assert isinstance(pointwise, nn.Conv2d)
         if module.conv.weight[0].numel() + module.channels > MOST_FEATURES or self._is_bound(behind):
@@ -174,39 +181,35 @@ class Planner:
             between, end = self._next_pointwise(node)
             assert end is not None
             sites += self._site(node, between, end, first=not sites)
-        reason = self._add(ProductFit([path, behind], module, pointwise, sites), path)
-        if reason is None:
+        why = self._add(ProductFit([path, behind], module, pointwise, sites), path)
+        if why is None:
             self.done.add(behind)
-        return reason
+        return why
 
-    def _feeder(self, path: str, conv: nn.Conv2d) -> str | None:
-        """A convolution that only a lone partial one reads, so that it can take up what that leaves undone.
-
-        Returns "" where it was planned, None where it is no such convolution.
-        """
+    def _feeder(self, path: str, conv: nn.Conv2d) -> None:
+        """Plan that a convolution which only a lone partial one reads takes up what that leaves undone."""
         if len(self.calls[path]) != 1:
-            return None
+            return
         node = self.calls[path][0]
         reader = sole_reader(node)
         if reader is None or reader.op != "call_module" or len(self.calls[str(reader.target)]) != 1:
-            return None
+            return
         partial = self.program.modules[str(reader.target)]
         if not isinstance(partial, PartialConv2d) or self._pointwise(str(reader.target)):
-            return None
+            return
         norm = sole_reader(reader)
         if norm is not None and norm.op == "call_module" and is_torchs(self.program.modules[str(norm.target)], *_NORMS):
-            return None  # that takes it up
+            return  # that takes it up
         own, there = origin(node), origin(reader)
         source = node.args[0]
         if own is None or there is None or not isinstance(source, fx.Node):
-            return None
+            return
         found = link(reader, self.program, lambda _: False, here=True)
         if found is None:
-            return None
+            return
         fit = FeederFit(path, conv, [Site(source, True, (), replace(found, clipped=False))], own, partial.convolved)
         self._add(fit, path)
         self._want(own, len(self.plan.steps) - 1)
-        return ""
 
     def _is_bound(self, path: str) -> bool:
         layer = self.network.layers.get(path)
@@ -291,9 +294,10 @@ class Planner:
         self.plan.wanted["original"][name] = step
         return self.place[self.nodes[name]] + 1
 
-    def _add(self, fit: Fit, path: str) -> str | None:
+    def _add(self, fit: Fit, path: str) -> Skip | None:
         if not fit.sites:
-            return "nothing in the original network stands where its output could be compared"
+            reason = "nothing in the original network stands where its output could be compared"
+            return Skip("no-counterpart", reason)
         self._emit_before(self.calls[path][0])
         step, ahead = len(self.plan.steps), 0
         for site in fit.sites:

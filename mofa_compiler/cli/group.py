@@ -69,6 +69,8 @@ class Group(TyperGroup):
             raise  # a pipe whose reader has gone, or an exit that was asked for
         except (MofaError, OSError) as error:
             if ctx.meta.get(DEBUG):
+                if isinstance(error, MofaError):
+                    error.add_note(f"code: {error.code}")
                 raise
             print(f"error: {_message(error)}", file=sys.stderr)
             raise typer.Exit(_code(ctx)) from error

@@ -196,7 +196,7 @@ def _results(file: Path | None) -> Iterator[TextIO]:
         except FileNotFoundError as error:
             if file.absolute().parent.is_dir():
                 raise
-            raise LintError(f"there is no folder {file.parent} for --output-file") from error
+            raise LintError(f"there is no folder {file.parent} for --output-file", code="not-found") from error
         return
     with _stdout_to_stderr() as shown:
         yield shown

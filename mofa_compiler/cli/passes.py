@@ -44,7 +44,7 @@ def passes(
 
     known = available()
     if name is not None and name not in known:
-        raise RoadmapError(f"there is no pass {name!r}{nearest(name, known)}")
+        raise RoadmapError(f"there is no pass {name!r}{nearest(name, known)}", code="unknown-name")
     described = [describe(pass_) for pass_ in (known.values() if name is None else [known[name]])]
     if as_json:
         print(json.dumps(described if name is None else described[0], indent=2, ensure_ascii=False))

@@ -55,13 +55,13 @@ def report(
 
     folder = bundle.expanduser()
     if folder.is_file():
-        raise ReportError(f"{bundle} is a file, not a bundle: name the folder that it is in")
+        raise ReportError(f"{bundle} is a file, not a bundle: name the folder that it is in", code="wrong-kind")
     data = read_report(folder)
     with naming_damage([folder], "page"):
         page = render(data, folder)
     target = folder / REPORT_PAGE if out is None else out.expanduser()
     if not target.absolute().parent.is_dir():
-        raise ReportError(f"cannot write {target}: there is no folder {target.parent}")
+        raise ReportError(f"cannot write {target}: there is no folder {target.parent}", code="not-found")
     with replaced(target) as file:
         file.write(page)
     for name in missing(data, folder):

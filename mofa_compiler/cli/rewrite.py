@@ -162,10 +162,10 @@ def rewrite(
     sys.stdout.flush()
     for verdict in result.verdicts:
         if verdict.problem:
-            raise VerificationError(f"{verdict.problem}; nothing was saved")
+            raise VerificationError(f"{verdict.problem}; nothing was saved", code="not-exact")
     if destination is None:
         if found := obstacles(result.rewritten.program):
-            raise BundleError(f"without --dry-run nothing would be saved: {sentence(found)}")
+            raise BundleError(f"without --dry-run nothing would be saved: {sentence(found)}", code="no-source")
         return
     with options.progress_bar(quiet) as phase:
         saved = result.save(destination, overwrite=overwrite, progress=phase("saving"))
@@ -187,7 +187,10 @@ def _calibration(model: nn.Module, example: ExampleInputs, source: str, settings
     call = specs(example_call(model, example))
     taken = call.tensors
     if len(taken) != 1 or len(taken[0].shape) != 4 or call.args != taken:
-        raise DataError(f"--calibrate is for networks of one image, this takes {call}: call apply(calibration=...)")
+        raise DataError(
+            f"--calibrate is for networks of one image, this takes {call}: call apply(calibration=...)",
+            code="wrong-input",
+        )
     _, channels, height, width = taken[0].shape
     images = CalibrationImages(source, **{"channels": channels, "size": min(128, height, width), **settings})
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
@@ -198,7 +201,9 @@ def _calibration(model: nn.Module, example: ExampleInputs, source: str, settings
     except Exception as error:
         shape = "x".join(map(str, first.shape))
         remedy = "choose another --crop-size, a multiple of 32 say" if images.description["size"] else "crop the inputs"
-        raise DataError(f"the network does not take {shape} from {source} ({one_line(error)}): {remedy}") from error
+        raise DataError(
+            f"the network does not take {shape} from {source} ({one_line(error)}): {remedy}", code="wrong-input"
+        ) from error
     return images
 
 
@@ -213,9 +218,9 @@ def _check_destination(folder: Path, overwrite: bool) -> None:
     check_destination(folder, overwrite)
     above = next(parent for parent in folder.absolute().parents if parent.exists())
     if not above.is_dir():
-        raise BundleError(f"cannot make {folder}: {above} is a file")
+        raise BundleError(f"cannot make {folder}: {above} is a file", code="unwritable")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise BundleError(f"cannot make {folder}: no permission to write to {above}")
+        raise BundleError(f"cannot make {folder}: no permission to write to {above}", code="unwritable")
 
 
 def _decibels(text: str) -> float:

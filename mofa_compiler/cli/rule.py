@@ -42,7 +42,7 @@ def rule(
     if code is not None:
         code = code.upper()
         if code not in RULES:
-            raise LintError(f"there is no rule {code}{nearest(code, RULES)}")
+            raise LintError(f"there is no rule {code}{nearest(code, RULES)}", code="unknown-name")
     if as_json:
         chosen = RULES.values() if code is None else [RULES[code]]
         data = [

@@ -95,7 +95,7 @@ def verify(
     sys.stdout.flush()
     if found.problems:
         more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
-        raise VerificationError(f"{bundle}: {found.problems[0]}{more}")
+        raise VerificationError(f"{bundle}: {found.problems[0]}{more}", code="failed")
 
 
 def _images(bundle: Path, source: str, settings: dict[str, Any]) -> CalibrationImages:
@@ -112,6 +112,8 @@ def _images(bundle: Path, source: str, settings: dict[str, Any]) -> CalibrationI
     taken = CallSpec.from_data(read_recipe(bundle)["inputs"]).tensors
     if len(taken) != 1 or len(taken[0].shape) != 4:
         shapes = ", ".join(map(str, taken))
-        raise DataError(f"--inputs is for networks of one image, this takes {shapes}: call mofa_compiler.verify")
+        raise DataError(
+            f"--inputs is for networks of one image, this takes {shapes}: call mofa_compiler.verify", code="wrong-input"
+        )
     _, channels, height, width = taken[0].shape
     return CalibrationImages(source, **{"channels": channels, "size": min(128, height, width), "crops": 16, **settings})

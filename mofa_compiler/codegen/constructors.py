@@ -54,7 +54,8 @@ def constructor(path: str, module: nn.Module) -> tuple[str, type[nn.Module]]:
     """
     if reason := altered(module):
         raise BundleError(
-            f"{path} ({type(module).__name__}) {reason}, which source cannot carry: undo that before saving"
+            f"{path} ({type(module).__name__}) {reason}, which source cannot carry: undo that before saving",
+            code="no-source",
         )
     kind = _emitted_class(path, module)
     arguments, values = _arguments(path, module, kind)
@@ -75,7 +76,8 @@ def _emitted_class(path: str, module: nn.Module) -> type[nn.Module]:
     if base is None:
         raise BundleError(
             f"{path} is a {class_text(type(module))}, a layer that is not torch's own: a "
-            "bundle that loads without your code cannot hold it; replace it, or keep the model as code and recipe.json"
+            "bundle that loads without your code cannot hold it; replace it, or keep the model as code and recipe.json",
+            code="no-source",
         )
     return base
 
@@ -91,7 +93,8 @@ def _arguments(path: str, module: nn.Module, kind: type[nn.Module]) -> tuple[lis
             if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
                 raise BundleError(
                     f"{path}: {kind.__name__} does not keep its argument {parameter.name!r}, so no source can be "
-                    "written for it"
+                    "written for it",
+                    code="no-source",
                 )
             by_name = True
             continue
@@ -175,11 +178,14 @@ def _check(path: str, module: nn.Module, kind: type[nn.Module], values: dict[str
             named = {p.name for p in _parameters(kind) if p.default is not p.empty}
             twin = kind(*positional, **{name: value for name, value in values.items() if name in named})
         except Exception as error:
-            raise BundleError(f"{path}: no source could be written for this {kind.__name__}: {error}") from error
+            raise BundleError(
+                f"{path}: no source could be written for this {kind.__name__}: {error}", code="no-source"
+            ) from error
     theirs, ours = module.state_dict(keep_vars=True), twin.state_dict(keep_vars=True)
     if {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in ours.items()}:
         raise BundleError(
-            f"{path}: this {kind.__name__} does not hold what its arguments say, so no source can be written for it"
+            f"{path}: this {kind.__name__} does not hold what its arguments say, so no source can be written for it",
+            code="no-source",
         )
     for (name, given), (_, built) in zip(module.named_modules(), twin.named_modules(), strict=True):
         for key, value in settings(built).items():
@@ -187,7 +193,8 @@ def _check(path: str, module: nn.Module, kind: type[nn.Module], values: dict[str
                 where = f"{name}.{key}" if name else key
                 raise BundleError(
                     f"{path}: this {kind.__name__}'s {where} is {getattr(given, key, None)!r}, which none of its "
-                    "constructor's arguments gives"
+                    "constructor's arguments gives",
+                    code="no-source",
                 )
 
 

@@ -51,7 +51,8 @@ class Library:
             if (script := getattr(function, "script", None)) is not None:
                 raise BundleError(
                     f"the network calls {script.name}(), which torch.jit made without Python source to carry along: "
-                    "write it in Python"
+                    "write it in Python",
+                    code="no-source",
                 )
             return self.copy(function)
         except BundleError:
@@ -64,7 +65,9 @@ class Library:
         """A dataclass of the same name and fields, for one whose methods need more than a bundle can carry."""
         name = str(kind.__name__)
         if self._objects.setdefault(name, kind) is not kind:
-            raise BundleError(f"the network uses two different things called {name!r}: rename one of them")
+            raise BundleError(
+                f"the network uses two different things called {name!r}: rename one of them", code="no-source"
+            )
         lines = ["@dataclass", f"class {name}:"]
         for field in dataclasses.fields(kind):
             default = f" = {literal(field.default)}" if isinstance(field.default, _SIMPLE) else ""
@@ -78,17 +81,20 @@ class Library:
         name, home = str(thing.__name__), str(getattr(thing, "__module__", None))
         if name in self._objects:
             if self._objects[name] is not thing:
-                raise BundleError(f"the network uses two different things called {name!r}: rename one of them")
+                raise BundleError(
+                    f"the network uses two different things called {name!r}: rename one of them", code="no-source"
+                )
             return name
         if "<locals>" in thing.__qualname__ and isinstance(thing, types.FunctionType) and thing.__closure__:
             raise BundleError(
-                f"{thing.__qualname__} is a closure: move it to the top of its module, with no outer names"
+                f"{thing.__qualname__} is a closure: move it to the top of its module, with no outer names",
+                code="no-source",
             )
         try:
             source = textwrap.dedent(inspect.getsource(thing))
         except (OSError, TypeError) as error:
             place = f"{home}.{thing.__qualname__}"
-            raise BundleError(f"the network calls {place}, whose source is not to be had") from error
+            raise BundleError(f"the network calls {place}, whose source is not to be had", code="no-source") from error
         self._objects[name] = thing
         tree = ast.parse(source)
         space = dict(vars(sys.modules[home])) if home in sys.modules else {}
@@ -104,10 +110,12 @@ class Library:
 
     def _bring(self, name: str, space: dict[str, Any], user: str) -> None:
         if name not in space:
-            raise BundleError(f"{user} uses {name!r}, which its module does not define at its top")
+            raise BundleError(f"{user} uses {name!r}, which its module does not define at its top", code="no-source")
         value = space[name]
         if name in self._objects and self._objects[name] is not value:
-            raise BundleError(f"the network uses two different things called {name!r}: rename one of them")
+            raise BundleError(
+                f"the network uses two different things called {name!r}: rename one of them", code="no-source"
+            )
         line = _import_of(name, value)
         if line is not None:
             self.imports[name] = line
@@ -119,7 +127,8 @@ class Library:
         else:
             raise BundleError(
                 f"{user} uses {name!r}, a {class_text(type(value))}, which a bundle that "
-                "needs nothing but torch cannot carry"
+                "needs nothing but torch cannot carry",
+                code="no-source",
             )
         self._objects[name] = value
 
@@ -206,7 +215,9 @@ def _import_of(name: str, value: Any) -> str | None:
     if isinstance(value, types.ModuleType):
         home = value.__name__
         if not _is_importable(home):
-            raise BundleError(f"the network's code uses the module {home}: a bundle needs nothing but torch")
+            raise BundleError(
+                f"the network's code uses the module {home}: a bundle needs nothing but torch", code="no-source"
+            )
         if home == name:
             return f"import {home}"
         parent, _, last = home.rpartition(".")

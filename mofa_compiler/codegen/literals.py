@@ -96,7 +96,7 @@ def literal(value: Any, name: Callable[[fx.Node], str] | None = None) -> str:
         return "{" + ", ".join(f"{again(key)}: {again(item)}" for key, item in value.items()) + "}"
     if isinstance(value, type) and value in _BUILTIN_TYPES:
         return value.__name__
-    raise BundleError(f"there is no source for a {type(value).__name__} in the graph: {value!r}")
+    raise BundleError(f"there is no source for a {type(value).__name__} in the graph: {value!r}", code="no-source")
 
 
 def index(value: Any, name: Callable[[fx.Node], str]) -> str:

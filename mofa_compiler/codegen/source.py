@@ -61,7 +61,7 @@ def root_name(program: Program) -> str:
 
 def _refuse_opaque(program: Program) -> None:
     for path, cause in program.opaque.items():
-        raise BundleError(untraced(path, program.modules[path], cause))
+        raise BundleError(untraced(path, program.modules[path], cause), code="no-source")
 
 
 def untraced(path: str, module: nn.Module, cause: str) -> str:

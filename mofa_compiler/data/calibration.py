@@ -66,7 +66,8 @@ class CalibrationImages:
         if min(crops, batch, channels, multiple) < 1 or size < multiple:
             raise DataError(
                 f"crops, batch, channels and size must be at least 1 (size at least {multiple}), not {crops}, {batch}, "
-                f"{channels} and {size}"
+                f"{channels} and {size}",
+                code="bad-value",
             )
         generator(seed)
         self.source, self.channels, self.batch, self.seed = str(source), channels, batch, seed
@@ -81,13 +82,15 @@ class CalibrationImages:
             self._clean_channels()
         elif path.suffix.lower() in (".npy", ".npz"):
             if self.degradation is not None:
-                raise DataError(f"{path} holds network inputs, used as they are: leave the degradation out")
+                raise DataError(
+                    f"{path} holds network inputs, used as they are: leave the degradation out", code="wrong-kind"
+                )
             self._inputs = _network_inputs(path, channels)
             self.crops = len(self._inputs)
         elif path.suffix.lower() in SUFFIXES and path.is_file():
-            raise DataError(f"{path} is one image: name the folder that it is in")
+            raise DataError(f"{path} is one image: name the folder that it is in", code="wrong-kind")
         elif not path.exists():
-            raise DataError(f"no folder or file {path} (or the word {SYNTHETIC})")
+            raise DataError(f"no folder or file {path} (or the word {SYNTHETIC})", code="not-found")
         else:
             self._clean_channels()
             self._files = image_files(path)
@@ -135,7 +138,9 @@ class CalibrationImages:
             DataError: there is no degradation, so that inputs are all that is known.
         """
         if self.degradation is None:
-            raise DataError(f"{self.source}: without a degradation there are no clean images to compare with")
+            raise DataError(
+                f"{self.source}: without a degradation there are no clean images to compare with", code="needs-option"
+            )
         rest = copy.copy(self)
         rest._kept = {}
         aside = self._files
@@ -240,27 +245,39 @@ def calibration_batches(source: str | Path, **options: Any) -> CalibrationImages
 def _network_inputs(path: Path, channels: int) -> np.ndarray[Any, Any]:
     """(N, C, H, W) of a file, not yet read where it is a `.npy`."""
     if not path.is_file():
-        raise DataError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
+        raise DataError(
+            f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}", code="not-found"
+        )
     try:
         loaded = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
             with loaded as archive:
                 if len(archive.files) != 1:
-                    raise DataError(f"{path} holds {len(archive.files)} arrays, where one of network inputs is needed")
+                    raise DataError(
+                        f"{path} holds {len(archive.files)} arrays, where one of network inputs is needed",
+                        code="wrong-input",
+                    )
                 loaded = archive[archive.files[0]]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read, it is damaged or no NumPy file ({error})") from error
+        raise DataError(f"{path} cannot be read, it is damaged or no NumPy file ({error})", code="damaged") from error
     shape = "x".join(map(str, loaded.shape))
     if loaded.ndim != 4 or not len(loaded):
-        raise DataError(f"{path} has the shape {shape}, where network inputs (N, C, H, W) are needed")
+        raise DataError(
+            f"{path} has the shape {shape}, where network inputs (N, C, H, W) are needed", code="wrong-input"
+        )
     if loaded.shape[1] != channels:
-        raise DataError(f"{path} has the shape {shape}, {loaded.shape[1]} channels, the network takes {channels}")
+        raise DataError(
+            f"{path} has the shape {shape}, {loaded.shape[1]} channels, the network takes {channels}",
+            code="wrong-input",
+        )
     if loaded.dtype.kind != "f":
-        raise DataError(f"{path} holds {loaded.dtype}, where network inputs as floating-point values are needed")
+        raise DataError(
+            f"{path} holds {loaded.dtype}, where network inputs as floating-point values are needed", code="wrong-input"
+        )
     return np.asarray(loaded) if not isinstance(loaded, np.memmap) else loaded
 
 
 def _finite(images: Tensor, source: str) -> Tensor:
     if not bool(torch.isfinite(images).all()):
-        raise DataError(f"{source} holds NaN or infinite values")
+        raise DataError(f"{source} holds NaN or infinite values", code="not-finite")
     return images

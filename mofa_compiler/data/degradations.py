@@ -165,7 +165,7 @@ class Jpeg(Degradation):
 
     def clean_channels(self, channels: int) -> int:
         if channels not in (1, 3):
-            raise DataError(f"{self} makes images of 1 or 3 channels, the network takes {channels}")
+            raise DataError(f"{self} makes images of 1 or 3 channels, the network takes {channels}", code="wrong-input")
         return channels
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Pair:
@@ -205,7 +205,7 @@ class Blur(Degradation):
         taps = (taps / taps.sum()).view(1, 1, -1)
         image = clean[:, None]
         if min(clean.shape[1:]) <= reach:
-            raise DataError(f"{self} reaches {reach} pixels, further than an image of {_size(clean)}")
+            raise DataError(f"{self} reaches {reach} pixels, further than an image of {_size(clean)}", code="too-small")
         for kernel, pad in ((taps[..., None], (0, 0, reach, reach)), (taps[:, :, None], (reach, reach, 0, 0))):
             image = F.conv2d(F.pad(image, pad, mode="reflect"), kernel)
         return _pair(image[:, 0], clean)
@@ -234,7 +234,9 @@ class Raw(Degradation):
 
     def clean_channels(self, channels: int) -> int:
         if channels != 4:
-            raise DataError(f"{self} makes packed RGGB images of 4 channels, the network takes {channels}")
+            raise DataError(
+                f"{self} makes packed RGGB images of 4 channels, the network takes {channels}", code="wrong-input"
+            )
         return 3
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Pair:
@@ -263,13 +265,13 @@ def parse_degradation(spec: str | Degradation) -> Degradation:
     name, _, text = spec.strip().lower().partition(":")
     if name not in KNOWN:
         forms = "; ".join(kind.form for kind in KNOWN.values())
-        raise DataError(f"there is no degradation {name!r}{_meant(name)}. Known: {forms}")
+        raise DataError(f"there is no degradation {name!r}{_meant(name)}. Known: {forms}", code="unknown-name")
     kind = KNOWN[name]
     try:
         return kind.parse([_range(number) for number in text.split(",")])
     except ValueError as error:
         why = "" if "unpack" in str(error) else f": {error}"
-        raise DataError(f"{spec!r} is no degradation of the form {kind.form}{why}") from error
+        raise DataError(f"{spec!r} is no degradation of the form {kind.form}{why}", code="bad-value") from error
 
 
 def _meant(name: str) -> str:

@@ -36,9 +36,9 @@ def read_image(path: str | Path) -> Tensor:
     pixels = _scaled(_read(path), path)
     image = torch.from_numpy(np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[None]))
     if not image.numel():
-        raise DataError(f"{path} holds no pixels: its shape is {_times(image.shape)}")
+        raise DataError(f"{path} holds no pixels: its shape is {_times(image.shape)}", code="no-data")
     if not bool(torch.isfinite(image).all()):
-        raise DataError(f"{path} holds NaN or infinite values")
+        raise DataError(f"{path} holds NaN or infinite values", code="not-finite")
     return image
 
 
@@ -70,11 +70,16 @@ def image_files(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder} is a file, not a folder of images" if folder.exists() else f"no folder {folder}")
+        raise DataError(
+            f"{folder} is a file, not a folder of images" if folder.exists() else f"no folder {folder}",
+            code="not-found",
+        )
     inside = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     files = sorted(path for path in inside if not any(p.startswith(".") for p in path.relative_to(folder).parts))
     if not files:
-        raise DataError(f"{folder} holds no image: looked for {', '.join(SUFFIXES)}, also in the folders below")
+        raise DataError(
+            f"{folder} holds no image: looked for {', '.join(SUFFIXES)}, also in the folders below", code="wrong-kind"
+        )
     return files
 
 
@@ -87,7 +92,7 @@ def check_sides(paths: Iterable[Path], least: int) -> None:
     for path in paths:
         height, width = image_sides(path)
         if min(height, width) < least:
-            raise DataError(f"{path} is {height}x{width}, too small for patches of {least}x{least}")
+            raise DataError(f"{path} is {height}x{width}, too small for patches of {least}x{least}", code="too-small")
 
 
 def to_channels(image: Tensor, channels: int, path: str | Path) -> Tensor:
@@ -104,7 +109,8 @@ def to_channels(image: Tensor, channels: int, path: str | Path) -> Tensor:
         return image.expand(3, -1, -1)
     raise DataError(
         f"{path} has {_count(len(image))}, where {channels} {'is' if channels == 1 else 'are'} needed: use .npy images "
-        "of that many, or a degradation that makes them; to calibrate, an .npy of network inputs or synthetic images"
+        "of that many, or a degradation that makes them; to calibrate, an .npy of network inputs or synthetic images",
+        code="wrong-input",
     )
 
 
@@ -120,9 +126,11 @@ def _read(path: Path) -> np.ndarray[Any, Any]:
 def _suffix(path: Path) -> str:
     """The suffix in lower case, of a file that is there and may be an image."""
     if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path} is no image that can be read: known are {', '.join(SUFFIXES)}")
+        raise DataError(f"{path} is no image that can be read: known are {', '.join(SUFFIXES)}", code="unreadable")
     if not path.is_file():
-        raise DataError(f"{path} is a folder, not an image" if path.is_dir() else f"there is no file {path}")
+        raise DataError(
+            f"{path} is a folder, not an image" if path.is_dir() else f"there is no file {path}", code="not-found"
+        )
     return path.suffix.lower()
 
 
@@ -136,7 +144,9 @@ def _reading(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
-        raise DataError(f"{path} cannot be read, it is damaged or no image ({one_line(error)})") from error
+        raise DataError(
+            f"{path} cannot be read, it is damaged or no image ({one_line(error)})", code="damaged"
+        ) from error
 
 
 def library(name: str, path: str | Path) -> Any:
@@ -149,7 +159,7 @@ def library(name: str, path: str | Path) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         package = {"PIL": "pillow"}.get(name.partition(".")[0], name)
-        raise DataError(f"{path} needs {package}: pip install 'mofa-compiler[images]'") from error
+        raise DataError(f"{path} needs {package}: pip install 'mofa-compiler[images]'", code="not-installed") from error
 
 
 def _read_picture(path: Path) -> np.ndarray[Any, Any]:
@@ -179,16 +189,16 @@ def _is_deep_colour(path: Path) -> bool:
 def _read_tiff(path: Path) -> np.ndarray[Any, Any]:
     with library("tifffile", path).TiffFile(path) as file:
         if len(file.pages) != 1:
-            raise DataError(f"{path} holds {len(file.pages)} pages, where one image is needed")
+            raise DataError(f"{path} holds {len(file.pages)} pages, where one image is needed", code="bad-image")
         page = file.pages[0]
         kind = getattr(page.photometric, "name", str(page.photometric))
         if kind not in ("MINISBLACK", "MINISWHITE", "RGB", "YCBCR"):
-            raise DataError(f"{path} is a TIFF of kind {kind}: save it as grey or RGB")
+            raise DataError(f"{path} is a TIFF of kind {kind}: save it as grey or RGB", code="bad-image")
         if page.compression != 1:
             library("imagecodecs", path)
         pixels, axes = page.asarray(), page.axes
         if axes not in ("YX", "YXS", "SYX"):
-            raise DataError(f"{path} has the axes {axes}, where one grey or RGB image is needed")
+            raise DataError(f"{path} has the axes {axes}, where one grey or RGB image is needed", code="bad-image")
         if axes == "SYX":
             pixels = np.moveaxis(pixels, 0, -1)
         if page.extrasamples and pixels.ndim == 3:
@@ -201,7 +211,10 @@ def _read_tiff(path: Path) -> np.ndarray[Any, Any]:
 def _layout(pixels: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
     """(H, W), (H, W, C) or (C, H, W) as (H, W) or (C, H, W)."""
     if pixels.ndim not in (2, 3):
-        raise DataError(f"{path} has the shape {_times(pixels.shape)}, where (H, W), (H, W, C) or (C, H, W) is needed")
+        raise DataError(
+            f"{path} has the shape {_times(pixels.shape)}, where (H, W), (H, W, C) or (C, H, W) is needed",
+            code="wrong-input",
+        )
     return _channels_first(pixels) if pixels.ndim == 3 and pixels.shape[-1] < pixels.shape[0] else pixels
 
 
@@ -216,7 +229,9 @@ def _without_alpha(pixels: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, 
         return pixels
     opaque = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
     if (pixels[..., -1] != opaque).any():
-        raise DataError(f"{path} has transparent pixels, under which there is no image: save it without alpha")
+        raise DataError(
+            f"{path} has transparent pixels, under which there is no image: save it without alpha", code="bad-image"
+        )
     return pixels[..., :-1]
 
 
@@ -224,7 +239,9 @@ def _scaled(pixels: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, np.dtyp
     if pixels.dtype.kind in "fb":
         return pixels.astype(np.float32)
     if pixels.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{path} holds {pixels.dtype}, where uint8, uint16 or floating-point values are needed")
+        raise DataError(
+            f"{path} holds {pixels.dtype}, where uint8, uint16 or floating-point values are needed", code="wrong-input"
+        )
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 

@@ -113,7 +113,8 @@ class Pairs(Dataset[Pair]):
             times, rest = divmod(image.shape[1], height)
             if rest or image.shape[2] != times * width or not times:
                 raise DataError(
-                    f"{example.target} is {image.shape[1]}x{image.shape[2]}, no multiple of its input {height}x{width}"
+                    f"{example.target} is {image.shape[1]}x{image.shape[2]}, no multiple of its input {height}x{width}",
+                    code="bad-image",
                 )
             y, x, length = top * times, left * times, side * times
             patch = image[:, y : y + length, x : x + length].rot90(turns, (1, 2))
@@ -160,7 +161,9 @@ def pairs(
     folder = Path(folder)
     known = None if degradation is None else parse_degradation(degradation)
     if min(patch, repeat, channels) < 1:
-        raise DataError(f"patch, repeat and channels must be at least 1, not {patch}, {repeat} and {channels}")
+        raise DataError(
+            f"patch, repeat and channels must be at least 1, not {patch}, {repeat} and {channels}", code="bad-value"
+        )
     generator(seed)
     if known is not None:
         known.clean_channels(channels)
@@ -181,7 +184,9 @@ def split(dataset: Pairs, validation: float | str | Path, *, repeat: int = 1) ->
         examples = _examples(Path(validation), dataset.degradation, dataset.patch)
         return dataset, _part(dataset, examples, repeat, fixed=True)
     if not 0 < validation < 1:
-        raise DataError(f"the share of validation images must lie between 0 and 1, not {validation:g}")
+        raise DataError(
+            f"the share of validation images must lie between 0 and 1, not {validation:g}", code="bad-value"
+        )
     count = len(dataset.examples)
     if count == 1:
         return dataset, _part(dataset, dataset.examples, repeat, fixed=True)
@@ -215,13 +220,17 @@ def _found(folder: Path, degradation: Degradation | None) -> list[Example]:
     if not any(there):
         return [Example(path) for path in image_files(folder)]
     if degradation is not None:
-        raise DataError(f"{folder} holds pairs ({INPUT}/ and {TARGET}/): leave the degradation {degradation} out")
+        raise DataError(
+            f"{folder} holds pairs ({INPUT}/ and {TARGET}/): leave the degradation {degradation} out", code="wrong-kind"
+        )
     if not all(there):
-        raise DataError(f"{folder} has {sides[there.index(True)].name}/ but no {sides[there.index(False)].name}/")
+        raise DataError(
+            f"{folder} has {sides[there.index(True)].name}/ but no {sides[there.index(False)].name}/", code="bad-image"
+        )
     inputs, targets = (_by_name(side) for side in sides)
     for name in sorted(inputs.keys() ^ targets.keys()):
         here, missing = (inputs, TARGET) if name in inputs else (targets, INPUT)
-        raise DataError(f"{here[name]} has no counterpart in {folder / missing}")
+        raise DataError(f"{here[name]} has no counterpart in {folder / missing}", code="bad-image")
     return [Example(path, targets[name]) for name, path in inputs.items()]
 
 
@@ -231,6 +240,6 @@ def _by_name(folder: Path) -> dict[str, Path]:
     for path in image_files(folder):
         name = str(path.relative_to(folder).with_suffix(""))
         if name in found:
-            raise DataError(f"{found[name]} and {path} differ in their suffix alone: which is meant?")
+            raise DataError(f"{found[name]} and {path} differ in their suffix alone: which is meant?", code="ambiguous")
         found[name] = path
     return found

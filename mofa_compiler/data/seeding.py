@@ -15,7 +15,7 @@ def generator(seed: int, *place: int) -> torch.Generator:
         DataError: the seed is negative.
     """
     if seed < 0:
-        raise DataError(f"a seed must be 0 or more, not {seed}")
+        raise DataError(f"a seed must be 0 or more, not {seed}", code="bad-value")
     state = np.random.SeedSequence((seed, *place)).generate_state(1, np.uint32)
     return torch.Generator().manual_seed(int(state[0]))
 

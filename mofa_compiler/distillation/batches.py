@@ -152,10 +152,15 @@ def feed(
     if isinstance(data, (str, Path)):
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             shapes = ", ".join(map(str, inputs))
-            raise RecoveryError(f"a folder has images for a network with one image as input, and this takes {shapes}")
+            raise RecoveryError(
+                f"a folder has images for a network with one image as input, and this takes {shapes}",
+                code="wrong-input",
+            )
         data = pairs(data, channels=inputs[0].shape[1], degradation=degradation, patch=patch, seed=seed)
     elif degradation is not None:
-        raise RecoveryError("a degradation is for clean images in a folder: leave it out, or make data a folder")
+        raise RecoveryError(
+            "a degradation is for clean images in a folder: leave it out, or make data a folder", code="needs-option"
+        )
     if isinstance(data, Pairs):
         share = HELD_OUT if validation is None else validation
         if not isinstance(share, (str, Path, float)):
@@ -195,17 +200,21 @@ def _parts(data: Any, validation: Any, seed: int) -> tuple[Any, Any]:
         if given is not None and not (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
             raise RecoveryError(
                 f"{what} is a {type(given).__name__}, which has no length and no items: pass a folder, a torch Dataset "
-                "or a list"
+                "or a list",
+                code="bad-image",
             )
     if validation is not None:
         if isinstance(validation, (str, Path, float)):
-            raise RecoveryError("validation can be a folder or a share where data is a folder; pass a dataset, too")
+            raise RecoveryError(
+                "validation can be a folder or a share where data is a folder; pass a dataset, too", code="wrong-kind"
+            )
         return data, validation
     count = len(data)
     if count < 2:
         raise RecoveryError(
             f"data has {count} example{'s' if count != 1 else ''}, of which none can be set aside: pass more, or pass "
-            "validation"
+            "validation",
+            code="no-data",
         )
     order = torch.randperm(count, generator=generator(seed)).tolist()
     aside = set(order[: max(1, round(HELD_OUT * count))])
@@ -242,7 +251,7 @@ def _example(item: Any) -> dict[str, Any]:
 
 def _first(stream: Stream) -> dict[str, Any]:
     if not stream.length:
-        raise RecoveryError("data is empty: there is nothing to train on")
+        raise RecoveryError("data is empty: there is nothing to train on", code="no-data")
     return stream[0]
 
 
@@ -251,9 +260,11 @@ def _check(example: Mapping[str, Any], inputs: Sequence[InputSpec]) -> None:
     try:
         given = list(tensor_leaves([example["args"], example["kwargs"]]))
     except TypeError as error:
-        raise RecoveryError(f"an example cannot be read: {one_line(error)}") from error
+        raise RecoveryError(f"an example cannot be read: {one_line(error)}", code="unreadable") from error
     if len(given) != len(inputs):
-        raise RecoveryError(f"an example has {len(given)} input tensors, the network takes {len(inputs)}")
+        raise RecoveryError(
+            f"an example has {len(given)} input tensors, the network takes {len(inputs)}", code="wrong-input"
+        )
     for tensor, spec in zip(given, inputs, strict=True):
         shape = "x".join(map(str, tensor.shape)) or "a scalar"
         fits = tensor.ndim + 1 == len(spec.shape)
@@ -261,5 +272,6 @@ def _check(example: Mapping[str, Any], inputs: Sequence[InputSpec]) -> None:
             wanted = "x".join(map(str, spec.shape[1:])) or "a scalar"
             what = "channels" if fits else "dimensions"
             raise RecoveryError(
-                f"an example is {shape}, the network takes {wanted} (without the batch axis): other {what}"
+                f"an example is {shape}, the network takes {wanted} (without the batch axis): other {what}",
+                code="wrong-input",
             )

@@ -71,11 +71,13 @@ class Loss:
 def check_targets(outputs: Sequence[Tensor], batch: Batch) -> None:
     """Refuse targets that are none of these outputs."""
     if len(batch.targets) > len(outputs):
-        raise RecoveryError(f"an example has {len(batch.targets)} targets, the network {len(outputs)} outputs")
+        raise RecoveryError(
+            f"an example has {len(batch.targets)} targets, the network {len(outputs)} outputs", code="wrong-output"
+        )
     for output, target in zip(outputs, batch.targets, strict=False):
         if output.shape != target.shape:
             got, wanted = ("x".join(map(str, tensor.shape[1:])) for tensor in (output, target))
-            raise RecoveryError(f"a target is {wanted}, and the network returns {got}")
+            raise RecoveryError(f"a target is {wanted}, and the network returns {got}", code="wrong-output")
 
 
 def psnrs(output: Tensor, wanted: Tensor, levels: Tensor | None, peak: float) -> Tensor:

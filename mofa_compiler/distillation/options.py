@@ -74,9 +74,11 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.minutes is not None:
-            raise RecoveryError("steps and minutes are two ways to say how long: give one of them")
+            raise RecoveryError("steps and minutes are two ways to say how long: give one of them", code="ambiguous")
         if not self.features + self.output + self.target:
-            raise RecoveryError("features, output and target all weigh 0: there is nothing to learn from")
+            raise RecoveryError(
+                "features, output and target all weigh 0: there is nothing to learn from", code="no-data"
+            )
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
@@ -88,12 +90,14 @@ class Options:
         known = cls.__dataclass_fields__
         for name in given:
             if name not in known:
-                raise RecoveryError(f"recovery has no option {name!r}{nearest(name, known)}")
+                raise RecoveryError(f"recovery has no option {name!r}{nearest(name, known)}", code="unknown-option")
         try:
             return cls(**given)
         except ValidationError as error:
             first = error.errors()[0]
-            raise RecoveryError(f"option {first['loc'][0]}={first['input']!r}: {first['msg']}") from error
+            raise RecoveryError(
+                f"option {first['loc'][0]}={first['input']!r}: {first['msg']}", code="bad-value"
+            ) from error
 
     @property
     def most_steps(self) -> int | None:

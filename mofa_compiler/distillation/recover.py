@@ -154,13 +154,15 @@ def _matching(original: nn.Module, rewrite: Rewrite) -> Program:
     if architecture_hash(program) != architecture_hash(rewrite.original.program):
         raise RecoveryError(
             f"this {type(original).__name__} is not of the architecture that was rewritten: pass the model that "
-            "`apply` was given"
+            "`apply` was given",
+            code="other-original",
         )
     if (found := digest(original)) != rewrite.provenance.original_digest:
         raise RecoveryError(
             f"this {type(original).__name__} has other weights (sha256 {short(found)}) than the one that was rewritten "
             f"(sha256 {short(rewrite.provenance.original_digest)}): pass the model that `apply` was given, with its "
-            "weights"
+            "weights",
+            code="other-original",
         )
     return program
 
@@ -193,14 +195,16 @@ def _accelerating(options: Options) -> Iterator[Accelerator]:
             from accelerate import Accelerator
             from accelerate.state import AcceleratorState
     except ImportError as error:
-        raise RecoveryError("recovery needs accelerate: pip install 'mofa-compiler[recover]'") from error
+        raise RecoveryError(
+            "recovery needs accelerate: pip install 'mofa-compiler[recover]'", code="not-installed"
+        ) from error
     mine = not AcceleratorState._shared_state
     cpu = options.cpu or not torch.accelerator.is_available()  # unless told, accelerate keeps CPU processes apart
     try:
         try:
             accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=cpu)
         except (ValueError, RuntimeError) as error:
-            raise RecoveryError(f"accelerate refuses these options: {one_line(error)}") from error
+            raise RecoveryError(f"accelerate refuses these options: {one_line(error)}", code="bad-value") from error
         yield accelerator
     finally:
         if mine:

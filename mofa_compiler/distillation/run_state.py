@@ -25,7 +25,7 @@ def write(folder: Path, state: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise RecoveryError(f"cannot write {folder / FILE}: {error.strerror}") from error
+        raise RecoveryError(f"cannot write {folder / FILE}: {error.strerror}", code="unwritable") from error
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -41,10 +41,12 @@ def read(folder: Path) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise RecoveryError(
-            f"{file} cannot be read ({one_line(error)}): begin anew with restart (--restart)"
+            f"{file} cannot be read ({one_line(error)}): begin anew with restart (--restart)", code="unreadable"
         ) from error
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
-        raise RecoveryError(f"{file} was written by another version: begin anew with restart (--restart)")
+        raise RecoveryError(
+            f"{file} was written by another version: begin anew with restart (--restart)", code="other-version"
+        )
     return state
 
 
@@ -68,7 +70,8 @@ def refuse(folder: Path, what: str) -> NoReturn:
     """Refuse to go on with something other than what a run was begun with."""
     raise RecoveryError(
         f"{folder} holds an interrupted run with other {what}: give what it was begun with to go on, or restart "
-        "(--restart) to begin anew"
+        "(--restart) to begin anew",
+        code="other-run",
     )
 
 

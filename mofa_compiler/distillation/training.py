@@ -108,7 +108,10 @@ class Trainer:
         self.rows, rest = divmod(options.batch, accelerator.num_processes)
         if rest:
             number = accelerator.num_processes
-            raise RecoveryError(f"a batch of {options.batch} cannot be shared by {number} processes: choose a multiple")
+            raise RecoveryError(
+                f"a batch of {options.batch} cannot be shared by {number} processes: choose a multiple",
+                code="bad-value",
+            )
         self.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         self.course = Course()
         self.begun = checksum(model.state_dict())
@@ -203,7 +206,7 @@ class Trainer:
             wanted = self.teacher(*batch.args, **batch.kwargs)
         loss = loss_of(self._fitting(lambda: self.student(*batch.args, **batch.kwargs)), wanted, batch)
         if not loss.requires_grad:
-            raise RecoveryError("the loss depends on no parameter: there is nothing to train")
+            raise RecoveryError("the loss depends on no parameter: there is nothing to train", code="no-data")
         torch.autograd.backward(loss)
         used = [parameter for parameter in self.student.parameters() if parameter.grad is not None]
         for parameter in used:
@@ -214,7 +217,9 @@ class Trainer:
         try:
             return run()
         except (RuntimeError, ValueError, TypeError) as error:
-            raise RecoveryError(f"the network does not take the examples: {one_line(error)}") from error
+            raise RecoveryError(
+                f"the network does not take the examples: {one_line(error)}", code="wrong-input"
+            ) from error
 
     # On the way
 
@@ -224,7 +229,8 @@ class Trainer:
         if not math.isfinite(mean):
             raise RecoveryError(
                 f"the loss is {mean} at step {self.course.step}: choose a smaller lr (--lr), a clip (--clip), or "
-                "another precision"
+                "another precision",
+                code="diverged",
             )
         return mean
 

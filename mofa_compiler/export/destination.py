@@ -23,20 +23,23 @@ def destinations(
     bundle = None if isinstance(bundle_or_module, nn.Module) else Path(bundle_or_module).expanduser().resolve()
     if destination is None:
         if bundle is None:
-            raise ExportError("there is no bundle whose name the file could have: pass destination")
+            raise ExportError(
+                "there is no bundle whose name the file could have: pass destination", code="needs-option"
+            )
         destination = bundle.with_name(f"{bundle.name}{kind.suffixes[0]}")
     first = Path(destination).expanduser()
     if first.suffix != kind.suffixes[0]:
-        raise ExportError(f"{first}: a file of {kind.title} ends in {kind.suffixes[0]}")
+        raise ExportError(f"{first}: a file of {kind.title} ends in {kind.suffixes[0]}", code="wrong-kind")
     if not first.parent.is_dir():
-        raise ExportError(f"cannot write {first}: there is no folder {first.parent}")
+        raise ExportError(f"cannot write {first}: there is no folder {first.parent}", code="not-found")
     files = tuple(first.with_suffix(suffix) for suffix in kind.suffixes)
     for file in files:
         if file.is_dir():
-            raise ExportError(f"{file} is a folder: choose another file")
+            raise ExportError(f"{file} is a folder: choose another file", code="wrong-kind")
         if file.exists() and not overwrite:
             raise ExportError(
-                f"{file} exists: --overwrite (in Python: overwrite=True) replaces it, or choose another file"
+                f"{file} exists: --overwrite (in Python: overwrite=True) replaces it, or choose another file",
+                code="exists",
             )
     return files
 

@@ -148,7 +148,7 @@ def export(
             for one in reversed(files):  # the one that is loaded last, so that what it needs is there
                 os.replace(scratch / one.name, one)
     except OSError as error:
-        raise ExportError(f"cannot write {files[0]}: {error.strerror or error}") from error
+        raise ExportError(f"cannot write {files[0]}: {error.strerror or error}", code="unwritable") from error
     tell("done", len(STEPS), len(STEPS))
     size = sum(one.stat().st_size for one in files)
     return Exported(kind.name, files, size, str(specs(call)), sizes, compared, tuple(written.uses), found)
@@ -166,7 +166,7 @@ def _network(bundle_or_module: str | Path | nn.Module, inputs: ExampleInputs) ->
     call = example_call(module, inputs)
     weight = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     if weight.device.type != "cpu":
-        raise ExportError(f"{type(module).__name__} is on {weight.device}: export a copy on the CPU")
+        raise ExportError(f"{type(module).__name__} is on {weight.device}: export a copy on the CPU", code="device")
     seeds = iter(range(1000))
     trees = map_tree((call.args, dict(call.kwargs)), InputSpec, lambda spec: spec.example(seed=next(seeds)))
     return module, CallSpec(*map_tree(trees, Tensor, in_standard_layout))

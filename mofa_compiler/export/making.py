@@ -54,7 +54,9 @@ class Maker:
             return observe(self.module, self.call)
         except Exception as error:  # whatever a network raises for what it does not take
             raise ExportError(
-                f"{self.name} cannot be run on {specs(self.call)}: {reason(error)}: pass inputs (--input) that it takes"
+                f"{self.name} cannot be run on {specs(self.call)}: {reason(error)}: pass inputs (--input) that it "
+                "takes",
+                code="wrong-input",
             ) from error
 
     def traced(self, dynamic: bool) -> tuple[Source, Sizes | None, Images | None]:
@@ -114,7 +116,9 @@ class Maker:
                 self.tell(f"that failed, too: {reason(second)}")
         found = self._culprit(source, calls, stage)
         if isinstance(first, DifferenceError):
-            raise ExportError(f"{first}{f'. It comes from {found}' if found else ''}", found.path if found else "")
+            raise ExportError(
+                f"{first}{f'. It comes from {found}' if found else ''}", found.path if found else "", code="failed"
+            )
         if found is not None:
             raise self._refused(first, found, found.path, dynamic=source.dynamic, only_trace=False) from first
         raise self._refusal(first, only_trace=False, images=images, sizes=sizes) from first
@@ -184,6 +188,7 @@ class Maker:
             f"{self.name} cannot be exported to {self.kind.title}{shape}: {fault}: {reason(error)}"
             f"{source_line(error, self.kind.packages)}. {self._advice(path, only_trace, dynamic)}",
             path,
+            code="failed",
         )
 
     def _advice(self, path: str, only_trace: bool, dynamic: bool) -> str:

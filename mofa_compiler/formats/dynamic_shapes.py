@@ -63,7 +63,9 @@ class Images:
         self.call = call
         images = [spec for spec in call.tensors if len(spec.shape) == 4]
         if not images:
-            raise ExportError(f"--dynamic is for images, and the network takes {call}: export without it")
+            raise ExportError(
+                f"--dynamic is for images, and the network takes {call}: export without it", code="wrong-input"
+            )
         self.batch = images[0].shape[0]
         self.height, self.width = max((spec.shape[2], spec.shape[3]) for spec in images)
         self.factor = max(self._factor(spec.shape) or 1 for spec in images)
@@ -141,7 +143,8 @@ def candidates(
     if min(images.height, images.width) < low:
         raise ExportError(
             f"--dynamic needs an example of at least {low}x{low}, twice the network's total stride, and {images.call} "
-            "is smaller: pass inputs (--input)"
+            "is smaller: pass inputs (--input)",
+            code="too-small",
         )
     high = (2 * images.height, 2 * images.width) if bounded else None
     multiple = _taken_multiple(module, images, stride, decided)
@@ -182,7 +185,8 @@ def _taken_multiple(module: nn.Module, images: Images, stride: int, decided: Seq
         step *= 2
     raise ExportError(
         f"the network does not take {refused} in place of {images.call}: {_stopped(module, refused, decided)}. Rewrite "
-        "that so that it holds for every size, or export at one size, without --dynamic"
+        "that so that it holds for every size, or export at one size, without --dynamic",
+        code="wrong-input",
     )
 
 

@@ -25,7 +25,7 @@ def find(name: str) -> Format:
     """
     known = formats()
     if name not in known:
-        raise ExportError(f"there is no format {name!r}{nearest(name, known)}")
+        raise ExportError(f"there is no format {name!r}{nearest(name, known)}", code="unknown-name")
     if reason := known[name].missing():
-        raise ExportError(f"cannot export to {known[name].title}: {reason}")
+        raise ExportError(f"cannot export to {known[name].title}: {reason}", code="not-installed")
     return known[name]

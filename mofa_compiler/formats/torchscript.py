@@ -57,12 +57,14 @@ def positional(source: Source) -> tuple[Any, ...]:
     name = type(source.module).__name__
     if bound.kwargs:
         raise ExportError(
-            f"{name} takes {', '.join(bound.kwargs)} by name only, which TorchScript's tracer does not: export to pt2"
+            f"{name} takes {', '.join(bound.kwargs)} by name only, which TorchScript's tracer does not: export to pt2",
+            code="wrong-input",
         )
     for argument, value in bound.arguments.items():
         if not isinstance(value, Tensor) and not all(isinstance(one, Tensor) for one in value or [None]):
             raise ExportError(
-                f"{name}'s argument {argument} is no tensor, as TorchScript's tracer needs: export to pt2"
+                f"{name}'s argument {argument} is no tensor, as TorchScript's tracer needs: export to pt2",
+                code="wrong-input",
             )
     return bound.args
 

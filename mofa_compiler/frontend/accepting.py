@@ -18,26 +18,31 @@ def check_model(model: object) -> None:
         CaptureError: the message names the part.
     """
     if not isinstance(model, nn.Module):
-        raise CaptureError(f"expected an nn.Module, got a {type(model).__name__}")
+        raise CaptureError(f"expected an nn.Module, got a {type(model).__name__}", code="wrong-kind")
     if model._forward_hooks or model._forward_pre_hooks:
         raise CaptureError(
             f"{type(model).__name__} itself has forward hooks, which tracing does not run: remove them, or capture "
-            "torch.nn.Sequential(model)"
+            "torch.nn.Sequential(model)",
+            code="hooks",
         )
     for path, module in model.named_modules():
         if isinstance(module, ScriptModule):
             what = f"module {path!r}" if path else type(model).__name__
             raise CaptureError(
-                f"{what} is compiled by torch.jit, which torch.fx cannot see into: use the nn.Module that it came from"
+                f"{what} is compiled by torch.jit, which torch.fx cannot see into: use the nn.Module that it came from",
+                code="untraceable",
             )
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):
         if type(tensor) not in _KINDS:
             raise CaptureError(
-                f"{path} is a {type(tensor).__name__}, a tensor with rules of its own: give the network plain tensors"
+                f"{path} is a {type(tensor).__name__}, a tensor with rules of its own: give the network plain tensors",
+                code="untraceable",
             )
         if tensor.layout is not torch.strided or tensor.is_quantized:
             kind = "quantized" if tensor.is_quantized else "sparse"
-            raise CaptureError(f"{path} is a {kind} tensor: give the network dense, floating-point ones")
+            raise CaptureError(
+                f"{path} is a {kind} tensor: give the network dense, floating-point ones", code="untraceable"
+            )
 
 
 def nesting(model: nn.Module) -> str:

@@ -79,13 +79,16 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None, *, compare: 
     model = unwrapped(model)
     check_model(model)
     if _TRACING.owner == threading.get_ident():
-        raise CaptureError("capture() is called by a forward that is being captured: capture one of the two alone")
+        raise CaptureError(
+            "capture() is called by a forward that is being captured: capture one of the two alone", code="reentered"
+        )
     example = example_call(model, example_inputs)
     call = specs(example)
     if global_hooks():
         raise CaptureError(
             "there are hooks on every module there is (torch.nn.modules.module.register_module_forward_hook and its "
-            "like), which tracing would write into the graph: remove them, or capture outside of what puts them there"
+            "like), which tracing would write into the graph: remove them, or capture outside of what puts them there",
+            code="hooks",
         )
     plain = folded(with_tuples(model))
     _warn_of_folding(plain)
@@ -177,15 +180,18 @@ def _traced(model: nn.Module, call: CallSpec, gradients: bool) -> tuple[fx.Graph
             if _is_recursion(error):
                 raise CaptureError(
                     f"{nesting(model)}, deeper than Python follows while tracing: build it flatter, or raise "
-                    "sys.setrecursionlimit"
+                    "sys.setrecursionlimit",
+                    code="untraceable",
                 ) from error
             if isinstance(error, UnfitError) and not wants_values(error):
                 raise CaptureError(
                     f"{type(model).__name__} does not take an input of shape {call}: {error}{source_line(error)}. Pass "
-                    "example_inputs (--input) of a shape and dtype that it accepts"
+                    "example_inputs (--input) of a shape and dtype that it accepts",
+                    code="wrong-input",
                 ) from error
             raise CaptureError(
-                f"cannot trace {type(model).__name__}: {one_line(error)}{source_line(error)}{advice(error)}"
+                f"cannot trace {type(model).__name__}: {one_line(error)}{source_line(error)}{advice(error)}",
+                code="untraceable",
             ) from error
         constants: dict[str, Any] = {name: value for name, value in vars(model).items() if name not in known}
         if not model.training:

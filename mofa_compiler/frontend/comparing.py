@@ -73,7 +73,7 @@ def _compared(pair: _Pair, candidates: list[CallSpec]) -> Comparison:
             reason = str(error)
             continue
         if not same:
-            raise CaptureError(pair.difference(call))
+            raise CaptureError(pair.difference(call), code="computes-else")
         if informative:
             compared.append(str(call))
         if len(compared) == _SIZES:

@@ -63,7 +63,8 @@ def check_repeatable(graph: fx.Graph, name: str, *, drew: bool) -> None:
         raise CaptureError(
             f"{name} draws random numbers in forward (Python's, numpy's, or torch's as a constant), in eval mode: its "
             "output is another one at "
-            f"every call, and nothing could be compared with it; {advice}"
+            f"every call, and nothing could be compared with it; {advice}",
+            code="random",
         )
     pending = [node for node in graph.nodes if node.op == "output"]
     seen = set(pending)
@@ -72,7 +73,8 @@ def check_repeatable(graph: fx.Graph, name: str, *, drew: bool) -> None:
         if draws(node):
             raise CaptureError(
                 f"the output of {name} is random, in eval mode, by {describe(node)}: nothing could be compared with "
-                f"it; {advice}"
+                f"it; {advice}",
+                code="random",
             )
         new = [source for source in node.all_input_nodes if source not in seen]
         seen.update(new)

@@ -39,7 +39,8 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     except Exception as error:
         raise CaptureError(
             f"{type(model).__name__} cannot be copied, and is not rewritten in place: {_uncopied(model)}"
-            f"{one_line(error)}{source_line(error)}"
+            f"{one_line(error)}{source_line(error)}",
+            code="untraceable",
         ) from error
 
 
@@ -174,11 +175,15 @@ def _check_name(path: str) -> None:
     """Refuse what no source can say."""
     name = path.rpartition(".")[2]
     if keyword.iskeyword(name):
-        raise CaptureError(f"module {path!r} is named by a Python keyword, which no source can say: rename {name!r}")
+        raise CaptureError(
+            f"module {path!r} is named by a Python keyword, which no source can say: rename {name!r}", code="bad-name"
+        )
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise CaptureError(f"module {path!a} has a name that is no Unicode text: rename {name!a}") from error
+        raise CaptureError(
+            f"module {path!a} has a name that is no Unicode text: rename {name!a}", code="bad-name"
+        ) from error
 
 
 def _ancestors(path: str, modules: dict[str, nn.Module]) -> list[str]:

@@ -152,7 +152,7 @@ class Tracer(fx.Tracer):
             if path := self.tensor_paths.get(id(a)):
                 return self.create_node("get_attr", path, (), {})
             if isinstance(a, nn.Parameter):
-                raise CaptureError(_made_anew("a parameter"))
+                raise CaptureError(_made_anew("a parameter"), code="untraceable")
             if a.is_meta:
                 raise TraceError(_FROM_HOOK)
             if a.grad_fn is not None:
@@ -219,7 +219,7 @@ class Tracer(fx.Tracer):
             return forward(*args, **kwargs)
         if self.submodule_paths is not None and m not in self.submodule_paths:
             if any(id(tensor) not in self.tensor_paths for tensor in (*m.parameters(), *m.buffers())):
-                raise CaptureError(_made_anew(f"a {type(m).__name__}"))
+                raise CaptureError(_made_anew(f"a {type(m).__name__}"), code="untraceable")
             return m.forward(*args, **kwargs)  # nn.Upsample(...)(x) or layers[1:](x)
         path = self.path_of_module(m)
         if not args and len(kwargs) == 1 and isinstance(m, (_ConvNd, PartialConv2d)):

@@ -143,7 +143,8 @@ def bound_call(model: nn.Module, call: CallSpec) -> inspect.BoundArguments:
         raise CaptureError(
             f"{number} example input{'s were' if number != 1 else ' was'} given, which do not fit "
             f"{type(model).__name__}.forward{inspect.Signature(plain)}: {error}. Pass example_inputs (--input, once "
-            "each, or a file) for all that it needs, as a tuple or as a dict by name"
+            "each, or a file) for all that it needs, as a tuple or as a dict by name",
+            code="wrong-input",
         ) from error
 
 
@@ -158,7 +159,8 @@ def tensors_by_position(model: nn.Module, call: CallSpec) -> tuple[Tensor, ...]:
     if not in_order or not all(isinstance(value, Tensor) for value in bound.args):
         raise EngineError(
             f"engines take tensors, one for each argument, and {type(model).__name__} is called with other values: "
-            "use a module around it that has these inside"
+            "use a module around it that has these inside",
+            code="wrong-input",
         )
     return bound.args
 
@@ -207,7 +209,8 @@ def _inferred(model: nn.Module) -> InputSpec:
     if first is None:
         raise CaptureError(
             f"{type(model).__name__} has no Conv2d to infer an input from: pass example_inputs, for instance "
-            "torch.rand(1, 3, 256, 256)"
+            "torch.rand(1, 3, 256, 256)",
+            code="wrong-input",
         )
     return InputSpec((1, first.in_channels, 256, 256), first.weight.dtype)
 
@@ -224,7 +227,8 @@ def _check(value: Any, what: str) -> None:
     else:
         raise CaptureError(
             f"{what} is a {type(value).__name__}, expected a tensor, a number, a bool, text, None, or lists, tuples "
-            "and dicts of them"
+            "and dicts of them",
+            code="wrong-input",
         )
 
 

@@ -50,9 +50,11 @@ class Baseline:
         try:
             data = json.loads(file.read_bytes())
         except FileNotFoundError as error:
-            raise LintError(f"there is no baseline {file}: write one with --write-baseline") from error
+            raise LintError(
+                f"there is no baseline {file}: write one with --write-baseline", code="not-found"
+            ) from error
         except OSError as error:
-            raise LintError(f"cannot read the baseline {file}: {error.strerror}") from error
+            raise LintError(f"cannot read the baseline {file}: {error.strerror}", code="unreadable") from error
         except json.JSONDecodeError as error:
             raise _damaged(file, f"line {error.lineno}: {error.msg}") from error
         except (ValueError, RecursionError) as error:
@@ -61,7 +63,9 @@ class Baseline:
         if schema != SCHEMA:
             other = isinstance(schema, str) and schema.startswith(SCHEMA.rpartition("/")[0])
             what = f"a baseline of another version ({schema!r})" if other else "not a baseline of mofa lint"
-            raise LintError(f"{file} is {what}: name another file, or delete it and use --write-baseline")
+            raise LintError(
+                f"{file} is {what}: name another file, or delete it and use --write-baseline", code="wrong-kind"
+            )
         try:
             models = _ENTRIES.validate_python(data.get("models"))
         except ValidationError as error:
@@ -80,7 +84,7 @@ class Baseline:
             with replaced(Path(file)) as handle:
                 handle.write(self.to_json())
         except OSError as error:
-            raise LintError(f"cannot write the baseline {file}: {error.strerror}") from error
+            raise LintError(f"cannot write the baseline {file}: {error.strerror}", code="unwritable") from error
 
     def to_json(self) -> str:
         """The text of the file."""
@@ -168,7 +172,9 @@ def _failed(linted: Linted) -> bool:
 
 
 def _damaged(file: Path, cause: str) -> LintError:
-    return LintError(f"the baseline {file} is damaged ({cause}): restore it, or delete it and use --write-baseline")
+    return LintError(
+        f"the baseline {file} is damaged ({cause}): restore it, or delete it and use --write-baseline", code="damaged"
+    )
 
 
 def _line(entry: Entry) -> str:

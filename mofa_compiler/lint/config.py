@@ -190,7 +190,7 @@ class Config:
         """
         found = _read(Path(file), known)
         if found is None:
-            raise LintError(f"{shown(Path(file))} has no [tool.mofa]")
+            raise LintError(f"{shown(Path(file))} has no [tool.mofa]", code="not-found")
         return found
 
     @classmethod
@@ -272,7 +272,7 @@ def settings(data: Mapping[str, Any], known: Collection[str]) -> Settings:
         allowed = ModelBudgets.model_validate(budgets, context={"known": known})
     except ValidationError as error:
         key, message = _problem(error.errors()[0])
-        raise LintError(f"{written(key)}: {message}") from error
+        raise LintError(f"{written(key)}: {message}", code="bad-value") from error
     chosen = (general.selection,)
     ignores = dict(general.per_path_ignores)
     return Settings(chosen, ignores, general.engine, general.threads, general.thresholds, allowed)
@@ -318,12 +318,12 @@ def _text(file: Path) -> str:
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise LintError(f"cannot read the configuration {shown(file)}: {error.strerror}") from error
+        raise LintError(f"cannot read the configuration {shown(file)}: {error.strerror}", code="unreadable") from error
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise LintError(f"{shown(file)}:{line}: is not UTF-8 text ({error.reason})") from error
+        raise LintError(f"{shown(file)}:{line}: is not UTF-8 text ({error.reason})", code="damaged") from error
 
 
 def _parsed(file: Path, text: str) -> dict[str, Any]:
@@ -334,9 +334,11 @@ def _parsed(file: Path, text: str) -> dict[str, Any]:
         match = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
         line = int(match[1]) if match and match[1] else text.rstrip("\n").count("\n") + 1
         cause = message[: match.start()] if match else message
-        raise LintError(f"{shown(file)}:{line}: malformed TOML: {cause[:1].lower()}{cause[1:]}") from error
+        raise LintError(
+            f"{shown(file)}:{line}: malformed TOML: {cause[:1].lower()}{cause[1:]}", code="damaged"
+        ) from error
     except (ValueError, RecursionError) as error:  # a number too long, or brackets too deep, for Python
-        raise LintError(f"{shown(file)}: malformed TOML: {error}") from error
+        raise LintError(f"{shown(file)}: malformed TOML: {error}", code="damaged") from error
 
 
 def _problem(error: Mapping[str, Any]) -> tuple[Key, str]:
@@ -357,4 +359,4 @@ def _problem(error: Mapping[str, Any]) -> tuple[Key, str]:
 
 
 def _error(file: Path, text: str, key: Key, message: str) -> LintError:
-    return LintError(f"{shown(file)}:{line_of(text, key)}: {written(key)}: {message}")
+    return LintError(f"{shown(file)}:{line_of(text, key)}: {written(key)}: {message}", code="bad-value")

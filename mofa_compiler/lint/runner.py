@@ -59,7 +59,9 @@ class Job:
     files: set[str] = field(default_factory=set)
     args: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
-    blames: Callable[..., LintError] = lambda message, *key: LintError(f"{'.'.join(map(str, key))}: {message}")
+    blames: Callable[..., LintError] = lambda message, *key: LintError(
+        f"{'.'.join(map(str, key))}: {message}", code="bad-value"
+    )
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,9 @@ def rules_for(settings: Settings) -> list[Rule]:
         kind = RULES[code]
         if kind.needs_engine and settings.engine is None:
             if any(selection.names(code) for selection in settings.selections):
-                raise LintError(f"{code} needs an engine: name one (engine, or --engine), or do not select it")
+                raise LintError(
+                    f"{code} needs an engine: name one (engine, or --engine), or do not select it", code="needs-option"
+                )
             continue
         names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
         found.append(kind(**{name: given[name] for name in names if name in given}))

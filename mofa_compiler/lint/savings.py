@@ -14,7 +14,8 @@ from ..analysis.network import Network
 from ..base.torch_state import own_randomness
 from ..rewriting.diff import Diff
 from ..rewriting.engine import match, rewrite
-from ..rewriting.graph_rewriter import GraphLowering
+from ..rewriting.fate import Fate
+from ..rewriting.graph_pass import GraphPass
 from ..rewriting.layer_surgery import Surgery
 from ..rewriting.pass_api import Match, Pass
 
@@ -44,7 +45,7 @@ def savings(network: Network, *passes: Pass) -> Mapping[str, Change] | None:
     decide: see `mofa_compiler.weights`.
 
     None for passes whose changes are not known without carrying them out: one that looks at no layer by itself, such as
-    a `GraphLowering` (see `lowered`), or that cannot do without values, as another package's may not.
+    a `GraphPass` (see `lowered`), or that cannot do without values, as another package's may not.
 
     Raises:
         RoadmapError: a pass makes no sense on this network, as `rewrite` says, too.
@@ -52,7 +53,7 @@ def savings(network: Network, *passes: Pass) -> Mapping[str, Change] | None:
     changes: dict[str, Change] = {}
     shapes = network.without_values
     for pass_ in passes:
-        if isinstance(pass_, GraphLowering):
+        if isinstance(pass_, GraphPass):
             return None
         pass_.prepare(network)
         surgery = Surgery(shapes, pass_)
@@ -75,7 +76,7 @@ def _change(surgery: Surgery, layer: Layer, found: Match) -> Change:
     surgery.replace(layer, found)
     after = _sums(surgery)
     fates = [edit.fate for edit in surgery.edits[count:] if edit.path == layer.path]
-    exact = all(fate in ("exact", "merged") for fate in fates)  # claimed: there are no values to check it on
+    exact = all(fate in (Fate.EXACT, Fate.MERGED) for fate in fates)  # claimed: there are no values to check it on
     return Change(after[0] - before[0], after[1] - before[1], exact)
 
 

@@ -118,7 +118,7 @@ def run(options: Options, tell: Tell, say: Callable[[str], None]) -> Done:
     for folder in dict.fromkeys(folder for job in jobs for folder in _run_bundles(job, options, len(jobs))):
         say(f"note: this runs {folder / 'model.py'}: lint what you trust")
     if options.measure and any(job.settings.engine is None for job in jobs):
-        raise LintError("--measure needs an engine: name one (engine, or --engine)")
+        raise LintError("--measure needs an engine: name one (engine, or --engine)", code="needs-option")
     destinations = _destinations(options, jobs)
     names = {code: rule.name for code, rule in RULES.items()}
     suppressions = Suppressions(names, root)
@@ -187,7 +187,10 @@ def _reference_linted(job: Job, reference: str, root: Path, *, alone: bool) -> L
     """
     folder = Path(reference) if alone else Path(reference, job.name)
     if not is_folder(folder) and not alone:
-        raise LintError(f"--diff {reference}: of several models it has to be a folder with a bundle {job.name} in it")
+        raise LintError(
+            f"--diff {reference}: of several models it has to be a folder with a bundle {job.name} in it",
+            code="wrong-kind",
+        )
     if folder.is_dir():
         made = of_bundle(job.name, folder, None, job.settings)
         other = replace(job, target=reference, build=made.build, files=made.files, measure=False)
@@ -195,7 +198,10 @@ def _reference_linted(job: Job, reference: str, root: Path, *, alone: bool) -> L
         made = of_target(job.name, reference, job.args, None, job.settings)
         other = replace(job, target=reference, build=made.build, files=made.files, measure=False)
     else:
-        raise LintError(f"--diff {reference}: there is no such bundle, nor is it a target such as package.module:Class")
+        raise LintError(
+            f"--diff {reference}: there is no such bundle, nor is it a target such as package.module:Class",
+            code="not-found",
+        )
     report = _linted(other, Suppressions({code: rule.name for code, rule in RULES.items()}, root))
     if report.subject is None:
         raise LintError(f"--diff {reference}: {'; '.join(finding.message for finding in report.linted.findings)}")
@@ -304,19 +310,22 @@ def _jobs(options: Options, config: Config | None) -> list[Job]:
     if not options.targets:
         if not known:
             where = f"{config.file} has no [[models]]" if config else "there is no mofa.toml or [tool.mofa]"
-            raise LintError(f"nothing to lint: {where}, and no target was given")
+            raise LintError(f"nothing to lint: {where}, and no target was given", code="no-data")
         return [configured(config, model) for model in known.values() if config]
     jobs, settings = [], config.settings_for() if config else Settings()
     for target in options.targets:
         if target in known and config:
             if options.arguments or options.inputs or options.weights:
                 raise LintError(
-                    f"--arg, --input and --checkpoint are for targets, and {target} is configured in {config.file}"
+                    f"--arg, --input and --checkpoint are for targets, and {target} is configured in {config.file}",
+                    code="needs-option",
                 )
             jobs.append(configured(config, known[target]))
         elif is_folder(Path(target)):
             if options.arguments or options.weights:
-                raise LintError(f"--arg and --checkpoint are for architectures, and {target} is a bundle")
+                raise LintError(
+                    f"--arg and --checkpoint are for architectures, and {target} is a bundle", code="needs-option"
+                )
             jobs.append(of_bundle(Path(target).resolve().name, Path(target), options.inputs, settings))
         elif ":" in target:
             name, args = target.rpartition(":")[2], parse_args(options.arguments)
@@ -325,12 +334,15 @@ def _jobs(options: Options, config: Config | None) -> list[Job]:
             hint = nearest(target, known) if known else ""
             raise LintError(
                 f"{target!r} is neither a configured model{hint} nor a bundle's folder nor a target such as "
-                "package.module:Class or path/to/file.py:Class"
+                "package.module:Class or path/to/file.py:Class",
+                code="unknown-name",
             )
     names = [job.name for job in jobs]
     for job in jobs:
         if names.count(job.name) > 1:
-            raise LintError(f"two models are called {job.name}: configure them with names of their own")
+            raise LintError(
+                f"two models are called {job.name}: configure them with names of their own", code="ambiguous"
+            )
     return jobs
 
 
@@ -349,7 +361,9 @@ def _destinations(options: Options, jobs: Sequence[Job]) -> dict[str, Path]:
     out = options.out.expanduser()
     for job in jobs if len(jobs) > 1 else ():
         if Path(job.name).name != job.name:
-            raise LintError(f"--fix makes a folder for each model, and {job.name!r} is no folder's name: rename it")
+            raise LintError(
+                f"--fix makes a folder for each model, and {job.name!r} is no folder's name: rename it", code="bad-name"
+            )
     found = {job.name: out / job.name if len(jobs) > 1 else out for job in jobs}
     for folder in found.values():
         check_destination(folder, options.overwrite)

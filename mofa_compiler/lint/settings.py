@@ -246,7 +246,7 @@ def parse_prefixes(values: Iterable[str], known: Collection[str], option: str) -
         found = tuple(check_prefix(one.strip(), known) for value in values for one in value.split(","))
         return check_select(found, known) if option == "--select" else found
     except ValueError as error:
-        raise LintError(f"{option}: {error}") from error
+        raise LintError(f"{option}: {error}", code="bad-value") from error
 
 
 def _longest(prefixes: Iterable[str], code: str, least: int = 0) -> int:

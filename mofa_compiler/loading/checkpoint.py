@@ -77,7 +77,9 @@ def load_checkpoint(
     content = _read(path)
     found = _entries(content) if key is None else _entry(content, key, path)
     if not found:
-        raise CheckpointError(f"{path} holds no state_dict under a name that we know: {_keys(content)}")
+        raise CheckpointError(
+            f"{path} holds no state_dict under a name that we know: {_keys(content)}", code="wrong-kind"
+        )
     expected = model.state_dict()
     if strip_prefix is None:
         candidates = [candidate for name, state in found.items() for candidate in _candidates(name, state, expected)]
@@ -85,7 +87,9 @@ def load_checkpoint(
         candidates = [_Candidate(name, strip_prefix, _below(strip_prefix, state)) for name, state in found.items()]
         if not any(candidate.state for candidate in candidates):
             first = next(iter(found.values()))
-            raise CheckpointError(f"{path}: no key begins with {strip_prefix!r}; the keys are {_some(first)}")
+            raise CheckpointError(
+                f"{path}: no key begins with {strip_prefix!r}; the keys are {_some(first)}", code="unknown-name"
+            )
     best, equal = _best(path, candidates, expected)
     others = [name for name in found if name not in ("", best.key)]
     prefixes = [one.prefix for one in equal if one.key == best.key and one.prefix != best.prefix]
@@ -127,28 +131,32 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
             lines.append("  (were other arguments used to build the architecture? see --arg)")
         elif not fitting and not other:
             lines.append("  (is it another architecture, or another entry? see --key and --strip-prefix)")
-        raise CheckpointError("\n".join(lines))
+        raise CheckpointError("\n".join(lines), code="does-not-fit")
     try:
         model.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
-        raise CheckpointError(f"{source} cannot be loaded: {' '.join(str(error).split())}") from error
+        raise CheckpointError(
+            f"{source} cannot be loaded: {' '.join(str(error).split())}", code="unreadable"
+        ) from error
 
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise CheckpointError(f"{path} is a folder, not a checkpoint" if path.is_dir() else f"there is no file {path}")
+        raise CheckpointError(
+            f"{path} is a folder, not a checkpoint" if path.is_dir() else f"there is no file {path}", code="not-found"
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path, device="cpu")
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(_refused(path, str(error))) from error
+        raise CheckpointError(_refused(path, str(error)), code="unreadable") from error
     except OSError as error:
         if error.errno == errno.EINVAL:  # torch looks for what should stand before the file's beginning
-            raise CheckpointError(f"{path} is damaged: it is cut off, or no checkpoint") from error
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise CheckpointError(f"{path} is damaged: it is cut off, or no checkpoint", code="damaged") from error
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}", code="unreadable") from error
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
-        raise CheckpointError(_unreadable(path, error)) from error
+        raise CheckpointError(_unreadable(path, error), code="damaged") from error
 
 
 def _unreadable(path: Path, error: Exception) -> str:
@@ -176,11 +184,11 @@ def _entry(content: Any, key: str, path: Path) -> dict[str, dict[str, Tensor]]:
     for part in key.split("."):
         if not isinstance(inner, Mapping) or part not in inner:
             known = map(str, inner) if isinstance(inner, Mapping) else ()
-            raise CheckpointError(f"{path} has no entry {key!r}{nearest(part, known)}")
+            raise CheckpointError(f"{path} has no entry {key!r}{nearest(part, known)}", code="unknown-name")
         inner = inner[part]
     state = _tensors(inner)
     if not state:
-        raise CheckpointError(f"{path}: the entry {key!r} holds no tensors; {_keys(inner)}")
+        raise CheckpointError(f"{path}: the entry {key!r} holds no tensors; {_keys(inner)}", code="wrong-kind")
     return {key: state}
 
 
@@ -270,7 +278,8 @@ def _best(
         choices = filter(None, (_choice(best, other), _choice(other, best)))
         raise CheckpointError(
             f"{path} holds two networks that fit and differ: {_named(best)} and {_named(other)}; choose by "
-            f"{' or '.join(choices)}"
+            f"{' or '.join(choices)}",
+            code="ambiguous",
         )
     return best, equal
 

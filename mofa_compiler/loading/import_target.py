@@ -33,7 +33,7 @@ def load_target(target: str, args: Mapping[str, Any] | None = None) -> nn.Module
     """
     source, separator, name = target.rpartition(":")
     if not separator or not source or not name or name.endswith(".py"):
-        raise TargetError(f"{target!r} names no class or function: {FORM}")
+        raise TargetError(f"{target!r} names no class or function: {FORM}", code="unknown-name")
     with contextlib.redirect_stdout(sys.stderr):
         module = import_source(source)
         return unwrapped(_construct(_attribute(module, name, source), target, dict(args or {})))
@@ -50,9 +50,9 @@ def parse_args(assignments: Iterable[str]) -> dict[str, Any]:
         name, separator, value = assignment.partition("=")
         name = name.strip()
         if not separator or not name.isidentifier():
-            raise TargetError(f"argument {assignment!r} is not of the form name=value")
+            raise TargetError(f"argument {assignment!r} is not of the form name=value", code="bad-value")
         if name in parsed:
-            raise TargetError(f"argument {name!r} is given twice")
+            raise TargetError(f"argument {name!r} is given twice", code="ambiguous")
         try:
             parsed[name] = ast.literal_eval(value.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -70,26 +70,30 @@ def _attribute(module: ModuleType, name: str, source: str) -> Any:
             known = [key for key, value in inside.items() if callable(value) and not key.startswith("_")]
             own = [key for key in known if getattr(inside[key], "__module__", None) == module.__name__]
             hint = nearest(part, own or known) if known else ", nor any class or function"
-            raise TargetError(f"{source} has no {part!r}{hint}") from error
+            raise TargetError(f"{source} has no {part!r}{hint}", code="unknown-name") from error
     return found
 
 
 def _construct(found: Any, target: str, args: dict[str, Any]) -> nn.Module:
     if isinstance(found, nn.Module):
         if args:
-            raise TargetError(f"{target} is a module already and takes no arguments ({', '.join(args)})")
+            raise TargetError(
+                f"{target} is a module already and takes no arguments ({', '.join(args)})", code="unknown-option"
+            )
         return found
     if not callable(found):
-        raise TargetError(f"{target} is a {type(found).__name__}, not a class or function that makes an nn.Module")
+        raise TargetError(
+            f"{target} is a {type(found).__name__}, not a class or function that makes an nn.Module", code="wrong-kind"
+        )
     if isinstance(found, type) and not issubclass(found, nn.Module):
-        raise TargetError(f"{target} is a class, but not one of nn.Module")
+        raise TargetError(f"{target} is a class, but not one of nn.Module", code="wrong-kind")
     _check_arguments(found, target, args)
     try:
         model = found(**args)
     except (Exception, SystemExit) as error:
         raise failed(f"{target} with {_call(args)}", error) from error
     if not isinstance(model, nn.Module):
-        raise TargetError(f"{target} returned a {type(model).__name__}, not an nn.Module")
+        raise TargetError(f"{target} returned a {type(model).__name__}, not an nn.Module", code="wrong-kind")
     return model
 
 
@@ -106,11 +110,11 @@ def _check_arguments(found: Any, target: str, args: Mapping[str, Any]) -> None:
     unknown = next((name for name in args if name not in parameters), None)
     if unknown is not None and not takes_any:
         hint = nearest(unknown, parameters) if parameters else ""
-        raise TargetError(f"{target} takes no argument {unknown!r}{hint}; {takes}")
+        raise TargetError(f"{target} takes no argument {unknown!r}{hint}; {takes}", code="unknown-option")
     try:
         signature.bind(**args)
     except TypeError as error:
-        raise TargetError(f"{target}: {error}; {takes}") from error
+        raise TargetError(f"{target}: {error}; {takes}", code="failed") from error
 
 
 def _call(args: Mapping[str, Any]) -> str:

@@ -41,10 +41,12 @@ def import_source(source: str) -> ModuleType:
     path = Path(source).expanduser()
     if path.suffix == ".py" or "/" in source or "\\" in source:
         if not path.is_file():
-            raise TargetError(f"there is no file {source}" if not path.is_dir() else f"{source} is a folder: {FORM}")
+            raise TargetError(
+                f"there is no file {source}" if not path.is_dir() else f"{source} is a folder: {FORM}", code="not-found"
+            )
         return _import_file(path.resolve(), source)
     if not all(part.isidentifier() for part in source.split(".")):
-        raise TargetError(f"{source!r} is neither a module's name nor a .py file: {FORM}")
+        raise TargetError(f"{source!r} is neither a module's name nor a .py file: {FORM}", code="wrong-kind")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -53,7 +55,8 @@ def import_source(source: str) -> ModuleType:
         if error.name and (source == error.name or source.startswith(f"{error.name}.")):
             hint = f"; for a file, write {source}.py" if Path(f"{source}.py").is_file() else ""
             raise TargetError(
-                f"there is no module {error.name!r} on the import path (run from its folder, or install it){hint}"
+                f"there is no module {error.name!r} on the import path (run from its folder, or install it){hint}",
+                code="not-found",
             ) from error
         raise failed(f"importing {source}", error) from error
     except (Exception, SystemExit) as error:
@@ -266,11 +269,13 @@ def _make_way(folder: Path) -> None:
 def failed(what: str, error: BaseException) -> TargetError:
     """An exception of the user's code in one line that says where it came from."""
     if isinstance(error, SyntaxError) and error.filename:
-        return TargetError(f"{what} failed: {type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})")
+        return TargetError(
+            f"{what} failed: {type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})", code="failed"
+        )
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     own = [f for f in frames if not f.filename.startswith((*_LIBRARIES, "<"))] or frames
     where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-    return TargetError(f"{what} failed: {one_line(error)}{where}")
+    return TargetError(f"{what} failed: {one_line(error)}{where}", code="failed")
 
 
 def class_text(kind: type) -> str:

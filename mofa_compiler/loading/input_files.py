@@ -49,9 +49,9 @@ def read_inputs(source: str) -> Make:
     try:
         data = json.loads(Path(source).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read the inputs {source}: {error.strerror}") from error
+        raise InputError(f"cannot read the inputs {source}: {error.strerror}", code="unreadable") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{source} is no JSON: {error}") from error
+        raise InputError(f"{source} is no JSON: {error}", code="damaged") from error
     _call(data, source, torch.float32)  # what is wrong shows before a network is built
     return lambda model: _call(data, source, weights_dtype(model))
 
@@ -65,7 +65,9 @@ def _from_code(source: str) -> Make:
     if chosen is None:
         wanted = name or " or ".join(_NAMES)
         hint = nearest(name, (key for key in vars(module) if not key.startswith("_"))) if name else ""
-        raise InputError(f"{file} has no {wanted}{hint}: the inputs, or a function that makes them")
+        raise InputError(
+            f"{file} has no {wanted}{hint}: the inputs, or a function that makes them", code="unknown-name"
+        )
     found = getattr(module, chosen)
 
     def make(_: nn.Module) -> Any:
@@ -77,7 +79,7 @@ def _from_code(source: str) -> Make:
         except MofaError:
             raise
         except (Exception, SystemExit) as error:
-            raise InputError(f"{chosen}() of {file} failed: {one_line(error)}") from error
+            raise InputError(f"{chosen}() of {file} failed: {one_line(error)}", code="failed") from error
 
     return make
 
@@ -90,7 +92,9 @@ def _call(data: Any, source: str, dtype: torch.dtype) -> CallSpec:
         raise reader.wrong("", data, 'an object with "args", a list, and "kwargs", an object by name')
     unknown = next((key for key in data if key not in ("args", "kwargs")), None)
     if unknown is not None:
-        raise InputError(f"{source}: there is no key {unknown!r}{nearest(unknown, ('args', 'kwargs'))}")
+        raise InputError(
+            f"{source}: there is no key {unknown!r}{nearest(unknown, ('args', 'kwargs'))}", code="unknown-name"
+        )
     args, kwargs = data.get("args", []), data.get("kwargs", {})
     if not isinstance(args, list):
         raise reader.wrong("args", args, "a list")
@@ -121,7 +125,8 @@ class _Reader:
             problem = f"there is no {unknown!r}{nearest(unknown, _TAGS)}" if unknown is not None else "it is empty"
             raise InputError(
                 f"{self.source}: {key}: {problem}; an object has one of {forms} (a tensor may have both "
-                '"shape" and "dtype")'
+                '"shape" and "dtype")',
+                code="bad-value",
             )
         return self._tagged(tag, data, key)
 
@@ -176,4 +181,4 @@ class _Reader:
         """The error that a value is not what it should be."""
         text = json.dumps(value)
         shown = text if len(text) <= 60 else f"{text[:57]}..."
-        return InputError(f"{self.source}: {f'{key}: ' if key else ''}{shown} must be {expected}")
+        return InputError(f"{self.source}: {f'{key}: ' if key else ''}{shown} must be {expected}", code="bad-value")

@@ -71,7 +71,9 @@ def _held(module: nn.Module) -> nn.Module | None:
         name = kind.__module__.partition(".")[0], kind.__name__
         if name == _SHARDED:
             raise CaptureError(
-                f"{kind.__name__} holds shards of a network's weights: load its full state_dict into the network itself"
+                f"{kind.__name__} holds shards of a network's weights: load its full state_dict into the network "
+                "itself",
+                code="untraceable",
             )
         attribute = _HELD.get(name)
         if attribute is not None:

@@ -83,11 +83,13 @@ def failed(pass_name: str, path: str, error: float) -> RewriteError:
     if math.isnan(error):
         return RewriteError(
             f"{pass_name}: {path} itself gives NaN or infinite values, in float64 on random input: nothing can be "
-            "compared with it; look at its weights"
+            "compared with it; look at its weights",
+            code="not-finite",
         )
     return RewriteError(
         f"{pass_name}: {path} was declared exact, but its output is off by {error:.2g} (relative, float64; at most "
-        f"{EXACT_TOLERANCE:g}): a bug in this pass"
+        f"{EXACT_TOLERANCE:g}): a bug in this pass",
+        code="not-exact",
     )
 
 

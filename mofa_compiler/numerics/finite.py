@@ -31,12 +31,15 @@ def check_weights(model: nn.Module) -> None:
     """
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if nn.parameter.is_lazy(tensor):
-            raise RewriteError(f"{name} is not initialized: run the model once before it is rewritten")
+            raise RewriteError(
+                f"{name} is not initialized: run the model once before it is rewritten", code="no-values"
+            )
         if tensor.is_meta:
-            raise RewriteError(f"{name} is on the meta device and has no values: load weights first")
+            raise RewriteError(f"{name} is on the meta device and has no values: load weights first", code="no-values")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach()).all()):
             raise RewriteError(
-                f"{name} holds NaN or infinite values, which a rewrite would spread: repair or reload the weights"
+                f"{name} holds NaN or infinite values, which a rewrite would spread: repair or reload the weights",
+                code="not-finite",
             )
     for path, module in model.named_modules():
         variance, eps = getattr(module, "running_var", None), getattr(module, "eps", 0.0)
@@ -46,7 +49,8 @@ def check_weights(model: nn.Module) -> None:
         if lowest < 0 and not lowest + (eps if isinstance(eps, (int, float)) else 0.0) > 0:
             raise RewriteError(
                 f"{path}.running_var is negative ({lowest:g} in channel {int(variance.argmin())}), which has no square "
-                "root: the network gives NaN from there on; repair or reload the weights"
+                "root: the network gives NaN from there on; repair or reload the weights",
+                code="not-finite",
             )
 
 

@@ -68,7 +68,9 @@ def values(name: str, output: Any) -> Tensor:
     """
     leaves = [leaf.detach() for leaf in tensor_leaves(output)]
     if not leaves:
-        raise VerificationError(f"{name} returns no tensor ({type(output).__name__}): nothing to compare")
+        raise VerificationError(
+            f"{name} returns no tensor ({type(output).__name__}): nothing to compare", code="wrong-output"
+        )
     return torch.cat([(torch.view_as_real(leaf) if leaf.is_complex() else leaf).flatten() for leaf in leaves])
 
 

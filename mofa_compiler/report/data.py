@@ -25,7 +25,8 @@ Keys, in order:
       weights come from: `exact`, `merged`, `inherited`, `compensated`, `calibrated`, `reordered` (channels
       permuted), `fresh` or `removed`; `error` is null or the largest error
       of an exact edit, relative to the largest output, in float64
-    - `skips`: `[{"path", "stage", "layer", "reason"}]`, layers of the right kind that were left alone
+    - `skips`: `[{"path", "stage", "layer", "code", "reason"}]`, layers of the right kind that were left alone; a code
+      is one of `rewriting.SKIP_CODES` or a pass's own, and stays where the words of the reason may change
     - `before`, `after`: totals of the network before and after this pass
     - `verdict`: `{"relative_error", "step_psnr", "accumulated", "psnr", "measured_on", "holds", "problem", "layers",
       "whole"}`: how far the pass moved the output, how far all passes so far did, against the original, with PSNR in dB

@@ -50,19 +50,20 @@ def replayed(document: Mapping[str, Any], model: nn.Module, name: str, *, other_
     except RoadmapError as error:
         raise BundleError(f"{name} cannot be replayed: {error}") from error
     except (RuntimeError, ValueError) as error:  # of a dtype that torch has no values of, say
-        raise BundleError(f"{name} is damaged: inputs: {one_line(error)}") from error
+        raise BundleError(f"{name} is damaged: inputs: {one_line(error)}", code="damaged") from error
     if roadmap.target is not None:
-        raise BundleError(f"{name} is damaged: roadmap.target: what a recipe says was decided already")
+        raise BundleError(f"{name} is damaged: roadmap.target: what a recipe says was decided already", code="damaged")
     check_architecture(document["architecture"], model, call)
     if not other_weights and (difference := original.difference(document, model)):
-        raise BundleError(difference)
+        raise BundleError(difference, code="other-original")
     result = apply(model, roadmap, call)
     recorded, now = (_comparable(some) for some in (document["decisions"], decisions(result.record)))
     if recorded != now:
         differing = sorted(recorded.symmetric_difference(now))
         raise BundleError(
             f"the recipe, written by mofa-compiler {document['mofa']}, was decided otherwise this time; first "
-            f"difference: {' '.join(differing[0])}"
+            f"difference: {' '.join(differing[0])}",
+            code="decided-otherwise",
         )
     orders = {int(index): tuple(order) for index, order in document.get("channel_orders", {}).items()}
     return Result(result.record.with_channel_orders(orders))
@@ -80,13 +81,15 @@ def check_architecture(recorded: Mapping[str, str], model: nn.Module, call: Call
         program = capture(model, call, compare=False)
     except CaptureError as error:
         raise BundleError(
-            f"the recipe was made from {recorded['class']}, and {name} is another one ({error}): {advice}"
+            f"the recipe was made from {recorded['class']}, and {name} is another one ({error}): {advice}",
+            code="other-original",
         ) from error
     found = architecture_hash(program)
     if found != recorded["sha256"]:
         raise BundleError(
             f"the recipe was made from {recorded['class']} (architecture {recorded['sha256'][:12]}), and this {name} "
-            f"is another one ({found[:12]}): {advice}"
+            f"is another one ({found[:12]}): {advice}",
+            code="other-original",
         )
 
 

@@ -110,7 +110,9 @@ def verify(
         found = verdicts(rewrite, measured, progress)
     else:
         if original is None:
-            raise VerificationError(f"{bundle_or_result} does not hold the original, to compare with: pass original")
+            raise VerificationError(
+                f"{bundle_or_result} does not hold the original, to compare with: pass original", code="no-data"
+            )
         folder = Path(bundle_or_result).expanduser()
         document = read_recipe(folder)
         check_complete(folder)

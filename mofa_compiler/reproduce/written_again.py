@@ -282,8 +282,9 @@ def _determined(step: Mapping[str, Any], calibrated: bool) -> dict[str, Any]:
     """Of what a report says of a pass, what follows from recipe and original; calibration moves errors and notes."""
     left_out = {"error", *(("note", "exact", "fate") if calibrated else ())}
     edits = [{key: value for key, value in edit.items() if key not in left_out} for edit in step["edits"]]
-    kept = ("name", "options", "skips", "before", "after", *(() if calibrated else ("exact",)))
-    return {**{key: step[key] for key in kept}, "edits": edits}
+    skips = [{key: value for key, value in skip.items() if key != "code"} for skip in step["skips"]]  # older: none
+    kept = ("name", "options", "before", "after", *(() if calibrated else ("exact",)))
+    return {**{key: step[key] for key in kept}, "edits": edits, "skips": skips}
 
 
 def _fitted(folder: Path) -> set[str]:

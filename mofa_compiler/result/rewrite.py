@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
 
 from torch import fx
 
@@ -13,13 +12,12 @@ from ..analysis.network import Network, Totals
 from ..data.samples import Sample
 from ..graph.call_spec import CallSpec, InputSpec
 from ..rewriting.diff import Diff
+from ..rewriting.fate import FITTED, Fate
 from ..rewriting.pass_api import Pass
 from ..rewriting.roadmap import Roadmap
 from .decisions import Decisions
 from .recovery import Recovery
 from .verdict import Verdict
-
-Fate = Literal["kept", "compensated", "calibrated", "rewritten", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -157,24 +155,24 @@ class Rewrite:
             for end in range(1, len(parts)):
                 below.setdefault(".".join(parts[:end]), []).append(key)
         edits = [edit for diff in self.diffs for edit in diff.edits]
-        compensated = {edit.path for edit in edits if edit.fate == "compensated"}
-        fitted = {edit.path for edit in edits if edit.fate in ("calibrated", "reordered")}
+        compensated = {edit.path for edit in edits if edit.fate is Fate.COMPENSATED}
+        fitted = {edit.path for edit in edits if edit.fate in FITTED}
         calibrated = self.original.program.aliases(fitted)
         fates = {}
         for key, tensor in before.items():
             owner = key.rpartition(".")[0]
             if after.get(key) is tensor:
-                fates[key] = KeyFate((key,), "kept")
+                fates[key] = KeyFate((key,), Fate.KEPT)
             elif key in after:
-                adjusted: Fate = "compensated" if owner in compensated else "rewritten"
-                fates[key] = KeyFate((key,), "calibrated" if {owner, key} & calibrated else adjusted)
+                adjusted: Fate = Fate.COMPENSATED if owner in compensated else Fate.REWRITTEN
+                fates[key] = KeyFate((key,), Fate.CALIBRATED if {owner, key} & calibrated else adjusted)
             elif owner not in below or (owner in compensated and f"{owner}.weight" in after):
-                fates[key] = KeyFate((), "dropped")
+                fates[key] = KeyFate((), Fate.DROPPED)
             else:
-                fates[key] = KeyFate(tuple(below[owner]), "rewritten")
+                fates[key] = KeyFate(tuple(below[owner]), Fate.REWRITTEN)
         for key, weight in self.original.program.folded.items():
             became = fates[weight]
-            fates[key] = KeyFate(became.keys, "rewritten" if became.fate == "kept" else became.fate)
+            fates[key] = KeyFate(became.keys, Fate.REWRITTEN if became.fate is Fate.KEPT else became.fate)
         for weight in set(self.original.program.folded.values()):
             del fates[weight]
         return fates

@@ -7,14 +7,19 @@ from ..base.errors import RewriteError, RoadmapError, nearest
 from ..graph.program import Program
 from ..graph.shape_propagation import meta_twin
 from ..numerics.equivalence import EXACT_TOLERANCE, module_error
-from .graph_rewriter import GraphLowering, Rewiring, is_image
+from .fate import Fate
+from .graph_pass import GraphLowering, GraphPass, is_image
+from .graph_rewriter import Rewiring
 from .option_types import FROZEN, Portion, as_tuple, convolved_channels
 from .pass_api import Lowering, Match, Moved, Pass, Phase, Replacement, Skip, unknown_subclass
+from .skip_codes import SKIP_CODES
 
 __all__ = [
     "EXACT_TOLERANCE",
     "FROZEN",
+    "Fate",
     "GraphLowering",
+    "GraphPass",
     "Lowering",
     "Match",
     "Moved",
@@ -26,6 +31,7 @@ __all__ = [
     "RewriteError",
     "Rewiring",
     "RoadmapError",
+    "SKIP_CODES",
     "Skip",
     "as_tuple",
     "convolved_channels",

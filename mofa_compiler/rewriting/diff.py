@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..analysis.network import Totals
+from .fate import ADJUSTED, Fate
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One layer that a pass changed.
-
-    `fate` says where its weights come from: `exact` (computes what it did), `merged` (computes what it and its
-    neighbours did; the product of their weights, rounded), `inherited` (closed form from the old
-    ones), `compensated` (same layer, weights adjusted for a rewritten neighbour), `calibrated` (fitted on
-    example inputs), `reordered` (the same weights, channels permuted), `fresh` (random), `removed`.
-    """
+    """One layer that a pass changed."""
 
     path: str
     stage: str | None
@@ -27,11 +22,27 @@ class Edit:
     """Change in parameters"""
     macs: int
     """Change in MACs"""
-    fate: str
+    fate: Fate
+    """Where its weights come from"""
     exact: bool
     note: str = ""
     error: float | None = None
     """Largest error of an exact edit, relative to the largest output, in float64"""
+
+
+def together(first: Edit, second: Edit) -> Edit:
+    """Two edits of one path as one."""
+    notes = dict.fromkeys(filter(None, (first.note, second.note)))
+    errors = [edit.error for edit in (first, second) if edit.error is not None]
+    return replace(
+        second,
+        before=first.before,
+        parameters=first.parameters + second.parameters,
+        macs=first.macs + second.macs,
+        exact=first.exact and second.exact,
+        note="; ".join(notes),
+        error=max(errors) if len(errors) == 2 else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -41,10 +52,9 @@ class Refusal:
     path: str
     stage: str | None
     layer: str
+    code: str
+    """One of `SKIP_CODES`, or a pass's own"""
     reason: str
-
-
-_ADJUSTED = ("compensated", "calibrated", "reordered")
 
 
 @dataclass(frozen=True)
@@ -61,9 +71,10 @@ class Diff:
     @property
     def exact(self) -> bool:
         """Whether every edit keeps the function that the network computes."""
-        return all(edit.exact for edit in self.edits if edit.fate != "removed")
+        standing = [edit for edit in self.edits if edit.fate is not Fate.REMOVED]
+        return all(edit.exact for edit in standing or self.edits)  # of what is gone nothing says so but what took it up
 
     @property
     def rewritten(self) -> tuple[Edit, ...]:
         """The edits that put another layer in place, without those whose weights alone were adjusted."""
-        return tuple(edit for edit in self.edits if edit.fate not in _ADJUSTED)
+        return tuple(edit for edit in self.edits if edit.fate not in ADJUSTED)

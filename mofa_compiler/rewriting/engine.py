@@ -7,9 +7,10 @@ from ..analysis.network import Network
 from ..base.errors import RewriteError
 from ..base.torch_state import own_randomness
 from .diff import Diff, Edit, Refusal
-from .graph_rewriter import GraphLowering, Rewiring
+from .graph_pass import GraphPass
+from .graph_rewriter import Rewiring
 from .layer_surgery import Surgery
-from .pass_api import Match, Pass, Skip
+from .pass_api import Lowering, Match, Pass, Skip
 
 
 def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
@@ -26,12 +27,16 @@ def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
 
 def _carry_out(network: Network, pass_: Pass) -> tuple[Network, list[Edit], list[Refusal]]:
     """The network after a pass, what the pass changed, and what of its kind it left alone."""
-    if isinstance(pass_, GraphLowering):
+    if isinstance(pass_, GraphPass):
         wiring = Rewiring(network, pass_)
         pass_.rewire(wiring)
+        if not isinstance(pass_, Lowering):  # whose every edit was checked to compute the same
+            wiring.check_shapes()
         if untold := wiring.untold:
             names = ", ".join(untold)
-            raise RewriteError(f"{pass_.name}: no edit tells of what changed in {names}: a bug in this pass")
+            raise RewriteError(
+                f"{pass_.name}: no edit tells of what changed in {names}: a bug in this pass", code="bug"
+            )
         return wiring.finish(), wiring.edits, list(wiring.refusals.values())
     matches, skips = match(network, pass_)
     surgery = Surgery(network, pass_)
@@ -50,7 +55,7 @@ def match(network: Network, pass_: Pass) -> tuple[list[tuple[Layer, Match]], lis
             matches.append((layer, found))
         elif found is not None:
             stage = layer.stage.name if layer.stage else None
-            skips.append(Refusal(layer.path, stage, signature(layer.module, layer.function), found.reason))
+            skips.append(Refusal(layer.path, stage, signature(layer.module, layer.function), found.code, found.reason))
     return matches, skips
 
 
@@ -66,17 +71,18 @@ def match_layer(layer: Layer, pass_: Pass, network: Network) -> Match | Skip | N
 
 def _forbidden(layer: Layer) -> Skip | None:
     if layer.function:
-        return Skip(f"is a functional convolution ({layer.function} in forward), whose weight belongs to no layer")
+        reason = f"is a functional convolution ({layer.function} in forward), whose weight belongs to no layer"
+        return Skip("functional", reason)
     if layer.is_input:
-        return Skip("is the input convolution")
+        return Skip("input", "is the input convolution")
     if layer.is_output:
-        return Skip("is the output convolution")
+        return Skip("output", "is the output convolution")
     if layer.tied:
-        return Skip("shares a parameter with another module, which a new module would not")
+        return Skip("tied", "shares a parameter with another module, which a new module would not")
     if layer.altered:
-        return Skip(f"{layer.altered}, which a new module would lose")
+        return Skip("altered", f"{layer.altered}, which a new module would lose")
     if not layer.is_batched:
-        return Skip("reads (C, H, W) without a batch dimension, where a new module would split the rows")
+        return Skip("unbatched", "reads (C, H, W) without a batch dimension, where a new module would split the rows")
     if any(parameter.is_complex() for parameter in layer.module.parameters()):
-        return Skip("has complex weights")
+        return Skip("complex", "has complex weights")
     return None

@@ -1,23 +1,18 @@
-"""Exact rewrites of places in the graph that are no single convolution: norms, gates, chains of linear steps.
-
-Such a pass is a `GraphLowering`. It finds its places itself, in a copy of the graph, and changes them by a `Rewiring`,
-which counts parameters and MACs, checks each place in float64 against what stood there, and writes the diff.
-"""
+"""Changes to places in a copy of the graph, with their parameters and MACs, checked in float64, told in a diff."""
 
 from __future__ import annotations
 
 import copy
-from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
-from ..analysis.layers import Layer, signature, writes_in_place
+from ..analysis.layers import signature, writes_in_place
 from ..analysis.network import Network
 from ..base.errors import RewriteError
 from ..graph.frozen import Named, freeze
@@ -26,27 +21,13 @@ from ..graph.macs import function_name, node_macs
 from ..graph.plain_layers import altered
 from ..graph.shape_propagation import evaluate
 from ..numerics.equivalence import EXACT_TOLERANCE, failed, module_error, warn_of_precision
-from .diff import Edit, Refusal
+from .diff import Edit, Refusal, together
+from .fate import Fate
 from .layer_surgery import Surgery, origin
-from .pass_api import Lowering, Match, Pass, Replacement, Skip
+from .pass_api import Pass, Skip
 
 _SHAPING = frozenset(["getitem", "view", "reshape", "unsqueeze", "flatten", "expand", "contiguous", "neg"])
 """What a network does to a parameter before it multiplies by it, and what leaves it as constant as it was"""
-
-
-class GraphLowering(Lowering):
-    """A lowering of places that are no single convolution. `layers` are globs over the paths that it anchors on."""
-
-    @abstractmethod
-    def rewire(self, wiring: Rewiring) -> None:
-        """Find the places of this pass's kind and change them, or refuse them with a reason."""
-
-    def match(self, layer: Layer, network: Network) -> Match | Skip | None:
-        """Nothing: no layer by itself is a place of such a pass."""
-        return None
-
-    def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
-        raise RewriteError(f"{self.name}: builds no single layer, and {layer.path} was asked for")
 
 
 class Rewiring(Surgery):
@@ -96,20 +77,20 @@ class Rewiring(Surgery):
         """Whether the parameter or buffer at a path is held under another name, too."""
         return self._holders[id(self.tensors.get(path))] > 1
 
-    def fixed(self, path: str) -> str:
-        """Why the module at a path must stay as it is; empty where it may be replaced."""
+    def fixed(self, path: str) -> Skip | None:
+        """Why the module at a path must stay as it is; None where it may be replaced."""
         module = self.modules[path]
         if self.calls[path] > 1:
-            return f"{path} is called at {self.calls[path]} places"
+            return Skip("called-twice", f"{path} is called at {self.calls[path]} places")
         if any(self._holders[id(parameter)] > 1 for parameter in module.parameters()):
-            return f"{path} shares a parameter with another module"
+            return Skip("tied", f"{path} shares a parameter with another module")
         if any(self._reads[f"{alias}.{name}"] for alias in self.aliases[path] for name in module.state_dict()):
-            return f"weights of {path} are read by something else, too"
+            return Skip("read-elsewhere", f"weights of {path} are read by something else, too")
         if reason := altered(module):
-            return f"{path} {reason}, which a new module would lose"
+            return Skip("altered", f"{path} {reason}, which a new module would lose")
         if any(parameter.is_complex() for parameter in module.parameters()):
-            return f"{path} has complex weights"
-        return ""
+            return Skip("complex", f"{path} has complex weights")
+        return None
 
     def overwritten(self, node: fx.Node) -> bool:
         """Whether something that reads a value changes it in place, so that it matters when others read it."""
@@ -139,10 +120,10 @@ class Rewiring(Surgery):
             result = value.target(first, *rest[0], **rest[1])
         return result if isinstance(result, Tensor) else None
 
-    def refuse(self, path: str, what: str, reason: str) -> None:
+    def refuse(self, path: str, what: str, why: Skip) -> None:
         """Write down that the thing at a path, in one short line, is left alone, and why; the first reason counts."""
         stage = self.network.anatomy.stage_of(path)
-        self.refusals.setdefault(path, Refusal(path, stage.name if stage else None, what, reason))
+        self.refusals.setdefault(path, Refusal(path, stage.name if stage else None, what, why.code, why.reason))
 
     # Changing
 
@@ -197,10 +178,12 @@ class Rewiring(Surgery):
         try:
             node.meta["val"] = evaluate(node, self._scope)
         except RuntimeError as error:
-            raise RewriteError(f"{self.pass_.name}: {node.target} does not fit: {error}") from error
+            raise RewriteError(
+                f"{self.pass_.name}: {node.target} does not fit: {error}", code="does-not-fit"
+            ) from error
 
     def substitute(self, old: fx.Node, new: fx.Node) -> None:
-        """Let everything read `new`, which computes the same, instead of `old`; `old` goes, if it is no part of it."""
+        """Let everything read `new` instead of `old`, for whose value it stands; `old` goes, if it is no part of it."""
         new.meta["origin"] = origin(old)
         old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
         self.erase(old)
@@ -229,7 +212,8 @@ class Rewiring(Surgery):
     def put(self, path: str, module: nn.Module, also: Sequence[Named] = ()) -> None:
         """Put a module, given in float64, at a path; it takes mode, precision and frozenness from what stood there.
 
-        What was folded into it, `also`, has a say in whether it is frozen.
+        What was folded into it, `also`, has a say in whether it is frozen. Where its MACs or its output's shape are
+        others, do it within `changing`.
         """
         self._put_like(path, module, self.modules[path], also)
 
@@ -305,7 +289,9 @@ class Rewiring(Surgery):
         def copied(node: fx.Node) -> Any:
             if node not in values:
                 if not node.op.startswith("call") and node.op != "get_attr":
-                    raise RewriteError(f"{self.pass_.name}: {ends[0].name} reads {node.name}, too: a bug in this pass")
+                    raise RewriteError(
+                        f"{self.pass_.name}: {ends[0].name} reads {node.name}, too: a bug in this pass", code="bug"
+                    )
                 if isinstance(node.meta["val"], (bool, int, float)):
                     values[node] = node.meta["val"]  # a size or the mode, which say no more about a piece
                     return values[node]
@@ -335,18 +321,52 @@ class Rewiring(Surgery):
         return error
 
     def tell(
-        self, path: str, before: str, after: str, fate: str, *, error: float | None = None, note: str = ""
+        self, path: str, before: str, after: str, fate: Fate, *, error: float | None = None, note: str = ""
     ) -> None:
-        """Write the edit of a path, with the parameters and MACs that changed there, below it, or in no layer."""
-        stage = self.network.anatomy.stage_of(path)
-        exact = fate != "removed"
+        """Write the edit of a path, with the parameters and MACs that changed there, below it, or in no layer.
+
+        It is exact where there is an `error`, as `check` returns it.
+        """
+        stage, fate = self.network.anatomy.stage_of(path), Fate(fate)
+        exact = error is not None
+        if fate is not Fate.REMOVED:
+            self.hold_promise(path, exact=exact)
+        if fate in (Fate.EXACT, Fate.MERGED) and not exact:
+            raise RewriteError(
+                f"{self.pass_.name}: {path} is told as exact without a check: a bug in this pass", code="bug"
+            )
         parameters, macs = (_taken(counts, path) for counts in (self._parameters, self._macs))
         edit = Edit(path, stage.name if stage else None, before, after, parameters, macs, fate, exact, note, error)
         for index, told in enumerate(self.edits):
             if told.path == path:
-                self.edits[index] = _together(told, edit)
+                self.edits[index] = together(told, edit)
                 return
         self.edits.append(edit)
+
+    def check_shapes(self) -> None:
+        """Check that what was changed fits, and that the network's output keeps its shape.
+
+        Raises:
+            RewriteError: it does not, or a shape changed outside of `changing`.
+        """
+        before, others = self.network.program, set[fx.Node]()
+        originals = {new: old for old, new in self.node_of.items()}
+        for node in (node for node in self.graph.nodes if node.op != "output"):
+            replaced = node.op == "call_module" and self.module(node) is not before.modules.get(str(node.target))
+            if replaced or not others.isdisjoint(node.all_input_nodes):
+                recorded = _shapes(node)
+                self.revalue(node)
+                if _shapes(node) != recorded:
+                    raise RewriteError(
+                        f"{self.pass_.name}: {node.name} has another shape by now: a bug in this pass", code="bug"
+                    )
+            if node in originals and _shapes(node) != _shapes(originals[node]):
+                others.add(node)
+        was, by_now = (fx.map_arg(_output(graph).args, _shapes) for graph in (before.graph, self.graph))
+        if was != by_now:
+            raise RewriteError(
+                f"{self.pass_.name}: the network's output has another shape by now: a bug in this pass", code="bug"
+            )
 
     @property
     def untold(self) -> list[str]:
@@ -358,29 +378,19 @@ class Rewiring(Surgery):
         return signature(self.modules[path])
 
 
-def is_image(value: Any) -> bool:
-    """Whether an argument is a value of shape (N, C, H, W)."""
-    tensor = value.meta.get("val") if isinstance(value, fx.Node) else None
-    return isinstance(tensor, Tensor) and tensor.dim() == 4 and tensor.is_floating_point()
+def _shapes(node: fx.Node) -> list[Any]:
+    """The shapes of what a node returns, and what of it is no tensor as it is."""
+    return [getattr(leaf, "shape", leaf) for leaf in pytree.tree_leaves(node.meta.get("val"))]
+
+
+def _output(graph: fx.Graph) -> fx.Node:
+    output: fx.Node = next(node for node in reversed(graph.nodes) if node.op == "output")
+    return output
 
 
 def _taken(counts: Counter[str], path: str) -> int:
     """What is counted for a path, below it and for none, which is not counted any longer."""
     return sum(counts.pop(key) for key in list(counts) if key in ("", path) or key.startswith(f"{path}."))
-
-
-def _together(first: Edit, second: Edit) -> Edit:
-    """Two edits of one path as one."""
-    notes = dict.fromkeys(filter(None, (first.note, second.note)))
-    errors = [edit.error for edit in (first, second) if edit.error is not None]
-    return replace(
-        second,
-        before=first.before,
-        parameters=first.parameters + second.parameters,
-        macs=first.macs + second.macs,
-        note="; ".join(notes),
-        error=max(errors, default=None),
-    )
 
 
 def _count(module: nn.Module) -> int:

@@ -23,7 +23,8 @@ from ..nn.branching import Branches, inner, traced
 from ..nn.partial_conv import PartialConv2d
 from ..numerics.equivalence import EXACT_TOLERANCE, failed, module_error, warn_of_precision
 from .diff import Edit
-from .pass_api import Match, Pass, Replacement
+from .fate import Fate
+from .pass_api import Lowering, Match, Pass, Replacement
 
 
 class Surgery:
@@ -55,6 +56,7 @@ class Surgery:
     def replace(self, layer: Layer, found: Match) -> None:
         old = self.modules[layer.path]
         replacement = self.pass_.build(layer, self.modules)
+        self.hold_promise(layer.path, exact=replacement.exact)
         new = replacement.module
         new.train(old.training)
         sources = [old, *(self.modules[path] for path in map(self._called, replacement.bypassed) if path)]
@@ -70,7 +72,7 @@ class Surgery:
             note="; ".join(filter(None, (found.note, replacement.note))),
             error=error,
         )
-        if replacement.fate == "merged":
+        if replacement.fate is Fate.MERGED:
             new.to(next(old.parameters()).dtype)
         index = len(self.edits)
         gone = (*replacement.bypassed, *((moved.node,) if moved else ()))
@@ -99,6 +101,19 @@ class Surgery:
         if replacement.stands_for is not None:
             path = next(p for p, child in _spread(layer.path, new) if isinstance(child, PartialConv2d))
             self.ideals[path] = replacement.stands_for
+
+    def hold_promise(self, path: str, *, exact: bool) -> None:
+        """Refuse an approximate edit of a pass that promises exact ones.
+
+        Raises:
+            RewriteError: it is one.
+        """
+        if isinstance(self.pass_, Lowering) and not exact:
+            raise RewriteError(
+                f"{self.pass_.name}: its edit of {path} is approximate, and a Lowering promises exact ones: a bug in "
+                "this pass",
+                code="bug",
+            )
 
     def _called(self, name: str) -> str:
         """The path of the module that a node calls; empty for anything else."""
@@ -157,7 +172,9 @@ class Surgery:
                         source.meta["val"] = evaluate(source, scope)
                     except RuntimeError as error:
                         place = source.target if source.op == "call_module" else layer.path
-                        raise RewriteError(f"{self.pass_.name}: {place} does not fit: {error}") from error
+                        raise RewriteError(
+                            f"{self.pass_.name}: {place} does not fit: {error}", code="does-not-fit"
+                        ) from error
                     macs += node_macs(source, scope)
                 if last:
                     source = self.graph.call_function(last.function, (source,), last.options)
@@ -165,7 +182,8 @@ class Surgery:
             if source.meta["val"].shape != shape:
                 raise RewriteError(
                     f"{self.pass_.name}: {layer.path} gave {tuple(shape)}, what was built for it gives "
-                    f"{tuple(source.meta['val'].shape)}: a bug in this pass"
+                    f"{tuple(source.meta['val'].shape)}: a bug in this pass",
+                    code="bug",
                 )
             source.meta["origin"] = stands_for
             node.replace_all_uses_with(source)
@@ -207,7 +225,7 @@ class Surgery:
         self.ideals.pop(path, None)  # what it stood for, it stood for with its old weights
         if path not in self.compensated:
             self.compensated[path] = (len(self.edits), old)
-            self.edits.append(self._edit(path, old, neighbour, "compensated"))
+            self.edits.append(self._edit(path, old, neighbour, Fate.COMPENSATED))
 
     def _account(self, paths: Iterable[str]) -> None:
         """Bring the edits of adjusted neighbours up to date: adjusted twice, or moved to another size."""
@@ -216,9 +234,9 @@ class Surgery:
             index = next(i for i in range(index, len(self.edits)) if self.edits[i].path == path)
             layer = self.network.layers.get(path)
             macs = sum(node_macs(self.node_of[n], self._scope) for n in layer.nodes) - layer.macs if layer else 0
-            self.edits[index] = replace(self._edit(path, old, self.modules[path], "compensated"), macs=macs)
+            self.edits[index] = replace(self._edit(path, old, self.modules[path], Fate.COMPENSATED), macs=macs)
 
-    def _edit(self, path: str, old: nn.Module, new: nn.Module | None, fate: str) -> Edit:
+    def _edit(self, path: str, old: nn.Module, new: nn.Module | None, fate: Fate) -> Edit:
         stage = self.network.anatomy.stage_of(path)
         return Edit(
             path=path,
@@ -248,7 +266,7 @@ class Surgery:
         """Count a module's call, of so many MACs, as gone, and the module with its last one."""
         self.calls[path] -= 1
         if not self.calls[path]:
-            self.edits.append(replace(self._edit(path, self.modules[path], None, "removed"), macs=-macs))
+            self.edits.append(replace(self._edit(path, self.modules[path], None, Fate.REMOVED), macs=-macs))
             for alias in self.aliases[path]:
                 del self.modules[alias]
 

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from ..analysis.layers import Layer
 from ..analysis.network import Network
+from .fate import Fate
+from .skip_codes import OTHER
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,30 @@ class Match:
 
 @dataclass(frozen=True)
 class Skip:
-    """A layer of the right kind that a pass leaves alone, and why."""
+    """A layer of the right kind that a pass leaves alone, and why.
 
-    reason: str
+    Attributes:
+        code: a word that programs compare and that stays; those of our passes are in `SKIP_CODES`.
+        reason: the same for readers, in words that may change.
+
+    `Skip("some reason")`, as passes wrote before there were codes, has the code `other`.
+    """
+
+    code: str = OTHER
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.reason:
+            object.__setattr__(self, "reason", self.code)
+            object.__setattr__(self, "code", OTHER)
 
 
-def unknown_subclass(module: nn.Module, base: type[nn.Module]) -> str:
-    """Why a module whose class is derived from `base` is left alone; empty for one of `base` itself."""
+def unknown_subclass(module: nn.Module, base: type[nn.Module]) -> Skip | None:
+    """Why a module whose class is derived from `base` is left alone; None for one of `base` itself."""
     if type(module) is base:
-        return ""
-    return f"is a {type(module).__name__}, a subclass of {base.__name__} whose behaviour is not known"
+        return None
+    kind = f"is a {type(module).__name__}, a subclass of {base.__name__} whose behaviour is not known"
+    return Skip("subclass", kind)
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,7 @@ class Replacement:
     """
 
     module: nn.Module
-    fate: str = "inherited"
+    fate: Fate = Fate.INHERITED
     exact: bool = False
     reference: nn.Module | None = None
     channels: int | None = None
@@ -83,6 +99,9 @@ class Replacement:
     moved: Moved | None = None
     stands_for: nn.Conv2d | None = None
     note: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fate", Fate(self.fate))  # a pass may give the word
 
 
 class Phase(IntEnum):
@@ -168,7 +187,7 @@ class Pass(ABC):
 
 
 class Lowering(Pass):
-    """An exact rewrite into a form that an engine runs faster; it computes what was there before.
+    """A promise: every edit is exact, a form of what was there that an engine runs faster.
 
     Lowerings come last in a roadmap, and are carried out after calibration: what is fitted to the original is what the
     passes before them made.

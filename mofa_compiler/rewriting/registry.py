@@ -25,9 +25,9 @@ def available() -> Mapping[str, type[Pass]]:
         try:
             pass_ = entry.load()
         except Exception as error:
-            raise RoadmapError(f"{origin} in group {GROUP} cannot be loaded: {error}") from error
+            raise RoadmapError(f"{origin} in group {GROUP} cannot be loaded: {error}", code="unreadable") from error
         if not (isinstance(pass_, type) and issubclass(pass_, Pass)) or pass_.name != entry.name:
-            raise RoadmapError(f"{origin} in group {GROUP} is not a Pass of that name")
+            raise RoadmapError(f"{origin} in group {GROUP} is not a Pass of that name", code="wrong-kind")
         if found.setdefault(entry.name, pass_) is not pass_:
-            raise RoadmapError(f"two packages provide a pass {entry.name!r}: uninstall one")
+            raise RoadmapError(f"two packages provide a pass {entry.name!r}: uninstall one", code="ambiguous")
     return found

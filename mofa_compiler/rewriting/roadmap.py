@@ -49,10 +49,12 @@ class Roadmap:
         object.__setattr__(self, "target", target)
         for key in ("name", "description"):
             if has_no_encoding(str(getattr(self, key))):
-                raise RoadmapError(f"roadmap {name!a}: its {key} is no Unicode text")
+                raise RoadmapError(f"roadmap {name!a}: its {key} is no Unicode text", code="bad-value")
         for pass_ in self.passes:
             if not isinstance(pass_, Pass):
-                raise RoadmapError(f"roadmap {name!r}: {pass_!r} is not a pass; give an instance, with its options")
+                raise RoadmapError(
+                    f"roadmap {name!r}: {pass_!r} is not a pass; give an instance, with its options", code="wrong-kind"
+                )
         self._check_order()
 
     def _check_order(self) -> None:
@@ -62,14 +64,16 @@ class Roadmap:
             if pass_.phase is not Phase.LOWER:
                 raise RoadmapError(
                     f"roadmap {self.name!r}: {names[lowered]} (pass {lowered + 1}) comes before {pass_.name} (pass "
-                    f"{index + 1}): it lowers what all other passes made; put it last"
+                    f"{index + 1}): it lowers what all other passes made; put it last",
+                    code="order",
                 )
         for index, pass_ in enumerate(self.passes):
             late = next((name for name in names[index + 1 :] if name in pass_.after), None)
             if late:
                 raise RoadmapError(
                     f"roadmap {self.name!r}: {pass_.name} (pass {index + 1}) comes before {late} "
-                    f"(pass {names.index(late, index) + 1}), whose work it builds on; put {late} first"
+                    f"(pass {names.index(late, index) + 1}), whose work it builds on; put {late} first",
+                    code="order",
                 )
 
     def __iter__(self) -> Iterator[Pass]:
@@ -102,10 +106,12 @@ class Roadmap:
             try:
                 return cls.from_toml(path.read_text(encoding="utf-8"), origin=text, name=path.stem)
             except UnicodeDecodeError as error:
-                raise RoadmapError(f"{text} is not a text file: {error}") from error
+                raise RoadmapError(f"{text} is not a text file: {error}", code="damaged") from error
         if path.suffix == ".toml" or "/" in text:
-            raise RoadmapError(f"there is no roadmap file {text}")
-        raise RoadmapError(f"there is no roadmap {text!r}{nearest(text, presets())}; a file needs its path")
+            raise RoadmapError(f"there is no roadmap file {text}", code="not-found")
+        raise RoadmapError(
+            f"there is no roadmap {text!r}{nearest(text, presets())}; a file needs its path", code="unknown-name"
+        )
 
     @classmethod
     def from_toml(cls, text: str, origin: str = "roadmap", name: str = "custom") -> Roadmap:
@@ -117,7 +123,7 @@ class Roadmap:
         try:
             document = tomllib.loads(text)
         except (ValueError, RecursionError) as error:  # a number too long, or brackets too deep, for Python
-            raise RoadmapError(f"{origin}: malformed TOML: {error}") from error
+            raise RoadmapError(f"{origin}: malformed TOML: {error}", code="damaged") from error
         return cls.from_dict(document, origin, name)
 
     @classmethod
@@ -127,13 +133,13 @@ class Roadmap:
         unknown = set(document) - set(known)
         if unknown:
             key = min(unknown)
-            raise RoadmapError(f"{origin}: unknown key {key!r}{nearest(key, known)}")
+            raise RoadmapError(f"{origin}: unknown key {key!r}{nearest(key, known)}", code="unknown-option")
         for key in ("name", "description"):
             if not isinstance(document.get(key, ""), str):
-                raise RoadmapError(f"{origin}: {key} = {document[key]!r}: must be text")
+                raise RoadmapError(f"{origin}: {key} = {document[key]!r}: must be text", code="bad-value")
         tables = document.get("pass", [])
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            raise RoadmapError(f"{origin}: 'pass' must be tables, each under its own [[pass]]")
+            raise RoadmapError(f"{origin}: 'pass' must be tables, each under its own [[pass]]", code="bad-value")
         passes = [_configured(table, f"{origin}, pass {index}") for index, table in enumerate(tables, 1)]
         target = Target.from_data(document["target"], origin) if "target" in document else None
         return cls(passes, str(document.get("name", name)), str(document.get("description", "")), target)
@@ -160,9 +166,9 @@ def _configured(table: Mapping[str, Any], origin: str) -> Pass:
     options = dict(table)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise RoadmapError(f"{origin}: a [[pass]] needs a name (known: {', '.join(available())})")
+        raise RoadmapError(f"{origin}: a [[pass]] needs a name (known: {', '.join(available())})", code="needs-option")
     if name not in available():
-        raise RoadmapError(f"{origin}: there is no pass {name!r}{nearest(name, available())}")
+        raise RoadmapError(f"{origin}: there is no pass {name!r}{nearest(name, available())}", code="unknown-name")
     return configure(available()[name], options, origin)
 
 
@@ -175,13 +181,17 @@ def configure(pass_: type[Pass], options: Mapping[str, Any], origin: str) -> Pas
     names = [field.name for field in fields(pass_) if field.init]
     for option in options:  # not left to pydantic, which drops what a pass's own configuration does not forbid
         if option not in names:
-            raise RoadmapError(f"{origin}: {pass_.name} has no option {option!r}{nearest(option, names)}")
+            raise RoadmapError(
+                f"{origin}: {pass_.name} has no option {option!r}{nearest(option, names)}", code="unknown-option"
+            )
     try:
         return TypeAdapter(pass_).validate_python(dict(options), by_name=True)
     except ValidationError as error:
         problem = error.errors()[0]
         option = str(problem["loc"][0]) if problem["loc"] else ""
-        raise RoadmapError(f"{origin}: {pass_.name}: {option} = {problem['input']!r}: {problem['msg']}") from error
+        raise RoadmapError(
+            f"{origin}: {pass_.name}: {option} = {problem['input']!r}: {problem['msg']}", code="bad-value"
+        ) from error
 
 
 def in_order(passes: Iterable[Pass]) -> list[Pass]:

@@ -40,17 +40,21 @@ class Target:
         if isinstance(data, str):
             data = {"engine": data}
         if not isinstance(data, Mapping):
-            raise RoadmapError(f"{origin}: target = {data!r}: must be an engine's name or a table")
+            raise RoadmapError(f"{origin}: target = {data!r}: must be an engine's name or a table", code="bad-value")
         unknown = set(data) - set(cls.__dataclass_fields__)
         if unknown:
             key = min(unknown)
-            raise RoadmapError(f"{origin}: target has no key {key!r}{nearest(key, cls.__dataclass_fields__)}")
+            raise RoadmapError(
+                f"{origin}: target has no key {key!r}{nearest(key, cls.__dataclass_fields__)}", code="unknown-option"
+            )
         try:
             found: Target = TypeAdapter(cls).validate_python(dict(data))
         except ValidationError as error:
             problem = error.errors()[0]
             key = ".".join(map(str, problem["loc"])) or "engine"
-            raise RoadmapError(f"{origin}: target: {key} = {problem['input']!r}: {problem['msg']}") from error
+            raise RoadmapError(
+                f"{origin}: target: {key} = {problem['input']!r}: {problem['msg']}", code="bad-value"
+            ) from error
         found.shape  # noqa: B018 - refuses a malformed one
         return found
 
@@ -64,7 +68,7 @@ class Target:
         if self.input is None:
             return None
         if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", self.input):
-            raise RoadmapError(f"target: input = {self.input!r}: must be a shape such as 1x3x256x256")
+            raise RoadmapError(f"target: input = {self.input!r}: must be a shape such as 1x3x256x256", code="bad-value")
         return tuple(map(int, self.input.split("x")))
 
     def to_data(self) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class Cache:
         try:
             text = json.dumps({"key": dict(key), "data": data}, indent=1, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise EngineError(f"a measurement's data must be plain: {error}") from error
+            raise EngineError(f"a measurement's data must be plain: {error}", code="bad-value") from error
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with replaced(file) as handle:
@@ -90,7 +90,8 @@ class Cache:
             is_file = isinstance(error, FileExistsError | NotADirectoryError)
             what = "it is a file, not a folder" if is_file else error.strerror
             raise EngineError(
-                f"cannot keep measurements in {self.folder}: {what}; ${VARIABLE} names another folder"
+                f"cannot keep measurements in {self.folder}: {what}; ${VARIABLE} names another folder",
+                code="unwritable",
             ) from error
 
     def _file(self, text: str) -> Path:
@@ -114,8 +115,10 @@ def _text(key: Mapping[str, Any]) -> str:
     """The same text for the same key, in whatever order its entries are."""
     missing = [name for name in _REQUIRED if name not in key]
     if missing:
-        raise EngineError(f"a measurement's key lacks {', '.join(missing)}: make it with measurement_key")
+        raise EngineError(
+            f"a measurement's key lacks {', '.join(missing)}: make it with measurement_key", code="bad-value"
+        )
     try:
         return json.dumps(dict(key), sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise EngineError(f"a measurement's key must be plain data: {error}") from error
+        raise EngineError(f"a measurement's key must be plain data: {error}", code="bad-value") from error

@@ -153,7 +153,7 @@ class Engine(ABC):
     def _in_one_line(self, what: nn.Module | str) -> Iterator[None]:
         """Compile without chatter, and say what went wrong in a line."""
         if why := self.missing():
-            raise EngineError(f"the engine {self.name} cannot run here: {why}")
+            raise EngineError(f"the engine {self.name} cannot run here: {why}", code="not-installed")
         name = what if isinstance(what, str) else type(what).__name__
         try:
             with quiet():
@@ -161,7 +161,9 @@ class Engine(ABC):
         except EngineError:
             raise
         except Exception as error:
-            raise EngineError(f"{self.name} does not take {name}: {one_line(error)}{source_line(error)}") from error
+            raise EngineError(
+                f"{self.name} does not take {name}: {one_line(error)}{source_line(error)}", code="wrong-input"
+            ) from error
 
 
 def processor() -> str:

@@ -127,7 +127,7 @@ def measure(
         EngineError: the engine is unknown or not installed, or does not take one of the networks.
     """
     if threads < 1:
-        raise EngineError(f"threads is {threads}, but an engine needs at least 1")
+        raise EngineError(f"threads is {threads}, but an engine needs at least 1", code="bad-value")
     chosen = named(engine)
     inputs = tensors(a, [tuple(input_shape)]) if example_inputs is None else _as_tuple(example_inputs)
     runners = [chosen.compile(module, inputs, threads) for module in (b, a)]
@@ -146,5 +146,7 @@ def _as_tuple(example_inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     wrong = next((x for x in given if not isinstance(x, Tensor)), None)
     if wrong is not None or not given:
         what = "none" if wrong is None else f"a {type(wrong).__name__}"
-        raise EngineError(f"example_inputs must be tensors, one for each input, but there is {what}")
+        raise EngineError(
+            f"example_inputs must be tensors, one for each input, but there is {what}", code="wrong-input"
+        )
     return tuple(x.detach().cpu() for x in given)

@@ -55,7 +55,9 @@ def peak_memory(packed: bytes, inputs: Sequence[Tensor], engine: Engine, threads
         result = Path(folder, "result.json")
         if done.returncode or not result.is_file():
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise EngineError(f"measuring memory on {engine.name} failed (exit code {done.returncode}): {last[:300]}")
+            raise EngineError(
+                f"measuring memory on {engine.name} failed (exit code {done.returncode}): {last[:300]}", code="failed"
+            )
         return float(json.loads(result.read_text()))
 
 

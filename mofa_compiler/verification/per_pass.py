@@ -83,7 +83,7 @@ def measure(
     for index, batch in enumerate(inputs):
         call = _fitting(as_call(batch), rewrite)
         if given and not _is_finite(tensor_leaves([*call.args, *call.kwargs.values()])):
-            raise VerificationError(f"{name} {index} holds NaN or infinite values: leave it out")
+            raise VerificationError(f"{name} {index} holds NaN or infinite values: leave it out", code="not-finite")
         outputs = _outputs(rewrite, call, tell)
         first = previous = next(outputs)
         if not blame and not _is_finite([first]):
@@ -96,7 +96,7 @@ def measure(
             beside.add(first, _taken(shipped, call, "the saved network", run_saved))
         basis.add(call)
     if not basis.calls:
-        raise VerificationError(f"there is no {name} to compare outputs on")
+        raise VerificationError(f"there is no {name} to compare outputs on", code="no-data")
     tell("done", len(rewrite.networks), len(rewrite.networks))
     comparable = all(figures.is_comparable for figures in (*totals, beside))
     where = not_finite(rewrite.original.program.name, f"the {basis}", blame) if blame and not comparable else ""
@@ -194,4 +194,6 @@ def _taken(module: nn.Module, call: CallSpec, name: str, running: Callable[[nn.M
     try:
         return values(name, running(module, call))
     except (RuntimeError, ValueError, TypeError) as error:
-        raise VerificationError(f"{name} does not take an input of shape {specs(call)}: {one_line(error)}") from error
+        raise VerificationError(
+            f"{name} does not take an input of shape {specs(call)}: {one_line(error)}", code="wrong-input"
+        ) from error

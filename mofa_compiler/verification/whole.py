@@ -19,6 +19,7 @@ from ..numerics.running import rounding, rounding_of
 from ..numerics.sizes import another_size
 from ..result.verdict import AtSize, WholeCheck
 from ..rewriting.diff import Diff
+from ..rewriting.fate import Fate
 from ..rewriting.layer_surgery import origin
 
 _SAMPLES = 65536
@@ -27,7 +28,7 @@ _SAMPLES = 65536
 
 def claims_exact(diff: Diff) -> bool:
     """Whether every layer that a pass put in place is said to compute what the old one did, neighbours adjusted."""
-    put = [edit for edit in diff.edits if edit.fate != "removed" and (edit.exact or edit in diff.rewritten)]
+    put = [edit for edit in diff.edits if edit.fate is not Fate.REMOVED and (edit.exact or edit in diff.rewritten)]
     return bool(put) and all(edit.exact for edit in put)
 
 
@@ -54,7 +55,7 @@ def check_whole(before: Network, after: Network, diff: Diff, example: CallSpec) 
         name = str(lowest).removeprefix("torch.")
         where = reference.lowered or twin.lowered
         notes.append(f"{where} computes in {name}" if reference.double else "")
-    if any(edit.fate in ("compensated", "merged") for edit in diff.edits):
+    if any(edit.fate in (Fate.COMPENSATED, Fate.MERGED) for edit in diff.edits):
         tolerance = max(tolerance, rounding(before.program))
         notes.append("adjusted weights are rounded to the model's precision")
     failed = [call for (call, _), error in zip(reference.outputs, errors, strict=True) if not error <= tolerance]

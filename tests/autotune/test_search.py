@@ -15,6 +15,7 @@ from mofa_compiler.bundle.recipe import read_recipe
 from mofa_compiler.passes import SepConvToPConv, ShrinkKernels
 from mofa_compiler.report.markdown import render
 from tests.autotune.small import Tower, depthwise_taps, invent
+from tests.raising import raising
 
 X = torch.rand(1, 3, 32, 32)
 TARGET = Roadmap([SepConvToPConv()], name="mine").with_target("eager")
@@ -133,28 +134,28 @@ def test_a_target_round_trips_through_toml() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "message"),
+    ("target", "said"),
     [
-        ("3", "must be an engine's name or a table"),
-        ('{engine = "eager", thread = 2}', "no key 'thread'"),
-        ('{engine = "eager", threads = 0}', "threads = 0"),
-        ('{engine = "eager", input = "3 by 4"}', "must be a shape"),
-        ('{engine = "eager", keep_if = "slower"}', "keep_if = 'slower'"),
-        ("{threads = 2}", "engine"),
+        ("3", ("bad-value", "target = 3")),
+        ('{engine = "eager", thread = 2}', ("unknown-option", "'thread'")),
+        ('{engine = "eager", threads = 0}', ("bad-value", "threads = 0")),
+        ('{engine = "eager", input = "3 by 4"}', ("bad-value", "input")),
+        ('{engine = "eager", keep_if = "slower"}', ("bad-value", "keep_if = 'slower'")),
+        ("{threads = 2}", ("bad-value", "engine")),
     ],
 )
-def test_a_bad_target(target: str, message: str) -> None:
-    with pytest.raises(RoadmapError, match=message):
+def test_a_bad_target(target: str, said: tuple[str, ...]) -> None:
+    with raising(RoadmapError, *said):
         Roadmap.from_toml(f'target = {target}\n[[pass]]\nname = "shrink-kernels"\n')
 
 
 def test_an_engine_that_is_not_there(tower: Tower) -> None:
-    with pytest.raises(EngineError, match="did you mean 'xnnpack'"):
+    with raising(EngineError, "unknown-name", "'xnnpack'"):
         apply(tower, Roadmap.load("mofa").with_target("xnpack"), X)
 
 
 def test_a_bound_needs_a_target(tower: Tower) -> None:
-    with pytest.raises(RoadmapError, match="with_target"):
+    with raising(RoadmapError, "needs-option", "with_target"):
         apply(tower, "mofa", X, max_loss=0.5)
 
 

@@ -125,7 +125,7 @@ def test_a_norm_takes_up_what_a_layer_before_it_cannot() -> None:
 
     result = fitted(model, scaled, "b")
     assert result.stages[1].error < result.stages[0].error / 90  # statistics of some images, seen on another one
-    assert {skip.path: skip.reason for skip in result.diff.skips} == {"b": "is a grouped convolution (groups=2)"}
+    assert {skip.path: skip.code for skip in result.diff.skips} == {"b": "grouped"}
     final = result.networks[-1].program
     inputs: list[Tensor] = []
     handle = final.modules["b"].register_forward_hook(lambda module, given, output: inputs.append(output))
@@ -228,5 +228,5 @@ def test_layers_that_are_too_large_say_so(monkeypatch: pytest.MonkeyPatch) -> No
     result = apply(trained_like(separable()), [SepConvToPConv()], images(1)[0], settings)
     (skip,) = result.diffs[-1].skips
     assert skip.path == "2"
-    assert skip.reason == "has 8 inputs, more than a fit in closed form takes (7)"
+    assert skip.code == "too-large"
     assert result.diffs[-1].edits == ()

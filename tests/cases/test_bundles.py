@@ -29,6 +29,7 @@ from mofa_compiler.cli import app
 from mofa_compiler.loading.checkpoint import load_checkpoint
 from mofa_compiler.passes import SepConvToPConv
 from tests.cases.files import imported
+from tests.raising import raising
 
 X = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -236,7 +237,7 @@ def test_a_damaged_recipe_is_named(
 ) -> None:
     run_on(case, bundle, monkeypatch)
     for use in (lambda: mofa_compiler.verify(bundle, original), lambda: mofa_compiler.load(bundle)):
-        with pytest.raises(BundleError, match=r"bundle/recipe\.json is damaged: inputs: args is missing"):
+        with raising(BundleError, "damaged", "recipe.json", "args"):
             use()
 
 
@@ -321,5 +322,5 @@ def test_a_checkpoint_that_is_cut_off_is_damaged(original: nn.Module, tmp_path: 
     whole = (tmp_path / "net.pth").read_bytes()
     for size in (0, 10, 100, len(whole) // 2, len(whole) - 10):
         (tmp_path / "cut.pth").write_bytes(whole[:size])
-        with pytest.raises(CheckpointError, match=r"cut\.pth is damaged"):
+        with raising(CheckpointError, "damaged", "cut.pth"):
             load_checkpoint(tmp_path / "cut.pth", original)

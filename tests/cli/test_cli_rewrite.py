@@ -269,6 +269,7 @@ def test_a_disk_that_refuses(
 def test_debug_shows_where_an_error_comes_from(mofa: Callable[..., Result]) -> None:
     result = mofa("nowhere:Net", "--dry-run", "--debug")
     assert type(result.exception).__name__ == "TargetError"
+    assert getattr(result.exception, "__notes__", None) == ["code: not-found"]
 
 
 def test_interruption_is_quiet(mofa: Callable[..., Result]) -> None:

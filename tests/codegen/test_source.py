@@ -24,6 +24,7 @@ from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import apply, capture, load
 from mofa_compiler.base.errors import BundleError
 from mofa_compiler.codegen.source import emit
+from tests.raising import raising
 
 
 def run(source: str) -> nn.Module:
@@ -474,7 +475,7 @@ def test_a_layer_of_ones_own_is_refused() -> None:
             return super().train(False)
 
     program = capture(nn.Sequential(Frozen(4, 4, 1)).eval(), torch.rand(1, 4, 8, 8))
-    with pytest.raises(BundleError, match=r"^0 is a .*Frozen, a layer that is not torch's own"):
+    with raising(BundleError, "no-source", "Frozen"):
         emit(program, program.graph_module)
 
 
@@ -508,7 +509,7 @@ def test_an_opaque_module_is_refused_with_its_cause() -> None:
             return x if x.sum() > 4 else -x
 
     program = capture(nn.Sequential(nn.Conv2d(4, 4, 1), Branch()), torch.rand(1, 4, 8, 8))
-    with pytest.raises(BundleError, match=r"^1 \(.*Branch\) could not be traced.*values of a tensor"):
+    with raising(BundleError, "no-source", "Branch"):
         emit(program, program.graph_module)
 
 
@@ -516,7 +517,7 @@ def test_hooks_are_refused() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 1))
     model[0].register_forward_hook(lambda module, args, output: output * 2)
     program = capture(model, torch.rand(1, 4, 8, 8))
-    with pytest.raises(BundleError, match=r"0 .*hooks"):
+    with raising(BundleError, "no-source", "hooks"):
         emit(program, program.graph_module)
 
 
@@ -654,7 +655,7 @@ def test_custom_functions_bring_their_helpers() -> None:
 
 def test_a_helper_that_needs_more_than_torch_is_refused() -> None:
     program = capture(Calls(NeedsNumpy), torch.rand(1, 4, 8, 8))
-    with pytest.raises(BundleError, match="uses the module numpy"):
+    with raising(BundleError, "no-source", "numpy"):
         emit(program, program.graph_module)
 
 

@@ -20,6 +20,7 @@ from mofa_compiler.base.errors import RecoveryError
 from mofa_compiler.bundle import files, load
 from mofa_compiler.distillation import run_state
 from tests.distillation.small import images, network, rewritten, same, weights
+from tests.raising import raising
 
 OPTIONS: dict[str, Any] = {"steps": 9, "batch": 2, "lr": 3e-3, "validate_every": 3, "save_every": 1, "ema": 0.5}
 
@@ -167,7 +168,7 @@ def test_going_on_is_telling_what_differs(tmp_path: Path) -> None:
             recover(result, original, data, state_folder=where, **{**OPTIONS, **changed})
     with torch.no_grad():
         result.model.get_parameter("outc.bias").add_(1)
-    with pytest.raises(RecoveryError, match=r"other weights to begin with: .* or restart \(--restart\)"):
+    with raising(RecoveryError, "other-run", "--restart"):
         recover(result, network(), images(), state_folder=where, **OPTIONS)
     recovery = recover(result, network(), images(), state_folder=where, restart=True, **OPTIONS)
     assert recovery.history[0].step == 0 and not where.exists()
@@ -185,10 +186,10 @@ def test_a_damaged_state_is_an_error(tmp_path: Path) -> None:
     result, where = rewritten(network()), tmp_path / "state"
     interrupted(result, where)
     (where / run_state.FILE).write_bytes(b"half")
-    with pytest.raises(RecoveryError, match=r"cannot be read .* begin anew with restart"):
+    with raising(RecoveryError, "unreadable"):
         recover(result, network(), images(), state_folder=where, **OPTIONS)
     torch.save({"schema": "mofa-recovery-state/0"}, where / run_state.FILE)
-    with pytest.raises(RecoveryError, match="was written by another version"):
+    with raising(RecoveryError, "other-version"):
         recover(result, network(), images(), state_folder=where, **OPTIONS)
 
 
@@ -199,7 +200,7 @@ def test_a_state_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_state.os, "fsync", fails)
-    with pytest.raises(RecoveryError, match=r"cannot write .*run_state.pt: No space left"):
+    with raising(RecoveryError, "unwritable", "run_state.pt"):
         run_state.write(tmp_path, {"step": 2})
     saved = run_state.read(tmp_path)
     assert saved is not None and saved["step"] == 1

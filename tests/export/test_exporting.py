@@ -20,6 +20,7 @@ from mofa_compiler.formats.comparing import compare
 from mofa_compiler.formats.pt2 import Pt2
 from mofa_compiler.graph.call_spec import CallSpec
 from mofa_compiler.nn.partial_conv import PConv2d
+from tests.raising import raising
 
 SUFFIX = {name: one.suffixes[0] for name, one in formats().items()}
 
@@ -249,7 +250,7 @@ def test_a_bundle_and_where_its_file_goes(tmp_path: Path) -> None:
     assert done.files == (tmp_path.resolve() / "small.pt",)
     assert (done.inputs, done.sizes) == ("1x3x16x16", None)
     assert json.loads(json.dumps(done.to_data()))["schema"] == "mofa-export/1"
-    with pytest.raises(ExportError, match=r"small\.pt exists: --overwrite"):
+    with raising(ExportError, "exists", "small.pt"):
         export(bundle, "torchscript")
     again = export(bundle, "torchscript", overwrite=True, inputs=torch.rand(1, 3, 32, 32))
     assert again.inputs == "1x3x32x32"
@@ -259,27 +260,27 @@ def test_what_is_refused(tmp_path: Path) -> None:
     network, example = Small().eval(), torch.rand(1, 3, 16, 16)
     (tmp_path / "net.bin").write_text("mine")
     (tmp_path / "folder.onnx").mkdir()
-    for to, name, message in [
-        ("onxx", "net.onnx", "there is no format 'onxx' .did you mean 'onnx'"),
-        ("onnx", "net.pt", r"a file of ONNX ends in \.onnx"),
-        ("onnx", "nowhere/net.onnx", "there is no folder"),
-        ("onnx", "folder.onnx", "is a folder"),
-        ("openvino", "net.xml", r"net\.bin exists"),
+    for to, name, code in [
+        ("onxx", "net.onnx", "unknown-name"),
+        ("onnx", "net.pt", "wrong-kind"),
+        ("onnx", "nowhere/net.onnx", "not-found"),
+        ("onnx", "folder.onnx", "wrong-kind"),
+        ("openvino", "net.xml", "exists"),
     ]:
-        with pytest.raises(ExportError, match=message):
+        with raising(ExportError, code):
             export(network, to, tmp_path / name, inputs=example)
-    with pytest.raises(ExportError, match="pass destination"):
+    with raising(ExportError, "needs-option", "destination"):
         export(network, "onnx", inputs=example)
-    with pytest.raises(ExportError, match="needs an example of at least 8x8, twice"):
+    with raising(ExportError, "too-small", "8x8"):
         export(UNet(width=4, depth=2), "pt2", tmp_path / "net.pt2", inputs=torch.rand(1, 3, 4, 16), dynamic=True)
-    with pytest.raises(ExportError, match="cannot be run on 1x4x8x8"):
+    with raising(ExportError, "wrong-input", "1x4x8x8"):
         export(network, "pt2", tmp_path / "net.pt2", inputs=torch.rand(1, 4, 8, 8))
-    with pytest.raises(ExportError, match="--dynamic is for images"):
+    with raising(ExportError, "wrong-input", "--dynamic"):
         export(nn.Linear(4, 4), "pt2", tmp_path / "net.pt2", inputs=torch.rand(1, 4), dynamic=True)
     assert (tmp_path / "net.bin").read_text() == "mine"
 
 
 def test_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mofa_compiler.formats.openvino.OpenVino.packages", ("no-such-distribution",))
-    with pytest.raises(ExportError, match=r"not installed: pip install 'mofa-compiler\[openvino\]'"):
+    with raising(ExportError, "not-installed", "mofa-compiler[openvino]"):
         export(Small().eval(), "openvino", tmp_path / "net.xml", inputs=torch.rand(1, 3, 16, 16))

@@ -18,6 +18,7 @@ from mofa_compiler import capture
 from mofa_compiler.base.errors import CaptureError
 from mofa_compiler.frontend import CaptureWarning
 from mofa_compiler.graph.call_spec import InputSpec
+from tests.raising import raising
 
 MODELS = [
     lambda: PMRID(),
@@ -176,13 +177,13 @@ def test_data_dependent_sizes_are_no_matter_of_the_example():
 
 
 def test_wrong_number_of_inputs():
-    with pytest.raises(CaptureError, match=r"2 example inputs were given, .* PMRID.forward\(image\): too many"):
+    with raising(CaptureError, "wrong-input", "PMRID.forward(image)"):
         capture(PMRID(), (torch.rand(1, 3, 64, 64),) * 2)
 
 
 def test_input_is_inferred_from_the_first_convolution():
     assert capture(PMRID(4)).inputs[0].shape == (1, 4, 256, 256)
-    with pytest.raises(CaptureError, match="pass example_inputs"):
+    with raising(CaptureError, "wrong-input", "example_inputs"):
         capture(nn.Sequential(nn.Linear(3, 3)))
 
 
@@ -280,7 +281,7 @@ def test_root_hooks_and_autocast_are_not_dropped_silently():
 
     model = WithMode()
     model.register_forward_hook(lambda module, args, output: output * 2)
-    with pytest.raises(CaptureError, match="has forward hooks"):
+    with raising(CaptureError, "hooks"):
         capture(model)
 
     program = capture(nn.Sequential(Cast(), nn.ReLU()), torch.rand(1, 3, 8, 8))
@@ -352,13 +353,13 @@ def test_keyword_names_are_refused():
         def forward(self, x):
             return self.parts["in"](x)
 
-    with pytest.raises(CaptureError, match=r"module 'parts\.in' is named by a Python keyword"):
+    with raising(CaptureError, "bad-name", "parts.in"):
         capture(Model())
 
 
 def test_names_that_no_file_can_hold_are_refused():
     model = nn.Sequential(OrderedDict({"half \ud800": nn.Conv2d(3, 3, 1)}))
-    with pytest.raises(CaptureError, match=r"module 'half \\ud800' has a name that is no Unicode text"):
+    with raising(CaptureError, "bad-name", "ud800"):
         capture(model)
 
 

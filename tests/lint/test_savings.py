@@ -35,10 +35,11 @@ from mofa_compiler.passes import (
 )
 from mofa_compiler.passes.lower_pconv import Form
 from mofa_compiler.rewriting.engine import rewrite
-from mofa_compiler.rewriting.graph_rewriter import GraphLowering
+from mofa_compiler.rewriting.graph_pass import GraphPass
 from mofa_compiler.rewriting.pass_api import Match, Pass, Replacement
 from mofa_compiler.rewriting.registry import available
 from tests.nets import Plan, plans
+from tests.raising import raising
 from tests.rewrites import Net, chain, network
 from tests.test_properties import ROADMAPS, build, drawn, roadmaps
 
@@ -48,7 +49,7 @@ MODELS = {
     "unet": lambda: UNet(width=4, depth=2),
     "unet-bilinear": lambda: UNet(width=4, depth=2, bilinear=True),
 }
-PASSES = [kind() for kind in available().values() if not issubclass(kind, GraphLowering)]
+PASSES = [kind() for kind in available().values() if not issubclass(kind, GraphPass)]
 OTHERS = [
     DecoupleDownsampling(convolution="dense", pointwise_bias="drop"),
     DecoupleDownsampling(convolution="separable"),
@@ -95,7 +96,7 @@ def test_generated_networks(plan: Plan, name: str) -> None:
     program = capture(build(plan), plan.example(1, plan.sizes[0]))
     found = Network(program, infer(program))
     for pass_ in ROADMAPS[name]:
-        if not isinstance(pass_, GraphLowering):
+        if not isinstance(pass_, GraphPass):
             assert_told(found, pass_)
         found, _ = rewrite(found, pass_)
 
@@ -185,5 +186,5 @@ def test_a_pass_that_looks_at_no_layer_is_carried_out():
 
 
 def test_a_pass_that_makes_no_sense_is_refused():
-    with pytest.raises(RoadmapError, match="where='encodr 3'"):
+    with raising(RoadmapError, "unknown-name", "where='encodr 3'"):
         savings(network(NAFNet(width=8), 1, 3, 64, 64), WidenPortion(where=("encodr 3",)))

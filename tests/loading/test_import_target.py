@@ -12,6 +12,7 @@ from torch import nn
 from mofa_compiler.base.errors import TargetError
 from mofa_compiler.loading.import_target import load_target, parse_args
 from mofa_compiler.loading.importing import class_text
+from tests.raising import raising
 
 ARCHITECTURE = """
 import torch
@@ -124,61 +125,61 @@ def test_a_file_may_import_its_neighbours(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "args", "message"),
+    ("target", "args", "said"),
     [
-        ("arch.py", {}, "names no class or function: a target is"),
-        ("arch", {}, "names no class or function"),
-        ("arch.py:", {}, "names no class or function"),
-        ("none.py:Net", {}, "there is no file none.py"),
-        ("some/where:Net", {}, "there is no file some/where"),
-        (".:Net", {}, "neither a module's name nor a .py file"),
-        ("./:Net", {}, "is a folder"),
-        ("nowhere:Net", {}, "there is no module 'nowhere' on the import path"),
-        ("json.nowhere:Net", {}, "there is no module 'json.nowhere'"),
-        ("arch.py:Nett", {}, r"arch.py has no 'Nett' \(did you mean 'Net'\?\)"),
-        ("arch.py:Net.x", {}, "arch.py has no 'x'"),
-        ("arch.py:number", {}, "is a int, not a class or function"),
-        ("arch.py:Holder", {}, "is a class, but not one of nn.Module"),
-        ("arch.py:instance", {"width": 1}, r"is a module already and takes no arguments \(width\)"),
-        ("arch.py:wrong", {}, "returned a int, not an nn.Module"),
-        ("arch.py:Net", {}, r"missing a required argument: 'width'; it is Net\(width, depth=1\)"),
+        ("arch.py", {}, ("unknown-name",)),
+        ("arch", {}, ("unknown-name",)),
+        ("arch.py:", {}, ("unknown-name",)),
+        ("none.py:Net", {}, ("not-found", "none.py")),
+        ("some/where:Net", {}, ("not-found", "some/where")),
+        (".:Net", {}, ("wrong-kind",)),
+        ("./:Net", {}, ("not-found", "./")),
+        ("nowhere:Net", {}, ("not-found", "'nowhere'")),
+        ("json.nowhere:Net", {}, ("not-found", "'json.nowhere'")),
+        ("arch.py:Nett", {}, ("unknown-name", "arch.py", "'Nett'", "'Net'")),
+        ("arch.py:Net.x", {}, ("unknown-name", "arch.py", "'x'")),
+        ("arch.py:number", {}, ("wrong-kind", "number")),
+        ("arch.py:Holder", {}, ("wrong-kind", "Holder")),
+        ("arch.py:instance", {"width": 1}, ("unknown-option", "width")),
+        ("arch.py:wrong", {}, ("wrong-kind", "wrong")),
+        ("arch.py:Net", {}, ("failed", "'width'", "Net(width, depth=1)")),
         (
             "arch.py:Net",
             {"wdth": 1},
-            r"takes no argument 'wdth' \(did you mean 'width'\?\); it is Net\(width, depth=1\)",
+            ("unknown-option", "'wdth'", "'width'", "Net(width, depth=1)"),
         ),
-        ("arch.py:Net", {"width": -1}, r"with width=-1 failed: ValueError: width must be positive \(.*arch.py:13\)"),
-        ("arch.py:Net", {"width": "x"}, r"TypeError: .* \(.*arch.py:12\)"),
-        ("arch.py:stops", {}, r"SystemExit: bye \(.*arch.py:27\)"),
+        ("arch.py:Net", {"width": -1}, ("failed", "width=-1", "ValueError: width must be positive", "arch.py:13")),
+        ("arch.py:Net", {"width": "x"}, ("failed", "TypeError", "arch.py:12")),
+        ("arch.py:stops", {}, ("failed", "SystemExit: bye", "arch.py:27")),
     ],
 )
-def test_what_is_wrong_with_a_target(folder: Path, target: str, args: dict[str, Any], message: str) -> None:
-    with pytest.raises(TargetError, match=message) as raised:
+def test_what_is_wrong_with_a_target(folder: Path, target: str, args: dict[str, Any], said: tuple[str, ...]) -> None:
+    with raising(TargetError, *said) as raised:
         load_target(target, args)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("source", "message"),
+    ("source", "named"),
     [
-        ("import a_missing_dependency\n", r"ModuleNotFoundError: .*a_missing_dependency.* \(.*broken.py:1\)"),
-        ("x = 1\nx.y\n", r"AttributeError: .* \(.*broken.py:2\)"),
-        ("def f(:\n", r"SyntaxError: .* \(.*broken.py:1\)"),
-        ("from .sibling import x\n", r"(ModuleNotFound|Import)Error: .* \(.*broken.py:1\)"),
-        ("from torch import nn\n\nnn.Conv2d(3, 4, 3, groups=2)\n", r"ValueError: .* \(.*broken.py:3\)"),
+        ("import a_missing_dependency\n", ("ModuleNotFoundError", "a_missing_dependency", "broken.py:1")),
+        ("x = 1\nx.y\n", ("AttributeError", "broken.py:2")),
+        ("def f(:\n", ("SyntaxError", "broken.py:1")),
+        ("from .sibling import x\n", ("Error: ", "broken.py:1")),
+        ("from torch import nn\n\nnn.Conv2d(3, 4, 3, groups=2)\n", ("ValueError", "broken.py:3")),
     ],
 )
 @pytest.mark.parametrize("target", ["broken.py:Net", "broken:Net"])
-def test_a_file_that_fails(folder: Path, source: str, message: str, target: str) -> None:
+def test_a_file_that_fails(folder: Path, source: str, named: tuple[str, ...], target: str) -> None:
     (folder / "broken.py").write_text(source)
-    with pytest.raises(TargetError, match=message) as raised:
+    with raising(TargetError, "failed", *named) as raised:
         load_target(target)
     assert str(raised.value).startswith("importing broken")
 
 
 def test_a_file_without_its_ending_is_explained(folder: Path) -> None:
     (folder / "my-arch.py").write_text(ARCHITECTURE)
-    with pytest.raises(TargetError, match=r"neither a module's name nor a \.py file"):
+    with raising(TargetError, "wrong-kind"):
         load_target("my-arch:Net")
     assert isinstance(load_target("my-arch.py:factory"), nn.Module)
 
@@ -205,10 +206,10 @@ def test_arguments_are_literals_or_text(text: str, value: object) -> None:
 
 @pytest.mark.parametrize("text", ["width", "=3", "a b=3", "a.b=3"])
 def test_arguments_need_a_name_and_a_value(text: str) -> None:
-    with pytest.raises(TargetError, match="not of the form name=value"):
+    with raising(TargetError, "bad-value"):
         parse_args([text])
 
 
 def test_an_argument_twice() -> None:
-    with pytest.raises(TargetError, match="given twice"):
+    with raising(TargetError, "ambiguous"):
         parse_args(["a=1", "a=2"])

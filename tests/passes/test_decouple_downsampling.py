@@ -52,18 +52,18 @@ def test_stays_separable_on_request():
 
 
 @pytest.mark.parametrize(
-    ("conv", "reason"),
+    ("conv", "code"),
     [
-        (nn.Conv2d(8, 8, 1, 2), "has a 1x1 kernel"),
-        (nn.Conv2d(8, 8, 3, 2), "its output size"),
-        (nn.Conv2d(8, 8, 16, 16), "shrinks by 16 at once"),
-        (nn.Conv2d(8, 8, 3, (2, 1), 1), "its output size"),
-        (nn.Conv2d(8, 8, 3, 2, 1, groups=4), "is a grouped convolution (groups=4)"),
+        (nn.Conv2d(8, 8, 1, 2), "pointwise"),
+        (nn.Conv2d(8, 8, 3, 2), "factor"),
+        (nn.Conv2d(8, 8, 16, 16), "too-far"),
+        (nn.Conv2d(8, 8, 3, (2, 1), 1), "factor"),
+        (nn.Conv2d(8, 8, 3, 2, 1, groups=4), "grouped"),
     ],
 )
-def test_refusals(conv: nn.Conv2d, reason: str):
+def test_refusals(conv: nn.Conv2d, code: str):
     _, diff = assert_rewrites(DecoupleDownsampling(), chain(conv), after={})
-    assert diff.skips[0].reason.startswith(reason)
+    assert diff.skips[0].code == code
 
 
 @pytest.mark.parametrize("groups", [1, 8])
@@ -79,8 +79,7 @@ def test_reflected_border_fits_small_inputs(groups: int):
 
 def test_circular_border_that_does_not_fit_is_refused():
     conv = nn.Conv2d(8, 8, 7, 2, 3, padding_mode="circular")
-    reason = "its circular padding is wider than what a pooling leaves"
-    assert_rewrites(DecoupleDownsampling(), chain(conv), after={}, skips={"1": reason}, shape=(1, 8, 4, 4))
+    assert_rewrites(DecoupleDownsampling(), chain(conv), after={}, skips={"1": "padding"}, shape=(1, 8, 4, 4))
 
 
 def test_fit_recovers_what_the_new_form_can_express():

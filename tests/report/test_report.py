@@ -20,6 +20,7 @@ from architectures import NAFNet
 from mofa_compiler import Roadmap, apply
 from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.report import data, markdown, terminal, text
+from mofa_compiler.rewriting import Fate
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ KEYS: dict[str, set[str]] = {
     "passes.edits": {
         *("path", "stage", "before", "after", "parameters", "macs", "fate", "exact", "note", "error"),
     },
-    "passes.skips": {"path", "stage", "layer", "reason"},
+    "passes.skips": {"path", "stage", "layer", "code", "reason"},
     "passes.after": TOTALS,
     "passes.verdict": {
         *("relative_error", "step_psnr", "accumulated", "psnr", "measured_on", "holds", "problem", "layers", "whole"),
@@ -157,6 +158,7 @@ def test_the_structure_names_cheap_stages_and_skips(report: dict[str, Any]) -> N
 def test_numbers_that_json_lacks_become_null(unchanged: dict[str, Any]) -> None:
     verdict = unchanged["passes"][0]["verdict"]
     assert (verdict["relative_error"], verdict["psnr"], verdict["step_psnr"], verdict["holds"]) == (0, None, None, True)
+    assert type(data.plain_data(Fate.KEPT)) is str
     assert data.plain_data({"a": [math.nan, -math.inf, Fraction(1, 4)], 2: (True, None)}) == {
         "a": [None, None, "1/4"],
         "2": [True, None],

@@ -18,6 +18,7 @@ import mofa_compiler
 from architectures import NAFNet, UNet
 from mofa_compiler import Result, Verification, apply
 from mofa_compiler.base.errors import BundleError, VerificationError
+from tests.raising import raising
 from tests.rewrites import chain
 from tests.verification.broken import Broken
 
@@ -228,9 +229,9 @@ def test_another_checkpoint(saved: Path, original: nn.Module):
 
 
 def test_another_architecture(saved: Path):
-    with pytest.raises(BundleError, match=r"the recipe was made from architectures\.unet\.UNet .* is another one"):
+    with raising(BundleError, "other-original", "architectures.unet.UNet"):
         mofa_compiler.verify(saved, NAFNet(width=4))
-    with pytest.raises(VerificationError, match="does not hold the original"):
+    with raising(VerificationError, "no-data"):
         mofa_compiler.verify(saved)
 
 

@@ -17,6 +17,7 @@ from mofa_compiler.rewriting.option_types import FROZEN
 from mofa_compiler.rewriting.pass_api import Pass
 from mofa_compiler.rewriting.registry import available
 from mofa_compiler.rewriting.roadmap import at_layers, in_order, presets
+from tests.raising import raising
 
 
 class Nothing(Pass):
@@ -99,28 +100,31 @@ def test_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("toml", "message"),
+    ("toml", "said"),
     [
-        ("[[pass]\nname = 1", r"malformed TOML.*line 1"),
-        ('[[pass]]\nname = "sepconv-to-pconf"', r"pass 1: there is no pass 'sepconv-to-pconf' \(did you mean 'sepconv"),
-        ('[[pass]]\nname = "sepconv-to-pconv"\nportoin = 0.5', r"has no option 'portoin' \(did you mean 'portion'\?\)"),
-        ('[[pass]]\nname = "sepconv-to-pconv"\nportion = 1.5', r"portion = 1.5: .*less than or equal to 1"),
-        ('[[pass]]\nname = "sepconv-to-pconv"\nkinds = ["deep"]', r"kinds = 'deep': .*'depthwise' or 'dense'"),
-        ('[[pass]]\nname = "pconv-to-pdwconv"\nthreshold = -1', r"threshold = -1: .*greater than or equal to 0"),
-        ("[[pass]]\nthreshold = 1", "needs a name"),
-        ("[pass]\nname = 1", r"under its own \[\[pass\]\]"),
-        ("passes = []", r"unknown key 'passes' \(did you mean 'pass'\?\)"),
+        ("[[pass]\nname = 1", ("damaged", "line 1")),
+        ('[[pass]]\nname = "sepconv-to-pconf"', ("unknown-name", "pass 1", "'sepconv-to-pconf'", "'sepconv-to-pconv'")),
+        ('[[pass]]\nname = "sepconv-to-pconv"\nportoin = 0.5', ("unknown-option", "'portoin'", "'portion'")),
+        ('[[pass]]\nname = "sepconv-to-pconv"\nportion = 1.5', ("bad-value", "portion = 1.5")),
+        (
+            '[[pass]]\nname = "sepconv-to-pconv"\nkinds = ["deep"]',
+            ("bad-value", "kinds = 'deep'", "'depthwise' or 'dense'"),
+        ),
+        ('[[pass]]\nname = "pconv-to-pdwconv"\nthreshold = -1', ("bad-value", "threshold = -1")),
+        ("[[pass]]\nthreshold = 1", ("needs-option", "name")),
+        ("[pass]\nname = 1", ("bad-value", "[[pass]]")),
+        ("passes = []", ("unknown-option", "'passes'", "'pass'")),
     ],
 )
-def test_malformed(toml: str, message: str):
-    with pytest.raises(RoadmapError, match=message):
+def test_malformed(toml: str, said: tuple[str, ...]):
+    with raising(RoadmapError, *said):
         Roadmap.from_toml(toml)
 
 
 def test_unknown_preset_names_the_nearest():
-    with pytest.raises(RoadmapError, match=r"no roadmap 'paper-pmird' \(did you mean 'paper-pmrid'\?\)"):
+    with raising(RoadmapError, "unknown-name", "'paper-pmird'", "'paper-pmrid'"):
         Roadmap.load("paper-pmird")
-    with pytest.raises(RoadmapError, match=r"no roadmap file missing\.toml"):
+    with raising(RoadmapError, "not-found", "missing.toml"):
         Roadmap.load("missing.toml")
 
 
@@ -133,7 +137,7 @@ def test_unknown_preset_names_the_nearest():
     ],
 )
 def test_senseless_order_names_both(passes):
-    with pytest.raises(RoadmapError, match=r"\(pass \d\) comes before .* \(pass \d\).*put .* first") as caught:
+    with raising(RoadmapError, "order") as caught:
         Roadmap(passes)
     assert passes[-1].name in str(caught.value)
     assert passes[-2].name in str(caught.value)
@@ -163,7 +167,7 @@ def test_layers_are_named_with_what_is_put_below_them():
 
 
 def test_not_a_pass():
-    with pytest.raises(RoadmapError, match="is not a pass; give an instance"):
+    with raising(RoadmapError, "wrong-kind"):
         Roadmap([SepConvToPConv])  # type: ignore[list-item]
 
 
@@ -196,10 +200,10 @@ def test_no_pass_takes_an_option_that_is_none_of_its_fields(
     path.write_text(f'[[pass]]\nname = "mine"\n{option} = 0.9\n')
     with pytest.raises(RoadmapError) as caught:
         Roadmap.load(path)
-    known = f"did you mean {meant!r}?" if meant else "known: "
-    assert f"{path}, pass 1: mine has no option {option!r} ({known}" in str(caught.value)
+    assert caught.value.code == "unknown-option"
+    assert all(name in str(caught.value) for name in (f"{path}, pass 1", "mine", repr(option), repr(meant or "keep")))
 
 
 def test_a_value_that_does_not_fit_is_refused_for_any_pass(kind: type[Pass]):
-    with pytest.raises(RoadmapError, match="pass 1: mine: keep = 'much': "):
+    with raising(RoadmapError, "bad-value", "mine", "keep"):
         Roadmap.from_toml('[[pass]]\nname = "mine"\nkeep = "much"')

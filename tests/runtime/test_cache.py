@@ -11,6 +11,7 @@ from mofa_compiler.base.errors import EngineError
 from mofa_compiler.result.decisions import Comparison
 from mofa_compiler.runtime import Cache, engine, measurement_key
 from mofa_compiler.runtime.cache import default_folder
+from tests.raising import raising
 
 
 @pytest.fixture
@@ -75,21 +76,21 @@ def test_an_entry_says_what_it_is(tmp_path: Path, key: dict[str, object]) -> Non
 def test_a_key_without_the_machine_is_refused(tmp_path: Path, key: dict[str, object]) -> None:
     del key["processor"], key["version"]
     for use in (Cache(tmp_path).get, lambda key: Cache(tmp_path).put(key, 1)):
-        with pytest.raises(EngineError, match="lacks version, processor: make it with measurement_key"):
+        with raising(EngineError, "bad-value", "version,", "processor"):
             use(key)
 
 
 def test_what_json_does_not_know_is_refused(tmp_path: Path, key: dict[str, object]) -> None:
-    with pytest.raises(EngineError, match="key must be plain data"):
+    with raising(EngineError, "bad-value", "key"):
         Cache(tmp_path).put({**key, "layer": object()}, 1)
-    with pytest.raises(EngineError, match="data must be plain"):
+    with raising(EngineError, "bad-value", "data"):
         Cache(tmp_path).put(key, float("nan"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, key: dict[str, object]) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EngineError, match=r"cannot keep measurements in .*MOFA_CACHE names another"):
+    with raising(EngineError, "unwritable", "MOFA_CACHE"):
         Cache(tmp_path / "file" / "below").put(key, 1)
 
 

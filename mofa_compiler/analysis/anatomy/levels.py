@@ -59,7 +59,8 @@ def input_image(flow: DataFlow) -> fx.Node:
         raise AnatomyError(
             "no input is an image batch (N, C, H, W), so there is no resolution to infer stages from: the inputs are "
             f"{', '.join(shapes) or 'no tensors'}. Capture the part of the model that works on images, with an "
-            "example of such a shape"
+            "example of such a shape",
+            code="wrong-input",
         )
     return max(images, key=lambda n: flow.value[n].shape[-1] * flow.value[n].shape[-2])
 

@@ -12,6 +12,7 @@ from ...analysis.layers import Layer
 from ...analysis.network import Network
 from ...graph.macs import function_name
 from ...graph.node_names import path_of
+from ...rewriting.fate import Fate
 from ...rewriting.pass_api import Match, Pass
 from ..finding import Default, Finding, Fix, Level
 from ..rule import Rule, Subject
@@ -75,7 +76,7 @@ class _Lowerable(Rule):
 
     def _edits(self, subject: Subject, pass_: Pass) -> Iterator[Finding]:
         for edit in subject.lowered(pass_).rewritten:
-            if (edit.fate == "removed") == self.removes:
+            if (edit.fate is Fate.REMOVED) == self.removes:
                 fix = Fix((pass_.name,), True, edit.parameters, edit.macs)
                 text = f"{self.why} ({edit.note})" if self.removes and edit.note else self.why
                 yield self.finding(subject, edit.path, edit.before, text, stage=edit.stage, fix=fix)

@@ -33,7 +33,7 @@ def engine(name: str) -> Engine:
     """
     known = _known()
     if name not in known:
-        raise EngineError(f"there is no engine {name!r}{nearest(name, known)}")
+        raise EngineError(f"there is no engine {name!r}{nearest(name, known)}", code="unknown-name")
     if why := known[name].missing():
-        raise EngineError(f"the engine {name} cannot run here: {why}")
+        raise EngineError(f"the engine {name} cannot run here: {why}", code="not-installed")
     return known[name]

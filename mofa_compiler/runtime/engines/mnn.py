@@ -59,7 +59,9 @@ class Mnn(Engine):
             options = {"-f": "ONNX", "--modelFile": str(source), "--MNNModel": str(made), "--bizCode": "mofa"}
             mnnconvert(["mnnconvert", *(part for option in options.items() for part in option)])
             if not made.is_file():
-                raise EngineError(f"mnn does not take {type(module).__name__}: its converter wrote nothing")
+                raise EngineError(
+                    f"mnn does not take {type(module).__name__}: its converter wrote nothing", code="wrong-input"
+                )
             return made.read_bytes()
 
     def _load(self, packed: bytes, inputs: Sequence[Tensor], threads: int) -> Compiled:

@@ -13,6 +13,7 @@ from mofa_compiler.analysis.anatomy import infer
 from mofa_compiler.base.errors import AnatomyError
 from mofa_compiler.frontend import capture
 from tests.analysis.anatomy.small import Net, anatomy, block, conv, skips, stages, up
+from tests.raising import raising
 
 
 def levels_along(model: nn.Module, *shapes: tuple[int, ...]) -> list[float]:
@@ -203,7 +204,7 @@ def test_a_size_carries_no_data_and_a_write_does() -> None:
 
 
 def test_an_error_names_the_inputs_and_a_next_step() -> None:
-    with pytest.raises(AnatomyError, match=r"the inputs are \(2, 4\)\. Capture the part"):
+    with raising(AnatomyError, "wrong-input", "(2, 4)"):
         infer(capture(nn.Linear(4, 4), torch.rand(2, 4)))
 
 
