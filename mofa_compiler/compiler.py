@@ -14,7 +14,7 @@ from .analysis.anatomy import infer
 from .analysis.network import Network, Totals
 from .base.errors import CalibrationError, RoadmapError
 from .base.progress import Progress
-from .base.torch_state import in_normal_mode, own_randomness
+from .base.torch_state import in_normal_mode
 from .bundle import obstacles, save
 from .bundle.original import digest
 from .data import Sample
@@ -346,8 +346,7 @@ def _reshaped(call: CallSpec, shape: tuple[int, ...]) -> CallSpec:
 def _steps(network: Network, passes: Iterable[Pass]) -> Iterator[Step]:
     """What every pass did."""
     for pass_ in passes:
-        with own_randomness():
-            network, diff = rewrite(network, pass_)  # new modules draw random weights before they are filled
+        network, diff = rewrite(network, pass_)
         yield Step(pass_, diff, network)
 
 
