@@ -61,6 +61,7 @@ def test_unmarked(net):
 """
 
 
+@pytest.mark.slow
 def test_marked_tests_fail_where_something_is_found(pytester: pytest.Pytester) -> None:
     path = pytester.makepyfile(TESTS)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-q")

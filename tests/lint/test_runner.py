@@ -45,6 +45,7 @@ def around(inner: nn.Module) -> nn.Sequential:
     ("inner", "engine", "message"),
     [(Eigenvalues(), "onnxruntime", "cannot be exported"), (ChannelMean(), "xnnpack", "mean.dim is not delegated")],
 )
+@pytest.mark.slow
 def test_operators_that_an_engine_does_not_take(inner: nn.Module, engine: str, message: str) -> None:
     model = around(inner)
     (finding,) = lint(model, X, select=["MOFA404"], engine=engine).findings
