@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from .analysis.anatomy import infer
 from .analysis.layers import signature
 from .analysis.network import Network
+from .base.torch_state import own_randomness
 from .frontend import capture
 from .rewriting.engine import rewrite
 from .rewriting.pass_api import Pass
@@ -86,7 +87,9 @@ def leaves_what_it_made(before: Network, pass_: Pass) -> None:
 
 def makes_the_same_twice(before: Network, pass_: Pass) -> None:
     """Two runs on the same network agree, to the bit."""
-    (one, first), (two, second) = rewrite(before, pass_), rewrite(before, pass_)
+    one, first = rewrite(before, pass_)
+    with own_randomness(seed=1):  # what new modules are drawn with has to be written over
+        two, second = rewrite(before, pass_)
     assert first == second, "two runs differ in their edits"
     for key, tensor in one.program.state().items():
         assert torch.equal(tensor, two.program.state()[key]), f"two runs differ in {key}"
@@ -97,6 +100,15 @@ def lets_gradients_through(before: Network, pass_: Pass) -> None:
     after, _ = rewrite(before, pass_)
     missed = _without_gradient(after) - _without_gradient(before)
     assert not missed, f"no gradient reaches {', '.join(sorted(missed))}"
+
+
+def has_alternatives_of_its_own(before: Network, pass_: Pass) -> None:
+    """What it offers to a search are passes of its name that a roadmap can hold."""
+    layers = [*before.layers.values(), *before.functional]
+    offered = {one for layer in layers for one in pass_.alternatives(layer, before, bounded=True)}
+    for one in offered:
+        assert one.name == pass_.name, f"an alternative of {pass_.name} is another pass, {one.name}"
+        assert Roadmap.from_toml(Roadmap([one]).to_toml()).passes == (one,)
 
 
 def has_documented_options(before: Network, pass_: Pass) -> None:
@@ -115,6 +127,7 @@ CHECKS: tuple[Check, ...] = (
     leaves_what_it_made,
     makes_the_same_twice,
     lets_gradients_through,
+    has_alternatives_of_its_own,
     has_documented_options,
 )
 
