@@ -103,6 +103,15 @@ def lets_gradients_through(before: Network, pass_: Pass) -> None:
     assert not missed, f"no gradient reaches {', '.join(sorted(missed))}"
 
 
+def has_alternatives_of_its_own(before: Network, pass_: Pass) -> None:
+    """What it offers to a search are passes of its name that a roadmap can hold."""
+    layers = [*before.layers.values(), *before.functional]
+    offered = {one for layer in layers for one in pass_.alternatives(layer, before, bounded=True)}
+    for one in offered:
+        assert one.name == pass_.name, f"an alternative of {pass_.name} is another pass, {one.name}"
+        assert Roadmap.from_toml(Roadmap([one]).to_toml()).passes == (one,)
+
+
 def has_documented_options(before: Network, pass_: Pass) -> None:
     """Roadmaps hold every option, and the docstring has a first line and explains each."""
     roadmap = Roadmap([pass_])
@@ -119,6 +128,7 @@ CHECKS: tuple[Check, ...] = (
     leaves_what_it_made,
     makes_the_same_twice,
     lets_gradients_through,
+    has_alternatives_of_its_own,
     has_documented_options,
 )
 

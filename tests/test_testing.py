@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,12 +61,32 @@ class Endless(Unsteady):
         return Match()
 
 
+@dataclass(frozen=True)
+class Foreign(NothingOfIts):
+    """Put ones where a larger convolution stood, and offer another pass instead."""
+
+    name: ClassVar[str] = "foreign"
+
+    def match(self, layer: Layer, network: Network) -> Match | None:
+        return None if layer.is_1x1 else Match()
+
+    def build(self, layer: Layer, modules: Mapping[str, nn.Module]) -> Replacement:
+        new = nn.Conv2d(8, 8, 1)
+        nn.init.ones_(new.weight)
+        nn.init.ones_(new.bias)  # type: ignore[arg-type]
+        return Replacement(new)
+
+    def alternatives(self, layer: Layer, network: Network, *, bounded: bool = False) -> Sequence[Pass]:
+        return [Unsteady()]
+
+
 @pytest.mark.parametrize(
     ("pass_class", "broken"),
     [
         (Nothing, "nothing brings no model that it has to rewrite"),
         (NothingOfIts, "nothing-of-its rewrites nothing of its example"),
         (Unsteady, "two runs differ in 1.weight"),
+        (Foreign, "an alternative of foreign is another pass, unsteady"),
         (Endless, "a second run rewrites what the first made: 1"),
     ],
 )
