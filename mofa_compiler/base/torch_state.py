@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import random
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -18,6 +22,21 @@ R = TypeVar("R")
 
 _ONE_AT_A_TIME = threading.RLock()
 """Held while the global generators are not what they were: another thread would take that for what they are"""
+
+
+def import_compiler() -> None:
+    """Import torch._dynamo, which torch's kernels for meta tensors import at their first call.
+
+    To be called before anything in torch is patched, for it keeps what it finds there. Its packages set an environment
+    variable and a filter of warnings, which are put back.
+    """
+    if "torch._dynamo" in sys.modules:
+        return
+    environment = dict(os.environ)
+    with warnings.catch_warnings():
+        importlib.import_module("torch._dynamo")
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
 
 
 @contextmanager

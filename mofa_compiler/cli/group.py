@@ -16,6 +16,9 @@ from ..base.spelling import printable
 
 DEBUG = "mofa_compiler.debug"
 
+OWN_PROCESS = object()
+"""The context's object where a command has the process to itself, as the console script gives it"""
+
 SETTINGS: Mapping[str, Any] = {
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
