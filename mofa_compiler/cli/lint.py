@@ -90,7 +90,7 @@ def lint(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where --fix saves; of several models a folder each.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    overwrite: options.Overwrite = False,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 where there are findings.")] = False,
     exit_non_zero_on_fix: Annotated[
         bool, typer.Option("--exit-non-zero-on-fix", help="Exit with 1 also where all findings were fixed.")
