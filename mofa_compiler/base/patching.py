@@ -11,12 +11,12 @@ _isinstance = isinstance  # which may itself be patched when all is put back
 
 
 @contextmanager
-def patched_names(patches: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+def patched_names(patches: Iterable[tuple[Any, Any, Any]]) -> Iterator[None]:
     """Names of modules, classes and namespaces (dicts) have the given values until the end of the context.
 
     Afterwards each has what it had, in reverse order; one that was not there, or was inherited, is gone again.
     """
-    undo: list[tuple[Any, str, Any]] = []
+    undo: list[tuple[Any, Any, Any]] = []
     try:
         for home, name, value in patches:
             held = home if _isinstance(home, dict) else vars(home)
@@ -28,7 +28,7 @@ def patched_names(patches: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
             _put(home, name, was)
 
 
-def _put(home: Any, name: str, value: Any) -> None:
+def _put(home: Any, name: Any, value: Any) -> None:
     if not _isinstance(home, dict):
         delattr(home, name) if value is _ABSENT else setattr(home, name, value)
     elif value is _ABSENT:

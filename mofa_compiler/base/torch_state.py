@@ -83,6 +83,17 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
                     buffer.copy_(values)
 
 
+@contextmanager
+def kept_modes(module: nn.Module) -> Iterator[None]:
+    """Train or eval mode, of every module its own, as now, and afterwards again."""
+    modes = {inner: inner.training for inner in module.modules()}
+    try:
+        yield
+    finally:
+        for inner, mode in modes.items():
+            inner.training = mode
+
+
 def in_normal_mode(function: Callable[P, R]) -> Callable[P, R]:
     """A function whose tensors can be trained, also where it is called under `torch.inference_mode()`."""
 

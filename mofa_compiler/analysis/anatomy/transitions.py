@@ -12,8 +12,7 @@ from torch import fx
 
 from .flow import NOWHERE, Flow
 from .levels import SAME
-from .role import Role
-from .types import Stage
+from .types import Role, Stage
 from .units import Route
 
 _OUTSIDE = object()
