@@ -3,8 +3,8 @@
     python tests/benchmarks/startup.py [--rounds 15] [--limit 2.2]
 
 Fresh processes in turns, PMRID, NAFNet and the two in one process: medians of elapsed and of processor time, and their
-ratios. The first round warms the file cache and does not count. Tracing imports torch._dynamo, which takes as long as torch
-itself, and networkx. Exits with 1 where a ratio of medians of elapsed time is above the limit.
+ratios. The first round warms the file cache and does not count. Tracing imports torch._dynamo, which takes as long as
+torch itself, and networkx. Exits with 1 where a ratio of medians of elapsed time is above the limit.
 """
 
 from __future__ import annotations

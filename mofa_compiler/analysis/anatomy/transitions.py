@@ -15,7 +15,7 @@ from .levels import SAME
 from .types import Role, Stage
 from .units import Route
 
-_OUTSIDE = object()
+_OUTSIDE = -1
 """Where the paths into a run come from"""
 
 
@@ -103,16 +103,12 @@ def _find_entrances(flow: Flow, runs: list[_Run]) -> None:
 
 def _merge_of(flow: Flow, run: _Run, order: Mapping[fx.Node, int]) -> fx.Node:
     """The first node that every path from the entrances of a run to the run's end passes through."""
-    first, last = min(order[node] for node in run.entrances), flow.main[run.stop - 1]
-    backwards = nx.DiGraph(
-        (user, node)
-        for node in flow.nodes[first : order[last]]
-        for user in flow.users[node]
-        if order[user] <= order[last]
-    )
-    backwards.add_edges_from((entrance, _OUTSIDE) for entrance in run.entrances)
-    merge: fx.Node = nx.immediate_dominators(backwards, last)[_OUTSIDE]
-    return merge
+    entrances = [order[node] for node in run.entrances]
+    last = order[flow.main[run.stop - 1]]
+    users = {i: [order[user] for user in flow.users[flow.nodes[i]]] for i in range(min(entrances), last)}
+    backwards = nx.DiGraph((user, i) for i in users for user in users[i] if user <= last)
+    backwards.add_edges_from((entrance, _OUTSIDE) for entrance in entrances)
+    return flow.nodes[nx.immediate_dominators(backwards, last)[_OUTSIDE]]
 
 
 def _called_between(flow: Flow, begin: int, entrances: Sequence[fx.Node], merge: fx.Node) -> set[str]:
