@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import random
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -18,6 +22,21 @@ R = TypeVar("R")
 
 _ONE_AT_A_TIME = threading.RLock()
 """Held while the global generators are not what they were: another thread would take that for what they are"""
+
+
+def import_compiler() -> None:
+    """Import torch._dynamo, which torch's kernels for meta tensors import at their first call.
+
+    To be called before anything in torch is patched, for it keeps what it finds there. Its packages set an environment
+    variable and a filter of warnings, which are put back.
+    """
+    if "torch._dynamo" in sys.modules:
+        return
+    environment = dict(os.environ)
+    with warnings.catch_warnings():
+        importlib.import_module("torch._dynamo")
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
 
 
 @contextmanager
@@ -62,6 +81,17 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
             for buffer, values in before:
                 if not torch.equal(buffer, values):
                     buffer.copy_(values)
+
+
+@contextmanager
+def kept_modes(module: nn.Module) -> Iterator[None]:
+    """Train or eval mode, of every module its own, as now, and afterwards again."""
+    modes = {inner: inner.training for inner in module.modules()}
+    try:
+        yield
+    finally:
+        for inner, mode in modes.items():
+            inner.training = mode
 
 
 def in_normal_mode(function: Callable[P, R]) -> Callable[P, R]:

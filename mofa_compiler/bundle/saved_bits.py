@@ -9,8 +9,7 @@ are, where rounding may differ.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -19,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import BundleError
-from ..base.torch_state import kept_buffers, own_randomness
 from ..graph.call_spec import CallSpec, InputSpec, tensor_leaves
+from ..numerics.running import run
 
 _CHECKED_SIZE = 64
 """Height and width of the crop on which the saved model is compared, where the network takes one so small"""
@@ -43,9 +42,9 @@ def compare(model: nn.Module, saved: nn.Module, call: CallSpec) -> None:
     call = call.map(lambda spec: replace(spec, dtype=weight.dtype) if spec.dtype.is_floating_point else spec)
     stored = _as_stored(model)
     example, expected = _first_output(stored, call, weight.device)
-    got = _leaves(_seeded(saved, example))
+    got = _leaves(run(saved, example))
     if not _equal(expected, got):
-        again = _leaves(_seeded(stored, example))  # some kernels on GPUs sum in another order at every run
+        again = _leaves(run(stored, example))  # some kernels on GPUs sum in another order at every run
         if _equal(expected, again) or not _off(expected, got) <= _allowed(expected):
             raise BundleError(
                 "the written source computes something else than the model: a bug, please report it",
@@ -53,8 +52,7 @@ def compare(model: nn.Module, saved: nn.Module, call: CallSpec) -> None:
             )
     if stored is model:
         return
-    with _evaluating(model):
-        off = _off(_leaves(_seeded(model, example)), expected)
+    off = _off(_leaves(run(model, example)), expected)
     if not off <= _allowed(expected):
         raise BundleError(
             f"a bundle stores weights contiguous, and so the network computes something else ({off:.2g} off): its code "
@@ -94,14 +92,13 @@ def _as_stored(model: nn.Module) -> nn.Module:
 
 def _first_output(model: nn.Module, call: CallSpec, device: torch.device) -> tuple[CallSpec, list[Tensor]]:
     """What the model returns for a small crop if it takes one, for the whole example otherwise; and that input."""
-    with _evaluating(model):
-        for size in (call.map(_crop), call):
-            example = size.example(device=device)
-            try:
-                return example, _leaves(_seeded(model, example))
-            except (RuntimeError, ValueError):
-                if size == call:
-                    raise
+    for size in (call.map(_crop), call):
+        example = size.example(device=device)
+        try:
+            return example, _leaves(run(model, example))
+        except (RuntimeError, ValueError):
+            if size == call:
+                raise
     raise AssertionError
 
 
@@ -142,24 +139,7 @@ def _allowed(outputs: list[Tensor]) -> float:
     return min(0.1, max((_ROUNDING * torch.finfo(dtype).eps for dtype in kinds), default=0.0))
 
 
-def _seeded(model: nn.Module, example: CallSpec) -> Any:
-    args, kwargs = copy.deepcopy((example.args, example.kwargs))
-    with own_randomness(seed=0), kept_buffers(model), torch.no_grad():
-        return model(*args, **kwargs)
-
-
 def _crop(spec: InputSpec) -> InputSpec:
     if len(spec.shape) != 4:
         return spec
     return InputSpec((1, spec.shape[1], *(min(size, _CHECKED_SIZE) for size in spec.shape[2:])), spec.dtype)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes: Mapping[nn.Module, bool] = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from ..analysis.network import Network
 from ..base.torch_state import own_randomness
 from ..graph.call_spec import CallSpec
+from ..graph.interpreter import Interpreter
 from ..graph.program import Program
 from ..nn.partial_conv import PartialConv2d
 from .channels import Channels, Positions
@@ -72,7 +73,7 @@ def _worths(program: Program, readers: Sequence[Reader], batches: Iterable[CallS
         assert isinstance(reader.node.args[0], fx.Node)
         by_input[reader.node.args[0].name].append(index)
 
-    class Watching(fx.Interpreter):
+    class Watching(Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
             for index in by_input.get(n.name, ()):

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from .group import SETTINGS, Group
+from .group import OWN_PROCESS, SETTINGS, Group
 
 app = typer.Typer(
     name="mofa",
@@ -67,4 +67,4 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # an arrow must not fail on a terminal without arrows
     gc.set_threshold(1_000_000)  # importing torch and tracing make hundreds of thousands of objects that stay
-    app()
+    app(obj=OWN_PROCESS)

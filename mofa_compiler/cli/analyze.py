@@ -31,8 +31,8 @@ def analyze(
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the network as a U to a .png, .svg or .pdf.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Draw the network as a U, with the cost of each stage.
@@ -45,13 +45,6 @@ def analyze(
     mofa analyze arch.py:Net --input 1x3x512x512
     mofa analyze models.unet:UNet --draw unet.svg
     mofa analyze models.unet:UNet --roadmap mofa --plot chart.svg
-
-    \b
-    Exit codes:
-      0    done
-      1    an error in the input, in one line on stderr
-      2    wrong usage
-      130  interrupted
     """
     given_inputs = options.parse_inputs(inputs)
     if quiet and (as_json or layers):

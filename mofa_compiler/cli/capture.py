@@ -18,8 +18,8 @@ def capture(
     train: Annotated[
         bool, typer.Option("--train", help="Capture what it does in train mode, not in eval mode.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
     compare: options.Compare = True,
     debug: options.Debug = False,
 ) -> None:

@@ -58,13 +58,6 @@ def compare(
     mofa compare net-a net-b net-c --format markdown
     mofa compare net-a net-b --format html --out comparison.html
     mofa compare arch.py:Net net-a
-
-    \b
-    Exit codes:
-      0    done
-      1    an error in the input, in one line on stderr
-      2    wrong usage
-      130  interrupted
     """
     if len(sources) < 2:
         raise typer.BadParameter("a comparison needs at least two networks", param_hint="A B")

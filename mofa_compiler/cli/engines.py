@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
-
-import typer
 
 from . import options
 
 
 def engines(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """List the engines, and what installs those that are missing.

@@ -49,17 +49,11 @@ def export(
         bool, typer.Option("--dynamic", help="Take other heights, widths and batches than the example's, too.")
     ] = False,
     inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            metavar="SHAPE|FILE",
-            help="Shape of an input, such as 1x3x256x256; one for each input. Or a file that has all, .json or .py.",
-            show_default="what the bundle was made for; of an architecture 1x3x256x256",
-        ),
+        list[str] | None, options.shapes("what the bundle was made for; of an architecture 1x3x256x256")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Write a network as the file that an engine loads.
@@ -72,13 +66,6 @@ def export(
     mofa export net-mofa --to onnx --dynamic
     mofa export net-mofa --to executorch --input 1x3x512x512 --out phone.pte
     mofa export arch.py:Net --checkpoint net.pth --to onnx --out original.onnx
-
-    \b
-    Exit codes:
-      0    done
-      1    an error in the input, in one line on stderr
-      2    wrong usage
-      130  interrupted
     """
     given_inputs = options.parse_inputs(inputs)
     if quiet and as_json:

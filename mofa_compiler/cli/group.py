@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -16,6 +17,9 @@ from ..base.spelling import printable
 
 DEBUG = "mofa_compiler.debug"
 
+OWN_PROCESS = object()
+"""The context's object where a command has the process to itself, as the console script gives it"""
+
 SETTINGS: Mapping[str, Any] = {
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
@@ -29,13 +33,26 @@ _NAMES = (
     *_WITHOUT_ARGUMENTS,
 )
 
+_EXIT_CODES = """
+
+\b
+Exit codes:
+  0    done
+  1    an error in the input, in one line on stderr
+  2    wrong usage
+  130  interrupted
+"""
+"""Of commands that name no others"""
+
 
 @cache
 def _command(name: str) -> Any:
     """The command NAME: the function of that name in the module of that name."""
     function = getattr(import_module(f".{name}", __package__), name)
     app = typer.Typer(add_completion=False, **SETTINGS)
-    app.command(name, no_args_is_help=name not in _WITHOUT_ARGUMENTS)(function)
+    text = inspect.getdoc(function) or ""
+    text += "" if "Exit codes:" in text else _EXIT_CODES
+    app.command(name, help=text, no_args_is_help=name not in _WITHOUT_ARGUMENTS)(function)
     return typer.main.get_command(app)
 
 

@@ -15,11 +15,13 @@ import typer
 
 from ..base.errors import LintError
 from . import completion, options
+from .group import OWN_PROCESS
 
 _FORMATS = completion.LINT_FORMATS
 
 
 def lint(
+    context: typer.Context,
     targets: Annotated[
         list[str] | None,
         typer.Argument(
@@ -88,7 +90,7 @@ def lint(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where --fix saves; of several models a folder each.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    overwrite: options.Overwrite = False,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 where there are findings.")] = False,
     exit_non_zero_on_fix: Annotated[
         bool, typer.Option("--exit-non-zero-on-fix", help="Exit with 1 also where all findings were fixed.")
@@ -115,7 +117,6 @@ def lint(
       2    wrong usage or configuration, or a model that cannot be linted
       130  interrupted
     """
-    atexit.register(_keep_all)
     given_inputs = options.parse_inputs(inputs)
     if output_format not in _FORMATS:
         from ..base.errors import nearest
@@ -139,7 +140,7 @@ def lint(
             raise typer.BadParameter(why, param_hint=option)
 
     with _results(output_file) as results:
-        from ..frontend.fast_import import lean
+        _keep_torch(context)
         from ..lint.session import Options, run
         from ..lint.targets import Checkpoint
 
@@ -163,7 +164,7 @@ def lint(
             overwrite=overwrite,
             debug=debug,
         )
-        with lean(), options.progress_bar(quiet) as phase:  # the bar has a thread of its own
+        with options.progress_bar(quiet) as phase:
             bar = phase("linting")
             done = run(chosen, lambda step, count, total: bar(step, count, total), _silent if quiet else _tell)
         done.write(output_format, results)
@@ -175,12 +176,14 @@ def lint(
     raise typer.Exit(code)
 
 
-def _keep_all() -> None:
-    """Spare the end of a run a search for garbage among all of torch: the process is over, and that took a third of it.
+def _keep_torch(context: typer.Context) -> None:
+    """Spare this process, where it is the command's own, the search for garbage in torch, a third of a whole run.
 
-    Triton's bindings would report as leaks what was not collected.
+    Nothing later is kept: triton's bindings, which torch._dynamo imports, report as leaks what is not collected.
     """
-    if "triton" not in sys.modules:
+    if context.obj is OWN_PROCESS:
+        import torch  # noqa: F401
+
         gc.freeze()
 
 

@@ -44,15 +44,7 @@ def measure(
         ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, metavar="N", help="Threads that the engine may use.")] = 1,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            metavar="SHAPE|FILE",
-            help="Shape of an input, such as 1x3x256x256; one for each input. Or a file that has all, .json or .py.",
-            show_default="the first network's own",
-        ),
-    ] = None,
+    inputs: Annotated[list[str] | None, options.shapes("the first network's own")] = None,
     arguments: options.Arguments = None,
     seconds: Annotated[float, typer.Option(min=0.1, metavar="S", help="Limit of the timing, for each engine.")] = 20.0,
     tolerance: Annotated[
@@ -68,8 +60,8 @@ def measure(
     record: Annotated[
         bool, typer.Option("--record", help="Keep the times in the reports of the bundles that are compared with A.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Time networks against the first of them.
@@ -85,13 +77,6 @@ def measure(
     mofa measure arch.py:Net net-mofa --record
     mofa measure net-mofa --engine eager --per-layer --memory
     mofa measure arch.py:Net net-a net-b --threads 4 --input 1x3x512x512 --json
-
-    \b
-    Exit codes:
-      0    done
-      1    an error in the input, in one line on stderr
-      2    wrong usage
-      130  interrupted
     """
     given_inputs = options.parse_inputs(inputs)
     if quiet and (as_json or per_layer):

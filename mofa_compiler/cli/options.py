@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -72,6 +72,18 @@ Degrade = Annotated[
         "blur:1.6 or raw:3200,6400; ranges such as gaussian:5-50 are drawn from.",
     ),
 ]
+
+
+def shapes(default: str) -> Any:
+    """`--input` where it is by default something else than 1x3x256x256."""
+    return typer.Option(
+        "--input",
+        metavar="SHAPE|FILE",
+        help="Shape of an input, such as 1x3x256x256; one for each input. Or a file that has all, .json or .py.",
+        show_default=default,
+    )
+
+
 ArchitectureInputs = Annotated[
     list[str] | None,
     typer.Option(
@@ -88,6 +100,18 @@ Compare = Annotated[
         help="Run the graph against the network itself, on small random inputs, and fail where they differ.",
     ),
 ]
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `mofa rewrite --out` wrote.")]
+Original = Annotated[
+    str,
+    typer.Option(
+        "--original",
+        metavar="TARGET",
+        help="The architecture that it was made from: package.module:Class or file.py:Class.",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_set_debug, expose_value=True)
 ]

@@ -25,7 +25,7 @@ def passes(
         str | None,
         typer.Argument(metavar="[PASS]", help="Describe one pass in full.", autocompletion=completion.passes),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """List the installed passes, or describe one with its options.

@@ -58,7 +58,7 @@ def plot(
     key: options.Key = None,
     strip_prefix: options.StripPrefix = None,
     inputs: options.ArchitectureInputs = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Draw a figure of a network, for a paper or a README.
@@ -76,13 +76,6 @@ def plot(
     mofa plot unet net-mofa --out unet.svg
     mofa plot pareto net-a net-b net-c --x macs --y error --out front.png
     mofa plot unet arch.py:Net --out unet.svg
-
-    \b
-    Exit codes:
-      0    done
-      1    an error in the input, in one line on stderr
-      2    wrong usage
-      130  interrupted
     """
     several = figure is Figure.PARETO
     if not several and len(sources) > 1:

@@ -27,13 +27,8 @@ class Precision(StrEnum):
 
 
 def recover(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `mofa rewrite` saved.")],
-    original: Annotated[
-        str,
-        typer.Option(
-            "--original", metavar="TARGET", help="The original: package.module:Class or path/to/file.py:Class."
-        ),
-    ],
+    bundle: options.Bundle,
+    original: options.Original,
     data: Annotated[
         Path,
         typer.Option(
@@ -74,7 +69,7 @@ def recover(
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Forget an interrupted run and begin anew.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what came out as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Train a saved network to do what its original does.

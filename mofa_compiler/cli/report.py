@@ -13,7 +13,7 @@ from . import options
 
 
 def report(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `mofa rewrite --out` wrote.")],
+    bundle: options.Bundle,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -24,7 +24,7 @@ def report(
         ),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Make the HTML page of a bundle from its report.json and images.

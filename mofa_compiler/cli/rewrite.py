@@ -73,11 +73,11 @@ def rewrite(
         int | None, typer.Option(min=0, metavar="N", help="Of their places and noise.", show_default="0")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to save the rewritten network.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    overwrite: options.Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; report what would change.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Report every edit and every path.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
     compare: options.Compare = True,
     debug: options.Debug = False,
 ) -> None:

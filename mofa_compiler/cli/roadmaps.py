@@ -15,7 +15,7 @@ def roadmaps(
         str | None,
         typer.Argument(metavar="[ROADMAP]", help="Print one roadmap as TOML.", autocompletion=completion.roadmaps),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """List the roadmaps that come along, or print one as TOML.

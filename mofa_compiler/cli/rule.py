@@ -18,7 +18,7 @@ def rule(
         typer.Argument(metavar="[CODE]", help="Explain this rule, such as MOFA201.", autocompletion=completion.rules),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Explain all rules, as one page in Markdown.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """List the linter's rules, or explain one.

@@ -17,13 +17,8 @@ if TYPE_CHECKING:
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `mofa rewrite --out` wrote.")],
-    original: Annotated[
-        str,
-        typer.Option(
-            metavar="TARGET", help="The architecture that it was made from: package.module:Class or file.py:Class."
-        ),
-    ],
+    bundle: options.Bundle,
+    original: options.Original,
     arguments: options.Arguments = None,
     checkpoint: options.Checkpoint = None,
     key: options.Key = None,
@@ -46,8 +41,8 @@ def verify(
     trained: Annotated[
         bool, typer.Option("--trained", help="Another program has trained the weights since: they may differ.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Check a bundle against the network that it was made from.

@@ -15,7 +15,7 @@ from torch import fx, nn
 
 from ..analysis.fingerprint import architecture_hash, checksum
 from ..base.errors import RecoveryError, one_line
-from ..base.torch_state import in_normal_mode, kept_randomness, own_randomness
+from ..base.torch_state import in_normal_mode, kept_modes, kept_randomness, own_randomness
 from ..bundle.original import digest, short
 from ..bundle.recipe import FILE, read_recipe
 from ..bundle.updating import load_weights, update
@@ -215,14 +215,12 @@ def _accelerating(options: Options) -> Iterator[Accelerator]:
 def _placed(model: nn.Module, device: torch.device) -> Iterator[None]:
     """A model on a device, and afterwards where it was, with the modes and the frozen parameters that it had."""
     home = next((tensor.device for tensor in model.parameters()), device)
-    modes = {module: module.training for module in model.modules()}
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.to(device)
     try:
-        yield
+        with kept_modes(model):
+            yield
     finally:
         model.to(home)
-        for module, mode in modes.items():
-            module.training = mode
         for parameter, wanted in trainable.items():
             parameter.requires_grad_(wanted)

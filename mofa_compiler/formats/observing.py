@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..base.patching import patched_names
 from ..graph.call_spec import CallSpec, map_tree
 from ..numerics.running import run
 
@@ -57,8 +57,7 @@ def observe(
     return seen
 
 
-@contextmanager
-def _watched_autograd(found: dict[str, list[str]], within: list[str]) -> Iterator[None]:
+def _watched_autograd(found: dict[str, list[str]], within: list[str]) -> AbstractContextManager[None]:
     original = torch.autograd.Function.__dict__["apply"]
 
     def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
@@ -67,8 +66,4 @@ def _watched_autograd(found: dict[str, list[str]], within: list[str]) -> Iterato
             paths.append(within[-1])
         return original.__get__(None, cls)(*args, **kwargs)
 
-    setattr(torch.autograd.Function, "apply", classmethod(apply))  # noqa: B010
-    try:
-        yield
-    finally:
-        setattr(torch.autograd.Function, "apply", original)  # noqa: B010
+    return patched_names([(torch.autograd.Function, "apply", classmethod(apply))])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import ExportError
+from ..base.patching import patched_names
 from ..graph.call_spec import CallSpec, bound_call, tensor_leaves
 from .base import Format, Runner, Source, Use, Written
 
@@ -92,18 +93,12 @@ class _Context:
     def set_materialize_grads(self, value: bool) -> None: ...
 
 
-@contextmanager
-def _plain_autograd() -> Iterator[None]:
+def _plain_autograd() -> AbstractContextManager[None]:
     """Custom autograd functions as their forward pass: the tracer would record a call into Python, lost in a file."""
-    original = torch.autograd.Function.__dict__["apply"]
 
     def apply(cls: type[torch.autograd.Function], *args: Any) -> Any:
         if cls.setup_context is not torch.autograd.Function.setup_context:
             return cls.forward(*args)
         return cls.forward(_Context(), *args)
 
-    setattr(torch.autograd.Function, "apply", classmethod(apply))  # noqa: B010
-    try:
-        yield
-    finally:
-        setattr(torch.autograd.Function, "apply", original)  # noqa: B010
+    return patched_names([(torch.autograd.Function, "apply", classmethod(apply))])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..base.errors import CaptureError, one_line, source_line
-from ..base.torch_state import in_normal_mode, own_randomness
+from ..base.torch_state import import_compiler, in_normal_mode, own_randomness
 from ..graph.call_spec import CallSpec, ExampleInputs, bound_call, example_call, specs
 from ..graph.generated_code import naming
 from ..graph.plain_layers import global_hooks
@@ -27,7 +27,6 @@ from .accepting import check_model, nesting
 from .causes import advice
 from .certain import drop_certain_guards
 from .comparing import compare as compare_with_eager
-from .fast_import import lean
 from .modes import CaptureWarning, asks_for_mode, follow_mode
 from .patches import patched
 from .per_dimension import with_tuples
@@ -94,7 +93,8 @@ def capture(model: nn.Module, example_inputs: ExampleInputs = None, *, compare: 
     _warn_of_folding(plain)
     model = plain.model
     gradients = torch.is_grad_enabled()
-    with own_randomness(), _TRACING, lean():  # in this order wherever both are held
+    with own_randomness(), _TRACING:  # in this order wherever both are held
+        import_compiler()
         graph, constants, tracer = _traced(model, call, gradients)
         if tracer.asked_gradients:
             _compare_gradients(model, graph, call, gradients)
@@ -142,7 +142,7 @@ def _some(paths: Collection[str]) -> str:
 
 def _compared(model: nn.Module, program: Program, gradients: bool) -> Comparison:
     """Where the graph was compared with eager; a network that is too large for that is warned about."""
-    with own_randomness(), _TRACING, lean():
+    with own_randomness(), _TRACING:
         comparison = compare_with_eager(model, program, gradients=gradients)
     if comparison.too_large:
         warnings.warn(

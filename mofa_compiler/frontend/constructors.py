@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from ..base.patching import patched_names
 from ..loading.wrappers import original_of
 from .numbers import SizeArray
 
@@ -34,8 +35,7 @@ def has_proxies(values: Any) -> bool:
     return any(isinstance(leaf, (fx.Proxy, SizeArray)) for leaf in pytree.tree_leaves(values))
 
 
-@contextmanager
-def patched_constructor() -> Iterator[None]:
+def patched_constructor() -> AbstractContextManager[None]:
     """Record `torch.Tensor(...)` in torch's newer words: of sizes it is `torch.empty`, of data `torch.tensor`.
 
     The class stays the one that `isinstance` is asked about: only how it makes a tensor is another. To be entered where
@@ -48,16 +48,8 @@ def patched_constructor() -> Iterator[None]:
             return original(cls, *args, **kwargs)
         return _made(torch.get_default_dtype(), args, kwargs)
 
-    kinds = {name: getattr(torch, name) for name in _TYPES}
-    Tensor.__new__ = new  # type: ignore[method-assign]
-    try:
-        for name, kind in kinds.items():
-            setattr(torch, name, _Typed(kind))
-        yield
-    finally:
-        for name, kind in kinds.items():
-            setattr(torch, name, kind)
-        del Tensor.__new__
+    typed = ((torch, name, _Typed(getattr(torch, name))) for name in _TYPES)
+    return patched_names([*typed, (Tensor, "__new__", new)])
 
 
 def _made(dtype: torch.dtype, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -94,8 +86,7 @@ class _Typed(str):
         return getattr(self.kind, name)
 
 
-@contextmanager
-def patched_constants(tracer: Recorder) -> Iterator[None]:
+def patched_constants(tracer: Recorder) -> AbstractContextManager[None]:
     """Record what gives a constant of forward's own a size of the input, where torch takes numbers only.
 
     Of a proxy's methods all are recorded; a constant is a tensor like any other.
@@ -111,18 +102,9 @@ def patched_constants(tracer: Recorder) -> Iterator[None]:
 
         return call
 
-    functions = {name: getattr(torch, name) for name in _FUNCTIONS}
-    try:
-        for name, function in functions.items():
-            setattr(torch, name, recorded("call_function", name, function))
-        for name in _METHODS:
-            setattr(Tensor, name, recorded("call_method", name, getattr(Tensor, name)))
-        yield
-    finally:
-        for name in _METHODS:
-            delattr(Tensor, name)
-        for name, function in functions.items():
-            setattr(torch, name, function)
+    functions = ((torch, name, recorded("call_function", name, getattr(torch, name))) for name in _FUNCTIONS)
+    methods = ((Tensor, name, recorded("call_method", name, getattr(Tensor, name))) for name in _METHODS)
+    return patched_names([*functions, *methods])
 
 
 def _has_sizes(values: tuple[Any, ...]) -> bool:
@@ -133,8 +115,7 @@ def _has_sizes(values: tuple[Any, ...]) -> bool:
     return False
 
 
-@contextmanager
-def patched_scripts(tracer: Recorder) -> Iterator[None]:
+def patched_scripts(tracer: Recorder) -> AbstractContextManager[None]:
     """See through functions that `torch.jit.script` has compiled, to the Python code that they were made from.
 
     One that was loaded from a file or made by `torch.jit.trace` has none, and is recorded as one call.
@@ -150,11 +131,7 @@ def patched_scripts(tracer: Recorder) -> Iterator[None]:
             return python(*args, **kwargs)
         return tracer.create_proxy("call_function", scripted_call(self), args, kwargs)
 
-    kind.__call__ = call
-    try:
-        yield
-    finally:
-        kind.__call__ = original
+    return patched_names([(kind, "__call__", call)])
 
 
 @functools.cache

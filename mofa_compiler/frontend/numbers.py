@@ -12,11 +12,13 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 from torch import Tensor, fx
+
+from ..base.patching import patched_names
 
 Function = Callable[..., Any]
 
@@ -286,8 +288,7 @@ def _imported() -> Iterator[tuple[dict[str, Any], str, Function]]:
                 yield home, name, _MATH[name]
 
 
-@contextmanager
-def patched_numbers() -> Iterator[None]:
+def patched_numbers() -> AbstractContextManager[None]:
     """Record `np.array`, and functions of numpy's and Python's own that go through a list, where it holds sizes."""
 
     def array(make: Function) -> Function:
@@ -323,20 +324,10 @@ def patched_numbers() -> Iterator[None]:
 
         return called
 
-    made: list[tuple[Any, str, Function]] = [
+    patches: list[tuple[Any, str, Function]] = [
         *((np, name, array(getattr(np, name))) for name in ("array", "asarray")),
         *((np, name, of_list(getattr(np, name))) for name in _OF_LISTS),
         *((builtins, name, extreme(getattr(builtins, name))) for name in ("max", "min")),
-    ]
-    patches = [
-        *((vars(home), name, function) for home, name, function in made),
         *((home, name, of_numbers(function)) for home, name, function in _imported()),
     ]
-    originals = [(home, name, home[name]) for home, name, _ in patches]
-    try:
-        for home, name, function in patches:
-            home[name] = function
-        yield
-    finally:
-        for home, name, function in originals:
-            home[name] = function
+    return patched_names(patches)

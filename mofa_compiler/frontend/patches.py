@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from ..base.patching import patched_names
 from .checkpoints import is_checkpoint, seen_through
 from .constructors import has_proxies, patched_constants, patched_constructor, patched_scripts
 from .numbers import patched_numbers
@@ -65,8 +66,7 @@ def patched(tracer: Recorder, model: nn.Module) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _patched_autograd(tracer: Recorder) -> Iterator[None]:
+def _patched_autograd(tracer: Recorder) -> AbstractContextManager[None]:
     """Record `SomeFunction.apply(...)` on proxies as one call, so that its own backward survives."""
     original = torch.autograd.Function.__dict__["apply"]
 
@@ -77,15 +77,10 @@ def _patched_autograd(tracer: Recorder) -> Iterator[None]:
             return tracer.create_proxy("call_function", autograd_call(cls), args, kwargs)
         return original.__get__(None, cls)(*args, **kwargs)
 
-    setattr(torch.autograd.Function, "apply", classmethod(apply))  # noqa: B010
-    try:
-        yield
-    finally:
-        setattr(torch.autograd.Function, "apply", original)  # noqa: B010
+    return patched_names([(torch.autograd.Function, "apply", classmethod(apply))])
 
 
-@contextmanager
-def _patched_factories(tracer: Recorder) -> Iterator[None]:
+def _patched_factories(tracer: Recorder) -> AbstractContextManager[None]:
     """Record `torch.zeros(n)` and its like where a size or device is a proxy, and always where it is random."""
 
     def recorded(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,18 +92,10 @@ def _patched_factories(tracer: Recorder) -> Iterator[None]:
 
         return factory
 
-    originals = {name: getattr(torch, name) for name in (*_FACTORIES, *_RANDOM)}
-    for name, make in originals.items():
-        setattr(torch, name, recorded(name, make))
-    try:
-        yield
-    finally:
-        for name, make in originals.items():
-            setattr(torch, name, make)
+    return patched_names([(torch, name, recorded(name, getattr(torch, name))) for name in (*_FACTORIES, *_RANDOM)])
 
 
-@contextmanager
-def _patched_einops() -> Iterator[None]:
+def _patched_einops() -> AbstractContextManager[None]:
     """Let einops take proxies for tensors: what it then does are plain reshapes and permutations, which are recorded.
 
     Its cache of shapes is passed by, since it would hold on to proxies.
@@ -116,17 +103,14 @@ def _patched_einops() -> Iterator[None]:
     einops: Any = sys.modules.get("einops.einops")
     backends: Any = sys.modules.get("einops._backends")
     if einops is None or backends is None:
-        yield
-        return
-    types, cached = backends._type2backend, einops._reconstruct_from_shape
+        return nullcontext()
     backend = backends.get_backend(torch.empty(0))
-    try:
-        types |= {ShapedProxy: backend, ShapedAttribute: backend}
-        einops._reconstruct_from_shape = einops._reconstruct_from_shape_uncached
-        yield
-    finally:
-        einops._reconstruct_from_shape = cached
-        del types[ShapedProxy], types[ShapedAttribute]
+    return patched_names(
+        [
+            *((backends._type2backend, kind, backend) for kind in (ShapedProxy, ShapedAttribute)),
+            (einops, "_reconstruct_from_shape", einops._reconstruct_from_shape_uncached),
+        ]
+    )
 
 
 @functools.cache

@@ -14,21 +14,20 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..base.patching import patched_names
 from .callers import is_machinery, reads_class
 from .proxies import UNKNOWN, ShapedAttribute, ShapedProxy
 
 _PROXIES = (ShapedProxy, ShapedAttribute)
 _APART = {*sys.stdlib_module_names, "mofa_compiler", "numpy", "torch"}
 """Packages in whose modules no name is replaced"""
-
-_MISSING = object()
 
 
 class Asked(Protocol):
@@ -46,38 +45,27 @@ class Asked(Protocol):
         """Where eager mode computes."""
 
 
-@contextmanager
-def answered(tracer: Asked, model: nn.Module) -> Iterator[None]:
+def answered(tracer: Asked, model: nn.Module) -> AbstractContextManager[None]:
     """Answer every question as eager does, on the tracing thread, until the end of the context."""
     near, reached = _namespaces(model)
-    undo: list[tuple[dict[str, Any], str, Any]] = []
-
-    def replace(namespace: dict[str, Any], name: str, value: Any) -> None:
-        undo.append((namespace, name, namespace.get(name, _MISSING)))
-        namespace[name] = value
-
     answers = _Answers(tracer)
-    try:
+
+    def patches() -> Iterator[tuple[Any, str, Any]]:
         for name in ("isinstance", "callable", "hasattr"):
-            replace(vars(builtins), name, getattr(answers, name))
-        replace(vars(torch), "is_tensor", answers.is_tensor)
-        replace(vars(torch), "is_grad_enabled", answers.is_grad_enabled)
-        replace(vars(torch.jit), "isinstance", answers.scripted_isinstance)
+            yield builtins, name, getattr(answers, name)
+        yield torch, "is_tensor", answers.is_tensor
+        yield torch, "is_grad_enabled", answers.is_grad_enabled
+        yield torch.jit, "isinstance", answers.scripted_isinstance
         for number, namespace in enumerate((*near, *reached)):
             soft = answers.soft if number < len(near) else answers.soft_type
             for kind in soft.values():
                 if kind.__name__ not in namespace:
-                    replace(namespace, kind.__name__, kind)
+                    yield namespace, kind.__name__, kind
             for name, value in list(namespace.items()):
                 if _is_bound_apply(value):  # `ste = StraightThrough.apply`, taken before `apply` was patched
-                    replace(namespace, name, value.__self__.apply)
-        yield
-    finally:
-        for namespace, name, was in reversed(undo):
-            if was is _MISSING:
-                del namespace[name]
-            else:
-                namespace[name] = was
+                    yield namespace, name, value.__self__.apply
+
+    return patched_names(patches())
 
 
 class _Answers:

@@ -45,6 +45,7 @@ def lint(
     Raises:
         LintError: a setting makes no sense. EngineError: there is no such engine.
     """
+    from ..base.torch_state import kept_modes
     from ..loading.wrappers import unwrapped
     from .config import settings
     from .rules import RULES
@@ -69,12 +70,8 @@ def lint(
     name = type(model).__name__
     known = positions or {}
     job = Job(name, name, lambda: (model, known), lambda _: example_inputs, chosen)
-    was = [module.training for module in model.modules()]
-    try:
+    with kept_modes(model):
         return lint_model(job).linted
-    finally:
-        for module, training in zip(model.modules(), was, strict=True):
-            module.training = training
 
 
 def assert_clean(model: nn.Module, example_inputs: ExampleInputs = None, **settings: Any) -> None:

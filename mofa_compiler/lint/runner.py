@@ -17,7 +17,6 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..analysis.network import Network
 from ..base.errors import LintError, MofaError, nearest, one_line, source_line, source_place
-from ..frontend.fast_import import lean
 from ..graph.call_spec import ExampleInputs, specs
 from .finding import Finding, Linted, Position
 from .rule import Rule, Subject
@@ -94,7 +93,7 @@ def lint_model(job: Job, tell: Tell = lambda _: None) -> Report:
     positions: Mapping[str, Position] = {}
     skipped: Counter[str] = Counter()
     try:
-        with _unchanged(), lean():
+        with _unchanged():
             tell(f"{job.name}: building")
             model, positions = _built(job)
             tell(f"{job.name}: tracing")

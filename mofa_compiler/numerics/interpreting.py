@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..analysis.network import Network
 from ..base.torch_state import kept_buffers, own_randomness
 from ..graph.call_spec import CallSpec, map_tree
+from ..graph.interpreter import Interpreter
 from ..graph.node_names import describe
 from .running import values
 
@@ -26,7 +27,7 @@ Watch = Callable[[fx.Node, Any], None]
 """Is shown every node with its value."""
 
 
-class Interpreted(fx.Interpreter):
+class Interpreted(Interpreter):
     """A copy of a network in eval mode.
 
     With `double`, it computes in float64, also where its own code names a lower precision.
@@ -46,7 +47,6 @@ class Interpreted(fx.Interpreter):
                 if node.op == "call_method":
                     node.target = _CASTS.get(node.target, node.target)
         super().__init__(module)
-        self.extra_traceback = False
         self.double = double
         self.name = network.program.name
         self.signature = inspect.signature(network.program.graph_module.forward)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import VerificationError
-from ..base.torch_state import kept_buffers, own_randomness
+from ..base.torch_state import kept_buffers, kept_modes, own_randomness
 from ..graph.call_spec import CallSpec, map_tree, tensor_leaves
 from ..graph.program import Program
 
@@ -51,13 +51,9 @@ def run_saved(module: nn.Module, call: CallSpec) -> Any:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Eval mode, and afterwards every module's own mode again."""
-    modes = {inner: inner.training for inner in module.modules()}
-    module.eval()
-    try:
+    with kept_modes(module):
+        module.eval()
         yield
-    finally:
-        for inner, mode in modes.items():
-            inner.training = mode
 
 
 def values(name: str, output: Any) -> Tensor:

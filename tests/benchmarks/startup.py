@@ -1,10 +1,10 @@
 """What `mofa lint` costs from a cold start, against importing torch and building the model.
 
-    python tests/benchmarks/startup.py [--rounds 15] [--limit 1.5]
+    python tests/benchmarks/startup.py [--rounds 15] [--limit 2.2]
 
 Fresh processes in turns, PMRID, NAFNet and the two in one process: medians of elapsed and of processor time, and their
-ratios. The first round warms the file cache and does not count. Exits with 1 where a ratio of medians of elapsed time
-is above the limit.
+ratios. The first round warms the file cache and does not count. Tracing imports torch._dynamo, which takes as long as
+torch itself, and networkx. Exits with 1 where a ratio of medians of elapsed time is above the limit.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def run(command: list[str]) -> Spent:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--limit", type=float, default=1.5, help="of the ratio")
+    parser.add_argument("--limit", type=float, default=2.2, help="of the ratio")
     options = parser.parse_args()
     commands = [command for names in GROUPS for command in (baseline(names), linting(names))]
     spent: list[list[Spent]] = [[] for _ in commands]

@@ -8,9 +8,8 @@ from itertools import pairwise
 
 from .levels import SAME
 from .membership import Membership, stage_name
-from .role import Role
 from .skips import LongSkip
-from .types import Level, SkipConnection, Stage, Transition, Unit, UShape
+from .types import Level, Role, SkipConnection, Stage, Transition, Unit, UShape
 from .units import Route, Visit
 
 _STAGE_KINDS = {"side input": "side", "conditioning": "side"}

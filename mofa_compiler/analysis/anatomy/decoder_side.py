@@ -6,8 +6,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 from .levels import CONCATENATIONS, SAME
-from .role import Role
 from .skips import LongSkip
+from .types import Role
 from .units import Route, Visit, convolutions_at
 from .values import operation
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from .flow import Flow
 from .levels import SAME
-from .role import Role
+from .types import Role
 from .units import Visit, convolutions_at
 
 

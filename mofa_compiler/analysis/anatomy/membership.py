@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from torch import fx
 
 from .levels import SAME
-from .role import Role
+from .types import Role
 from .units import Route, Visit
 
 _PER_PASS = ("encoder", "bottleneck", "decoder", "bridge")

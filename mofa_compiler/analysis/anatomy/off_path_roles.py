@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import fx
 
 from .flow import NOWHERE, is_deeper
-from .role import Role
 from .skips import Bypasses, LongSkip
+from .types import Role
 
 
 def roles_aside(bypasses: Bypasses, skips: Sequence[LongSkip], roles: Mapping[str, Role]) -> Iterator[tuple[str, Role]]:

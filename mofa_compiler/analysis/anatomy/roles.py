@@ -9,8 +9,8 @@ from itertools import pairwise
 from .decoder_side import Expanding, Merges
 from .encoder_side import Contracting
 from .flow import Flow
-from .role import Role
 from .skips import LongSkip
+from .types import Role
 from .units import Route, Visit
 
 

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import networkx as nx
 from torch import fx
 
 from .flow import NOWHERE, Flow
 from .levels import SAME
-from .role import Role
-from .types import Stage
+from .types import Role, Stage
 from .units import Route
+
+_OUTSIDE = -1
+"""Where the paths into a run come from"""
 
 
 @dataclass
@@ -100,23 +103,12 @@ def _find_entrances(flow: Flow, runs: list[_Run]) -> None:
 
 def _merge_of(flow: Flow, run: _Run, order: Mapping[fx.Node, int]) -> fx.Node:
     """The first node that every path from the entrances of a run to the run's end passes through."""
-    first, last = min(order[node] for node in run.entrances), order[flow.main[run.stop - 1]]
-    users = {i: [order[user] for user in flow.users[flow.nodes[i]]] for i in range(first, last)}
-    arriving = {last}
-    for i in reversed(users):
-        if not arriving.isdisjoint(users[i]):
-            arriving.add(i)
-    # In execution order, all paths have merged at the first node on them that no edge of theirs leads past.
-    reached = arriving.intersection(order[node] for node in run.entrances)
-    furthest = max(reached)
-    for i in users:
-        if i in reached and i == furthest:
-            return flow.nodes[i]
-        if i in reached:
-            following = arriving.intersection(users[i])
-            reached |= following
-            furthest = max(furthest, *following)
-    return flow.nodes[last]
+    entrances = [order[node] for node in run.entrances]
+    last = order[flow.main[run.stop - 1]]
+    users = {i: [order[user] for user in flow.users[flow.nodes[i]]] for i in range(min(entrances), last)}
+    backwards = nx.DiGraph((user, i) for i in users for user in users[i] if user <= last)
+    backwards.add_edges_from((entrance, _OUTSIDE) for entrance in entrances)
+    return flow.nodes[nx.immediate_dominators(backwards, last)[_OUTSIDE]]
 
 
 def _called_between(flow: Flow, begin: int, entrances: Sequence[fx.Node], merge: fx.Node) -> set[str]:

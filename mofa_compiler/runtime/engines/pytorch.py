@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ...graph.interpreter import Interpreter
 from ..engine import PROFILED_RUNS, Compiled, Engine, Operator, flat
 from ..quiet import quiet
 
@@ -127,7 +128,7 @@ class CudaInductor(_OnGpu, Inductor):
     summary: ClassVar[str] = "torch.compile on a GPU; generates Triton kernels"
 
 
-class _Marked(torch.fx.Interpreter):
+class _Marked(Interpreter):
     """Has the profiler see which layer an operation of the graph itself came from, as the tracer recorded it."""
 
     def run_node(self, n: torch.fx.Node) -> Any:
