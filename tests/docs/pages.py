@@ -49,7 +49,11 @@ SMALLER: dict[str, list[tuple[str, str, str]]] = {
         ("tuning=100", "tuning=2", "seconds"),
     ],
     "CONTRIBUTING.md": [
-        ("from mofa_compiler.passes import", "from passes.grouped_to_dense import", "it is none of ours")
+        (
+            "from mofa_compiler.passes import GroupedToDense, SiluToHardswish",
+            "from passes.grouped_to_dense import GroupedToDense\nfrom passes.silu_to_hardswish import SiluToHardswish",
+            "they are none of ours",
+        ),
     ],
     "examples/guides/how-to/engine.md": [
         _CALIBRATING,
