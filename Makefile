@@ -37,11 +37,12 @@ docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean --config-file .mkdocs.yml
 
 readme: $(VENV)/installed
-	$(BIN)/python -m tests.benchmarks.paper_table --write README.md
+	$(BIN)/python -m tests.docs.written
+	$(BIN)/python -m tests.benchmarks.paper_table --write examples/guides/benchmarks.md
 
 # On a machine that does nothing else: it measures. Peers: $(BIN)/pip install torch-pruning onnxslim
 bench: $(VENV)/installed
-	$(BIN)/python -m tests.benchmarks.deployment --peers --write README.md --plot examples/deployment.png --json out/deployment.json
+	$(BIN)/python -m tests.benchmarks.deployment --peers --write examples/guides/benchmarks.md --plot examples/deployment.png --json out/deployment.json
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info

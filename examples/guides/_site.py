@@ -6,6 +6,7 @@ A hook of mkdocs, named in `.mkdocs.yml`. Nothing made here is kept, so none of 
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import subprocess
 import sys
@@ -19,10 +20,13 @@ from mkdocs.structure.files import File, Files
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 IMAGES = ("examples/demo.png", "examples/deployment.png")
+GUIDES = "examples/guides"
+COPIED = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+"""Pages of the site whose files are elsewhere; links are written for the repository"""
 DRAWN = "method.md"
 
 _FENCE = re.compile(r"^```(sh|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_SECTION = re.compile(r"^<!-- README: (.+) -->$", re.MULTILINE)
+_LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(#[^)]*)?\)")
 _FILE = re.compile(r"^# include (\S+)$", re.MULTILINE)
 _scratch = tempfile.TemporaryDirectory()
 
@@ -30,9 +34,7 @@ _scratch = tempfile.TemporaryDirectory()
 def on_files(files: Files, config: Any) -> Files:
     """Add what is made here."""
     pages = {
-        "index.md": (ROOT / "README.md").read_text(encoding="utf-8"),
-        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
-        "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
+        **{name: (ROOT / file).read_text(encoding="utf-8") for file, name in COPIED.items()},
         "reference/commands.md": "\n".join(commands()),
         "reference/passes.md": "\n".join(passes()),
         "reference/roadmaps.md": "\n".join(roadmaps()),
@@ -47,20 +49,18 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put sections of the README, and in code blocks files of the repository, where pages ask for them."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-
-    def section(asked: re.Match[str]) -> str:
-        found = re.search(
-            rf"^## {re.escape(asked[1])}\n(.*?)(?=^## |^MIT licence|\Z)", readme, re.MULTILINE | re.DOTALL
-        )
-        if found is None:
-            raise ValueError(f"the README has no section {asked[1]!r}")
-        return found[1].strip()
-
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Put files of the repository into code blocks that ask for them, and let links lead to pages of the site."""
     markdown = _FILE.sub(lambda asked: (ROOT / asked[1]).read_text(encoding="utf-8").rstrip("\n"), markdown)
-    return _SECTION.sub(section, markdown)
+    source = page.file.src_uri
+    written = {name: file for file, name in COPIED.items()}.get(source, f"{GUIDES}/{source}")
+
+    def here(link: re.Match[str]) -> str:
+        file = posixpath.normpath(posixpath.join(posixpath.dirname(written), link[1]))
+        name = COPIED.get(file, file.removeprefix(f"{GUIDES}/"))
+        return f"]({posixpath.relpath(name, posixpath.dirname(source) or '.')}{link[2] or ''})"
+
+    return _LINK.sub(here, markdown)
 
 
 def commands() -> Iterator[str]:

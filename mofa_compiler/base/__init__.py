@@ -1,1 +1,1 @@
-"""What every room may use: errors, numbers in words, plain data, files written whole or not at all."""
+"""What every folder may use: errors, numbers in words, plain data, files written whole or not at all."""

@@ -76,7 +76,7 @@ def recover(
         progress: told where the run is, in the main process only.
         **options: steps, minutes, batch, lr, warmup, weight_decay, features, output, target, clip, mixed_precision,
             ema, batch_statistics, seed, validate_every, validation_examples, save_every, workers, cpu; see
-            `recovery.Options`.
+            `distillation.options.Options`.
 
     Raises:
         BundleError: there is no bundle, or it was made from another architecture or from other weights.

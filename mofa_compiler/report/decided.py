@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _DECIDED = "decided"
-"""`decisions.deciding.DECIDED`, without what that imports: every layer is what was picked for it"""
+"""`autotune.search.DECIDED`, without what that imports: every layer is what was picked for it"""
 
 
 def carried_out(decisions: Mapping[str, Any]) -> bool:

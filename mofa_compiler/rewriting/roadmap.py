@@ -83,7 +83,7 @@ class Roadmap:
         return len(self.passes)
 
     def with_target(self, engine: str, threads: int = 1, **options: Any) -> Roadmap:
-        """The same roadmap, to be decided by measurement on an engine; options as `decisions.Target` has them.
+        """The same roadmap, to be decided by measurement on an engine; options as `rewriting.target.Target` has them.
 
         Raises:
             RoadmapError: an unknown option or a bad value.

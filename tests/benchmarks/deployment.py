@@ -1,7 +1,8 @@
 """What rewrites are worth where they run: PMRID and NAFNet on several engines, against what else one could do.
 
     python -m tests.benchmarks.deployment [--engines eager,onnxruntime,xnnpack] [--models PMRID,NAFNet] [--peers]
-        [--seconds 10] [--write README.md] [--plot examples/deployment.png] [--json out/deployment.json]
+        [--seconds 10] [--write examples/guides/benchmarks.md] [--plot examples/deployment.png]
+        [--json out/deployment.json]
 
 For every engine a table: the original, its limit (its stride-1 depthwise convolutions taken out), what the paper does
 step by step, preset `mofa` decided on that engine, and its exact lowerings alone; with `--peers` also what one would

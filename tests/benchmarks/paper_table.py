@@ -1,6 +1,6 @@
-"""The README's table of the paper's figures, made by running every row.
+"""The table of the paper's figures in the guide to benchmarks, made by running every row.
 
-python -m tests.benchmarks.paper_table [--write README.md]
+python -m tests.benchmarks.paper_table [--write examples/guides/benchmarks.md]
 """
 
 from __future__ import annotations

@@ -1,88 +1,76 @@
 """What the executor has to know of a page beyond what stands there. Every entry has to be needed.
 
-A guide should need none: its blocks name their files (`title="net.py"`), its sizes are small. The README shows sizes
-that mean something, and takes for granted what its reader has.
+A guide should need none: its blocks name their files (`title="net.py"`), its sizes are small. These show sizes that
+mean something, and take for granted what their reader has.
 """
 
 from __future__ import annotations
 
-_NET = """
-import pytest
-import torch
-from torch import nn
-
-
-class Net(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 3, 3, padding=1))
-
-
-@pytest.fixture
-def net():
-    return Net()
-"""
-
 _HASTE = 'unittest.mock.patch.multiple("mofa_compiler.autotune.benchmark", PIECE_SECONDS=0.02, WHOLE_SECONDS=0.1)'
 
+_UNET = """
+import torch
+from architectures import UNet
+
+model = original_model = UNet(width=4, depth=1).eval()
+example_inputs = torch.rand(1, 3, 32, 32)
+images = batches = [torch.rand(2, 3, 32, 32)]
+"""
+
+_ROW = """
+import torch
+
+example_inputs, batches = torch.rand(1, 3, 32, 32), [torch.rand(2, 3, 32, 32)]
+model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 4, 1), torch.nn.Conv2d(4, 3, 1))
+"""
+
 BEFORE: dict[str, dict[str, tuple[str, str]]] = {
-    "README.md": {
-        "from model import Model": ("out/nafnet", ""),
-        "import mofa_compiler\nfrom mofa_compiler.passes": (
-            ".",
-            "import torch\n"
-            "from architectures import UNet\n"
-            "model = original_model = UNet(width=8, depth=2).eval()\n"
-            "example_inputs = torch.rand(1, 3, 32, 32)\n"
-            "images = batches = [torch.rand(2, 3, 32, 32)]\n",
-        ),
-        "roadmap = mofa_compiler.Roadmap.load": (
-            ".",
-            "import torch\n"
-            "example_inputs, batches = torch.rand(1, 3, 32, 32), [torch.rand(2, 3, 32, 32)]\n"
-            "model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 4, 1), torch.nn.Conv2d(4, 3, 1))",
-        ),
-        "from mofa_compiler.lint import assert_clean": (".", _NET),
-    },
-    "CONTRIBUTING.md": {
-        "@dataclass(frozen=True, config=FROZEN)": (
-            ".",
-            "from typing import Annotated, ClassVar\n"
-            "from pydantic import Field\n"
-            "from pydantic.dataclasses import dataclass\n"
-            "from mofa_compiler.rewriting.option_types import FROZEN\n"
-            "from mofa_compiler.rewriting.pass_api import Pass\n",
-        ),
-    },
+    "README.md": {"import mofa_compiler\nfrom mofa_compiler.passes": (".", _UNET)},
+    "examples/guides/how-to/networks.md": {"from model import Model": ("out/nafnet", "")},
+    "examples/guides/how-to/quality.md": {"import mofa_compiler": (".", _UNET)},
+    "examples/guides/how-to/engine.md": {"import mofa_compiler": (".", _ROW)},
 }
 """By page and by how a block begins: the folder that it is in, and code that makes what its reader has"""
 
+_CALIBRATING = (
+    r"(?s)(mofa rewrite .*--calibrate synthetic .*)(--out)",
+    r"\1--crops 2 --crop-size 32 \2",
+    "64 of 128x128",
+)
+_WHOLE = r"result = mofa_compiler\.apply\(model, roadmap, .*calibration=batches\)"
+
 SMALLER: dict[str, list[tuple[str, str, str]]] = {
     "README.md": [
-        (
-            r"(?s)(mofa rewrite .*--calibrate synthetic .*)(--out)",
-            r"\1--crops 2 --crop-size 32 \2",
-            "64 crops of 128x128",
-        ),
-        (
-            "--engine xnnpack --input 1x3x256x256 ",
-            "--input 1x3x32x32 ",
-            "minutes of measuring; phone.md does it",
-        ),
-        (
-            "--engine xnnpack --(per-layer|record)",
-            r"--engine eager --\1 --seconds 1",
-            "a minute of compiling; phone.md does it",
-        ),
+        ("--input 1x3x256x256 --out out/nafnet", "--input 1x3x64x64 --out out/nafnet", "make demo is larger")
+    ],
+    "examples/guides/how-to/quality.md": [
+        _CALIBRATING,
         (r"(mofa recover .*)", r"\1 --steps 2 --patch 32", "1000 steps otherwise"),
-        ("release/net", "net.py:Net", "a bundle that the reader has"),
-        (r'with_target\("xnnpack"(.*)1x3x256x256', r'with_target("eager"\g<1>1x3x32x32', "minutes of measuring"),
-        ("(mofa export out/phone --to) executorch", r"\1 onnx", "a minute of compiling; phone.md does it"),
+        ("tuning=100", "tuning=2", "seconds"),
+    ],
+    "CONTRIBUTING.md": [
         (
-            r"(result = mofa_compiler\.apply\(model, roadmap, .*calibration=batches\))\nprint\(result\.decisions",
+            "from mofa_compiler.passes import GroupedToDense, SiluToHardswish",
+            "from passes.grouped_to_dense import GroupedToDense\nfrom passes.silu_to_hardswish import SiluToHardswish",
+            "they are none of ours",
+        ),
+    ],
+    "examples/guides/how-to/engine.md": [
+        _CALIBRATING,
+        ("--engine xnnpack --input 1x3x256x256 ", "--input 1x3x32x32 ", "minutes of measuring; phone.md does it"),
+        ("--engine xnnpack --(per-layer|record)", r"--engine eager --\1 --seconds 1", "compiling; phone.md does it"),
+        ("(mofa export out/phone --to) executorch", r"\1 onnx", "a minute of compiling; phone.md does it"),
+        (r'with_target\("xnnpack"(.*)1x3x256x256', r'with_target("eager"\g<1>1x3x32x32', "minutes of measuring"),
+        (
+            rf"({_WHOLE})\nprint\(result\.decisions",
             rf"import unittest.mock\nwith {_HASTE}:\n    \1\nprint(result.decisions",
             "minutes of measuring, for what is too small to be measured",
         ),
-        (r"input_shape=\(1, 3, 256, 256\)", "input_shape=(1, 3, 32, 32), seconds=1", "20 seconds otherwise"),
+        (
+            r'engine="xnnpack", input_shape=\(1, 3, 256, 256\)',
+            'engine="eager", input_shape=(1, 3, 32, 32), seconds=1',
+            "20 s",
+        ),
     ],
 }
 """By page: a pattern in its commands and Python, what stands there when it is executed, and what that saves"""

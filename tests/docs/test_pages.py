@@ -57,11 +57,21 @@ def test_what_is_run_elsewhere_is_run_there() -> None:
     assert {Path(page).name for page in slow.split()} == SLOW.keys()
 
 
-def test_figures_that_the_limits_repeat_are_those_of_the_readme() -> None:
-    limits, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("examples/guides/limits.md", "README.md"))
+def test_figures_that_the_limits_repeat_are_those_of_the_benchmarks() -> None:
+    names = ("examples/guides/limits.md", "examples/guides/benchmarks.md", "README.md")
+    limits, *measured = ((ROOT / name).read_text(encoding="utf-8") for name in names)
     repeated = set(re.findall(r"\d+\.\d+(?= times| dB)", limits))
     assert repeated
-    assert {figure for figure in repeated if not re.search(rf"(?<![\d.]){re.escape(figure)}(?!\d)", readme)} == set()
+    figures = set(re.findall(r"(?<![\d.])\d+\.\d+", "".join(measured)))
+    assert repeated <= figures
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_to_files(page: Path) -> None:
+    """mkdocs says so of the site's pages; this says it of the repository's, where people read them first."""
+    links = re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    made = ("commands.md", "passes.md", "roadmaps.md", ".svg")  # by examples/guides/_site.py
+    assert [link for link in links if not link.endswith(made) and not (page.parent / link).exists()] == []
 
 
 def test_extras_that_pages_install_are_part_of_what_make_test_installs() -> None:

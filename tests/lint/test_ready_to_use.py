@@ -95,7 +95,7 @@ def test_the_hook_runs() -> None:
     assert done.returncode == 1 and "MOFA202" in done.stdout
 
 
-def test_the_readme_shows_what_there_is() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_guide_shows_what_there_is() -> None:
+    guide = (ROOT / "examples" / "guides" / "how-to" / "ci.md").read_text(encoding="utf-8")
     for shown in (".github/actions/lint", "id: mofa-lint", "pytest.mark.mofa_clean", "assert_clean"):
-        assert shown in readme
+        assert shown in guide
