@@ -180,7 +180,7 @@ class Result:
         """The whole report as plain data, as `report.json` holds it."""
         from .report.data import report
 
-        return report(self)
+        return report(self, self.pictures()).to_data()
 
     def pictures(self) -> list[Picture]:
         """`samples` through the original and through `model`, with the weights that it has now."""

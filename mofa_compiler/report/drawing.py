@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from rich.cells import cell_len
 
 from ..base import spelling, words
 from .arrangement import Arrangement, Place, arrange
 from .canvas import Canvas, to_ascii
+from .model import StageSkip, UShape
+from .stages import Drawn, DrawnStage
 from .terminal import elide, wrap
 
 _TALLEST = 60
@@ -61,14 +62,14 @@ class _Block:
         return max(self.bottom - 1, self.top)
 
 
-def draw(data: Mapping[str, Any], width: int, *, ascii_only: bool = False) -> list[str]:
-    """The drawing of `report.distribution.distribution` as lines of at most `width` columns; none without a U-Net."""
-    if not data["passes"]:
+def draw(data: Drawn, width: int, *, ascii_only: bool = False) -> list[str]:
+    """A network as lines of at most `width` columns; none without a U-Net."""
+    if not data.passes:
         return []
-    stages = {stage["name"]: stage for stage in data["stages"]}
+    stages = {stage.name: stage for stage in data.stages}
     lines: list[str] = []
     joined: Counter[tuple[str, str, str]] = Counter(
-        (skip["source"], skip["target"], skip["kind"]) for skip in data["skips"] if skip["source"] and skip["target"]
+        (skip.source, skip.target, skip.kind) for skip in data.skips if skip.source and skip.target
     )
     sketches = _choose(data, stages, width)
     for sketch in sketches:
@@ -80,12 +81,12 @@ def draw(data: Mapping[str, Any], width: int, *, ascii_only: bool = False) -> li
     return [*lines, "", *legend]
 
 
-def _choose(data: Mapping[str, Any], stages: Mapping[str, Any], width: int) -> list[_Sketch]:
+def _choose(data: Drawn, stages: Mapping[str, DrawnStage], width: int) -> list[_Sketch]:
     """The fullest form that fits, all U-Nets side by side or else one below the other."""
-    passes = data["passes"]
+    passes = data.passes
     for form in _FORMS:
         for groups in ([passes], [[shape] for shape in passes]):
-            sketches = [_Sketch(group, data["skips"], stages, form, width) for group in groups]
+            sketches = [_Sketch(group, data.skips, stages, form, width) for group in groups]
             fits = all(sketch.fits for sketch in sketches)
             if fits and (not form.boxed or sum(sketch.height for sketch in sketches) <= _TALLEST):
                 return sketches
@@ -97,17 +98,17 @@ class _Sketch:
 
     def __init__(
         self,
-        passes: Sequence[Mapping[str, Any]],
-        skips: Sequence[Mapping[str, Any]],
-        stages: Mapping[str, Any],
+        passes: Sequence[UShape],
+        skips: Sequence[StageSkip],
+        stages: Mapping[str, DrawnStage],
         form: _Form,
         width: int,
     ):
         self.passes = passes
         self.stages = stages
         self.form = form
-        self.is_cascade = any(stage["pass"] not in (None, 1) for stage in stages.values())
-        levels = {name: stage["level"] for name, stage in stages.items()}
+        self.is_cascade = any(stage.pass_ not in (None, 1) for stage in stages.values())
+        levels = {name: stage.level for name, stage in stages.items() if stage.level is not None}
         self.arrangement: Arrangement = arrange(passes, levels, skips)
         self.contents = {
             place.stage: _content(stages[place.stage], form) for places in self.arrangement.passes for place in places
@@ -144,7 +145,7 @@ class _Sketch:
         origin = _GUTTER
         for shape, places in zip(self.passes, self.arrangement.passes, strict=True):
             if self.is_cascade:
-                canvas.write(0, origin, f"pass {shape['number']}")
+                canvas.write(0, origin, f"pass {shape.number}")
             for place in places:
                 blocks[place.stage] = self._place(canvas, place, origin)
             origin += self.pass_width + _BETWEEN_PASSES
@@ -195,20 +196,19 @@ class _Sketch:
                 labelled |= canvas.label(route, f" {kinds[ends]} ", {e for e in routes if kinds[e] == kinds[ends]})
 
 
-def _content(stage: Mapping[str, Any], form: _Form, whole_name: bool = False) -> tuple[str, list[str]]:
+def _content(stage: DrawnStage, form: _Form, whole_name: bool = False) -> tuple[str, list[str]]:
     """Title and lines of a stage."""
     lines = [units(stage)] if form.units else []
     if form.costs:
         lines += costs(stage)
-    if not form.boxed and form.costs and stage["cheap"]:
+    if not form.boxed and form.costs and stage.cheap:
         lines.append("cheap")
     return title(stage, whole=whole_name), lines
 
 
-def title(stage: Mapping[str, Any], *, whole: bool = False) -> str:
+def title(stage: DrawnStage, *, whole: bool = False) -> str:
     """A stage's name, without the U-Net that it is in where its place says so."""
-    name: str = stage["name"]
-    return name if whole else name.removeprefix(f"pass {stage['pass']} ")
+    return stage.name if whole else stage.name.removeprefix(f"pass {stage.pass_} ")
 
 
 def _widths(contents: Iterable[tuple[str, Sequence[str]]], form: _Form) -> tuple[int, int]:
@@ -222,9 +222,9 @@ def _widths(contents: Iterable[tuple[str, Sequence[str]]], form: _Form) -> tuple
     return smallest, max(smallest, min(longest, _WIDEST_BOX))
 
 
-def units(stage: Mapping[str, Any]) -> str:
+def units(stage: DrawnStage) -> str:
     """The module that a stage is mostly made of, which comes after those that lead to it, and how many more."""
-    units = stage["units"]
+    units = stage.units
     return spelling.printable(units[-1]) + (f" +{len(units) - 1}" if len(units) > 1 else "") if units else ""
 
 
@@ -236,17 +236,17 @@ def shortened(content: str, width: int) -> str:
     return shortened
 
 
-def costs(stage: Mapping[str, Any]) -> list[str]:
+def costs(stage: DrawnStage) -> list[str]:
     """`962 M / 1.03 M`: MACs and parameters; with a roadmap, a line each, before and after."""
-    after = stage["after"]
-    macs, parameters = (words.quantity(stage[key]) for key in ("macs", "parameters"))
+    after = stage.after
+    macs, parameters = words.quantity(stage.macs), words.quantity(stage.parameters)
     if after is None:
         return [f"{macs} / {parameters}"]
-    return [f"{macs} → {words.quantity(after['macs'])}", f"{parameters} → {words.quantity(after['parameters'])}"]
+    return [f"{macs} → {words.quantity(after.macs)}", f"{parameters} → {words.quantity(after.parameters)}"]
 
 
-def _tag(stage: Mapping[str, Any]) -> str:
-    return "cheap" if stage["cheap"] else ""
+def _tag(stage: DrawnStage) -> str:
+    return "cheap" if stage.cheap else ""
 
 
 def times(number: int, kind: str) -> str:
@@ -299,18 +299,18 @@ def _skip_routes(source: _Block, target: _Block, bends: bool) -> Iterator[_Route
                 yield [(source.top, column), (target.skip_row, column), (target.skip_row, target.left - 1)]
 
 
-def _aside(data: Mapping[str, Any], stages: Mapping[str, Any], width: int, ascii_only: bool) -> list[str]:
+def _aside(data: Drawn, stages: Mapping[str, DrawnStage], width: int, ascii_only: bool) -> list[str]:
     """What lies on no U-Net, as boxes next to each other, with the level where there is one."""
-    if not data["aside"]:
+    if not data.aside:
         return []
     form = _FORMS[0]
-    contents = {name: _content(stages[name], form, whole_name=True) for name in data["aside"]}
+    contents = {name: _content(stages[name], form, whole_name=True) for name in data.aside}
     _, room = _widths(contents.values(), form)
     across = max((width - _GUTTER) // (room + 1), 1)
     canvas = Canvas()
     for index, (name, (title, lines)) in enumerate(contents.items()):
         row, column = divmod(index, across)
-        level = stages[name]["level"]
+        level = stages[name].level
         lines = [shortened(lines[0], room - 4), *lines[1:]]
         tag = "no level" if level is None else f"level {level}"
         canvas.box(row * (len(lines) + 2), _GUTTER + column * (room + 1), room, title, lines, tag)
@@ -319,7 +319,7 @@ def _aside(data: Mapping[str, Any], stages: Mapping[str, Any], width: int, ascii
 
 
 def _legend(
-    data: Mapping[str, Any],
+    data: Drawn,
     undrawn: Mapping[tuple[str, str, str], int],
     width: int,
     *,
@@ -333,9 +333,9 @@ def _legend(
             f"{source} → {target} ({times(number, kind)})" if source != target else f"within {source} ({kind})"
             for (source, target, kind), number in undrawn.items()
         )
-        sentences.append(f"{'further ' * (len(undrawn) < len(data['skips']))}long skips: {', '.join(joins)}")
+        sentences.append(f"{'further ' * (len(undrawn) < len(data.skips))}long skips: {', '.join(joins)}")
     if costs:
-        meaning = f"MACs and parameters, before → after {data['roadmap']}" if data["after"] else "MACs / parameters"
+        meaning = f"MACs and parameters, before → after {data.roadmap}" if data.after else "MACs / parameters"
         sentences.append(f"in each block: {meaning}; level k works at 1/2^k of the input's size")
     for sentence in sentences:
         lines = wrap(sentence, width)

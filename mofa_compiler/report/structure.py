@@ -2,87 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..analysis.network import CHEAP_BELOW
 from ..base import words
+from .model import CheapRule, Shape, StageSkip, UShape
 
 if TYPE_CHECKING:
     from ..analysis.anatomy import Anatomy, Stage
     from ..analysis.network import Network
 
 
-@dataclass(frozen=True)
-class UShape:
-    """One U-Net by the names of its stages.
-
-    Attributes:
-        number: which one of a cascade, from 1.
-        descending: stages on the way down, in execution order; the bridge from the U-Net before comes first.
-        bottom: the stage where it turns, or None.
-        ascending: stages on the way up, in execution order.
-    """
-
-    number: int
-    descending: tuple[str, ...]
-    bottom: str | None
-    ascending: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class StageSkip:
-    """A long skip connection by the stages that it joins.
-
-    Attributes:
-        source: the stage that it comes from.
-        target: the stage that it leads into.
-        kind: name of the merging operation: "cat", "add", ...
-        level: level of the merge, None where it is no image.
-        source_node, target_node: names of the graph nodes.
-    """
-
-    source: str
-    target: str
-    kind: str
-    level: float | None
-    source_node: str
-    target_node: str
-
-
-@dataclass(frozen=True)
-class Structure:
-    """A network as U-Nets; without any where it is none.
-
-    Attributes:
-        passes: the U-Nets in execution order.
-        skips: the long skip connections in execution order.
-        aside: stages that lie on no U-Net: side inputs, auxiliary heads, work on skips, and what has no level.
-    """
-
-    passes: tuple[UShape, ...]
-    skips: tuple[StageSkip, ...]
-    aside: tuple[str, ...]
-
-
-def structure(network: Network) -> Structure:
+def structure(network: Network) -> Shape:
     """The structure of a network; a pure function of its graph and anatomy."""
     anatomy = network.anatomy
     if not anatomy.is_unet:
-        return Structure((), (), ())
+        return Shape(passes=(), skips=(), aside=())
     passes = tuple(_u_shape(index, anatomy) for index in sorted({stage.pass_index for stage in anatomy.stages}))
-    passes = tuple(shape for shape in passes if shape.descending or shape.bottom or shape.ascending)
-    placed = {name for shape in passes for name in (*shape.descending, shape.bottom, *shape.ascending)}
-    aside = tuple(stage.name for stage in anatomy.stages if stage.name not in placed)
-    skips = (
-        StageSkip(skip.source_stage, skip.target_stage, skip.kind, skip.level, skip.source, skip.target)
+    passes = tuple(shape for shape in passes if shape.stages)
+    placed = {name for shape in passes for name in shape.stages}
+    skips = tuple(
+        StageSkip(
+            source=skip.source_stage,
+            target=skip.target_stage,
+            kind=skip.kind,
+            level=skip.level,
+            source_node=skip.source,
+            target_node=skip.target,
+        )
         for skip in anatomy.skips
     )
-    return Structure(passes, tuple(skips), aside)
+    aside = tuple(stage.name for stage in anatomy.stages if stage.name not in placed)
+    return Shape(passes=passes, skips=skips, aside=aside)
 
 
-def cheap_rule(network: Network) -> dict[str, Any]:
-    """By what rule a stage is cheap: `below` times `reference` is the `limit`, in MACs; `rule` says so in words."""
+def cheap_rule(network: Network) -> CheapRule:
+    """By what rule a stage is cheap."""
     reference = network.cheap_reference
     limit = CHEAP_BELOW * reference
     rule = (
@@ -91,7 +46,7 @@ def cheap_rule(network: Network) -> dict[str, Any]:
         if network.anatomy.is_unet
         else f"no stage counts as cheap: {network.anatomy.reason}"
     )
-    return {"below": CHEAP_BELOW, "reference": reference, "limit": limit, "rule": rule}
+    return CheapRule(below=CHEAP_BELOW, reference=reference, limit=limit, rule=rule)
 
 
 def _u_shape(index: int, anatomy: Anatomy) -> UShape:

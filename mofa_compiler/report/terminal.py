@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from ..base import spelling, words
 from . import decided, text
+from .model import Decisions, Edit, Report, Skip, Step
 
 _NARROWEST = 40
 _GLUE = "\N{NO-BREAK SPACE}"
@@ -20,29 +20,29 @@ _ROOM_FOR_COUNTS = 76
 _MOVED = "moved by: the output, by this pass; so far: against the original"
 
 
-def print_report(report: Mapping[str, Any], console: Console, verbose: bool = False) -> None:
+def print_report(report: Report, console: Console, verbose: bool = False) -> None:
     """Print the report of `report.data.report`: each pass, the stages, and last, for it stays on the screen, a summary.
 
     Edits of the same kind are grouped and long lists of paths cut short; `verbose` shows every edit and every path.
     The summary of a preset fits 24 lines of 80 columns.
     """
     width = max(console.width, _NARROWEST)
-    title = f"{report['model']}, roadmap {report['roadmap']['name']}, input {text.shapes(report)}"
+    title = f"{report.model}, roadmap {report.roadmap.name}, input {text.shapes(report.inputs)}"
     print_lines(console, wrap(title, width), "bold")
     console.print()
-    for index, step in enumerate(report["passes"], 1):
+    for index, step in enumerate(report.passes, 1):
         _print_all(console, _pass_lines(index, step, width, verbose))
         console.print()
-    if report.get("decisions"):
-        _print_decisions(report["decisions"], console, width)
+    if report.decisions is not None:
+        _print_decisions(report.decisions, console, width)
         console.print()
-    if report["passes"]:
+    if report.passes:
         console.print(_stage_table(report))
         console.print()
     _print_headline(report, console, width)
-    if report["passes"]:
+    if report.passes:
         console.print()
-        console.print(_pass_table(report["passes"], width))
+        console.print(_pass_table(report.passes, width))
         print_lines(console, wrap(_MOVED, width), "dim")
 
 
@@ -81,29 +81,28 @@ def _print_all(console: Console, lines: Iterable[Text]) -> None:
         console.print(line, no_wrap=True, overflow="ignore", crop=False, highlight=False)
 
 
-def _print_headline(report: Mapping[str, Any], console: Console, width: int) -> None:
+def _print_headline(report: Report, console: Console, width: int) -> None:
     table = _table()
     table.add_column("")
     for header in ("before", "after", "change"):
         table.add_column(header, justify="right")
-    for label, key in (("Parameters", "parameters"), ("MACs", "macs")):
-        before, after = report["before"][key], report["after"][key]
-        table.add_row(label, words.quantity(before), words.quantity(after), words.change(before, after))
+    for row in text.amount_rows(report):
+        table.add_row(*row)
     console.print(table)
     console.print()
     print_lines(console, wrap(text.accuracy(report), width))
     if quality := text.quality(report):
         print_lines(console, wrap(quality, width))
-    if report.get("decisions"):
-        print_lines(console, wrap(decided.headline(report["decisions"]), width), "bold")
+    if report.decisions is not None:
+        print_lines(console, wrap(decided.headline(report.decisions), width), "bold")
     if costs := text.costs(report):
         print_lines(console, wrap(costs, width), "yellow")
-    print_lines(console, wrap(text.shape_of_network(report["anatomy"]), width), "dim")
-    for part in report["opaque"]:
-        print_lines(console, wrap(f"not seen into: {part['path']} ({part['cause']})", width, 0, 4), "yellow")
+    print_lines(console, wrap(text.shape_of_network(report.anatomy), width), "dim")
+    for part in report.opaque:
+        print_lines(console, wrap(f"not seen into: {part.path} ({part.cause})", width, 0, 4), "yellow")
 
 
-def _print_decisions(decisions: Mapping[str, Any], console: Console, width: int) -> None:
+def _print_decisions(decisions: Decisions, console: Console, width: int) -> None:
     if sentence := decided.not_kept(decisions):
         print_lines(console, wrap(sentence, width), "yellow")
     if rows := decided.rows(decisions):
@@ -121,7 +120,7 @@ def _table() -> Table:
     return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
 
 
-def _pass_table(steps: Sequence[Mapping[str, Any]], width: int) -> Table:
+def _pass_table(steps: Sequence[Step], width: int) -> Table:
     counts = width >= _ROOM_FOR_COUNTS
     table = _table()
     table.add_column("#", justify="right", no_wrap=True)
@@ -129,20 +128,20 @@ def _pass_table(steps: Sequence[Mapping[str, Any]], width: int) -> Table:
     for header in (*(("edits", "refused") if counts else ()), "Δ params", "Δ MACs", "moved by", "so far"):
         table.add_column(header, justify="right", no_wrap=True)
     for index, step in enumerate(steps, 1):
-        before, after = step["before"], step["after"]
+        before, after = step.before, step.after
         table.add_row(
             str(index),
-            Text(step["name"]),
-            *((str(len(text.rewritten(step) or text.calibrated(step))), str(len(step["skips"]))) if counts else ()),
-            words.signed(after["parameters"] - before["parameters"]),
-            words.signed(after["macs"] - before["macs"]),
-            Text(text.outcome(step), "" if step["verdict"]["holds"] else "red"),
-            words.error_text(step["verdict"]["accumulated"]),
+            Text(step.name),
+            *((str(len(text.rewritten(step) or text.calibrated(step))), str(len(step.skips))) if counts else ()),
+            words.signed(after.parameters - before.parameters),
+            words.signed(after.macs - before.macs),
+            Text(text.outcome(step), "" if step.verdict.holds else "red"),
+            words.error_text(step.verdict.accumulated),
         )
     return table
 
 
-def _stage_table(report: Mapping[str, Any]) -> Table:
+def _stage_table(report: Report) -> Table:
     table = _table()
     for index, header in enumerate(text.STAGE_HEADER):
         table.add_column(header, justify="right" if index else "left", no_wrap=True)
@@ -151,10 +150,10 @@ def _stage_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _pass_lines(index: int, step: Mapping[str, Any], width: int, verbose: bool) -> Iterator[Text]:
+def _pass_lines(index: int, step: Step, width: int, verbose: bool) -> Iterator[Text]:
     edits, neighbours = text.rewritten(step), text.compensated(step)
-    yield Text(f"{index}. {step['name']}", "bold")
-    options = text.options_text(step["options"])
+    yield Text(f"{index}. {step.name}", "bold")
+    options = text.options_text(step.options)
     yield from _styled(wrap(options, width, 3), "dim")
     if edits:
         yield Text(f"   {words.count(len(edits), 'edit')}", "green")
@@ -163,43 +162,44 @@ def _pass_lines(index: int, step: Mapping[str, Any], width: int, verbose: bool) 
         yield Text(f"   weights adjusted in {words.count(len(neighbours), 'neighbour')}", "green")
         if verbose:
             yield from _paths(neighbours, width, verbose)
-    for word, group in text.grouped(text.calibrated(step), "fate").items():
-        yield Text(f"   {words.count(len(group), 'layer')} {word[0]}", "green")
+    for word, group in text.grouped(text.calibrated(step), lambda edit: edit.fate).items():
+        yield Text(f"   {words.count(len(group), 'layer')} {word}", "green")
         if verbose:
             yield from _every_edit(group, width)
     if sentence := text.checked(step):
-        yield from _styled(wrap(sentence, width, 3), "" if step["verdict"]["holds"] else "red")
-    if step["skips"]:
-        yield Text(f"   {len(step['skips'])} refused", "yellow")
-        yield from _refusal_groups(step["skips"], width, verbose)
-    if not step["edits"] and not step["skips"]:
+        yield from _styled(wrap(sentence, width, 3), "" if step.verdict.holds else "red")
+    if step.skips:
+        yield Text(f"   {len(step.skips)} refused", "yellow")
+        yield from _refusal_groups(step.skips, width, verbose)
+    if not step.edits and not step.skips:
         yield Text("   no layer of this pass's kind", "dim")
 
 
-def _every_edit(edits: Sequence[Mapping[str, Any]], width: int) -> Iterator[Text]:
+def _every_edit(edits: Sequence[Edit], width: int) -> Iterator[Text]:
     for edit in edits:
-        yield from _styled(wrap(edit["path"], width, 3, 7), "cyan")
-        yield from _styled(_signature(edit["before"], edit["after"], width, 7))
+        yield from _styled(wrap(edit.path, width, 3, 7), "cyan")
+        yield from _styled(_signature(edit.before, edit.after, width, 7))
         amounts = [
-            edit["stage"] or "in no stage",
-            f"{words.signed(edit['parameters'])} params",
-            f"{words.signed(edit['macs'])} MACs",
+            edit.stage or "in no stage",
+            f"{words.signed(edit.parameters)} params",
+            f"{words.signed(edit.macs)} MACs",
             text.edit_remark(edit),
         ]
         yield from _styled(wrap(", ".join(amounts), width, 7), "dim")
 
 
-def _edit_groups(edits: Sequence[Mapping[str, Any]], width: int) -> Iterator[Text]:
-    for (before, after, exact, note), group in text.grouped(edits, "before", "after", "exact", "note").items():
+def _edit_groups(edits: Sequence[Edit], width: int) -> Iterator[Text]:
+    alike = text.grouped(edits, lambda edit: (edit.before, edit.after, edit.exact, edit.note))
+    for (before, after, exact, note), group in alike.items():
         lines = _signature(before, f"{after or 'removed'}{', exact' if exact else ''}", width, 7)
         yield from _styled(_counted(len(group), lines))
         yield from _paths(group, width, verbose=False)
         yield from _styled(wrap(note, width, 7) if note else (), "dim")
 
 
-def _refusal_groups(skips: Sequence[Mapping[str, Any]], width: int, verbose: bool) -> Iterator[Text]:
-    for (reason,), group in text.grouped(skips, "reason").items():
-        line = f"{len(group):>4} × {' '.join(reason.split())}: {', '.join(skip['path'] for skip in group)}"
+def _refusal_groups(skips: Sequence[Skip], width: int, verbose: bool) -> Iterator[Text]:
+    for reason, group in text.grouped(skips, lambda skip: skip.reason).items():
+        line = f"{len(group):>4} × {' '.join(reason.split())}: {', '.join(skip.path for skip in group)}"
         if len(line) <= width and not verbose:
             yield Text(line)
         else:
@@ -228,9 +228,9 @@ def _wrap_parts(content: str, width: int, indent: int, hanging: int | None = Non
     return wrap(glued if longest <= width else content, width, indent, hanging)
 
 
-def _paths(items: Sequence[Mapping[str, Any]], width: int, verbose: bool, indent: int = 7) -> Iterator[Text]:
+def _paths(items: Sequence[Edit | Skip], width: int, verbose: bool, indent: int = 7) -> Iterator[Text]:
     """All paths, one a line, or as many as fit on one line and how many more there are."""
-    paths = [str(item["path"]) for item in items]
+    paths = [item.path for item in items]
     if verbose:
         for path in paths:
             yield from _styled(wrap(path, width, indent, indent + 4), "cyan")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table as Grid
@@ -13,13 +12,14 @@ from ...base import spelling
 from ..drawing import shortened
 from ..terminal import elide, print_lines, wrap
 from . import tables
+from .data import Comparison, Difference
 from .tables import Group, Table
 
 _NARROWEST = 40
 _GROUPS = 12
 
 
-def print_comparison(data: Mapping[str, Any], console: Console, verbose: bool = False) -> None:
+def print_comparison(data: Comparison, console: Console, verbose: bool = False) -> None:
     """Print what `compare` returned; `verbose` shows every layer that differs."""
     width = max(console.width, _NARROWEST)
     print_lines(console, wrap(tables.heading(data), width), "bold")
@@ -27,9 +27,9 @@ def print_comparison(data: Mapping[str, Any], console: Console, verbose: bool = 
     _print_table(console, tables.sizes(data), width)
     console.print()
     print_lines(console, wrap(tables.quality(data), width), "dim")
-    if data["notes"]:
+    if data.notes:
         console.print()
-    for note in data["notes"]:
+    for note in data.notes:
         print_lines(console, wrap(note, width), "yellow")
     for table in tables.times(data):
         console.print()
@@ -38,13 +38,10 @@ def print_comparison(data: Mapping[str, Any], console: Console, verbose: bool = 
     if sentence := tables.timing(data):
         console.print()
         print_lines(console, wrap(sentence, width), "dim")
-    for difference, network in zip(data["differences"], data["networks"][1:], strict=True):
+    for difference in data.differences:
         console.print()
-        if difference is None:
-            print_lines(console, wrap(_unknown(network["name"], data["networks"][0]["name"]), width), "yellow")
-            continue
         print_lines(console, wrap(tables.counts(difference), width), "bold")
-        if not difference["same"] and not difference["different"] and not verbose:
+        if not difference.same and not difference.different and not verbose:
             print_lines(console, wrap("No path is in both: --verbose lists all layers.", width, 4), "dim")
             continue
         found = tables.groups(difference)
@@ -54,10 +51,6 @@ def print_comparison(data: Mapping[str, Any], console: Console, verbose: bool = 
             print_lines(console, _paths(group, width, verbose), "cyan")
         if more:
             print_lines(console, wrap(f"and {more} more forms: --verbose shows all", width, 4), "dim")
-
-
-def _unknown(name: str, first: str) -> str:
-    return f"The layers of {name} and {first} cannot be compared: a report from before they were in it; rewrite again."
 
 
 def _print_table(console: Console, table: Table, width: int) -> None:
@@ -85,12 +78,12 @@ def _print_narrow(console: Console, table: Table, width: int) -> None:
                 print_lines(console, wrap(line, width, 2, 4))
 
 
-def _form(group: Group, difference: Mapping[str, Any], width: int) -> Iterable[str]:
+def _form(group: Group, difference: Difference, width: int) -> Iterable[str]:
     """`3 × Conv2d(…) → PConv2d(…)`, or which of the two has it."""
     if group.before and group.after:
         form = f"{group.before} → {group.after}"
     else:
-        form = f"{group.before or group.after}, only in {difference['first' if group.before else 'other']}"
+        form = f"{group.before or group.after}, only in {difference.first if group.before else difference.other}"
     lines = wrap(" ".join(form.split()), width, 7)
     return [f"{len(group.paths):>4} × {lines[0][7:]}", *lines[1:]]
 
