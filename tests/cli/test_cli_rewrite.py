@@ -100,7 +100,7 @@ def test_overwriting_is_passed_on(mofa: Callable[..., Result], saved: list[dict[
 def test_json_is_all_of_stdout(mofa: Callable[..., Result]) -> None:
     result = mofa("noisy.py:Net", "--input", "1x4x16x16", "--dry-run", "--json")
     assert result.exit_code == 0
-    assert json.loads(result.stdout)["schema"] == "mofa-report/1"
+    assert json.loads(result.stdout)["schema"] == "mofa-report/2"
     assert "constructed" in result.stderr
     assert "running" in result.stderr
 
@@ -148,7 +148,7 @@ def test_the_bundle_is_there_and_is_not_overwritten_unasked(mofa: Callable[..., 
     first = mofa(*arguments)
     assert first.exit_code == 0, first.stderr
     report = json.loads(Path("deep/bundle/report.json").read_text(encoding="utf-8"))
-    assert report["schema"] == "mofa-report/1"
+    assert report["schema"] == "mofa-report/2"
     second = mofa(*arguments)
     assert second.exit_code == 1
     assert "holds a bundle already" in second.stderr
