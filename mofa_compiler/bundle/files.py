@@ -21,8 +21,9 @@ from ..base.torch_state import in_normal_mode, own_randomness
 from ..codegen.copied_source import own_classes
 from ..codegen.module_tree import carried
 from ..codegen.source import emit
+from ..report.content import for_reading
 from ..report.data import reported as make_reported
-from ..report.markdown import render as render_markdown
+from ..report.document import markdown
 from ..report.pictures import write_pictures
 from .provenance import marks
 from .recipe import FILE, read_recipe, recipe
@@ -146,7 +147,11 @@ def write_reports(report: Report, folder: Path) -> None:
         from ..report.html.page import render as render_page  # what draws is needed for nothing else here
 
         page = render_page(report, folder)
-        texts = {REPORT: json_text(report.to_data()) + "\n", REPORT_TEXT: render_markdown(report), REPORT_PAGE: page}
+        texts = {
+            REPORT: json_text(report.to_data()) + "\n",
+            REPORT_TEXT: markdown(for_reading(report)),
+            REPORT_PAGE: page,
+        }
     for name, text in texts.items():
         with replaced(folder / name) as file:
             file.write(text)

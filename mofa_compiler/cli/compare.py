@@ -77,7 +77,7 @@ def compare(
     targets.check(sources)
 
     from ..base.atomic_files import replaced
-    from ..report import comparison
+    from ..report import comparison, document
     from ..report.reading import check_output
 
     files = [Path(source).expanduser() for source in sources if not is_target(source)]
@@ -90,14 +90,17 @@ def compare(
     if output_format is Format.TERMINAL:
         console = options.stdout_console()
         with console.capture() as printed:  # all of it, or an error alone
-            comparison.print_comparison(data, console, verbose)
+            document.show(comparison.document(data, every=verbose), console, verbose)
         content = printed.get()
     elif output_format is Format.JSON:
         content = json.dumps(data.to_data(), indent=2, ensure_ascii=False) + "\n"
     elif output_format is Format.MARKDOWN:
-        content = comparison.markdown(data)
+        content = document.markdown(comparison.document(data))
     else:
-        content = comparison.html(data, reports)
+        from ..report.document.html import page
+
+        title = f"{', '.join(one.name for one in data.networks)} compared"
+        content = page(comparison.document(data, reports=reports), title)
     if target is None:
         sys.stdout.write(content)
         return

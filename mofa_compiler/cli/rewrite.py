@@ -149,9 +149,9 @@ def rewrite(
     if made is not None and as_json:
         print(json.dumps(made[0].to_data(), indent=2, ensure_ascii=False))
     elif made is not None:
-        from ..report.terminal import print_report
+        from ..report import content, document
 
-        print_report(made[0], options.stdout_console(), verbose)
+        document.show(content.for_screen(made[0], verbose), options.stdout_console(), verbose)
     sys.stdout.flush()
     for verdict in result.verdicts:
         if verdict.problem:

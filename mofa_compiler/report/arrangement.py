@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .model import StageSkip, UShape
+from .structure import StageSkip, UShape
 
 Side = Literal["left", "middle", "right"]
 

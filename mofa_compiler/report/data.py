@@ -10,8 +10,8 @@ from ..base.plain import plain_data, versions
 from ..result.verdict import verdict_data
 from ..rewriting.roadmap import plain_options
 from .guards import guards
-from .model import SCHEMA, Anatomy, Layer, Opaque, Report, Structure, TensorShape, Totals
-from .structure import cheap_rule, structure
+from .model import SCHEMA, Anatomy, Layer, Opaque, Report, TensorShape, Totals
+from .structure import Structure, cheap_rule, structure
 
 if TYPE_CHECKING:
     from ..analysis.anatomy import Anatomy as Inferred

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .model import Decisions
+from .measured import Decisions
 
 _DECIDED = "decided"
 """`decisions.deciding.DECIDED`, without what that imports: every layer is what was picked for it"""

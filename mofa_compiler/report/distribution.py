@@ -18,11 +18,12 @@ from ..base import words
 from ..base.plain import versions
 from . import text
 from .data import anatomy_data, inputs_data, opaque_data, totals_data
+from .document.terminal import grid, print_lines, wrap
 from .drawing import draw
-from .model import Amounts, Cost, Opaque, Part, StageCost
+from .model import Amounts, Cost, Opaque, StageCost
+from .part import Part
 from .stages import Drawn, DrawnStage
 from .structure import cheap_rule, structure
-from .terminal import print_lines, wrap
 
 if TYPE_CHECKING:
     from ..analysis.layers import Layer
@@ -189,7 +190,7 @@ def _table(data: Distribution, width: int, ascii_only: bool) -> Table:
     names = max((len(stage.name) for stage in data.stages), default=5)
     wide = width >= names + _COLUMNS + len(title)
     room = min(width - names - (_COLUMNS if wide else _FEWER_COLUMNS), _WIDEST_BAR)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = grid()
     table.add_column("stage", no_wrap=True)
     for header in (*(("level", "params") if wide else ()), "MACs", "est.", "share"):
         table.add_column(header, justify="right", no_wrap=True)

@@ -15,9 +15,9 @@ from rich.cells import cell_len
 from ..base import spelling, words
 from .arrangement import Arrangement, Place, arrange
 from .canvas import Canvas, to_ascii
-from .model import StageSkip, UShape
+from .document.terminal import shortened, wrap
 from .stages import Drawn, DrawnStage
-from .terminal import elide, wrap
+from .structure import StageSkip, UShape
 
 _TALLEST = 60
 _WIDEST_PASS = 100
@@ -226,14 +226,6 @@ def units(stage: DrawnStage) -> str:
     """The module that a stage is mostly made of, which comes after those that lead to it, and how many more."""
     units = stage.units
     return spelling.printable(units[-1]) + (f" +{len(units) - 1}" if len(units) > 1 else "") if units else ""
-
-
-def shortened(content: str, width: int) -> str:
-    """At most `width` columns of a text, the middle left out; what is two columns wide counts as such."""
-    room = width
-    while cell_len(shortened := elide(content, room)) > width:
-        room -= 1
-    return shortened
 
 
 def costs(stage: DrawnStage) -> list[str]:

@@ -6,28 +6,15 @@ that JSON does not have are null. What a key means stands below it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
+
+from .measured import Decisions, Measurement, Recovery
+from .part import Number, Part
+from .structure import Structure, check_structure
 
 SCHEMA = "mofa-report/2"
-
-Number = Annotated[float | None, AfterValidator(lambda value: value if value is None or math.isfinite(value) else None)]
-"""What was measured; None where it is not finite, or not known"""
-
-Interval = tuple[float, float]
-
-
-class Part(BaseModel):
-    """Keys that are not known are kept: a later version may write more of them."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, use_attribute_docstrings=True)
-
-    def to_data(self) -> dict[str, Any]:
-        """As plain data, by the keys that the schema names."""
-        return self.model_dump(mode="json", by_alias=True)
 
 
 class TensorShape(Part):
@@ -71,89 +58,6 @@ class Guard(Part):
     fixes: str
     line: str
     """Of its source; empty where that is not known"""
-
-
-class UShape(Part):
-    """One U-Net by the names of its stages."""
-
-    number: int
-    """Which one of a cascade, from 1"""
-    descending: tuple[str, ...]
-    """Stages on the way down, in execution order; the bridge from the U-Net before comes first"""
-    bottom: str | None
-    """The stage where it turns"""
-    ascending: tuple[str, ...]
-    """Stages on the way up, in execution order"""
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """All of them in execution order."""
-        return (*self.descending, *filter(None, [self.bottom]), *self.ascending)
-
-
-class StageSkip(Part):
-    """A long skip connection by the stages that it joins."""
-
-    source: str
-    """The stage that makes what is skipped"""
-    target: str | None
-    """The stage that reads the merge, if one does"""
-    kind: str
-    """The operation that merges: `cat`, `add`, ..."""
-    level: int | float | None
-    """Of the merge; null where it is no image"""
-    source_node: str
-    target_node: str
-    """Names of the graph nodes"""
-
-
-class CheapRule(Part):
-    """By what rule a stage is cheap: its MACs, by the paper's estimate, are below `below` times `reference`."""
-
-    below: float
-    reference: float
-    """The median encoder stage"""
-    limit: float
-    rule: str
-    """The same in words"""
-
-
-class Cheap(CheapRule):
-    """The rule for cheap stages, and which are."""
-
-    stages: tuple[str, ...]
-
-
-class Shape(Part):
-    """A network as U-Nets, in names of stages; without any where it is none."""
-
-    passes: tuple[UShape, ...]
-    """The U-Nets of a cascade"""
-    skips: tuple[StageSkip, ...]
-    """The long skip connections in execution order"""
-    aside: tuple[str, ...]
-    """Stages that lie on no U-Net: side inputs, auxiliary heads, work on skips, and what has no level"""
-
-
-def check_structure(shape: Shape, levels: Mapping[str, int | None]) -> None:
-    """Refuse one that cannot be drawn.
-
-    Raises:
-        ValueError: it names a stage that is not known, or places one without a level.
-    """
-    placed = [name for one in shape.passes for name in one.stages]
-    if unknown := [name for name in (*placed, *shape.aside) if name not in levels]:
-        raise ValueError(f"there is no stage {unknown[0]!r}")
-    if flat := [name for name in placed if levels[name] is None]:
-        raise ValueError(f"stage {flat[0]!r} is part of a U-Net and has no level")
-    if len(set(placed)) < len(placed):
-        raise ValueError("a stage stands in two places")
-
-
-class Structure(Shape):
-    """The original drawn as a U, and which of its stages are cheap."""
-
-    cheap: Cheap
 
 
 class Layer(Part):
@@ -283,134 +187,6 @@ class Step(Part):
     before: Totals
     after: Totals
     verdict: Verdict
-
-
-class Point(Part):
-    """A validation during training."""
-
-    step: int
-    seconds: float
-    loss: Number
-    psnr: Number
-
-
-class Recovery(Part):
-    """A training by distillation since the rewrite; PSNR in dB of the validation examples."""
-
-    steps: int
-    seconds: float
-    psnr_before: Number
-    psnr_after: Number
-    psnr_original: Number
-    """Of the original against the ground truth; null where the original's output is what is compared with"""
-    best_step: int
-    """The step whose weights were kept; 0 where none was better than the start"""
-    history: tuple[Point, ...]
-    data: dict[str, JsonValue]
-    settings: dict[str, JsonValue]
-
-
-class Place(Part):
-    """Where something was measured."""
-
-    engine: str
-    version: str
-    processor: str
-    threads: int
-    input: str | tuple[tuple[int, ...], ...]
-    """A shape such as `1x3x256x256`, or the shapes of all inputs"""
-
-
-class Conditions(Place):
-    """The same, of decisions."""
-
-    torch: str
-
-
-class Alternative(Part):
-    """One thing that a group of layers could become, timed."""
-
-    name: str
-    ms: Number
-    """Of the piece of the network around the layer; null where it could not be measured"""
-    ratio: Number
-    """To the original piece's"""
-    interval: Interval | None
-    problem: str
-    """Why it was not measured"""
-
-
-class Decision(Part):
-    """What was chosen for layers that are alike."""
-
-    paths: tuple[str, ...] = Field(min_length=1)
-    layer: str
-    chosen: str
-    reason: str
-    alternatives: tuple[Alternative, ...] = Field(min_length=1)
-    """The first is the original"""
-
-    @model_validator(mode="after")
-    def _chosen_is_known(self) -> Self:
-        if self.chosen not in [one.name for one in self.alternatives]:
-            raise ValueError(f"{self.chosen!r} was chosen, which is none of the alternatives")
-        return self
-
-    @property
-    def original(self) -> Alternative:
-        """What the layers are without a rewrite."""
-        return self.alternatives[0]
-
-    @property
-    def choice(self) -> Alternative:
-        """What was chosen."""
-        return next(one for one in self.alternatives if one.name == self.chosen)
-
-
-class Compared(Part):
-    """A whole network against the original."""
-
-    name: str
-    ms: float
-    original_ms: float
-    ratio: float
-    interval: Interval
-    """95 %, of the ratio"""
-    control: Interval
-    """Of the original against itself in the same rounds: the noise"""
-
-
-class Decisions(Part):
-    """What was decided by measurement on a target."""
-
-    conditions: Conditions
-    layers: tuple[Decision, ...]
-    networks: tuple[Compared, ...]
-    limit: Compared | None
-    """The original without what no rewrite of these layers alone can beat"""
-    chosen: str
-    sentence: str
-    """All of it in words"""
-
-    @property
-    def final(self) -> Compared | None:
-        """The network that was chosen; None where the original was, whose time is compared with nothing."""
-        return next((one for one in self.networks if one.name == self.chosen), None)
-
-
-class Measurement(Place):
-    """What `mofa measure --record` timed; medians in ms."""
-
-    original_ms: float
-    rewritten_ms: float
-    ratio: float
-    """The second divided by the first"""
-    interval: Interval
-    """95 %, of the ratio"""
-    verdict: str
-    """`faster`, `slower` or `inside the noise`"""
-    control: Interval
-    """Of the original against itself in the same rounds: the noise"""
 
 
 class Closeness(Part):

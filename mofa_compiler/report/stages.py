@@ -10,7 +10,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from . import text
-from .model import Amounts, Anatomy, CheapRule, Cost, Report, Shape, StageCost, Step, TensorShape, check_structure
+from .model import Amounts, Anatomy, Cost, Report, StageCost, Step, TensorShape
+from .structure import CheapRule, Shape, check_structure
 
 Outcome = Literal["unchanged", "adjusted", "exact", "approximate", "refused"]
 OUTCOMES: dict[Outcome, str] = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 from ..base import words
 from ..base.significance import verdict, widened
 from . import text
-from .model import Amounts, Interval, Measurement, Number, Part, Place, Report
+from .measured import Measurement, Place
+from .model import Amounts, Report
+from .part import Interval, Number, Part
 
 
 class Figures(Amounts):

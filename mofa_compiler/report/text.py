@@ -7,7 +7,8 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from ..base.words import change, count, error_text, off, quantity
-from .model import Anatomy, Closeness, Edit, Image, Recovery, Report, Step, TensorShape
+from .measured import Recovery
+from .model import Anatomy, Closeness, Edit, Image, Report, Step, TensorShape
 
 _Item = TypeVar("_Item")
 _Key = TypeVar("_Key")

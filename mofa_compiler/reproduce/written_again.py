@@ -27,8 +27,9 @@ from ..bundle.files import KEYMAP, REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEI
 from ..bundle.recipe import FILE, decisions
 from ..bundle.updating import set_weights
 from ..calibration.channels import Channels
+from ..report.content import for_reading
 from ..report.data import report as make_report
-from ..report.markdown import render as render_markdown
+from ..report.document import markdown
 from ..report.reading import read_document, read_report
 from .check import Check
 
@@ -179,7 +180,7 @@ def check_written_reports(folder: Path, document: Mapping[str, Any], result: Res
     try:
         report = read_report(folder)
         problem = next(_report_problems(report.to_data(), document, result), "")
-        pages = {REPORT_TEXT: render_markdown(report), REPORT_PAGE: render_page(report, folder)}
+        pages = {REPORT_TEXT: markdown(for_reading(report)), REPORT_PAGE: render_page(report, folder)}
         texts = {name: (folder / name).read_text(encoding="utf-8") for name in pages}
     except (OSError, UnicodeDecodeError) as error:
         return Check("report", False, f"a report cannot be read: {one_line(error)}")

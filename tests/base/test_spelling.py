@@ -18,8 +18,9 @@ import mofa_compiler
 from mofa_compiler.base import spelling
 from mofa_compiler.base.errors import MofaError
 from mofa_compiler.passes import SepConvToPConv
+from mofa_compiler.report.content import for_reading
+from mofa_compiler.report.document import markdown
 from mofa_compiler.report.html.page import render as page
-from mofa_compiler.report.markdown import render as markdown
 from mofa_compiler.report.reading import read_report
 
 HOSTILE = [
@@ -117,7 +118,7 @@ def check(result: mofa_compiler.Result, model: nn.Module, folder: Path, x: Tenso
     found = mofa_compiler.verify(folder, model)
     assert found.ok, found.problems
     report = read_report(folder)
-    for text in (markdown(report), (folder / "model.py").read_text(), (folder / "report.md").read_text()):
+    for text in (markdown(for_reading(report)), (folder / "model.py").read_text(), (folder / "report.md").read_text()):
         assert all(line.isprintable() for line in text.split("\n"))
     assert (folder / "report.html").read_text() == page(report, folder)
 

@@ -14,6 +14,9 @@ from rich.console import Console
 from mofa_compiler.base.errors import ReportError
 from mofa_compiler.report import comparison, text
 from mofa_compiler.report.comparison.data import Comparison
+from mofa_compiler.report.comparison.document import sizes
+from mofa_compiler.report.document import markdown, plain, show
+from mofa_compiler.report.document.html import page
 from mofa_compiler.report.summary import latencies
 from tests.report.reports import HOSTILE, image, measured, recovered, report_of, typed
 
@@ -28,9 +31,13 @@ def pair() -> Comparison:
     return compared(reports, ["ours", "theirs"])
 
 
+def written(data: Comparison) -> str:
+    return markdown(comparison.document(data))
+
+
 def printed(data: Comparison, width: int, verbose: bool = False) -> str:
     stream = io.StringIO()
-    comparison.print_comparison(data, Console(file=stream, width=width), verbose)
+    show(comparison.document(data, every=verbose), Console(file=stream, width=width), verbose)
     return stream.getvalue()
 
 
@@ -55,14 +62,14 @@ def test_a_bundle_against_itself_has_no_difference() -> None:
     data = compared([report_of(), report_of()], ["a", "b"])
     assert not data.notes
     assert "From a to b: 0 layers of different form, 0 only in a, 0 only in b" in printed(data, 120)
-    assert "<details>" not in comparison.markdown(data)
+    assert "<details>" not in written(data)
 
 
 def test_training_since_the_rewrite_is_told() -> None:
     trained = recovered(report_of(), 35.0)
     data = compared([report_of(), trained], ["a", "b"])
     assert "b was trained after the rewrite" in printed(data, 200)
-    assert "| `b` |" in comparison.markdown(data) and "| 34.00 dB |" in comparison.markdown(data)
+    assert "| `b` |" in written(data) and "| 34.00 dB |" in written(data)
 
 
 def test_weights_of_different_origin_are_told() -> None:
@@ -80,7 +87,7 @@ def test_originals_with_other_weights_have_rows_and_a_note() -> None:
     data = compared(reports, ["a", "b", "c"], ["1" * 64, "2" * 64, "1" * 64])
     (note,) = (note for note in data.notes if "different weights" in note)
     assert all(f"{name}: {digit * 12}" in note for name, digit in (("a", "1"), ("b", "2"), ("c", "1")))
-    rows = [row[0] for row in comparison.tables.sizes(data).rows]
+    rows = [plain(row[0]) for row in sizes(data).rows]
     assert rows == ["original of a", "original of b", "a", "b", "c"]
     same = compared(reports, ["a", "b", "c"], ["1" * 64, "", "1" * 64])
     assert not any("different weights" in note for note in same.notes)
@@ -88,8 +95,8 @@ def test_originals_with_other_weights_have_rows_and_a_note() -> None:
 
 def test_originals_measured_on_other_images_have_rows() -> None:
     first, other = (recovered(report_of(), psnr) for psnr in (35.0, 36.0))
-    rows = comparison.tables.sizes(compared([first, other], ["a", "b"])).rows
-    assert [row[0] for row in rows] == ["original of a", "original of b", "a", "b"]
+    rows = sizes(compared([first, other], ["a", "b"])).rows
+    assert [plain(row[0]) for row in rows] == ["original of a", "original of b", "a", "b"]
     assert [row[4] for row in rows[:2]] == ["35.00 dB", "36.00 dB"]
 
 
@@ -104,7 +111,7 @@ def test_different_originals_and_sizes_are_told() -> None:
     larger = {**report_of(depth=3), "inputs": [{"shape": [1, 3, 64, 64], "dtype": "float32"}]}
     data = compared([report_of(), larger], ["a", "b"])
     assert not data.same_original
-    for rendered in (printed(data, 300), comparison.markdown(data), comparison.html(data)):
+    for rendered in (printed(data, 300), written(data), page(comparison.document(data), "names")):
         assert "These bundles were made from different originals" in rendered
         assert "a at 1x3x32x32, b at 1x3x64x64" in rendered
 
@@ -132,7 +139,7 @@ def test_hostile_names_fit_the_terminal(width: int) -> None:
 
 
 def test_markdown_has_the_tables(pair: Comparison) -> None:
-    rendered = comparison.markdown(pair)
+    rendered = written(pair)
     assert re.search(r"^\| `ours` \| .* \| .* \| .* \| .* dB \|$", rendered, re.MULTILINE)
     assert "| `ours` | 20 | 12 | 0.600 | 0.590 to 0.610 | faster |" in rendered
     assert "Time of one run on xnnpack 1.0, 1 thread, 1x3x32x32, Cortex-A76" in rendered
@@ -161,15 +168,15 @@ def test_the_page_loads_nothing_and_escapes_names(pair: Comparison) -> None:
         report["model"] = HOSTILE
         report["rewritten_layers"][0]["path"] = f"<script>alert({HOSTILE!r})</script>{report['roadmap']['name']}"
     data = compared(reports, [HOSTILE, "<img src=x onerror=alert(1)>"])
-    page = Page(comparison.html(data, [typed(report) for report in reports]))
-    assert "script" not in page.tags and "img" not in page.tags and "b" not in page.tags
-    assert "svg" in page.tags
-    assert "<script>alert(" in page.words and "<img src=x" in page.words
+    found = Page(page(comparison.document(data, reports=[typed(report) for report in reports]), "names"))
+    assert not {"script", "img", "b"} & {*found.tags}
+    assert "svg" in found.tags
+    assert "<script>alert(" in found.words and "<img src=x" in found.words
 
 
 def test_markdown_escapes_names() -> None:
     report = {**report_of(), "model": "A<b>|c"}
-    rendered = comparison.markdown(compared([report, report], ["x|y", "<i>"]))
+    rendered = written(compared([report, report], ["x|y", "<i>"]))
     assert rendered.startswith(r"## A\<b\>\|c at ")
     assert r"| `x\|y` | " in rendered and "| `<i>` | " in rendered
     assert len({len(re.split(r"(?<!\\)\|", line)) for line in rendered.splitlines() if line.startswith("|")}) == 1
@@ -184,7 +191,7 @@ def test_psnr_of_different_images_is_not_compared_in_silence() -> None:
     assert any(
         "PSNR is of different images" in note and "a: 30.00 → 29.00 dB on chelsea 64x64" in note for note in data.notes
     )
-    for rendered in (printed(data, 200), comparison.markdown(data)):
+    for rendered in (printed(data, 200), written(data)):
         originals = [line for line in rendered.splitlines() if re.match(r"(\| )?`?original of", line)]
         assert ["30.00 dB" in line for line in originals] == [True, False]  # a row for each number
         assert rendered.index("parameters") < rendered.index("PSNR is of different images")

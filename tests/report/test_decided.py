@@ -9,7 +9,8 @@ from rich.console import Console
 
 from mofa_compiler.autotune import search
 from mofa_compiler.autotune.candidates import ORIGINAL
-from mofa_compiler.report import decided, markdown, terminal
+from mofa_compiler.report import content, decided
+from mofa_compiler.report.document import markdown, show
 from mofa_compiler.report.html import tables
 from mofa_compiler.report.html.page import render
 from tests.report.html.made import made
@@ -39,8 +40,8 @@ def test_picks_that_were_not_kept_are_no_edits(chosen: str) -> None:
     assert "What was chosen for each group" not in page
 
     console = Console(file=io.StringIO(), width=200)
-    terminal._print_decisions(report.decisions, console, 200)
-    written = markdown._decided(report.decisions)
+    show(content.for_screen(report), console)
+    written = markdown(content.for_reading(report))
     for text in (console.file.getvalue(), written):  # type: ignore[attr-defined]
         assert "layer by layer was not kept" in text
         assert "became" not in text

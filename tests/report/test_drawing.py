@@ -21,9 +21,8 @@ from mofa_compiler.report.canvas import Canvas
 from mofa_compiler.report.distribution import distribution
 from mofa_compiler.report.drawing import draw
 from mofa_compiler.report.figures import save, unet
-from mofa_compiler.report.model import Shape, StageSkip, UShape
 from mofa_compiler.report.stages import Drawn
-from mofa_compiler.report.structure import structure
+from mofa_compiler.report.structure import Shape, StageSkip, UShape, structure
 from tests.analysis.anatomy.small import UNetPair
 
 WIDTHS = (40, 60, 80, 120, 200)

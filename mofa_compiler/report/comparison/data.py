@@ -9,7 +9,8 @@ from pydantic import Field
 
 from ...base import words
 from ...base.errors import ReportError
-from ..model import Layer, Part, Report
+from ..model import Layer, Report
+from ..part import Part
 from ..summary import Summary, summary
 
 SCHEMA = "mofa-comparison/1"

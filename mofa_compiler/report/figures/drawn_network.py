@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ...base import spelling, words
 from ..arrangement import Arrangement, Place, arrange
-from ..drawing import costs, shortened, times, title, units
+from ..document.terminal import shortened
+from ..drawing import costs, times, title, units
 from ..model import Report
 from ..stages import OUTCOMES, Drawn, DrawnStage, Outcome, RewrittenStage, view
 from .style import COLOURS, clipped, heading, style

@@ -86,6 +86,6 @@ def heading(report: Report | Drawn) -> str:
 
 def clipped(words: str, width: int) -> str:
     """At most `width` columns, the middle left out, without control characters."""
-    from ..drawing import shortened
+    from ..document.terminal import shortened
 
     return shortened(spelling.printable(words), width)

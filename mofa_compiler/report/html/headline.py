@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ...base import spelling, words
 from ...base.significance import noise, widened
 from .. import text
-from ..model import Measurement, Place, Recovery, Report
+from ..measured import Measurement, Place, Recovery
+from ..model import Report
 from ..summary import decided_measurement, shape_text
 
 _NONE = "–"

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from ...base import spelling
 from .. import text
 from ..figures.stage_chart import cheap_rule
-from ..model import Part, Report
+from ..model import Report
+from ..part import Part
 from ..stages import view as view_of
 from . import tables
 from .headline import cards, notices

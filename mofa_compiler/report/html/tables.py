@@ -11,7 +11,8 @@ from typing import Any
 from ...base import spelling, words
 from ...base.significance import widened
 from .. import decided, text
-from ..model import Alternative, Compared, Decision, Edit, Report, StageCost, Step
+from ..measured import Alternative, Compared, Decision
+from ..model import Edit, Report, StageCost, Step
 from ..stages import outcomes
 from .headline import conditions, milliseconds
 

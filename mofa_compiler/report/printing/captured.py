@@ -17,9 +17,10 @@ from ...base.plain import versions
 from ...graph.macs import function_name
 from ...graph.plain_layers import altered
 from ...nn.partial_conv import PartialConv2d
+from ..document.terminal import print_lines, wrap
 from ..guards import guards, module_of
-from ..model import Guard, Opaque, Part
-from ..terminal import print_lines, wrap
+from ..model import Guard, Opaque
+from ..part import Part
 
 if TYPE_CHECKING:
     from ...graph.program import Program

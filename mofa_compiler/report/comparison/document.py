@@ -1,31 +1,67 @@
-"""The comparison as tables of text, which every format renders."""
+"""The comparison as a document, which every format renders."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...base import words
+from ...base.errors import ReportError
+from ..document import Block, Code, Document, Figure, Group, Groups, Heading, Notice, Paragraph, Table
+from ..model import Report
 from ..summary import condition_text
 from .data import Compared, Comparison, Difference
 
-
-@dataclass(frozen=True)
-class Table:
-    """A title, a header and rows; the first column is text, the others are numbers."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+_GROUPS = 12
+"""Forms that are shown at a terminal"""
 
 
-@dataclass(frozen=True)
-class Group:
-    """Layers that differ in the same way: `before` in the first network, `after` in the other, empty for none."""
+def document(data: Comparison, *, reports: Sequence[Report] = (), every: bool = True) -> Document:
+    """What `compare` returned.
 
-    before: str
-    after: str
-    paths: tuple[str, ...]
+    Args:
+        data: the comparison.
+        reports: what it was made of, for a pareto plot.
+        every: all forms of layers that differ, not the first of them alone.
+    """
+    return Document(heading(data), tuple(_blocks(data, reports, every)))
+
+
+def _blocks(data: Comparison, reports: Sequence[Report], every: bool) -> Iterator[Block]:
+    yield sizes(data)
+    yield Paragraph(quality(data), "soft")
+    yield from map(Notice, data.notes)
+    tables = times(data)
+    for title, table in tables:
+        yield Heading(title)
+        yield table
+    if tables:
+        yield Paragraph(_TIMING, "soft")
+    with contextlib.suppress(ReportError):  # networks of which no two numbers are known have no plot
+        if reports:
+            from .. import figures
+
+            svg = figures.inline_svg(figures.pareto(reports, [one.name for one in data.networks]), "pareto")
+            yield Heading("One against another")
+            yield Figure(svg, "Figure: the networks by two of their numbers")
+    for difference in data.differences:
+        yield Heading(counts(difference))
+        if not every and not difference.same and not difference.different:
+            yield Paragraph("No path is in both: --verbose lists all layers.", "soft", 4)
+            continue
+        found = groups(difference)
+        shown = found if every else found[:_GROUPS]
+        if shown:
+            yield Groups(tuple(shown))
+        if more := len(found) - len(shown):
+            yield Paragraph(f"and {more} more forms: --verbose shows all", "soft", 4)
+
+
+_TIMING = (
+    "Each ratio is to the original in the same run, its 95 % interval widened by the noise of the measurement. "
+    "Runs differ with the machine's state: compare the ratios."
+)
 
 
 def heading(data: Comparison) -> str:
@@ -57,7 +93,7 @@ def sizes(data: Comparison) -> Table:
         original = one.original
         several = f"{name} of {one.name}" if names.count(name) > 1 else name
         quantities = (words.quantity(original.parameters), words.quantity(original.macs))
-        rows.append((several, *quantities, "", *((_psnr(original.psnr),) if truth else ()), ""))
+        rows.append((Code(several), *quantities, "", *((_psnr(original.psnr),) if truth else ()), ""))
     for one in networks:
         before, after = one.original, one.rewritten
         pairs = ((before.parameters, after.parameters), (before.macs, after.macs))
@@ -66,28 +102,25 @@ def sizes(data: Comparison) -> Table:
         to_original = _psnr(one.psnr_to_original) or ("same" if after.error == 0 else "")
         rows.append(
             (
-                one.name,
+                Code(one.name),
                 *amounts,
                 words.error_text(after.error) if known else "",
                 *((_psnr(after.psnr),) if truth else ()),
                 to_original,
             )
         )
-    return Table("", header, tuple(rows))
+    return Table(header, tuple(rows), "l" + "r" * (len(header) - 1), "Sizes and quality")
 
 
-def times(data: Comparison) -> list[Table]:
-    """One table for every place where something was measured."""
-    places: dict[tuple[Any, ...], list[tuple[str, ...]]] = {}
-    titles = {}
+def times(data: Comparison) -> list[tuple[str, Table]]:
+    """One table for every place where something was measured, with its title."""
+    places: dict[str, list[tuple[str | Code, ...]]] = {}
     for network in data.networks:
         for one in network.latency:
-            where = one.condition
-            titles[where] = f"Time of one run on {condition_text(where)}"
             interval = one.interval
-            places.setdefault(where, []).append(
+            places.setdefault(f"Time of one run on {condition_text(one.condition)}", []).append(
                 (
-                    network.name,
+                    Code(network.name),
                     _ms(one.original_ms),
                     _ms(one.rewritten_ms),
                     f"{one.ratio:.3f}",
@@ -96,7 +129,7 @@ def times(data: Comparison) -> list[Table]:
                 )
             )
     header = ("network", "original ms", "ms", "ratio", "95 % interval", "")
-    return [Table(titles[where], header, tuple(rows)) for where, rows in places.items()]
+    return [(title, Table(header, tuple(rows), "lrrrrr", title)) for title, rows in places.items()]
 
 
 def quality(data: Comparison) -> str:
@@ -104,16 +137,6 @@ def quality(data: Comparison) -> str:
     measured = sorted({one.quality_on for one in data.networks if one.quality_on})
     where = f", on the {' or the '.join(measured)}" if measured else ""
     return f"Error and PSNR to original: of the output, against the original's{where}."
-
-
-def timing(data: Comparison) -> str:
-    """How to read several times; empty where there are none."""
-    if not any(one.latency for one in data.networks):
-        return ""
-    return (
-        "Each ratio is to the original in the same run, its 95 % interval widened by the noise of the measurement. "
-        "Runs differ with the machine's state: compare the ratios."
-    )
 
 
 def counts(difference: Difference) -> str:
@@ -130,14 +153,13 @@ def counts(difference: Difference) -> str:
 
 def groups(difference: Difference) -> list[Group]:
     """Layers that differ, alike ones together."""
-    found: dict[tuple[str, str], list[str]] = {}
+    found: dict[tuple[str | Code, ...], list[str]] = {}
     for pair in difference.different:
-        found.setdefault(pair.layer, []).append(pair.path)
-    for side, layers in enumerate((difference.only_first, difference.only_other)):
+        found.setdefault((Code(pair.layer[0]), " → ", Code(pair.layer[1])), []).append(pair.path)
+    for name, layers in ((difference.first, difference.only_first), (difference.other, difference.only_other)):
         for layer in layers:
-            key = ("", layer.layer) if side else (layer.layer, "")
-            found.setdefault(key, []).append(layer.path)
-    return [Group(before, after, tuple(paths)) for (before, after), paths in found.items()]
+            found.setdefault((Code(layer.layer), " only in ", Code(name)), []).append(layer.path)
+    return [Group(words, tuple(paths)) for words, paths in found.items()]
 
 
 def _psnr(value: float | None) -> str:
