@@ -16,7 +16,8 @@ Detail = Literal["few", "tables", "all"]
 
 def for_reading(report: Report) -> Document:
     """What matters first, and what every pass did folded below it."""
-    title = (f"{report.model} rewritten by roadmap ", Code(report.roadmap.name))
+    shapes = text.shapes(report.inputs)
+    title = (f"{report.model} rewritten by roadmap ", Code(report.roadmap.name), f", input {shapes}")
     return Document(
         title,
         (
@@ -54,7 +55,7 @@ def for_screen(report: Report, verbose: bool = False) -> Document:
 
 
 def _amounts(report: Report) -> Table:
-    header = (f"at {text.shapes(report.inputs)}", "before", "after", "change")
+    header = ("", "before", "after", "change")
     return Table(header, tuple(text.amount_rows(report)), "lrrr", "Parameters and MACs")
 
 
@@ -90,16 +91,17 @@ def _passes(report: Report) -> Iterator[Block]:
     if not report.passes:
         yield Paragraph("The roadmap has no passes.")
         return
-    header = ("pass", "edits", "refused", "Δ params", "Δ MACs", "moved by", "so far")
+    header = ("#", "pass", "edits", "refused", "Δ params", "Δ MACs", "moved by", "so far")
     rows = tuple(_pass(index, step) for index, step in enumerate(report.passes, 1))
-    yield Table(header, rows, "lrrrrrr", "The passes", spare=(1, 2))
-    yield Paragraph("moved by: the output, by this pass; so far: against the original", "soft")
+    note = "moved by: the output, by this pass; so far: against the original"
+    yield Table(header, rows, "rlrrrrrr", "The passes", spare=(2, 3), name=1, note=note)
 
 
-def _pass(index: int, step: Step) -> tuple[str | tuple[str | Code, ...], ...]:
+def _pass(index: int, step: Step) -> tuple[str | Code, ...]:
     before, after = step.before, step.after
     return (
-        (f"{index}. ", Code(step.name)),
+        str(index),
+        Code(step.name),
         str(len(text.rewritten(step) or text.calibrated(step))),
         str(len(step.skips)),
         words.signed(after.parameters - before.parameters),

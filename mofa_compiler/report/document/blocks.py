@@ -53,6 +53,10 @@ class Table:
     """What it is, for those who cannot see it"""
     spare: tuple[int, ...] = ()
     """Columns that a narrow terminal leaves out"""
+    name: int = 0
+    """The column that says what a row is of; a narrow terminal shortens it"""
+    note: str = ""
+    """How to read it"""
 
     def narrower(self) -> Table:
         """Without the columns that it can do without."""
@@ -62,6 +66,8 @@ class Table:
             tuple(tuple(row[index] for index in kept) for row in self.rows),
             "".join(self.sides[index] for index in kept),
             self.label,
+            name=kept.index(self.name),
+            note=self.note,
         )
 
 

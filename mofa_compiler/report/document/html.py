@@ -77,19 +77,24 @@ def _written(words: Words) -> Markup:
 
 def _table(table: Table) -> Markup:
     kinds = [Markup(' class="n"') if side == "r" else "" for side in table.sides]
-    columns = list(zip(table.header, kinds, strict=True))
     head = Markup('<th scope="col"{}>{}</th>')
-    header = Markup("").join(head.format(kind, word) if word else Markup("<td></td>") for word, kind in columns)
+    header = Markup("").join(
+        head.format(kind, word) if word else Markup("<td></td>") for word, kind in zip(table.header, kinds, strict=True)
+    )
+    note = Markup('\n<p class="hint">{}</p>').format(table.note) if table.note else ""
     return Markup(
         '<div class="scroll" role="region" tabindex="0" aria-label="{}">\n<table class="stack">\n'
-        "<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody>\n</table>\n</div>"
-    ).format(printable(table.label), header, Markup("\n").join(_row(row, columns) for row in table.rows))
+        "<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody>\n</table>\n</div>{}"
+    ).format(printable(table.label), header, Markup("\n").join(_row(row, table, kinds) for row in table.rows), note)
 
 
-def _row(row: Sequence[Words], columns: Sequence[tuple[str, str]]) -> Markup:
-    cell = Markup('<td{} data-label="{}">{}</td>')
-    cells = (cell.format(kind, word, _written(one)) for (word, kind), one in zip(columns[1:], row[1:], strict=True))
-    return Markup('<tr><th scope="row">{}</th>{}</tr>').format(_written(row[0]), Markup("").join(cells))
+def _row(row: Sequence[Words], table: Table, kinds: Sequence[str]) -> Markup:
+    name, cell = Markup('<th scope="row">{}</th>'), Markup('<td{} data-label="{}">{}</td>')
+    cells = (
+        name.format(_written(words)) if index == table.name else cell.format(kinds[index], word, _written(words))
+        for index, (word, words) in enumerate(zip(table.header, row, strict=True))
+    )
+    return Markup("<tr>{}</tr>").format(Markup("").join(cells))
 
 
 def _group(group: Group) -> Markup:

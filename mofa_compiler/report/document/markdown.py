@@ -48,7 +48,8 @@ def _escaped(part: str) -> str:
 def _table(table: Table) -> str:
     rule = ("--:" if side == "r" else ":--" for side in table.sides)
     rows = (map(_cell, row) for row in table.rows)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (map(escape, table.header), rule, *rows))
+    lines = [f"| {' | '.join(row)} |" for row in (map(escape, table.header), rule, *rows)]
+    return "\n".join([*lines, *(["", escape(table.note)] if table.note else [])])
 
 
 def _cell(words: Words) -> str:

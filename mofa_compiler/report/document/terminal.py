@@ -52,6 +52,7 @@ def print_blocks(blocks: Iterable[Block], console: Console, verbose: bool = Fals
                 print_lines(console, wrap(plain(words), width), "yellow")
             case Table():
                 _print_table(block, console, width)
+                print_lines(console, wrap(block.note, width), "dim")
             case Groups(groups):
                 for group in groups:
                     _print_all(console, _group(group, width, verbose))
@@ -112,20 +113,21 @@ def _print_table(table: Table, console: Console, width: int) -> None:
     """Names are shortened to what the other columns leave; where that is too little, a row is a paragraph."""
     rows = [[printable(plain(cell)) for cell in row] for row in table.rows]
     columns = list(zip(table.header, *rows, strict=True))
-    least = min(_LEAST_NAME, max(map(cell_len, columns[0])))
-    room = width - sum(max(map(cell_len, column)) + 2 for column in columns[1:])
+    widths = [max(map(cell_len, column)) for column in columns]
+    least = min(_LEAST_NAME, widths[table.name])
+    room = width - sum(one + 2 for index, one in enumerate(widths) if index != table.name)
     if room < least and table.spare:
         _print_table(table.narrower(), console, width)
         return
     if room < least:
         for row in rows:
-            _print_row(table.header, row, console, width)
+            _print_row(table.header[table.name :], row[table.name :], console, width)
         return
     found = grid()
     for header, side in zip(table.header, table.sides, strict=True):
         found.add_column(header, justify="right" if side == "r" else "left", no_wrap=True)
-    for name, *cells in rows:
-        found.add_row(Text(shortened(name, room)), *map(Text, cells))
+    for row in rows:
+        found.add_row(*(Text(shortened(cell, room) if i == table.name else cell) for i, cell in enumerate(row)))
     console.print(found)
 
 

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...base import spelling
 from .. import text
+from ..document import Block
 from ..figures.stage_chart import cheap_rule
 from ..model import Report
 from ..part import Part
 from ..stages import view as view_of
 from . import tables
-from .headline import cards, notices
+from .headline import cards, conditions, notices
 from .pictures import pictures
 
 if TYPE_CHECKING:
@@ -78,8 +79,9 @@ def render(report: Report, folder: Path | None = None) -> str:
         "meanings": tables.FATES,
         "refusals": refusals,
         "listed": LISTED,
-        "decisions": tables.decisions(report),
-        "recoveries": tables.recoveries(report),
+        "decisions": "" if report.decisions is None else _html(tables.decisions(report.decisions)),
+        "recoveries": _html(tables.recoveries(report.recoveries)),
+        "timed_on": "" if report.decisions is None else conditions(report.decisions.conditions),
         "document": document,
         "left_out": left_out,
         "extra": _json(_extra(report, rows, refusals, stages, [] if "layers" in left_out else tables.became(report))),
@@ -89,6 +91,14 @@ def render(report: Report, folder: Path | None = None) -> str:
     }
     view["parts"] = _parts(report, view)
     return _with_images(report, folder, view)
+
+
+def _html(blocks: Iterable[Block]) -> str:
+    from markupsafe import Markup
+
+    from ..document.html import rendered
+
+    return Markup("\n").join(rendered(blocks))
 
 
 def _with_images(report: Report, folder: Path | None, view: dict[str, Any]) -> str:
@@ -259,11 +269,5 @@ def _template() -> Template:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["printable"] = spelling.printable
-    environment.filters["shortlist"] = _shortlist
+    environment.filters["shortlist"] = tables.shortlist
     return environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
-
-
-def _shortlist(names: Sequence[str], most: int = 3) -> str:
-    """`a, b, c and 4 more`."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

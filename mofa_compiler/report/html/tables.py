@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from ...base import spelling, words
 from ...base.significance import widened
 from .. import decided, text
-from ..measured import Alternative, Compared, Decision
+from ..document import Block, Code, Details, Notice, Paragraph, Table
+from ..measured import Alternative, Compared, Decisions, Recovery
 from ..model import Edit, Report, StageCost, Step
 from ..stages import outcomes
 from .headline import conditions, milliseconds
@@ -198,54 +199,51 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def decisions(report: Report) -> dict[str, Any] | None:
-    """What was decided by measurement: conditions, whole networks, and one row for every group of equal layers."""
-    found = report.decisions
-    if not found:
-        return None
-    networks = [*found.networks, *([found.limit] if found.limit else [])]
-    return {
-        "where": conditions(found.conditions),
-        "sentence": found.sentence,
-        "not_kept": decided.not_kept(found),
-        "kept": decided.carried_out(found),
-        "networks": [{**_compared(one), "name": one.name, "chosen": one.name == found.chosen} for one in networks],
-        "layers": [_decision(one) for one in found.layers],
-    }
+def decisions(found: Decisions) -> Iterator[Block]:
+    """What was decided by measurement: whole networks, and every group of equal layers with all that was tried."""
+    where, kept = conditions(found.conditions), decided.carried_out(found)
+    yield Paragraph(f"{found.sentence[:1].upper()}{found.sentence[1:]}.")
+    networks = (*found.networks, *([found.limit] if found.limit else []))
+    note = f"Whole networks against the original, on {where}; each interval is widened by the noise of the measurement."
+    yield _compared(((f"{one.name} (chosen)" if one.name == found.chosen else one.name, one) for one in networks), note)
+    if sentence := decided.not_kept(found):
+        yield Notice(sentence)
+    if found.layers:
+        picked = "chosen" if kept else "picked, but not kept,"
+        yield Paragraph(f"What was {picked} for each group of equal layers, timed with every alternative:", "soft")
+    for one in found.layers:
+        summary = (Code(one.layer), f" {shortlist(one.paths)}: {one.chosen} ({one.reason})")
+        note = "; ".join(f"{other.name}: {other.problem}" for other in one.alternatives if other.problem)
+        yield Details(summary, (_compared(((other.name, other) for other in one.alternatives), note),))
 
 
-def _compared(one: Alternative | Compared) -> dict[str, str]:
-    interval = one.interval and widened(one.interval, one.control if isinstance(one, Compared) else None)
-    return {
-        "ms": milliseconds(one.ms),
-        "ratio": "" if one.ratio is None else f"{one.ratio:.2f}",
-        "interval": "{:.2f} to {:.2f}".format(*interval) if interval else "",
-    }
+def _compared(named: Iterable[tuple[str, Alternative | Compared]], note: str) -> Table:
+    rows = []
+    for name, one in named:
+        interval = one.interval and widened(one.interval, one.control if isinstance(one, Compared) else None)
+        said = "{:.2f} to {:.2f}".format(*interval) if interval else ""
+        rows.append((name, milliseconds(one.ms), "" if one.ratio is None else f"{one.ratio:.2f}", said))
+    header = ("", "time", "÷ original's", "95 % interval")
+    return Table(header, tuple(rows), "lrrr", "What was measured", note=note)
 
 
-def _decision(one: Decision) -> dict[str, Any]:
-    alternatives = [
-        {**_compared(alternative), "name": alternative.name, "problem": alternative.problem}
-        for alternative in one.alternatives
-    ]
-    return {**dict(one), "alternatives": alternatives}
-
-
-def recoveries(report: Report) -> list[dict[str, Any]]:
+def recoveries(found: Sequence[Recovery]) -> Iterator[Block]:
     """Every training since the rewrite: a sentence, and its validations."""
-    return [
-        {
-            "sentence": text.recovered(one),
-            "seconds": f"{one.seconds:.3g} s",
-            "history": [
-                {
-                    "step": point.step,
-                    "psnr": text.psnr_text(point.psnr),
-                    "loss": "" if point.loss is None else f"{point.loss:.3g}",
-                    "best": point.step == one.best_step,
-                }
-                for point in one.history
-            ],
-        }
-        for one in report.recoveries
-    ]
+    for one in found:
+        yield Paragraph(f"{text.recovered(one)} It took {one.seconds:.3g} s.")
+        rows = tuple(
+            (
+                f"{point.step} (kept)" if point.step == one.best_step else str(point.step),
+                text.psnr_text(point.psnr),
+                "" if point.loss is None else f"{point.loss:.3g}",
+            )
+            for point in one.history
+        )
+        validations = Table(("step", "PSNR", "training loss"), rows, "lrr", "Validations")
+        yield Details(f"{len(rows)} validations", (validations,))
+
+
+def shortlist(names: Sequence[str], most: int = 3) -> str:
+    """`a, b, c and 4 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
