@@ -5,19 +5,18 @@ Where the boxes would be too many or too wide, every stage gets one line. Skips 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from rich.cells import cell_len
 
-from ..base import spelling, words
+from ..base import words
 from .arrangement import Arrangement, Place, arrange
 from .canvas import Canvas, to_ascii
 from .document.terminal import shortened, wrap
 from .stages import Drawn, DrawnStage
-from .structure import StageSkip, UShape
+from .structure import UShape
 
 _TALLEST = 60
 _WIDEST_PASS = 100
@@ -66,27 +65,23 @@ def draw(data: Drawn, width: int, *, ascii_only: bool = False) -> list[str]:
     """A network as lines of at most `width` columns; none without a U-Net."""
     if not data.passes:
         return []
-    stages = {stage.name: stage for stage in data.stages}
     lines: list[str] = []
-    joined: Counter[tuple[str, str, str]] = Counter(
-        (skip.source, skip.target, skip.kind) for skip in data.skips if skip.source and skip.target
-    )
-    sketches = _choose(data, stages, width)
+    joins = data.joins
+    sketches = _choose(data, width)
     for sketch in sketches:
-        lines += [*([""] if lines else []), *sketch.draw(joined).render(ascii_only=ascii_only)]
-        for join in sketch.drawn:
-            del joined[join]
-    lines += _aside(data, stages, width, ascii_only)
-    legend = _legend(data, joined, width, costs=sketches[0].form.costs, ascii_only=ascii_only)
+        lines += [*([""] if lines else []), *sketch.draw(joins).render(ascii_only=ascii_only)]
+        for ends in sketch.drawn:
+            del joins[ends]
+    lines += _aside(data, width, ascii_only)
+    legend = _legend(data, joins, width, costs=sketches[0].form.costs, ascii_only=ascii_only)
     return [*lines, "", *legend]
 
 
-def _choose(data: Drawn, stages: Mapping[str, DrawnStage], width: int) -> list[_Sketch]:
+def _choose(data: Drawn, width: int) -> list[_Sketch]:
     """The fullest form that fits, all U-Nets side by side or else one below the other."""
-    passes = data.passes
     for form in _FORMS:
-        for groups in ([passes], [[shape] for shape in passes]):
-            sketches = [_Sketch(group, data.skips, stages, form, width) for group in groups]
+        for groups in ([data.passes], [(shape,) for shape in data.passes]):
+            sketches = [_Sketch(group, data, form, width) for group in groups]
             fits = all(sketch.fits for sketch in sketches)
             if fits and (not form.boxed or sum(sketch.height for sketch in sketches) <= _TALLEST):
                 return sketches
@@ -96,20 +91,12 @@ def _choose(data: Drawn, stages: Mapping[str, DrawnStage], width: int) -> list[_
 class _Sketch:
     """U-Nets side by side in one form, and whether that fits."""
 
-    def __init__(
-        self,
-        passes: Sequence[UShape],
-        skips: Sequence[StageSkip],
-        stages: Mapping[str, DrawnStage],
-        form: _Form,
-        width: int,
-    ):
+    def __init__(self, passes: Sequence[UShape], data: Drawn, form: _Form, width: int):
         self.passes = passes
-        self.stages = stages
+        self.stages = stages = data.by_name
         self.form = form
-        self.is_cascade = any(stage.pass_ not in (None, 1) for stage in stages.values())
-        levels = {name: stage.level for name, stage in stages.items() if stage.level is not None}
-        self.arrangement: Arrangement = arrange(passes, levels, skips)
+        self.is_cascade = any(stage.pass_ not in (None, 1) for stage in data.stages)
+        self.arrangement: Arrangement = arrange(passes, data.levels, data.skips)
         self.contents = {
             place.stage: _content(stages[place.stage], form) for places in self.arrangement.passes for place in places
         }
@@ -118,7 +105,7 @@ class _Sketch:
         available = width - _GUTTER - _BETWEEN_PASSES * (len(passes) - 1)
         self.pass_width = min(available // len(passes), _WIDEST_PASS)
         self.step, self.box_width, self.fits = self._fit()
-        self.drawn: list[tuple[str, str, str]] = []
+        self.drawn: list[tuple[str, str]] = []
 
     def _fit(self) -> tuple[int, int, bool]:
         """Columns that each row moves towards the middle, width of the blocks, and whether they have room."""
@@ -131,8 +118,8 @@ class _Sketch:
             step = next((step for step in steps[1:] if rooms[step] >= smallest), None)
         return (0, smallest, False) if step is None else (step, min(rooms[step], wanted), True)
 
-    def draw(self, joined: Mapping[tuple[str, str, str], int]) -> Canvas:
-        """The drawing; `drawn` is what of `joined` it shows."""
+    def draw(self, joins: Mapping[tuple[str, str], str]) -> Canvas:
+        """The drawing; `drawn` is what of `joins` it shows."""
         canvas = Canvas()
         canvas.write(0, 0, "level")
         before = None
@@ -153,7 +140,7 @@ class _Sketch:
             order = [place.stage for places in self.arrangement.passes for place in places]
             for earlier, later in pairwise(order):
                 _first_free(canvas, _flow_routes(blocks[earlier], blocks[later]), (f"> {earlier}", f"> {later}"))
-        self._draw_skips(canvas, blocks, joined)
+        self._draw_skips(canvas, blocks, joins)
         return canvas
 
     def _place(self, canvas: Canvas, place: Place, origin: int) -> _Block:
@@ -175,40 +162,29 @@ class _Sketch:
         canvas.box(top, left, width, title, lines, _tag(self.stages[place.stage]))
         return _Block(top, left, top + len(lines) + 1, left + width - 1)
 
-    def _draw_skips(
-        self, canvas: Canvas, blocks: Mapping[str, _Block], joined: Mapping[tuple[str, str, str], int]
-    ) -> None:
-        shown: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
-        for join in joined:
-            if join[0] in blocks and join[1] in blocks:
-                shown.setdefault(join[:2], []).append(join)
+    def _draw_skips(self, canvas: Canvas, blocks: Mapping[str, _Block], joins: Mapping[tuple[str, str], str]) -> None:
+        shown = [ends for ends in joins if ends[0] in blocks and ends[1] in blocks]
         routes = {}
         # Straight ones first: what bends can go around them.
         for ends in sorted(shown, key=lambda ends: blocks[ends[0]].top != blocks[ends[1]].top):
             route = _first_free(canvas, _skip_routes(blocks[ends[0]], blocks[ends[1]], self.form.boxed), ends)
             if route:
-                self.drawn += shown[ends]
                 routes[ends] = route
-        kinds = {ends: ", ".join(times(joined[join], join[2]) for join in shown[ends]) for ends in routes}
+        self.drawn += routes
         labelled: set[tuple[str, str]] = set()
         for ends, route in routes.items():
             if ends not in labelled:
-                labelled |= canvas.label(route, f" {kinds[ends]} ", {e for e in routes if kinds[e] == kinds[ends]})
+                labelled |= canvas.label(route, f" {joins[ends]} ", {e for e in routes if joins[e] == joins[ends]})
 
 
 def _content(stage: DrawnStage, form: _Form, whole_name: bool = False) -> tuple[str, list[str]]:
     """Title and lines of a stage."""
-    lines = [units(stage)] if form.units else []
+    lines = [stage.module] if form.units else []
     if form.costs:
         lines += costs(stage)
     if not form.boxed and form.costs and stage.cheap:
         lines.append("cheap")
-    return title(stage, whole=whole_name), lines
-
-
-def title(stage: DrawnStage, *, whole: bool = False) -> str:
-    """A stage's name, without the U-Net that it is in where its place says so."""
-    return stage.name if whole else stage.name.removeprefix(f"pass {stage.pass_} ")
+    return stage.title(whole=whole_name), lines
 
 
 def _widths(contents: Iterable[tuple[str, Sequence[str]]], form: _Form) -> tuple[int, int]:
@@ -222,12 +198,6 @@ def _widths(contents: Iterable[tuple[str, Sequence[str]]], form: _Form) -> tuple
     return smallest, max(smallest, min(longest, _WIDEST_BOX))
 
 
-def units(stage: DrawnStage) -> str:
-    """The module that a stage is mostly made of, which comes after those that lead to it, and how many more."""
-    units = stage.units
-    return spelling.printable(units[-1]) + (f" +{len(units) - 1}" if len(units) > 1 else "") if units else ""
-
-
 def costs(stage: DrawnStage) -> list[str]:
     """`962 M / 1.03 M`: MACs and parameters; with a roadmap, a line each, before and after."""
     after = stage.after
@@ -239,10 +209,6 @@ def costs(stage: DrawnStage) -> list[str]:
 
 def _tag(stage: DrawnStage) -> str:
     return "cheap" if stage.cheap else ""
-
-
-def times(number: int, kind: str) -> str:
-    return kind if number == 1 else f"{number}×{kind}"
 
 
 _Route = list[tuple[int, int]]
@@ -291,11 +257,11 @@ def _skip_routes(source: _Block, target: _Block, bends: bool) -> Iterator[_Route
                 yield [(source.top, column), (target.skip_row, column), (target.skip_row, target.left - 1)]
 
 
-def _aside(data: Drawn, stages: Mapping[str, DrawnStage], width: int, ascii_only: bool) -> list[str]:
+def _aside(data: Drawn, width: int, ascii_only: bool) -> list[str]:
     """What lies on no U-Net, as boxes next to each other, with the level where there is one."""
     if not data.aside:
         return []
-    form = _FORMS[0]
+    form, stages = _FORMS[0], data.by_name
     contents = {name: _content(stages[name], form, whole_name=True) for name in data.aside}
     _, room = _widths(contents.values(), form)
     across = max((width - _GUTTER) // (room + 1), 1)
@@ -312,7 +278,7 @@ def _aside(data: Drawn, stages: Mapping[str, DrawnStage], width: int, ascii_only
 
 def _legend(
     data: Drawn,
-    undrawn: Mapping[tuple[str, str, str], int],
+    undrawn: Mapping[tuple[str, str], str],
     width: int,
     *,
     costs: bool,
@@ -322,10 +288,10 @@ def _legend(
     sentences = []
     if undrawn:
         joins = (
-            f"{source} → {target} ({times(number, kind)})" if source != target else f"within {source} ({kind})"
-            for (source, target, kind), number in undrawn.items()
+            f"{source} → {target} ({kinds})" if source != target else f"within {source} ({kinds})"
+            for (source, target), kinds in undrawn.items()
         )
-        sentences.append(f"{'further ' * (len(undrawn) < len(data.skips))}long skips: {', '.join(joins)}")
+        sentences.append(f"{'further ' * (len(undrawn) < len(data.joins))}long skips: {', '.join(joins)}")
     if costs:
         meaning = f"MACs and parameters, before → after {data.roadmap}" if data.after else "MACs / parameters"
         sentences.append(f"in each block: {meaning}; level k works at 1/2^k of the input's size")

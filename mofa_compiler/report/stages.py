@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from ..base.spelling import printable
 from . import text
 from .model import Amounts, Anatomy, Cost, Report, StageCost, Step, TensorShape
 from .structure import CheapRule, Shape, check_structure
@@ -35,6 +36,16 @@ class DrawnStage(StageCost):
     cheap: bool
     after: Cost | None
     """What the roadmap makes of it"""
+
+    def title(self, *, whole: bool = False) -> str:
+        """Its name, without the U-Net that it is in where its place says so."""
+        return self.name if whole else self.name.removeprefix(f"pass {self.pass_} ")
+
+    @property
+    def module(self) -> str:
+        """What it is mostly made of, which comes after what leads to it, and how many more: `up.conv +2`."""
+        more = f" +{len(self.units) - 1}" if len(self.units) > 1 else ""
+        return f"{printable(self.units[-1])}{more}" if self.units else ""
 
     @property
     def states(self) -> tuple[Cost, ...]:
@@ -66,6 +77,28 @@ class Drawn(Shape):
     def _stages_are_known(self) -> Self:
         check_structure(self, {stage.name: stage.level for stage in self.stages})
         return self
+
+    @property
+    def by_name(self) -> dict[str, DrawnStage]:
+        """The stages."""
+        return {stage.name: stage for stage in self.stages}
+
+    @property
+    def levels(self) -> dict[str, int]:
+        """Of the stages that have one."""
+        return {stage.name: stage.level for stage in self.stages if stage.level is not None}
+
+    @property
+    def joins(self) -> dict[tuple[str, str], str]:
+        """What merges the long skips from one stage into another: `cat`, `2×add, cat`."""
+        found: dict[tuple[str, str], Counter[str]] = {}
+        for skip in self.skips:
+            if skip.source and skip.target:
+                found.setdefault((skip.source, skip.target), Counter())[skip.kind] += 1
+        return {
+            ends: ", ".join(kind if number == 1 else f"{number}×{kind}" for kind, number in kinds.items())
+            for ends, kinds in found.items()
+        }
 
 
 def view(data: Report | Drawn) -> Drawn:

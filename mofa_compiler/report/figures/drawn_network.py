@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...base import spelling, words
 from ..arrangement import Arrangement, Place, arrange
 from ..document.terminal import shortened
-from ..drawing import costs, times, title, units
+from ..drawing import costs
 from ..model import Report
 from ..stages import OUTCOMES, Drawn, DrawnStage, Outcome, RewrittenStage, view
 from .style import COLOURS, clipped, heading, style
@@ -76,11 +75,10 @@ class _Drawing:
         from matplotlib.figure import Figure
 
         self.data = data
-        self.stages = {stage.name: stage for stage in data.stages}
+        self.stages = data.by_name
         self.index = {stage.name: index for index, stage in enumerate(data.stages)}
         self.most = float(max((state.macs for stage in data.stages for state in stage.states), default=0)) or 1.0
-        levels = {name: stage.level for name, stage in self.stages.items() if stage.level is not None}
-        self.arrangement: Arrangement = arrange(data.passes, levels, data.skips)
+        self.arrangement: Arrangement = arrange(data.passes, data.levels, data.skips)
         outcomes = any(isinstance(stage, RewrittenStage) for stage in data.stages)
         self.lines = 3 + (data.after is not None) + outcomes
         self.row = max(_TALLEST, self.lines * _LINE)
@@ -217,10 +215,10 @@ class _Drawing:
         self._draw_label(stage, block, aside)
 
     def _draw_label(self, stage: DrawnStage, block: _Block, aside: bool) -> None:
-        name = shortened(spelling.printable(title(stage, whole=aside or not self.data.passes)), 22)
+        name = shortened(spelling.printable(stage.title(whole=aside or not self.data.passes)), 22)
         lines: list[tuple[str, dict[str, Any]]] = [
             (name + (" (cheap)" if stage.cheap else ""), {"fontsize": 7.5, "fontweight": "bold"}),
-            (shortened(units(stage), 27), {"fontsize": 6.2, "color": COLOURS["muted"]}),
+            (shortened(stage.module, 27), {"fontsize": 6.2, "color": COLOURS["muted"]}),
             *((line, {"fontsize": 6.8}) for line in _amounts(stage)),
         ]
         if isinstance(stage, RewrittenStage):
@@ -278,11 +276,7 @@ class _Drawing:
         self.axes.plot(*zip(*corners, strict=True), color=COLOURS["line"], linewidth=0.9, zorder=2)
 
     def _draw_skips(self, blocks: Mapping[str, _Block]) -> None:
-        joined: dict[tuple[str, str], Counter[str]] = {}
-        for skip in self.data.skips:
-            if skip.target is not None:
-                joined.setdefault((skip.source, skip.target), Counter())[skip.kind] += 1
-        for (source, target), kinds in joined.items():
+        for (source, target), kinds in self.data.joins.items():
             if source == target or source not in blocks or target not in blocks:
                 continue
             start, end = blocks[source], blocks[target]
@@ -298,9 +292,8 @@ class _Drawing:
                 label = ((first[0] + last[0] - bend * along) / 2, (first[1] + last[1] + bend * across) / 2)
                 path = f"arc3,rad={bend:.4f}"
             self._arrow(first, last, "skip", linewidth=1, zorder=2.5, connectionstyle=path)
-            words = ", ".join(times(number, kind) for kind, number in kinds.items())
             around = {"boxstyle": "round,pad=0.12", "facecolor": COLOURS["paper"], "edgecolor": "none"}
-            self._write(*label, words, fontsize=6.8, color=COLOURS["skip"], ha="center", bbox=around, zorder=2.6)
+            self._write(*label, kinds, fontsize=6.8, color=COLOURS["skip"], ha="center", bbox=around, zorder=2.6)
 
     def _words(self) -> list[tuple[str, dict[str, Any]]]:
         before, after = self.data.before, self.data.after

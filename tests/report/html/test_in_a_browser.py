@@ -104,7 +104,7 @@ def test_a_stage_lists_its_layers_and_filters_the_edits(opened: Open) -> None:
     assert f"{len(chosen)} of 300 edits: those of stage bottleneck." in page.locator("#shown").inner_text()
     assert page.locator("select[name=stage]").input_value() == "bottleneck"
     assert block.get_attribute("aria-pressed") == "true"
-    reasons = tables.refusals(report)
+    reasons = tables.refusals(typed(report))
     met = [index for index, one in enumerate(reasons) if "bottleneck" in one["stages"]]
     visible = page.locator("tr[data-refusal]:visible")
     assert [row.get_attribute("data-refusal") for row in visible.all()] == [str(index) for index in met]
