@@ -27,6 +27,7 @@ from .loading.wrappers import unwrapped
 from .numerics.finite import check_weights, warn_of_values
 from .report.data import report
 from .report.notebook import line, table
+from .report.pictures import pictures_of
 from .result.decisions import Decisions
 from .result.recovery import Recovery
 from .result.rewrite import KeyFate, Provenance, Rewrite, Step
@@ -182,7 +183,7 @@ class Result:
     def report(self) -> dict[str, Any]:
         """The whole report as plain data, as `report.json` holds it."""
         self._verified()
-        return report(self.record)
+        return report(self.record, pictures_of(self.record)).to_data()
 
     def save(self, directory: str | Path, *, overwrite: bool = True, progress: Progress | None = None) -> Path:
         """Write a bundle: source, weights, recipe, key map and reports (see `mofa_compiler.bundle`).

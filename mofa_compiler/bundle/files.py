@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from ..base.torch_state import in_normal_mode, own_randomness
 from ..codegen.copied_source import own_classes
 from ..codegen.module_tree import carried
 from ..codegen.source import emit
-from ..report.data import report as make_report
-from ..report.markdown import render as render_markdown
-from ..report.pictures import pictures_of, write_pictures
+from ..report.content import for_reading
+from ..report.data import reported as make_reported
+from ..report.document import markdown
+from ..report.model import Report
+from ..report.pictures import Picture, write_pictures
 from ..result.rewrite import Rewrite
 from .provenance import marks
 from .recipe import FILE, read_recipe, recipe
@@ -34,7 +36,14 @@ SOURCE, WEIGHTS = "model.py", "model.safetensors"
 KEYMAP, REPORT, REPORT_TEXT, REPORT_PAGE = "keymap.json", "report.json", "report.md", "report.html"
 
 
-def save(rewrite: Rewrite, directory: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
+def save(
+    rewrite: Rewrite,
+    directory: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    reported: tuple[Report, Sequence[Picture]] | None = None,
+) -> Path:
     """Write a bundle with the weights that `rewrite.model` has now; returns its folder.
 
     Nothing is there before everything is written and the source was seen to compute the same, bit for bit.
@@ -44,6 +53,7 @@ def save(rewrite: Rewrite, directory: Path, *, overwrite: bool = False, progress
         directory: the folder to make; its parents are made too.
         overwrite: replace a bundle that is there already.
         progress: told before every step.
+        reported: the report and its pictures, if they were made already.
 
     Raises:
         BundleError: the folder is there and is no bundle (or one, without `overwrite`), a layer has no source, or the
@@ -55,8 +65,7 @@ def save(rewrite: Rewrite, directory: Path, *, overwrite: bool = False, progress
     tell("writing source", 0, 4)
     source = emit(rewrite.rewritten.program, rewrite.model, rewrite.roadmap.name)
     tell("writing reports", 1, 4)
-    shown = pictures_of(rewrite)
-    report = make_report(rewrite, shown)
+    report, shown = reported or make_reported(rewrite)
     documents = {FILE: recipe(rewrite), KEYMAP: keymap_data(rewrite)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -134,13 +143,17 @@ def write_json(file: Path, document: Mapping[str, Any]) -> None:
     file.write_text(json_text(document) + "\n", encoding="utf-8")
 
 
-def write_reports(report: Mapping[str, Any], folder: Path) -> None:
+def write_reports(report: Report, folder: Path) -> None:
     """Write a report as JSON, as Markdown and as a page with the images in `folder`; each file whole or not at all."""
     with own_randomness():  # Rich's styles draw numbers when they are imported
         from ..report.html.page import render as render_page  # what draws is needed for nothing else here
 
         page = render_page(report, folder)
-        texts = {REPORT: json_text(report) + "\n", REPORT_TEXT: render_markdown(report), REPORT_PAGE: page}
+        texts = {
+            REPORT: json_text(report.to_data()) + "\n",
+            REPORT_TEXT: markdown(for_reading(report)),
+            REPORT_PAGE: page,
+        }
     for name, text in texts.items():
         with replaced(folder / name) as file:
             file.write(text)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..base.atomic_files import put_in_place, scratch_folder
+from ..base.atomic_files import put_in_place, replaced, scratch_folder
 from ..base.errors import BundleError
 from ..base.plain import plain_data
+from ..base.spelling import json_text
+from ..report.model import SCHEMA, Report
 from ..report.pictures import pictures_of, write_pictures
-from ..report.reading import IMAGES, read_report
+from ..report.reading import IMAGES, read_document, written_by
 from ..result.rewrite import Rewrite
 from .files import REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_reports, write_weights
 from .original import recorded, short
@@ -47,7 +50,8 @@ def update(rewrite: Rewrite, directory: Path) -> None:
             check(scratch, rewrite)
             _write_reports_since(rewrite, target, scratch)
             weights = (WEIGHTS,) if rewrite.provenance.recoveries[-1].improved else ()
-            for name in (*weights, REPORT, REPORT_TEXT, REPORT_PAGE):
+            reports = (name for name in (REPORT, REPORT_TEXT, REPORT_PAGE) if (scratch / name).is_file())
+            for name in (*weights, *reports):
                 os.replace(scratch / name, target / name)
             if (scratch / IMAGES).is_dir():
                 put_in_place(scratch / IMAGES, target / IMAGES)
@@ -59,19 +63,33 @@ def update(rewrite: Rewrite, directory: Path) -> None:
 
 def _write_reports_since(rewrite: Rewrite, target: Path, scratch: Path) -> None:
     """The reports and images of a bundle into another folder, with what the last recovery brought."""
-    report = read_report(target)
+    report = read_document(target)
     recovery = rewrite.provenance.recoveries[-1]
     entry, known = plain_data(recovery.to_data()), report.get("recoveries", [])
     report["recoveries"] = known if entry in known else [*known, entry]  # it may be there, if it was killed here
     shown = pictures_of(rewrite) if recovery.improved else []
     if shown:
-        report["images"] = plain_data([picture.data for picture in shown])
+        report["images"] = [picture.data.to_data() for picture in shown]
         write_pictures(shown, scratch)
     elif recovery.improved:
         report["images"] = []  # those that are there show other weights
     elif (target / IMAGES).is_dir():
         shutil.copytree(target / IMAGES, scratch / IMAGES)
-    write_reports(report, scratch)
+    _write(report, scratch, target)
+
+
+def _write(report: Mapping[str, Any], folder: Path, target: Path) -> None:
+    """The reports of the bundle `target` into a folder; of one of an earlier version only the data changes."""
+    if report["schema"] == SCHEMA:
+        write_reports(Report.model_validate(report), folder)
+        return
+    with replaced(folder / REPORT) as file:
+        file.write(json_text(report) + "\n")
+    warnings.warn(
+        f"{target / REPORT} is {written_by(report)}: {REPORT_TEXT} and {REPORT_PAGE} stay as they were, and do not "
+        "show what is new; rewrite the network again (mofa rewrite) for new ones",
+        stacklevel=4,
+    )
 
 
 def record(measurements: Sequence[Mapping[str, Any]], directory: Path) -> None:
@@ -92,11 +110,11 @@ def record(measurements: Sequence[Mapping[str, Any]], directory: Path) -> None:
         return tuple(str(entry[key]) for key in conditions)
 
     try:
-        report = read_report(target)
+        report = read_document(target)
         entries = {under(entry): entry for entry in report.get("measurements", [])}
         entries |= {under(entry): entry for entry in plain_data(list(measurements))}
         report["measurements"] = list(entries.values())
-        write_reports(report, target)
+        _write(report, target, target)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"cannot update the reports of {target}: {error}", code="unwritable") from error
 

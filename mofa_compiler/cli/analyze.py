@@ -80,6 +80,6 @@ def analyze(
         if draw is not None:
             save(lambda: unet(data), draw)
     if as_json:
-        print(json.dumps(data, indent=2, ensure_ascii=False))
+        print(json.dumps(data.to_data(), indent=2, ensure_ascii=False))
     elif not quiet:
         print_distribution(data, options.stdout_console(), layers)

@@ -64,6 +64,6 @@ def capture(
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     data = captured(program, warned, options.obstacles_data(program))
     if as_json:
-        print(json.dumps(data, indent=2, ensure_ascii=False))
+        print(json.dumps(data.to_data(), indent=2, ensure_ascii=False))
     elif not quiet:
         print_captured(data, options.stdout_console())

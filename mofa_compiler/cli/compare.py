@@ -70,32 +70,30 @@ def compare(
     targets.check(sources)
 
     from ..base.atomic_files import replaced
-    from ..report import comparison
-    from ..report.reading import check_output, naming_damage
-    from ..report.summary import summary
+    from ..report import comparison, document
+    from ..report.reading import check_output
 
     files = [Path(source).expanduser() for source in sources if not is_target(source)]
     target = None if out is None else out.expanduser()
     if target is not None:
         check_output(target, files)
     reports = targets.reports(sources)
-    for source, report in zip(sources, reports, strict=True):
-        with naming_damage([Path(source).expanduser()], "comparison"):
-            summary(report, "")
-    with naming_damage(files, "comparison"):
-        digests = ["" if is_target(source) else _digest(Path(source).expanduser()) for source in sources]
-        data = comparison.compare(reports, short_names(sources), digests)
-        if output_format is Format.TERMINAL:
-            console = options.stdout_console()
-            with console.capture() as printed:  # all of it, or an error alone
-                comparison.print_comparison(data, console, verbose)
-            content = printed.get()
-        elif output_format is Format.JSON:
-            content = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-        elif output_format is Format.MARKDOWN:
-            content = comparison.markdown(data)
-        else:
-            content = comparison.html(data, reports)
+    digests = ["" if is_target(source) else _digest(Path(source).expanduser()) for source in sources]
+    data = comparison.compare(reports, short_names(sources), digests)
+    if output_format is Format.TERMINAL:
+        console = options.stdout_console()
+        with console.capture() as printed:  # all of it, or an error alone
+            document.show(comparison.document(data, every=verbose), console, verbose)
+        content = printed.get()
+    elif output_format is Format.JSON:
+        content = json.dumps(data.to_data(), indent=2, ensure_ascii=False) + "\n"
+    elif output_format is Format.MARKDOWN:
+        content = document.markdown(comparison.document(data))
+    else:
+        from ..report.document.html import page
+
+        title = f"{', '.join(one.name for one in data.networks)} compared"
+        content = page(comparison.document(data, reports=reports), title)
     if target is None:
         sys.stdout.write(content)
         return

@@ -166,7 +166,7 @@ def stdout_console() -> Console:
 
 def print_run(bundles: Iterable[str]) -> None:
     """Tell on stdout whose source was run for the results above it."""
-    from ..report.terminal import print_lines, wrap
+    from ..report.document.terminal import print_lines, wrap
 
     files = dict.fromkeys(f"{bundle.rstrip('/')}/model.py" for bundle in bundles)
     if files:

@@ -49,7 +49,7 @@ def passes(
     if as_json:
         print(json.dumps(described if name is None else described[0], indent=2, ensure_ascii=False))
         return
-    from ..report.terminal import print_lines, wrap
+    from ..report.document.terminal import print_lines, wrap
 
     console = options.stdout_console()
     for index, entry in enumerate(described):

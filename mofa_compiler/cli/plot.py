@@ -88,19 +88,18 @@ def plot(
     targets.check(sources)
 
     from ..report import figures
-    from ..report.reading import check_output, naming_damage
+    from ..report.reading import check_output
 
     target, files = out.expanduser(), [Path(source).expanduser() for source in sources if not is_target(source)]
     options.check_figure(target, "--out")
     check_output(target, files)
-    reports = targets.reports(sources, or_distribution=figure in (Figure.FLOPS, Figure.UNET))
-    draw = {Figure.FLOPS: figures.flops, Figure.ROADMAP: figures.roadmap, Figure.UNET: figures.unet}
 
     def drawn() -> MatplotlibFigure:
-        with naming_damage(map(Path, sources), "figure"):
-            if several:
-                return figures.pareto(reports, short_names(sources), x, y)
-            return draw[figure](reports[0])
+        if figure is Figure.PARETO:
+            return figures.pareto(targets.reports(sources), short_names(sources), x, y)
+        if figure is Figure.ROADMAP:
+            return figures.roadmap(*targets.reports(sources))
+        return (figures.unet if figure is Figure.UNET else figures.flops)(targets.drawn(sources[0]))
 
     figures.save(drawn, target)
     if not quiet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,9 @@ from . import options
 
 
 def report(
-    bundle: options.Bundle,
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="A folder that `mofa rewrite --out` wrote.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -24,6 +27,7 @@ def report(
         ),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of report.json instead.")] = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -36,6 +40,7 @@ def report(
     \b
     mofa report net-mofa --open
     mofa report net-mofa --out net.html
+    mofa report --schema
 
     \b
     Exit codes:
@@ -44,6 +49,8 @@ def report(
       2    wrong usage
       130  interrupted
     """
+    if (bundle is None) is not schema:
+        raise typer.BadParameter("a bundle, or --schema", param_hint="BUNDLE")
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter(f"{out} does not end in .html", param_hint="--out")
 
@@ -51,14 +58,17 @@ def report(
     from ..bundle.files import REPORT_PAGE
     from ..report.html.page import render
     from ..report.html.pictures import missing
-    from ..report.reading import naming_damage, read_report
+    from ..report.model import Report
+    from ..report.reading import read_report
 
+    if bundle is None:
+        print(json.dumps(Report.model_json_schema(), indent=2, ensure_ascii=False))
+        return
     folder = bundle.expanduser()
     if folder.is_file():
         raise ReportError(f"{bundle} is a file, not a bundle: name the folder that it is in", code="wrong-kind")
     data = read_report(folder)
-    with naming_damage([folder], "page"):
-        page = render(data, folder)
+    page = render(data, folder)
     target = folder / REPORT_PAGE if out is None else out.expanduser()
     if not target.absolute().parent.is_dir():
         raise ReportError(f"cannot write {target}: there is no folder {target.parent}", code="not-found")

@@ -120,9 +120,11 @@ def rewrite(
     if destination is not None:
         _check_destination(destination, overwrite)
 
+    from ..bundle.files import save
     from ..bundle.obstacles import obstacles, sentence
     from ..compiler import apply
     from ..data import parse_degradation
+    from ..report.data import reported
     from ..report.text import UNTRAINED
     from ..rewriting.roadmap import Roadmap
 
@@ -152,13 +154,13 @@ def rewrite(
             progress=tell,
         )
         result.verify(progress=phase("comparing outputs"))
-        report = result.report
-    if as_json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
-    elif not quiet:
-        from ..report.terminal import print_report
+        made = None if quiet else reported(result.record)
+    if made is not None and as_json:
+        print(json.dumps(made[0].to_data(), indent=2, ensure_ascii=False))
+    elif made is not None:
+        from ..report import content, document
 
-        print_report(report, options.stdout_console(), verbose)
+        document.show(content.for_screen(made[0], verbose), options.stdout_console(), verbose)
     sys.stdout.flush()
     for verdict in result.verdicts:
         if verdict.problem:
@@ -168,7 +170,7 @@ def rewrite(
             raise BundleError(f"without --dry-run nothing would be saved: {sentence(found)}", code="no-source")
         return
     with options.progress_bar(quiet) as phase:
-        saved = result.save(destination, overwrite=overwrite, progress=phase("saving"))
+        saved = save(result.record, destination, overwrite=overwrite, progress=phase("saving"), reported=made)
     if not quiet:
         _tell(f"saved to {saved}")
 

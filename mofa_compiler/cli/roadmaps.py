@@ -33,7 +33,7 @@ def roadmaps(
       1    there is no such roadmap
       2    wrong usage
     """
-    from ..report.terminal import print_lines, wrap
+    from ..report.document.terminal import print_lines, wrap
     from ..rewriting.roadmap import Roadmap, presets
 
     if as_json:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from ..graph.call_spec import ExampleInputs
     from ..loading.input_files import Make
+    from ..report.distribution import Distribution
+    from ..report.model import Report
 
 
 def is_target(source: str) -> bool:
@@ -56,7 +58,17 @@ class Targets:
             print(f"weights: {description}", file=sys.stderr)
         return model, description
 
-    def reports(self, sources: Sequence[str], *, or_distribution: bool = False) -> list[dict[str, Any]]:
+    def drawn(self, source: str) -> Report | Distribution:
+        """The report of a source, or what `mofa analyze --json` printed.
+
+        Raises:
+            ReportError, TargetError, CaptureError: as of `reports`.
+        """
+        from ..report.reading import read_drawn
+
+        return self.reports([source])[0] if is_target(source) else read_drawn(Path(source).expanduser())
+
+    def reports(self, sources: Sequence[str]) -> list[Report]:
         """The report of each source; that of an architecture is made, as of a roadmap without passes.
 
         Without `--input` that is at the inputs of the first bundle, so that MACs can be compared.
@@ -66,24 +78,23 @@ class Targets:
         """
         from ..report.reading import read_report
 
-        found = {
-            source: read_report(Path(source).expanduser(), or_distribution=or_distribution)
-            for source in sources
-            if not is_target(source)
-        }
+        found = {source: read_report(Path(source).expanduser()) for source in sources if not is_target(source)}
         for source in sources:
             if source not in found:
                 with options.prints_to_stderr():
                     found[source] = self._report(source, sources)
         return [found[source] for source in sources]
 
-    def _report(self, target: str, sources: Sequence[str]) -> dict[str, Any]:
+    def _report(self, target: str, sources: Sequence[str]) -> Report:
         from ..compiler import apply
+        from ..report.data import report
         from ..rewriting.roadmap import Roadmap
 
         model, description = self.model(target)
         empty = Roadmap((), "none")
-        return apply(model, empty, self._example(model, sources), checkpoint=description or "").report
+        result = apply(model, empty, self._example(model, sources), checkpoint=description or "")
+        result.verify()
+        return report(result.record, ())
 
     def _example(self, model: nn.Module, sources: Sequence[str]) -> ExampleInputs:
         bundle = next((folder for source in sources if (folder := Path(source).expanduser()).is_dir()), None)

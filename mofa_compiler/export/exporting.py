@@ -26,7 +26,7 @@ from ..formats.registry import find
 from ..graph.call_spec import CallSpec, ExampleInputs, InputSpec, example_call, in_standard_layout, map_tree, specs
 from ..loading.wrappers import unwrapped
 from ..report.guards import guards
-from ..report.reading import read_report
+from ..report.reading import read_document
 from .destination import destinations
 from .making import STEPS, Maker, place
 
@@ -176,9 +176,9 @@ def _decided(bundle_or_module: str | Path | nn.Module) -> Sequence[Mapping[str, 
     """What was decided for one size when a network was captured, as far as its bundle or its graph tells."""
     if isinstance(bundle_or_module, nn.Module):
         graph = getattr(bundle_or_module, "graph", None)
-        return guards(graph) if isinstance(graph, fx.Graph) else []
+        return [one.to_data() for one in guards(graph)] if isinstance(graph, fx.Graph) else []
     try:
-        found = read_report(Path(bundle_or_module).expanduser()).get("guards") or []
+        found = read_document(Path(bundle_or_module).expanduser()).get("guards") or []
         return [{"module": str(one["module"]), "line": str(one["line"])} for one in found]
     except (
         MofaError,

@@ -66,7 +66,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..report.terminal import elide
+    from ..report.document.terminal import elide
 
     def say(sentence: str, style: str = "") -> None:
         if sentence:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from .structure import StageSkip, UShape
 
 Side = Literal["left", "middle", "right"]
 
@@ -38,10 +40,8 @@ class Arrangement:
         return max((place.indent for places in self.passes for place in places if place.side != "middle"), default=0)
 
 
-def arrange(
-    passes: Sequence[Mapping[str, Any]], levels: Mapping[str, int], skips: Sequence[Mapping[str, Any]]
-) -> Arrangement:
-    """Arrange U-Nets (`passes`, `skips` of `report.distribution`) in common rows by the levels of their stages."""
+def arrange(passes: Sequence[UShape], levels: Mapping[str, int], skips: Sequence[StageSkip]) -> Arrangement:
+    """Arrange U-Nets in common rows by the levels of their stages."""
     bands = [_bands(shape, levels, skips) for shape in passes]
     rows: list[int] = []
     places: list[list[Place]] = [[] for _ in passes]
@@ -56,27 +56,25 @@ def arrange(
                         places[index].append(Place(name, offset, side, indents[index]))  # type: ignore[arg-type]
                 indents[index] += 1
         rows += [level] * height
-        turning = [index for index, shape in enumerate(passes) if shape["bottom"] and levels[shape["bottom"]] == level]
-        for index in turning:
-            places[index].append(Place(passes[index]["bottom"], len(rows), "middle", indents[index]))
+        turning = [
+            (i, shape.bottom) for i, shape in enumerate(passes) if shape.bottom and levels[shape.bottom] == level
+        ]
+        for index, bottom in turning:
+            places[index].append(Place(bottom, len(rows), "middle", indents[index]))
         rows += [level] * bool(turning)
-    order = {name: i for shape in passes for i, name in enumerate(_in_order(shape))}
+    order = {name: i for shape in passes for i, name in enumerate(shape.stages)}
     return Arrangement(tuple(rows), tuple(tuple(sorted(own, key=lambda p: order[p.stage])) for own in places))
 
 
-def _in_order(shape: Mapping[str, Any]) -> list[str]:
-    return [*shape["descending"], *filter(None, [shape["bottom"]]), *shape["ascending"]]
-
-
 def _bands(
-    shape: Mapping[str, Any], levels: Mapping[str, int], skips: Sequence[Mapping[str, Any]]
+    shape: UShape, levels: Mapping[str, int], skips: Sequence[StageSkip]
 ) -> dict[int, list[tuple[str | None, str | None]]]:
     """For each level the pairs of a stage at the left and one at the right; stages that a skip joins stand together."""
-    joined = {(skip["source"], skip["target"]) for skip in skips}
+    joined = {(skip.source, skip.target) for skip in skips}
     bands: dict[int, list[tuple[str | None, str | None]]] = {}
-    for level in {levels[name] for name in _in_order(shape)}:
-        left = [name for name in shape["descending"] if levels[name] == level]
-        right = [name for name in reversed(shape["ascending"]) if levels[name] == level]
+    for level in {levels[name] for name in shape.stages}:
+        left = [name for name in shape.descending if levels[name] == level]
+        right = [name for name in reversed(shape.ascending) if levels[name] == level]
         offsets = Counter(i - j for i, a in enumerate(left) for j, b in enumerate(right) if (a, b) in joined)
         shift = offsets.most_common(1)[0][0] if offsets else len(left) - len(right)
         first, last = min(0, shift), max(len(left), len(right) + shift)

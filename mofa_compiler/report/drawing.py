@@ -5,18 +5,18 @@ Where the boxes would be too many or too wide, every stage gets one line. Skips 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from rich.cells import cell_len
 
-from ..base import spelling, words
+from ..base import words
 from .arrangement import Arrangement, Place, arrange
 from .canvas import Canvas, to_ascii
-from .terminal import elide, wrap
+from .document.terminal import shortened, wrap
+from .stages import Drawn, DrawnStage
+from .structure import UShape
 
 _TALLEST = 60
 _WIDEST_PASS = 100
@@ -61,31 +61,27 @@ class _Block:
         return max(self.bottom - 1, self.top)
 
 
-def draw(data: Mapping[str, Any], width: int, *, ascii_only: bool = False) -> list[str]:
-    """The drawing of `report.distribution.distribution` as lines of at most `width` columns; none without a U-Net."""
-    if not data["passes"]:
+def draw(data: Drawn, width: int, *, ascii_only: bool = False) -> list[str]:
+    """A network as lines of at most `width` columns; none without a U-Net."""
+    if not data.passes:
         return []
-    stages = {stage["name"]: stage for stage in data["stages"]}
     lines: list[str] = []
-    joined: Counter[tuple[str, str, str]] = Counter(
-        (skip["source"], skip["target"], skip["kind"]) for skip in data["skips"] if skip["source"] and skip["target"]
-    )
-    sketches = _choose(data, stages, width)
+    joins = data.joins
+    sketches = _choose(data, width)
     for sketch in sketches:
-        lines += [*([""] if lines else []), *sketch.draw(joined).render(ascii_only=ascii_only)]
-        for join in sketch.drawn:
-            del joined[join]
-    lines += _aside(data, stages, width, ascii_only)
-    legend = _legend(data, joined, width, costs=sketches[0].form.costs, ascii_only=ascii_only)
+        lines += [*([""] if lines else []), *sketch.draw(joins).render(ascii_only=ascii_only)]
+        for ends in sketch.drawn:
+            del joins[ends]
+    lines += _aside(data, width, ascii_only)
+    legend = _legend(data, joins, width, costs=sketches[0].form.costs, ascii_only=ascii_only)
     return [*lines, "", *legend]
 
 
-def _choose(data: Mapping[str, Any], stages: Mapping[str, Any], width: int) -> list[_Sketch]:
+def _choose(data: Drawn, width: int) -> list[_Sketch]:
     """The fullest form that fits, all U-Nets side by side or else one below the other."""
-    passes = data["passes"]
     for form in _FORMS:
-        for groups in ([passes], [[shape] for shape in passes]):
-            sketches = [_Sketch(group, data["skips"], stages, form, width) for group in groups]
+        for groups in ([data.passes], [(shape,) for shape in data.passes]):
+            sketches = [_Sketch(group, data, form, width) for group in groups]
             fits = all(sketch.fits for sketch in sketches)
             if fits and (not form.boxed or sum(sketch.height for sketch in sketches) <= _TALLEST):
                 return sketches
@@ -95,20 +91,12 @@ def _choose(data: Mapping[str, Any], stages: Mapping[str, Any], width: int) -> l
 class _Sketch:
     """U-Nets side by side in one form, and whether that fits."""
 
-    def __init__(
-        self,
-        passes: Sequence[Mapping[str, Any]],
-        skips: Sequence[Mapping[str, Any]],
-        stages: Mapping[str, Any],
-        form: _Form,
-        width: int,
-    ):
+    def __init__(self, passes: Sequence[UShape], data: Drawn, form: _Form, width: int):
         self.passes = passes
-        self.stages = stages
+        self.stages = stages = data.by_name
         self.form = form
-        self.is_cascade = any(stage["pass"] not in (None, 1) for stage in stages.values())
-        levels = {name: stage["level"] for name, stage in stages.items()}
-        self.arrangement: Arrangement = arrange(passes, levels, skips)
+        self.is_cascade = any(stage.pass_ not in (None, 1) for stage in data.stages)
+        self.arrangement: Arrangement = arrange(passes, data.levels, data.skips)
         self.contents = {
             place.stage: _content(stages[place.stage], form) for places in self.arrangement.passes for place in places
         }
@@ -117,7 +105,7 @@ class _Sketch:
         available = width - _GUTTER - _BETWEEN_PASSES * (len(passes) - 1)
         self.pass_width = min(available // len(passes), _WIDEST_PASS)
         self.step, self.box_width, self.fits = self._fit()
-        self.drawn: list[tuple[str, str, str]] = []
+        self.drawn: list[tuple[str, str]] = []
 
     def _fit(self) -> tuple[int, int, bool]:
         """Columns that each row moves towards the middle, width of the blocks, and whether they have room."""
@@ -130,8 +118,8 @@ class _Sketch:
             step = next((step for step in steps[1:] if rooms[step] >= smallest), None)
         return (0, smallest, False) if step is None else (step, min(rooms[step], wanted), True)
 
-    def draw(self, joined: Mapping[tuple[str, str, str], int]) -> Canvas:
-        """The drawing; `drawn` is what of `joined` it shows."""
+    def draw(self, joins: Mapping[tuple[str, str], str]) -> Canvas:
+        """The drawing; `drawn` is what of `joins` it shows."""
         canvas = Canvas()
         canvas.write(0, 0, "level")
         before = None
@@ -144,7 +132,7 @@ class _Sketch:
         origin = _GUTTER
         for shape, places in zip(self.passes, self.arrangement.passes, strict=True):
             if self.is_cascade:
-                canvas.write(0, origin, f"pass {shape['number']}")
+                canvas.write(0, origin, f"pass {shape.number}")
             for place in places:
                 blocks[place.stage] = self._place(canvas, place, origin)
             origin += self.pass_width + _BETWEEN_PASSES
@@ -152,7 +140,7 @@ class _Sketch:
             order = [place.stage for places in self.arrangement.passes for place in places]
             for earlier, later in pairwise(order):
                 _first_free(canvas, _flow_routes(blocks[earlier], blocks[later]), (f"> {earlier}", f"> {later}"))
-        self._draw_skips(canvas, blocks, joined)
+        self._draw_skips(canvas, blocks, joins)
         return canvas
 
     def _place(self, canvas: Canvas, place: Place, origin: int) -> _Block:
@@ -174,41 +162,29 @@ class _Sketch:
         canvas.box(top, left, width, title, lines, _tag(self.stages[place.stage]))
         return _Block(top, left, top + len(lines) + 1, left + width - 1)
 
-    def _draw_skips(
-        self, canvas: Canvas, blocks: Mapping[str, _Block], joined: Mapping[tuple[str, str, str], int]
-    ) -> None:
-        shown: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
-        for join in joined:
-            if join[0] in blocks and join[1] in blocks:
-                shown.setdefault(join[:2], []).append(join)
+    def _draw_skips(self, canvas: Canvas, blocks: Mapping[str, _Block], joins: Mapping[tuple[str, str], str]) -> None:
+        shown = [ends for ends in joins if ends[0] in blocks and ends[1] in blocks]
         routes = {}
         # Straight ones first: what bends can go around them.
         for ends in sorted(shown, key=lambda ends: blocks[ends[0]].top != blocks[ends[1]].top):
             route = _first_free(canvas, _skip_routes(blocks[ends[0]], blocks[ends[1]], self.form.boxed), ends)
             if route:
-                self.drawn += shown[ends]
                 routes[ends] = route
-        kinds = {ends: ", ".join(times(joined[join], join[2]) for join in shown[ends]) for ends in routes}
+        self.drawn += routes
         labelled: set[tuple[str, str]] = set()
         for ends, route in routes.items():
             if ends not in labelled:
-                labelled |= canvas.label(route, f" {kinds[ends]} ", {e for e in routes if kinds[e] == kinds[ends]})
+                labelled |= canvas.label(route, f" {joins[ends]} ", {e for e in routes if joins[e] == joins[ends]})
 
 
-def _content(stage: Mapping[str, Any], form: _Form, whole_name: bool = False) -> tuple[str, list[str]]:
+def _content(stage: DrawnStage, form: _Form, whole_name: bool = False) -> tuple[str, list[str]]:
     """Title and lines of a stage."""
-    lines = [units(stage)] if form.units else []
+    lines = [stage.module] if form.units else []
     if form.costs:
         lines += costs(stage)
-    if not form.boxed and form.costs and stage["cheap"]:
+    if not form.boxed and form.costs and stage.cheap:
         lines.append("cheap")
-    return title(stage, whole=whole_name), lines
-
-
-def title(stage: Mapping[str, Any], *, whole: bool = False) -> str:
-    """A stage's name, without the U-Net that it is in where its place says so."""
-    name: str = stage["name"]
-    return name if whole else name.removeprefix(f"pass {stage['pass']} ")
+    return stage.title(whole=whole_name), lines
 
 
 def _widths(contents: Iterable[tuple[str, Sequence[str]]], form: _Form) -> tuple[int, int]:
@@ -222,35 +198,17 @@ def _widths(contents: Iterable[tuple[str, Sequence[str]]], form: _Form) -> tuple
     return smallest, max(smallest, min(longest, _WIDEST_BOX))
 
 
-def units(stage: Mapping[str, Any]) -> str:
-    """The module that a stage is mostly made of, which comes after those that lead to it, and how many more."""
-    units = stage["units"]
-    return spelling.printable(units[-1]) + (f" +{len(units) - 1}" if len(units) > 1 else "") if units else ""
-
-
-def shortened(content: str, width: int) -> str:
-    """At most `width` columns of a text, the middle left out; what is two columns wide counts as such."""
-    room = width
-    while cell_len(shortened := elide(content, room)) > width:
-        room -= 1
-    return shortened
-
-
-def costs(stage: Mapping[str, Any]) -> list[str]:
+def costs(stage: DrawnStage) -> list[str]:
     """`962 M / 1.03 M`: MACs and parameters; with a roadmap, a line each, before and after."""
-    after = stage["after"]
-    macs, parameters = (words.quantity(stage[key]) for key in ("macs", "parameters"))
+    after = stage.after
+    macs, parameters = words.quantity(stage.macs), words.quantity(stage.parameters)
     if after is None:
         return [f"{macs} / {parameters}"]
-    return [f"{macs} → {words.quantity(after['macs'])}", f"{parameters} → {words.quantity(after['parameters'])}"]
+    return [f"{macs} → {words.quantity(after.macs)}", f"{parameters} → {words.quantity(after.parameters)}"]
 
 
-def _tag(stage: Mapping[str, Any]) -> str:
-    return "cheap" if stage["cheap"] else ""
-
-
-def times(number: int, kind: str) -> str:
-    return kind if number == 1 else f"{number}×{kind}"
+def _tag(stage: DrawnStage) -> str:
+    return "cheap" if stage.cheap else ""
 
 
 _Route = list[tuple[int, int]]
@@ -299,18 +257,18 @@ def _skip_routes(source: _Block, target: _Block, bends: bool) -> Iterator[_Route
                 yield [(source.top, column), (target.skip_row, column), (target.skip_row, target.left - 1)]
 
 
-def _aside(data: Mapping[str, Any], stages: Mapping[str, Any], width: int, ascii_only: bool) -> list[str]:
+def _aside(data: Drawn, width: int, ascii_only: bool) -> list[str]:
     """What lies on no U-Net, as boxes next to each other, with the level where there is one."""
-    if not data["aside"]:
+    if not data.aside:
         return []
-    form = _FORMS[0]
-    contents = {name: _content(stages[name], form, whole_name=True) for name in data["aside"]}
+    form, stages = _FORMS[0], data.by_name
+    contents = {name: _content(stages[name], form, whole_name=True) for name in data.aside}
     _, room = _widths(contents.values(), form)
     across = max((width - _GUTTER) // (room + 1), 1)
     canvas = Canvas()
     for index, (name, (title, lines)) in enumerate(contents.items()):
         row, column = divmod(index, across)
-        level = stages[name]["level"]
+        level = stages[name].level
         lines = [shortened(lines[0], room - 4), *lines[1:]]
         tag = "no level" if level is None else f"level {level}"
         canvas.box(row * (len(lines) + 2), _GUTTER + column * (room + 1), room, title, lines, tag)
@@ -319,8 +277,8 @@ def _aside(data: Mapping[str, Any], stages: Mapping[str, Any], width: int, ascii
 
 
 def _legend(
-    data: Mapping[str, Any],
-    undrawn: Mapping[tuple[str, str, str], int],
+    data: Drawn,
+    undrawn: Mapping[tuple[str, str], str],
     width: int,
     *,
     costs: bool,
@@ -330,12 +288,12 @@ def _legend(
     sentences = []
     if undrawn:
         joins = (
-            f"{source} → {target} ({times(number, kind)})" if source != target else f"within {source} ({kind})"
-            for (source, target, kind), number in undrawn.items()
+            f"{source} → {target} ({kinds})" if source != target else f"within {source} ({kinds})"
+            for (source, target), kinds in undrawn.items()
         )
-        sentences.append(f"{'further ' * (len(undrawn) < len(data['skips']))}long skips: {', '.join(joins)}")
+        sentences.append(f"{'further ' * (len(undrawn) < len(data.joins))}long skips: {', '.join(joins)}")
     if costs:
-        meaning = f"MACs and parameters, before → after {data['roadmap']}" if data["after"] else "MACs / parameters"
+        meaning = f"MACs and parameters, before → after {data.roadmap}" if data.after else "MACs / parameters"
         sentences.append(f"in each block: {meaning}; level k works at 1/2^k of the input's size")
     for sentence in sentences:
         lines = wrap(sentence, width)

@@ -8,6 +8,7 @@ from torch import Tensor, fx
 
 from ..frontend import GUARDS
 from ..graph.macs import function_name
+from .model import Guard
 
 _INFIX = {
     **{"add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**"},
@@ -16,7 +17,7 @@ _INFIX = {
 _LONGEST_EXPRESSION = 60
 
 
-def guards(graph: fx.Graph) -> list[dict[str, Any]]:
+def guards(graph: fx.Graph) -> list[Guard]:
     """Each with the module whose forward decided, what it fixes, and the line of source, empty where not known."""
     calls = (node for node in graph.nodes if node.op == "call_function")
     return [_guard(node) for node in calls if node.target in GUARDS]
@@ -28,11 +29,11 @@ def module_of(node: fx.Node) -> str:
     return str(stack[-1][0]) if stack else ""
 
 
-def _guard(node: fx.Node) -> dict[str, Any]:
+def _guard(node: fx.Node) -> Guard:
     value, fixed, *_ = node.args
     expression = _expression(value)
     subject = f"len({expression})" if function_name(node) == "check_length" else expression
-    return {"module": module_of(node), "fixes": f"{subject} is {fixed!r}", "line": node.meta.get("line", "")}
+    return Guard(module=module_of(node), fixes=f"{subject} is {fixed!r}", line=node.meta.get("line", ""))
 
 
 def _expression(value: Any, depth: int = 6) -> str:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from ..data.samples import Sample
 from ..graph.call_spec import CallSpec, tensor_leaves
 from ..numerics.running import run
 from ..result.rewrite import Rewrite
+from .model import Closeness, Image
 from .reading import IMAGES
 
 _WINDOW, _SIGMA = 11, 1.5
@@ -34,11 +34,11 @@ class Picture:
     """One sample through both networks.
 
     Attributes:
-        data: the entry of `report.json`'s `images`.
+        data: what a report says of it.
         panels: (3, H, W) or (1, H, W) in [0, 1] by file name, as `data` names them.
     """
 
-    data: dict[str, Any]
+    data: Image
     panels: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -66,13 +66,13 @@ def write_pictures(found: Iterable[Picture], folder: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    from PIL import Image
+    from PIL.Image import fromarray
 
     for picture in found:
         for name, panel in picture.panels.items():
             (folder / name).parent.mkdir(exist_ok=True)
             pixels = (panel.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-            Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(folder / name, optimize=True)
+            fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(folder / name, optimize=True)
 
 
 def psnr(one: Tensor, other: Tensor) -> float:
@@ -138,14 +138,25 @@ def _picture(number: int, sample: Sample, before: Tensor, after: Tensor) -> Pict
     panels.setdefault("input", _visible(_stretched(sample.input), False))
     panels["difference"] = _colours(0.5 + gain * difference)
     files = {name: f"{IMAGES}/{number}-{name}.png" for name in panels}
-    data: dict[str, Any] = {"name": sample.name, "source": sample.source, "size": list(before.shape[1:])}
-    data |= {"levels": levels.tolist(), "shown": _shown(before, sample, levels)}
-    data |= {name: files.get(name) for name in ("input", "original", "rewritten", "target", "difference")}
-    data |= {"gain": gain, "psnr": _figures(psnr, shown), "ssim": _figures(ssim, shown)}
+    data = Image(
+        name=sample.name,
+        source=sample.source,
+        size=tuple(before.shape[1:]),
+        levels=tuple(levels.tolist()),
+        shown=_shown(before, sample, levels),
+        input=files["input"],
+        original=files["original"],
+        rewritten=files["rewritten"],
+        target=files.get("target"),
+        difference=files["difference"],
+        gain=gain,
+        psnr=_closeness(psnr, shown),
+        ssim=_closeness(ssim, shown),
+    )
     return Picture(data, {files[name]: panel for name, panel in panels.items()})
 
 
-def _figures(compare: Callable[[Tensor, Tensor], float | None], shown: Mapping[str, Tensor]) -> dict[str, float | None]:
+def _closeness(compare: Callable[[Tensor, Tensor], float | None], shown: Mapping[str, Tensor]) -> Closeness:
     """Of the input and both outputs against the target, where there is one of that size, and of the outputs."""
     target = shown.get("target")
     figures: dict[str, float | None] = {}
@@ -153,8 +164,7 @@ def _figures(compare: Callable[[Tensor, Tensor], float | None], shown: Mapping[s
         image = shown.get(name)
         known = image is not None and target is not None and image.shape == target.shape
         figures[name] = compare(image, target) if known else None  # type: ignore[arg-type]
-    figures["between"] = compare(shown["original"], shown["rewritten"])
-    return figures
+    return Closeness(**figures, between=compare(shown["original"], shown["rewritten"]))
 
 
 def _levels(sample: Sample, before: Tensor, after: Tensor) -> Tensor:

@@ -2,98 +2,105 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from ..base.atomic_files import put_back
-from ..base.documents import read_json
-from ..base.errors import ReportError, one_line
+from ..base.documents import first_problem, read_json
+from ..base.errors import ReportError
+from .model import SCHEMA, Report
+
+if TYPE_CHECKING:
+    from .distribution import Distribution
 
 FILE = "report.json"
 IMAGES = "images"
 """The folder in a bundle that has the images before and after"""
-_REPORT, _DISTRIBUTION = "mofa-report/1", "mofa-distribution/1"
-_VERDICT = {"measured_on": "example input", "step_psnr": None, "holds": True, "problem": "", "whole": None}
-_NEEDED = {
-    **{"model": str, "inputs": list, "passes": list},
-    **dict.fromkeys(("roadmap", "anatomy", "before", "after"), dict),
-}
-_KINDS = {dict: "an object", list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false"}
-_KINDS[type(None)] = "null"
+
+OLD = "mofa-report/1"
+"""Of bundles that are still loaded, checked and given new weights, but whose reports are not read"""
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
-def read_report(path: Path, *, or_distribution: bool = False) -> dict[str, Any]:
-    """The report in a bundle's folder, or in a file; with `or_distribution` also what `mofa analyze --json` printed.
+def read_report(path: Path) -> Report:
+    """The report in a bundle's folder, or in a file.
 
     Raises:
         ReportError: there is none, it cannot be read, or it is of another schema or damaged.
     """
-    put_back(path)
-    file = report_file(path)
-    if not file.is_file():
-        raise ReportError(f"{path} is not a bundle: it has no {FILE}" if path.exists() else f"there is no {path}")
-    try:
-        document = read_json(file)
-    except OSError as error:
-        raise ReportError(f"{file} cannot be read as a report: {error.strerror}") from error
-    except ValueError as error:
-        raise ReportError(f"{file} cannot be read as a report, it is damaged: {error}") from error
-    schema = document.get("schema") if isinstance(document, Mapping) else None
-    if or_distribution and schema == _DISTRIBUTION:
-        return dict(document)
-    if schema != _REPORT:
-        what = f"of schema {schema!r}" if schema else "no report"
-        raise ReportError(f"{file} is {what}: give a bundle or its {FILE}, of schema {_REPORT}")
-    missing = [key for key in _NEEDED if key not in document]
-    if missing:
-        raise ReportError(f"{file} is damaged: it lacks {', '.join(missing)}")
-    for key, kind in _NEEDED.items():
-        if not isinstance(document[key], kind):
-            raise ReportError(f"{file} is damaged: {key} is {_KINDS[type(document[key])]}")
-    for index, step in enumerate(document["passes"]):
-        if not isinstance(step, dict) or not isinstance(step.get("verdict", {}), dict):
-            raise ReportError(f"{file} is damaged: passes[{index}] is no pass with its verdict")
-    return completed(document)
+    document = read_document(path)
+    if document["schema"] == OLD:
+        raise ReportError(f"{report_file(path)} is {written_by(document)}: rewrite the network again (mofa rewrite)")
+    return _validated(path, Report)
 
 
-def completed(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report of an early version, with what its verdicts did not say yet."""
-
-    def whole(verdict: Mapping[str, Any]) -> dict[str, Any]:
-        return {**verdict, **{key: value for key, value in _VERDICT.items() if key not in verdict}}
-
-    steps = [{**step, "verdict": whole(step["verdict"])} if "verdict" in step else step for step in report["passes"]]
-    return {**report, "passes": steps}
-
-
-@contextlib.contextmanager
-def naming_damage(sources: Iterable[Path], made: str) -> Iterator[None]:
-    """Turn what goes wrong over a report that lacks something into one error that names its file.
-
-    Args:
-        sources: the bundles or files that are read.
-        made: what is made of them, for the message.
+def read_drawn(path: Path) -> Report | Distribution:
+    """A report, or what `mofa analyze --json` printed.
 
     Raises:
-        ReportError: a key is missing, or a value is not of the kind that the schema says.
+        ReportError: as of `read_report`.
     """
-    from jinja2 import UndefinedError
+    from .distribution import SCHEMA as DISTRIBUTION
+    from .distribution import Distribution
 
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, UndefinedError) as error:
-        files = " or ".join(str(report_file(source)) for source in sources)
-        what = f"a value is of another kind than it should be, {one_line(error)}"
-        if isinstance(error, KeyError | UndefinedError):
-            what = f"it lacks {str(error).rpartition(' ')[2]}"  # 'dict object' has no attribute 'name'
-        raise ReportError(f"{files} is damaged, so no {made} can be made of it: {what}") from error
+    return _validated(path, Distribution) if _schema(_read(path)) == DISTRIBUTION else read_report(path)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The same as plain data, as far as its schema goes; also of the version before this one.
+
+    Raises:
+        ReportError: there is none, it cannot be read, or it is of another schema.
+    """
+    document = _read(path)
+    schema = _schema(document)
+    if schema not in (SCHEMA, OLD):
+        what = f"of schema {schema!r}" if schema else "no report"
+        raise ReportError(f"{report_file(path)} is {what}: give a bundle or its {FILE}, of schema {SCHEMA}")
+    return dict(document)
+
+
+def written_by(document: Mapping[str, Any]) -> str:
+    """`of schema mofa-report/1, which mofa-compiler 0.1.0 wrote, and this one reads mofa-report/2`."""
+    versions = document.get("versions")
+    version = versions.get("mofa-compiler") if isinstance(versions, Mapping) else None
+    writer = f"mofa-compiler {version}" if isinstance(version, str) else "an earlier version"
+    return f"of schema {document['schema']}, which {writer} wrote, and this one reads {SCHEMA}"
 
 
 def report_file(path: Path) -> Path:
     """Where the report of a bundle is; any other path as it is."""
     return path / FILE if path.is_dir() else path
+
+
+def _read(path: Path) -> Any:
+    put_back(path)
+    file = report_file(path)
+    if not file.is_file():
+        raise ReportError(f"{path} is not a bundle: it has no {FILE}" if path.exists() else f"there is no {path}")
+    try:
+        return read_json(file)
+    except OSError as error:
+        raise ReportError(f"{file} cannot be read as a report: {error.strerror}") from error
+    except ValueError as error:
+        raise ReportError(f"{file} cannot be read as a report, it is damaged: {error}") from error
+
+
+def _schema(document: Any) -> str | None:
+    schema = document.get("schema") if isinstance(document, Mapping) else None
+    return None if schema is None else str(schema)
+
+
+def _validated(path: Path, model: type[_Model]) -> _Model:
+    file = report_file(path)
+    try:
+        return model.model_validate_json(file.read_bytes(), strict=True)
+    except ValidationError as error:
+        raise ReportError(f"{file} is damaged: {first_problem(error)}") from error
 
 
 def check_output(target: Path, sources: Iterable[Path]) -> None:

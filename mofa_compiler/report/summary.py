@@ -2,116 +2,153 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from statistics import fmean
-from typing import Any
-
 from ..base import words
 from ..base.significance import verdict, widened
-from . import decided, text
+from . import text
+from .measured import Measurement, Place
+from .model import Amounts, Report
+from .part import Interval, Number, Part
 
 
-def summary(report: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The numbers of a report under a name:
+class Figures(Amounts):
+    """Of one network."""
 
-    - `name`, `model`, `roadmap`, `inputs`: text; `inputs` as in `1x3x256x256`
-    - `original`, `rewritten`: `{"parameters", "macs", "error", "psnr"}`: `error` is the output's, relative to the
-      original's, and null where training has changed the weights since; `psnr` is against the ground truth, in dB, and
-      null where there is none
-    - `weights`: where they come from, in words; empty where that is not known
-    - `trained`: whether training has changed the weights since the rewrite
-    - `psnr_on`: of what images `psnr` is the mean; empty where it is unknown
-    - `psnr_to_original`: of the rewritten network's output, in dB, or null: equal outputs have none
-    - `quality_on`: on what images or inputs `error` and `psnr_to_original` were measured
-    - `latency`: `[{"engine", "version", "threads", "processor", "original_ms", "rewritten_ms", "ratio", "interval",
-      "input", "verdict"}]`: `ratio` is rewritten ÷ original, `interval` its 95 % interval, widened by the noise of the
-      measurement, and `verdict` is `faster`, `slower` or `inside the noise`
-    """
-    before, after = report["before"], report["after"]
-    original: dict[str, Any] = {"parameters": before["parameters"], "macs": before["macs"], "error": 0.0, "psnr": None}
-    rewritten: dict[str, Any] = {"parameters": after["parameters"], "macs": after["macs"], "error": 0.0, "psnr": None}
+    error: Number
+    """Of the output, relative to the original's; null where training has changed the weights since"""
+    psnr: Number
+    """In dB, against the ground truth; null where there is none"""
+
+
+class Latency(Place):
+    """A time under the conditions beside it."""
+
+    input: str
+    original_ms: float
+    rewritten_ms: float
+    ratio: float
+    """Rewritten ÷ original"""
+    interval: Interval
+    """Its 95 % interval, widened by the noise of the measurement"""
+    verdict: str
+    """`faster`, `slower` or `inside the noise`"""
+
+    @property
+    def condition(self) -> tuple[str, str, int, str, str]:
+        """Where it was measured: times are comparable only where this is the same."""
+        return self.engine, self.version, self.threads, self.input, self.processor
+
+
+class Summary(Part):
+    """The numbers of a report under a name."""
+
+    name: str
+    model: str
+    roadmap: str
+    inputs: str
+    """As in `1x3x256x256`"""
+    original: Figures
+    rewritten: Figures
+    weights: str
+    """Where they come from, in words; empty where that is not known"""
+    trained: bool
+    """Whether training has changed the weights since the rewrite"""
+    psnr_on: str
+    """Of what images `psnr` is the mean; empty where it is unknown"""
+    psnr_to_original: Number
+    """Of the rewritten network's output, in dB; equal outputs have none"""
+    quality_on: str
+    """On what images or inputs `error` and `psnr_to_original` were measured"""
+    latency: tuple[Latency, ...]
+
+
+def summary(report: Report, name: str) -> Summary:
+    """The numbers of a report under a name."""
+    error: float | None = 0.0
     between, measured_on = None, ""
-    if report["passes"]:
-        verdict = report["passes"][-1]["verdict"]
-        rewritten["error"], between, measured_on = verdict["accumulated"], verdict["psnr"], verdict["measured_on"]
-    images = [one["psnr"] for one in report.get("images") or () if one["psnr"]["rewritten"] is not None]
-    psnr_on = ""
-    if images:
-        shown = [one for one in report["images"] if one["psnr"]["rewritten"] is not None]
-        psnr_on = ", ".join(f"{one['name']} {'x'.join(map(str, one['size']))}" for one in shown)
-        original["psnr"], rewritten["psnr"] = (_mean(one[key] for one in images) for key in ("original", "rewritten"))
-    pictured = _mean(one["psnr"]["between"] for one in report.get("images") or ())
-    trained = [one for one in report.get("recoveries") or () if one["best_step"]]
+    if report.passes:
+        last_verdict = report.passes[-1].verdict
+        error, between, measured_on = last_verdict.accumulated, last_verdict.psnr, last_verdict.measured_on
+    shown = [one for one in report.images if one.psnr.rewritten is not None]
+    psnr_on = ", ".join(f"{one.name} {'x'.join(map(str, one.size))}" for one in shown)
+    psnrs = text.mean(one.psnr.original for one in shown), text.mean(one.psnr.rewritten for one in shown)
+    pictured = text.mean(one.psnr.between for one in report.images)
+    trained = [one for one in report.recoveries if one.best_step]
     if trained:
         last = trained[-1]
         # The verdicts are of the weights before training; images are of those now.
-        rewritten["error"], between, measured_on = None, pictured, "" if pictured is None else "images in the bundle"
-        if last["psnr_original"] is None:
-            between, measured_on = last["psnr_after"], "validation examples"
+        error, between, measured_on = None, pictured, "" if pictured is None else "images in the bundle"
+        if last.psnr_original is None:
+            between, measured_on = last.psnr_after, "validation examples"
         else:
-            original["psnr"], rewritten["psnr"] = last["psnr_original"], last["psnr_after"]
+            psnrs = last.psnr_original, last.psnr_after
             psnr_on = "validation examples of its recovery"
-    return {
-        "name": name,
-        "model": report["model"],
-        "roadmap": report["roadmap"]["name"],
-        "inputs": text.shapes(report),
-        "original": original,
-        "rewritten": rewritten,
-        "weights": _weights(report),
-        "trained": bool(trained),
-        "psnr_on": psnr_on,
-        "psnr_to_original": between,
-        "quality_on": measured_on,
-        "latency": latencies(report),
-    }
+    before, after = report.before, report.after
+    return Summary(
+        name=name,
+        model=report.model,
+        roadmap=report.roadmap.name,
+        inputs=text.shapes(report.inputs),
+        original=Figures(parameters=before.parameters, macs=before.macs, error=0.0, psnr=psnrs[0]),
+        rewritten=Figures(parameters=after.parameters, macs=after.macs, error=error, psnr=psnrs[1]),
+        weights=_weights(report),
+        trained=bool(trained),
+        psnr_on=psnr_on,
+        psnr_to_original=between,
+        quality_on=measured_on,
+        latency=tuple(latencies(report)),
+    )
 
 
-def _weights(report: Mapping[str, Any]) -> str:
+def _weights(report: Report) -> str:
     """`net.pth, calibrated and trained`."""
-    checkpoint = report.get("checkpoint")
-    if checkpoint is None:
+    if report.checkpoint is None:
         return ""
     since = [
-        *(["calibrated"] if any(step["name"] == "calibration" for step in report["passes"]) else []),
-        *(["trained"] if any(one["best_step"] for one in report.get("recoveries") or ()) else []),
+        *(["calibrated"] if any(step.name == "calibration" for step in report.passes) else []),
+        *(["trained"] if any(one.best_step for one in report.recoveries) else []),
     ]
-    origin = checkpoint or "those that the network is built with"
+    origin = report.checkpoint or "those that the network is built with"
     return ", ".join(filter(None, (origin, " and ".join(since))))
 
 
-def latencies(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def latencies(report: Report) -> list[Latency]:
     """What was measured of the whole network: after the rewrite, and where a roadmap was decided by measuring."""
-    found = []
-    for one in report.get("measurements") or ():
-        keys = ("engine", "version", "threads", "processor", "original_ms", "rewritten_ms", "ratio", "verdict")
-        interval = list(widened(one["interval"], one.get("control")))  # reports of early versions lack it
-        found.append({**{key: one[key] for key in keys}, "interval": interval, "input": shape_text(one["input"])})
-    decisions = report.get("decisions")
-    final = decided.final(decisions) if decisions else None
-    if decisions and final:
-        conditions = decisions["conditions"]
-        found.append(
-            {
-                **{key: conditions[key] for key in ("engine", "version", "threads", "processor")},
-                "original_ms": final["original_ms"],
-                "rewritten_ms": final["ms"],
-                "ratio": final["ratio"],
-                "interval": list(widened(final["interval"], final["control"])),
-                "input": shape_text(conditions["input"]),
-                "verdict": verdict(final["interval"], final["control"]),
-            }
+    unique: dict[tuple[str, str, int, str, str], Latency] = {}
+    # A measurement of the bundle itself goes before what was measured when it was decided.
+    for one in (*report.measurements, *decided_measurement(report)):
+        found = Latency(
+            engine=one.engine,
+            version=one.version,
+            processor=one.processor,
+            threads=one.threads,
+            input=shape_text(one.input),
+            original_ms=one.original_ms,
+            rewritten_ms=one.rewritten_ms,
+            ratio=one.ratio,
+            interval=widened(one.interval, one.control),
+            verdict=one.verdict,
         )
-    unique: dict[tuple[str, str, int, str, str], dict[str, Any]] = {}
-    for one in found:  # a measurement of the bundle itself goes before what was measured when it was decided
-        unique.setdefault(condition(one), one)
+        unique.setdefault(found.condition, found)
     return list(unique.values())
 
 
-def condition(latency: Mapping[str, Any]) -> tuple[str, str, int, str, str]:
-    """Where a time was measured: times are comparable only where this is the same."""
-    engine, version, threads = latency["engine"], latency["version"], latency["threads"]
-    return engine, version, threads, latency["input"], latency["processor"]
+def decided_measurement(report: Report) -> tuple[Measurement, ...]:
+    """What deciding came to, as a measurement; none where the original was left as it is."""
+    final = None if report.decisions is None else report.decisions.final
+    if report.decisions is None or final is None:
+        return ()
+    judged = verdict(final.interval, final.control)
+    return (
+        Measurement(
+            **dict(report.decisions.conditions),
+            original_ms=final.original_ms,
+            rewritten_ms=final.ms,
+            ratio=final.ratio,
+            interval=final.interval,
+            control=final.control,
+            verdict=judged,
+        ),
+    )
 
 
 def condition_text(where: tuple[str, str, int, str, str]) -> str:
@@ -120,15 +157,6 @@ def condition_text(where: tuple[str, str, int, str, str]) -> str:
     return ", ".join(filter(None, (f"{engine} {version}".strip(), words.count(threads, "thread"), shape, processor)))
 
 
-def shape_text(given: Any) -> str:
-    """An input as text, of a shape or shapes as lists also."""
-    if isinstance(given, str):
-        return given
-    if given and all(isinstance(size, int) for size in given):
-        return "x".join(map(str, given))
-    return ", ".join(shape_text(one.get("shape") if isinstance(one, Mapping) else one) for one in given or ())
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    return None if any(value is None for value in known) or not known else fmean(v for v in known if v is not None)
+def shape_text(given: str | tuple[tuple[int, ...], ...]) -> str:
+    """Inputs as text."""
+    return given if isinstance(given, str) else ", ".join("x".join(map(str, shape)) for shape in given)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from statistics import fmean
+from typing import Any, TypeVar
 
 from ..base.words import change, count, error_text, off, quantity
+from .measured import Recovery
+from .model import Anatomy, Closeness, Edit, Image, Report, Step, TensorShape
+
+_Item = TypeVar("_Item")
+_Key = TypeVar("_Key")
 
 UNTRAINED = "the weights are those that the network is built with, usually random, and say little about its output"
 
 
-def weights(report: Mapping[str, Any]) -> str:
+def weights(report: Report) -> str:
     """A sentence on what the weights were read from; empty where that is not known, or they are no trained ones."""
-    return f"Weights: {report['checkpoint']}." if report.get("checkpoint") else ""
+    return f"Weights: {report.checkpoint}." if report.checkpoint else ""
 
 
-def untrained(report: Mapping[str, Any]) -> str:
+def untrained(report: Report) -> str:
     """A sentence of warning where no checkpoint was given; else empty."""
-    return f"No checkpoint was given: {UNTRAINED}." if report.get("checkpoint") == "" else ""
+    return f"No checkpoint was given: {UNTRAINED}." if report.checkpoint == "" else ""
 
 
 def psnr_text(value: float | None) -> str:
@@ -25,110 +31,135 @@ def psnr_text(value: float | None) -> str:
     return "" if value is None else f"{value:.1f} dB"
 
 
-def outcome(step: Mapping[str, Any]) -> str:
+def decibels(value: float | None) -> str:
+    """`38.12 dB` of what was measured; without an error there is no end to it."""
+    return "∞ dB" if value is None else f"{value:.2f} dB"
+
+
+def outcome(step: Step) -> str:
     """What a pass did to the output: `exact`, `2.64 %`, `unchanged`, or a broken promise."""
-    if not step["edits"]:
+    if not step.edits:
         return "unchanged"
-    verdict = step["verdict"]
-    if not verdict["holds"]:
-        return f"NOT exact: {error_text(verdict['relative_error'])}"
-    return "exact" if step["exact"] else error_text(verdict["relative_error"])
+    verdict = step.verdict
+    if not verdict.holds:
+        return f"NOT exact: {error_text(verdict.relative_error)}"
+    return "exact" if step.exact else error_text(verdict.relative_error)
 
 
-def is_exact(edit: Mapping[str, Any], step: Mapping[str, Any]) -> bool:
+def is_exact(edit: Edit, step: Step) -> bool:
     """Whether an edit of a pass keeps what the network computes; a layer that is gone does so where its pass does."""
-    return bool(step["exact"] if edit["fate"] == "removed" else edit["exact"])
+    return bool(step.exact if edit.fate == "removed" else edit.exact)
 
 
-def accuracy(report: Mapping[str, Any]) -> str:
+def accuracy(report: Report) -> str:
     """One sentence on how far the rewritten network is from the original, and on what inputs that was measured."""
-    if not any(step["edits"] for step in report["passes"]):
+    if not any(step.edits for step in report.passes):
         return "Nothing to rewrite: the network is unchanged."
-    verdict = report["passes"][-1]["verdict"]
-    if verdict["accumulated"] == 0:
-        return f"On the {verdict['measured_on']} the output is the same as the original's."
-    figures = ", PSNR ".join(filter(None, (error_text(verdict["accumulated"]), psnr_text(verdict["psnr"]))))
-    return f"Output error on the {verdict['measured_on']}, against the original: {figures}."
+    verdict = report.passes[-1].verdict
+    if verdict.accumulated == 0:
+        return f"On the {verdict.measured_on} the output is the same as the original's."
+    figures = ", PSNR ".join(filter(None, (error_text(verdict.accumulated), psnr_text(verdict.psnr))))
+    return f"Output error on the {verdict.measured_on}, against the original: {figures}."
 
 
-def quality(report: Mapping[str, Any]) -> str:
+def quality(report: Report) -> str:
     """PSNR and SSIM of both networks, the mean over the report's images with a known target; empty without any.
 
     With the PSNR of what they were given, where that is an image like the target.
     """
-    known = [image for image in report.get("images", ()) if image["psnr"]["original"] is not None]
-    known = [image for image in known if image["psnr"]["rewritten"] is not None]
+    known = with_target(report)
     if not known:
         return ""
 
-    def pair(name: str, digits: int) -> str:
-        values = [[image[name][key] for image in known] for key in ("original", "rewritten")]
-        if None in values[0] + values[1]:
-            return ""
-        before, after = (sum(column) / len(known) for column in values)
-        return f"{before:.{digits}f} → {after:.{digits}f}"
+    def pair(measure: Callable[[Image], Closeness], digits: int) -> str:
+        before = mean(measure(image).original for image in known)
+        after = mean(measure(image).rewritten for image in known)
+        return "" if before is None or after is None else f"{before:.{digits}f} → {after:.{digits}f}"
 
-    psnr, ssim = pair("psnr", 2), pair("ssim", 3)
-    sources = {image["source"] for image in known if image.get("source")}
-    which = f" ({'; '.join(sorted(sources))})" if sources else ""
-    given = [image["psnr"].get("input") for image in known]
-    start = "" if None in given else f" (input {sum(given) / len(given):.2f})"
-    return f"On {count(len(known), 'image')}{which}: {psnr} dB PSNR{start}{f', SSIM {ssim}' if ssim else ''}."
+    psnr, ssim = pair(lambda image: image.psnr, 2), pair(lambda image: image.ssim, 3)
+    given = mean(image.psnr.input for image in known)
+    start = "" if given is None else f" (input {given:.2f})"
+    ssims = f", SSIM {ssim}" if ssim else ""
+    return f"On {count(len(known), 'image')}{sources(known)}: {psnr} dB PSNR{start}{ssims}."
 
 
-def checked(step: Mapping[str, Any]) -> str:
+def with_target(report: Report) -> list[Image]:
+    """The images whose outputs were compared with a known target."""
+    return [one for one in report.images if None not in (one.psnr.original, one.psnr.rewritten)]
+
+
+def sources(images: Iterable[Image]) -> str:
+    """Where images come from, in parentheses behind a space; empty where that is not known."""
+    found = "; ".join(sorted({image.source for image in images if image.source}))
+    return f" ({found})" if found else ""
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """None where one of them is not known, or there are none."""
+    known = list(values)
+    return None if None in known or not known else fmean(value for value in known if value is not None)
+
+
+def off_text(error: float | None) -> str:
+    """How far something exact is off."""
+    return error_text(None) if error is None else off(error)
+
+
+def checked(step: Step) -> str:
     """A sentence on how a claim of exactness was checked, and what came out; empty where none was made."""
-    verdict = step["verdict"]
-    if verdict["problem"]:
-        return f"{verdict['problem']}."
-    whole = verdict["whole"]
+    verdict = step.verdict
+    if verdict.problem:
+        return f"{verdict.problem}."
+    whole = verdict.whole
     if whole is None:
         return ""
-    sizes = " and ".join(f"{size['shape']} (off by {off(size['error'])})" for size in whole["sizes"])
-    note = f"; {whole['note']}" if whole["note"] else ""
-    return f"Exact in {whole['precision']} for the whole network at {sizes}{note}."
+    sizes = " and ".join(f"{size.shape} (off by {off_text(size.error)})" for size in whole.sizes)
+    note = f"; {whole.note}" if whole.note else ""
+    return f"Exact in {whole.precision} for the whole network at {sizes}{note}."
 
 
-def recovered(recovery: Mapping[str, Any]) -> str:
+def recovered(recovery: Recovery) -> str:
     """One sentence on a training since the rewrite: how long, on what, and what it brought."""
-    data = ", ".join(
-        f"{name.replace('_', ' ')} {value}" for name, value in recovery["data"].items() if value is not None
-    )
-    steps = count(recovery["steps"], "step")
-    before, after, original = (recovery[f"psnr_{name}"] for name in ("before", "after", "original"))
-    if not recovery["best_step"]:
-        return f"Training for {steps} ({data}) gave nothing better than the weights from before: {before:.2f} dB."
-    against = "to the original's output" if original is None else f"(the original: {original:.2f} dB)"
+    data = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in recovery.data.items() if value is not None)
+    steps = count(recovery.steps, "step")
+    before, after, original = recovery.psnr_before, recovery.psnr_after, recovery.psnr_original
+    if not recovery.best_step:
+        return f"Training for {steps} ({data}) gave nothing better than the weights from before: {decibels(before)}."
+    against = "to the original's output" if original is None else f"(the original: {decibels(original)})"
     return (
-        f"Recovered by distillation, {steps} ({data}): validation PSNR {before:.2f} → {after:.2f} dB {against}, "
-        f"weights of step {recovery['best_step']}."
+        f"Recovered by distillation, {steps} ({data}): validation PSNR {decibels(before)} → {decibels(after)} "
+        f"{against}, weights of step {recovery.best_step}."
     )
+
+
+def amount_rows(report: Report) -> list[tuple[str, str, str, str]]:
+    """Parameters and MACs: the word, before, after, and the change."""
+    before, after = report.before, report.after
+    amounts = (("Parameters", before.parameters, after.parameters), ("MACs", before.macs, after.macs))
+    return [(word, quantity(was), quantity(now), change(was, now)) for word, was, now in amounts]
 
 
 STAGE_HEADER = ("stage", "parameters", "MACs", "share of MACs")
 
 
-def stage_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def stage_rows(report: Report) -> list[tuple[str, str, str, str]]:
     """Each stage's parameters, MACs and share of the MACs, before → after the roadmap."""
-    later = {stage["name"]: stage for stage in report["after"]["stages"]}
-
-    def both(stage: Mapping[str, Any], key: str) -> str:
-        return f"{quantity(stage[key])} → {quantity(later[stage['name']][key])}"
-
-    def shares(stage: Mapping[str, Any]) -> str:
-        before, after = (100 * state["macs_share"] for state in (stage, later[stage["name"]]))
-        return f"{before:.1f} → {after:.1f} %"
-
+    later = {stage.name: stage for stage in report.after.stages}
+    pairs = ((stage, later[stage.name]) for stage in report.before.stages if stage.name in later)
     return [
-        (stage["name"], both(stage, "parameters"), both(stage, "macs"), shares(stage))
-        for stage in report["before"]["stages"]
-        if stage["name"] in later
+        (
+            was.name,
+            f"{quantity(was.parameters)} → {quantity(now.parameters)}",
+            f"{quantity(was.macs)} → {quantity(now.macs)}",
+            f"{100 * was.macs_share:.1f} → {100 * now.macs_share:.1f} %",
+        )
+        for was, now in pairs
     ]
 
 
-def costs(report: Mapping[str, Any]) -> str:
+def costs(report: Report) -> str:
     """A sentence where the roadmap makes the network cost more than before; else empty."""
-    before, after = report["before"]["macs"], report["after"]["macs"]
+    before, after = report.before.macs, report.after.macs
     if after <= before:
         return ""
     return (
@@ -137,14 +168,14 @@ def costs(report: Mapping[str, Any]) -> str:
     )
 
 
-def shape_of_network(anatomy: Mapping[str, Any]) -> str:
+def shape_of_network(anatomy: Anatomy) -> str:
     """One sentence: a U-Net or not, and why."""
-    return f"{'A U-Net' if anatomy['is_unet'] else 'Not a U-Net'}: {anatomy['reason']}."
+    return f"{'A U-Net' if anatomy.is_unet else 'Not a U-Net'}: {anatomy.reason}."
 
 
-def shapes(report: Mapping[str, Any]) -> str:
+def shapes(inputs: Iterable[TensorShape]) -> str:
     """The example inputs: `1x3x256x256`."""
-    return ", ".join("x".join(map(str, spec["shape"])) or "scalar" for spec in report["inputs"])
+    return ", ".join("x".join(map(str, spec.shape)) or "scalar" for spec in inputs)
 
 
 def options_text(options: Mapping[str, Any]) -> str:
@@ -159,29 +190,29 @@ def options_text(options: Mapping[str, Any]) -> str:
 _ADJUSTED = ("compensated", "calibrated", "reordered")
 
 
-def rewritten(step: Mapping[str, Any]) -> list[dict[str, Any]]:
+def rewritten(step: Step) -> list[Edit]:
     """The edits that put another layer in place or took one away."""
-    return [edit for edit in step["edits"] if edit["fate"] not in _ADJUSTED]
+    return [edit for edit in step.edits if edit.fate not in _ADJUSTED]
 
 
-def calibrated(step: Mapping[str, Any]) -> list[dict[str, Any]]:
+def calibrated(step: Step) -> list[Edit]:
     """The layers that were fitted on example inputs, or whose channels were permuted."""
-    return [edit for edit in step["edits"] if edit["fate"] in ("calibrated", "reordered")]
+    return [edit for edit in step.edits if edit.fate in ("calibrated", "reordered")]
 
 
-def compensated(step: Mapping[str, Any]) -> list[dict[str, Any]]:
+def compensated(step: Step) -> list[Edit]:
     """The neighbours whose weights were adjusted, the layers staying what they are."""
-    return [edit for edit in step["edits"] if edit["fate"] == "compensated"]
+    return [edit for edit in step.edits if edit.fate == "compensated"]
 
 
-def edit_remark(edit: Mapping[str, Any]) -> str:
+def edit_remark(edit: Edit) -> str:
     """Fate of the weights, and the note: `inherited; 1/4 of 6 channels rounded to 2`."""
-    return "; ".join(filter(None, (edit["fate"], edit["note"])))
+    return "; ".join(filter(None, (edit.fate, edit.note)))
 
 
-def grouped(items: Iterable[Mapping[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
-    """Items by the values of some keys, in order of first appearance."""
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+def grouped(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, list[_Item]]:
+    """Items by a key, in order of first appearance."""
+    groups: dict[_Key, list[_Item]] = {}
     for item in items:
-        groups.setdefault(tuple(item[key] for key in keys), []).append(item)
+        groups.setdefault(key(item), []).append(item)
     return groups

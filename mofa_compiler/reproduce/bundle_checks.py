@@ -18,7 +18,8 @@ from ..graph.call_spec import specs
 from ..numerics.error_sums import Figures
 from ..numerics.running import rounding, run_saved, values
 from ..numerics.sizes import another_size
-from ..report.reading import naming_damage, read_report
+from ..report.model import Report
+from ..report.reading import OLD, read_document, read_report, written_by
 from ..result.rewrite import Rewrite
 from ..result.verdict import Verdict
 from .check import Check
@@ -125,39 +126,39 @@ def _report(folder: Path, document: Mapping[str, Any], rewrite: Rewrite, found: 
     if not file.is_file():
         return Check("report", False, f"there is no {file.name}")
     try:
+        if (data := read_document(folder))["schema"] == OLD:
+            return Check("report", True, f"{file.name} is {written_by(data)}: not compared")
         report = read_report(folder)
-        with naming_damage([folder], "comparison"):
-            differences = list(_differences(report, rewrite, found))
-            measured = {step["verdict"].get("measured_on") for step in report["passes"]}
     except ReportError as error:
         return Check("report", False, str(error))
-    if differences:
-        return Check("report", False, f"{file.name} says {differences[0]}: made from another checkpoint, or changed")
+    if difference := next(_differences(report, rewrite, found), ""):
+        return Check("report", False, f"{file.name} says {difference}: made from another checkpoint, or changed")
     if not (written := check_written_reports(folder, document, rewrite)).ok:
         return written
     if not found:
         return Check("report", True, "parameters and MACs repeat; there are no passes")
+    measured = {step.verdict.measured_on for step in report.passes}
     if measured == {found[0].measured_on}:
         return Check("report", True, f"parameters, MACs and output errors repeat, on the {found[0].measured_on}")
     where = next(filter(None, measured), "another input")
     return Check("report", True, f"parameters and MACs repeat; its output errors are on the {where}: not compared")
 
 
-def _differences(report: Mapping[str, Any], rewrite: Rewrite, found: Sequence[Verdict]) -> Iterator[str]:
+def _differences(report: Report, rewrite: Rewrite, found: Sequence[Verdict]) -> Iterator[str]:
     """What a report says otherwise than what comes out now."""
     for key, totals in (("before", rewrite.before), ("after", rewrite.after)):
         for amount in ("parameters", "macs"):
             now = getattr(totals, amount)
-            if report[key][amount] != now:
-                yield f"{report[key][amount]:,} {amount} {key} the rewrite, and it is {now:,}"
+            if (said := getattr(getattr(report, key), amount)) != now:
+                yield f"{said:,} {amount} {key} the rewrite, and it is {now:,}"
     tolerance = rounding(rewrite.original.program)
-    for step, verdict in zip(report["passes"], found, strict=False):  # a calibration comes after the recipe's passes
-        if step["name"] != verdict.pass_name:
-            yield f"{step['name']} where the recipe has {verdict.pass_name}"
-        if step["verdict"].get("measured_on") != verdict.measured_on:
+    for step, verdict in zip(report.passes, found, strict=False):  # a calibration comes after the recipe's passes
+        if step.name != verdict.pass_name:
+            yield f"{step.name} where the recipe has {verdict.pass_name}"
+        if step.verdict.measured_on != verdict.measured_on:
             continue
         for key in ("relative_error", "accumulated"):
-            said, now = step["verdict"][key], getattr(verdict, key)
+            said, now = getattr(step.verdict, key), getattr(verdict, key)
             if said is not None and not abs(said - now) <= tolerance + 0.01 * now:
                 what = "moved the output by" if key == "relative_error" else "left the output off the original's by"
                 yield f"{verdict.pass_name} {what} {error_text(said)}, and it is {error_text(now)}"

@@ -15,6 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import fx, nn
 
 from ..base.documents import read_json
@@ -27,9 +28,10 @@ from ..bundle.recipe import FILE, decisions
 from ..bundle.updating import set_weights
 from ..calibration.channels import Channels
 from ..codegen.source import emit
+from ..report.content import for_reading
 from ..report.data import report as make_report
-from ..report.markdown import render as render_markdown
-from ..report.reading import naming_damage, read_report
+from ..report.document import markdown
+from ..report.reading import read_document, read_report
 from ..result.rewrite import Rewrite
 from .check import Check
 
@@ -48,6 +50,18 @@ _ACTIVE = re.compile(
 
 _MEASURED = ("versions", "recoveries", "measurements", "images", "checkpoint", "decisions")
 """Keys of a report that the original does not determine, or that are compared with the recipe"""
+
+
+class _Edit(BaseModel):
+    path: str
+    fate: str
+
+
+class _Fitted(BaseModel):
+    """What is read of a pass also in reports of earlier versions."""
+
+    name: str
+    edits: tuple[_Edit, ...]
 
 
 @dataclass(frozen=True)
@@ -164,9 +178,8 @@ def check_written_reports(folder: Path, document: Mapping[str, Any], rewrite: Re
 
     try:
         report = read_report(folder)
-        with naming_damage([folder], "page"):
-            problem = next(_report_problems(report, document, rewrite), "")
-            pages = {REPORT_TEXT: render_markdown(report), REPORT_PAGE: render_page(report, folder)}
+        problem = next(_report_problems(report.to_data(), document, rewrite), "")
+        pages = {REPORT_TEXT: markdown(for_reading(report)), REPORT_PAGE: render_page(report, folder)}
         texts = {name: (folder / name).read_text(encoding="utf-8") for name in pages}
     except (OSError, UnicodeDecodeError) as error:
         return Check("report", False, f"a report cannot be read: {one_line(error)}")
@@ -257,15 +270,15 @@ def _order_problems(folder: Path, orders: Mapping[str, Sequence[int]], rewrite: 
 
 
 def _report_problems(report: Mapping[str, Any], document: Mapping[str, Any], rewrite: Rewrite) -> Iterator[str]:
-    expected = make_report(rewrite, [])
+    expected = make_report(rewrite, ()).to_data()
     said = {**report, "passes": [step for step in report["passes"] if step["name"] != "calibration"]}
     calibrated = len(said["passes"]) < len(report["passes"])
     for side in (said, expected):
         side["passes"] = [_determined(step, calibrated) for step in side["passes"]]
         # Which line of the user's file a guard is on, others above it move.
-        side["guards"] = [{**guard, "line": ""} for guard in side.get("guards", expected["guards"])]
+        side["guards"] = [{**guard, "line": ""} for guard in side["guards"]]
     for key in expected:
-        if key in said and key not in _MEASURED:
+        if key not in _MEASURED:
             yield from filter(None, [first_difference(said[key], expected[key], key)])
     recorded = {
         "decisions": document.get("measured"),
@@ -274,8 +287,7 @@ def _report_problems(report: Mapping[str, Any], document: Mapping[str, Any], rew
     if document.get("original"):
         recorded["checkpoint"] = document["original"].get("checkpoint")
     for key, value in recorded.items():
-        if key in report:
-            yield from filter(None, [first_difference(report[key], value, key)])
+        yield from filter(None, [first_difference(report[key], value, key)])
 
 
 def _determined(step: Mapping[str, Any], calibrated: bool) -> dict[str, Any]:
@@ -290,16 +302,12 @@ def _determined(step: Mapping[str, Any], calibrated: bool) -> dict[str, Any]:
 def _fitted(folder: Path) -> set[str]:
     """The layers that a calibration fitted or whose channels it permuted, by the report; none without a good one."""
     try:
-        steps = read_report(folder)["passes"]
-    except ReportError:  # which is told by itself
+        document = read_document(folder)
+        steps = TypeAdapter(tuple[_Fitted, ...]).validate_python(document.get("passes"))
+    except (ReportError, ValidationError):  # which is told by itself
         return set()
-    return {
-        str(edit["path"])
-        for step in steps
-        if step["name"] == "calibration"
-        for edit in step["edits"]
-        if edit["fate"] in ("calibrated", "reordered")
-    }
+    edits = [edit for step in steps if step.name == "calibration" for edit in step.edits]
+    return {edit.path for edit in edits if edit.fate in ("calibrated", "reordered")}
 
 
 def _by_another_version(document: Mapping[str, Any]) -> str:

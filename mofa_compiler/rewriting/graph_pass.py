@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, fx, nn
 
@@ -25,6 +25,8 @@ class GraphPass(Pass):
     What it promises is another question: an edit is exact where `Rewiring.check` has found its error, and a pass of
     which all are exact is a `GraphLowering`.
     """
+
+    per_layer: ClassVar[bool] = False
 
     @abstractmethod
     def rewire(self, wiring: Rewiring) -> None:

@@ -18,8 +18,10 @@ import mofa_compiler
 from mofa_compiler.base import spelling
 from mofa_compiler.base.errors import MofaError
 from mofa_compiler.passes import SepConvToPConv
+from mofa_compiler.report.content import for_reading
+from mofa_compiler.report.document import markdown
 from mofa_compiler.report.html.page import render as page
-from mofa_compiler.report.markdown import render as markdown
+from mofa_compiler.report.reading import read_report
 from tests.test_properties import drawn
 
 HOSTILE = [
@@ -116,9 +118,10 @@ def check(result: mofa_compiler.Result, model: nn.Module, folder: Path, x: Tenso
         assert torch.equal(mofa_compiler.load(folder)(x), result.model.eval()(x))
     found = mofa_compiler.verify(folder, model)
     assert found.ok, found.problems
-    for text in (markdown(result.report), (folder / "model.py").read_text(), (folder / "report.md").read_text()):
+    report = read_report(folder)
+    for text in (markdown(for_reading(report)), (folder / "model.py").read_text(), (folder / "report.md").read_text()):
         assert all(line.isprintable() for line in text.split("\n"))
-    assert (folder / "report.html").read_text() == page(json.loads((folder / "report.json").read_text()), folder)
+    assert (folder / "report.html").read_text() == page(report, folder)
 
 
 class Tied(nn.Module):

@@ -96,8 +96,8 @@ def test_a_damaged_report_is_named() -> None:
     ):
         result = mofa(*arguments)
         assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr.startswith(f"error: {file} is damaged, so no ") and result.stderr.count("\n") == 1
-        assert "it lacks '" in result.stderr
+        assert result.stderr.startswith(f"error: {file} is damaged: ") and result.stderr.count("\n") == 1
+        assert "field required" in result.stderr
     assert not Path("f.svg").exists()
 
 

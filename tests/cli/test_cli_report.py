@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonschema import ValidationError, validate
 from torch import nn
 from typer.testing import CliRunner, Result
 
 from mofa_compiler import apply
 from mofa_compiler.cli import app
+from tests.report.reports import image
 
 
 def mofa(*arguments: str | Path) -> Result:
@@ -66,10 +68,7 @@ def test_what_is_no_report_is_refused(bundle: Path, damage: str, problem: str) -
 
 def test_images_that_are_not_there_are_named(bundle: Path) -> None:
     report = json.loads((bundle / "report.json").read_text())
-    files = dict.fromkeys(("input", "original", "rewritten", "difference"), "images/1-input.png")
-    figures = dict.fromkeys(("input", "original", "rewritten", "between"))
-    image = {"name": "a", "size": [8, 8], **files, "target": None, "gain": 1, "psnr": figures, "ssim": figures}
-    (bundle / "report.json").write_text(json.dumps({**report, "images": [image]}))
+    (bundle / "report.json").write_text(json.dumps({**report, "images": [image("a", None, None, 8)]}))
     result = mofa(bundle)
     assert result.exit_code == 0
     assert (
@@ -82,10 +81,29 @@ def test_a_damaged_report_is_named(bundle: Path) -> None:
     (bundle / "report.json").write_text(json.dumps({**report, "before": {}}))
     result = mofa(bundle)
     assert result.exit_code == 1
-    assert "report.json is damaged, so no page can be made of it: it lacks 'parameters'" in result.stderr
-    del report["versions"]  # the template reads it
-    (bundle / "report.json").write_text(json.dumps(report))
-    assert "report.json is damaged, so no page can be made of it: it lacks 'versions'" in mofa(bundle).stderr
+    assert result.stderr == f"error: {bundle}/report.json is damaged: before.parameters: field required\n"
+    (bundle / "report.json").write_text(json.dumps({**report, "checkpoint": 1}))
+    assert "report.json is damaged: checkpoint: input should be a valid string" in mofa(bundle).stderr
+
+
+def test_a_report_of_the_version_before_is_refused(bundle: Path) -> None:
+    report = json.loads((bundle / "report.json").read_text())
+    (bundle / "report.json").write_text(json.dumps({**report, "schema": "mofa-report/1"}))
+    result = mofa(bundle)
+    assert result.exit_code == 1
+    version = report["versions"]["mofa-compiler"]
+    assert f"which mofa-compiler {version} wrote" in result.stderr and "(mofa rewrite)" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_schema_is_exported(bundle: Path) -> None:
+    schema = json.loads(mofa("--schema").stdout)
+    report = json.loads((bundle / "report.json").read_text())
+    assert set(schema["properties"]) == set(schema["required"]) == set(report)
+    validate(report, schema)
+    with pytest.raises(ValidationError):
+        validate({**report, "passes": [{}]}, schema)
+    assert mofa("--schema", bundle).exit_code == mofa().exit_code == 2
 
 
 def test_places_that_will_not_do(bundle: Path, tmp_path: Path) -> None:

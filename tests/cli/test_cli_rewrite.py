@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from architectures import UNet
 from mofa_compiler.cli import app
+from mofa_compiler.report import data, pictures
 
 UNET = str(Path(__file__).parents[2] / "examples" / "architectures" / "unet.py") + ":UNet"
 SMALL = [UNET, "--arg", "width=4", "--arg", "depth=2", "--input", "1x3x16x16"]
@@ -61,16 +62,16 @@ def mofa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
 
 @pytest.fixture
 def saved(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Calls of `Result.save`, which writes nothing but the folder."""
+    """Calls of `save`, which writes nothing but the folder."""
     calls: list[dict[str, Any]] = []
 
-    def save(self: Any, directory: Path, *, overwrite: bool = False, progress: Any = None) -> Path:
-        calls.append({"directory": directory, "overwrite": overwrite, "edits": [len(d.edits) for d in self.diffs]})
+    def save(result: Any, directory: Path, *, overwrite: bool, progress: Any, reported: Any) -> Path:
+        calls.append({"directory": directory, "overwrite": overwrite, "edits": [len(d.edits) for d in result.diffs]})
         progress("weights", 0, 1)
         directory.mkdir(exist_ok=True)
         return directory
 
-    monkeypatch.setattr("mofa_compiler.compiler.Result.save", save)
+    monkeypatch.setattr("mofa_compiler.bundle.files.save", save)
     return calls
 
 
@@ -92,6 +93,21 @@ def test_saving(mofa: Callable[..., Result], saved: list[dict[str, Any]]) -> Non
     assert not saved[0]["overwrite"]
 
 
+@pytest.mark.parametrize(
+    ("options", "times"),
+    [(["--out", "net"], 1), (["--out", "net", "--quiet"], 1), (["--dry-run"], 1), (["--dry-run", "--quiet"], 0)],
+)
+def test_report_and_pictures_are_made_once(
+    mofa: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, options: list[str], times: int
+) -> None:
+    made: list[str] = []
+    for module, name in ((data, "report"), (pictures, "pictures")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, real=real, name=name: made.append(name) or real(*given))
+    assert mofa(*SMALL, *options).exit_code == 0
+    assert sorted(made) == sorted(["report", "pictures"] * times)
+
+
 def test_overwriting_is_passed_on(mofa: Callable[..., Result], saved: list[dict[str, Any]]) -> None:
     assert mofa(*SMALL, "--out", "bundle", "--overwrite").exit_code == 0
     assert saved[0]["overwrite"]
@@ -100,7 +116,7 @@ def test_overwriting_is_passed_on(mofa: Callable[..., Result], saved: list[dict[
 def test_json_is_all_of_stdout(mofa: Callable[..., Result]) -> None:
     result = mofa("noisy.py:Net", "--input", "1x4x16x16", "--dry-run", "--json")
     assert result.exit_code == 0
-    assert json.loads(result.stdout)["schema"] == "mofa-report/1"
+    assert json.loads(result.stdout)["schema"] == "mofa-report/2"
     assert "constructed" in result.stderr
     assert "running" in result.stderr
 
@@ -150,7 +166,7 @@ def test_the_bundle_is_there_and_is_not_overwritten_unasked(mofa: Callable[..., 
     first = mofa(*arguments)
     assert first.exit_code == 0, first.stderr
     report = json.loads(Path("deep/bundle/report.json").read_text(encoding="utf-8"))
-    assert report["schema"] == "mofa-report/1"
+    assert report["schema"] == "mofa-report/2"
     second = mofa(*arguments)
     assert second.exit_code == 1
     assert "holds a bundle already" in second.stderr
@@ -260,7 +276,7 @@ def test_a_disk_that_refuses(
     def save(*_: Any, **__: Any) -> Path:
         raise error
 
-    monkeypatch.setattr("mofa_compiler.compiler.Result.save", save)
+    monkeypatch.setattr("mofa_compiler.bundle.files.save", save)
     result = mofa(*SMALL, "--out", "bundle")
     assert result.exit_code == 1
     assert result.stderr.endswith(message)

@@ -13,26 +13,36 @@ from rich.console import Console
 
 from mofa_compiler.base.errors import ReportError
 from mofa_compiler.report import comparison, text
+from mofa_compiler.report.comparison.data import Comparison
+from mofa_compiler.report.comparison.document import sizes
+from mofa_compiler.report.document import markdown, plain, show
+from mofa_compiler.report.document.html import page
 from mofa_compiler.report.summary import latencies
-from tests.report.reports import HOSTILE, measured, report_of
+from tests.report.reports import HOSTILE, image, measured, recovered, report_of, typed
 
-RECOVERED = {"best_step": 5, "psnr_after": 34.0, "psnr_original": 35.0}
+
+def compared(reports: list[dict[str, Any]], names: list[str], digests: list[str] | None = None) -> Comparison:
+    return comparison.compare([typed(report) for report in reports], names, digests)
 
 
 @pytest.fixture
-def pair() -> dict[str, Any]:
+def pair() -> Comparison:
     reports = [measured(report_of(), 12.0), measured(report_of("paper-nafnet"), 21.0)]
-    return comparison.compare(reports, ["ours", "theirs"])
+    return compared(reports, ["ours", "theirs"])
 
 
-def printed(data: dict[str, Any], width: int, verbose: bool = False) -> str:
+def written(data: Comparison) -> str:
+    return markdown(comparison.document(data))
+
+
+def printed(data: Comparison, width: int, verbose: bool = False) -> str:
     stream = io.StringIO()
-    comparison.print_comparison(data, Console(file=stream, width=width), verbose)
+    show(comparison.document(data, every=verbose), Console(file=stream, width=width), verbose)
     return stream.getvalue()
 
 
-def test_every_layer_is_the_same_different_or_in_one_only(pair: dict[str, Any]) -> None:
-    (difference,) = pair["differences"]
+def test_every_layer_is_the_same_different_or_in_one_only(pair: Comparison) -> None:
+    (difference,) = pair.to_data()["differences"]
     first, other = (
         {one["path"]: one for one in report_of(name)["rewritten_layers"]} for name in ("mofa", "paper-nafnet")
     )
@@ -49,87 +59,87 @@ def test_every_layer_is_the_same_different_or_in_one_only(pair: dict[str, Any]) 
 
 
 def test_a_bundle_against_itself_has_no_difference() -> None:
-    data = comparison.compare([report_of(), report_of()], ["a", "b"])
-    assert not data["notes"]
+    data = compared([report_of(), report_of()], ["a", "b"])
+    assert not data.notes
     assert "From a to b: 0 layers of different form, 0 only in a, 0 only in b" in printed(data, 120)
-    assert "<details>" not in comparison.markdown(data)
+    assert "<details>" not in written(data)
 
 
 def test_training_since_the_rewrite_is_told() -> None:
-    trained = {**report_of(), "recoveries": [RECOVERED]}
-    data = comparison.compare([report_of(), trained], ["a", "b"])
+    trained = recovered(report_of(), 35.0)
+    data = compared([report_of(), trained], ["a", "b"])
     assert "b was trained after the rewrite" in printed(data, 200)
-    assert "| `b` |" in comparison.markdown(data) and "| 34.00 dB |" in comparison.markdown(data)
+    assert "| `b` |" in written(data) and "| 34.00 dB |" in written(data)
 
 
 def test_weights_of_different_origin_are_told() -> None:
     calibrated = {**report_of(), "checkpoint": "net.pth"}
     calibrated["passes"][-1]["name"] = "calibration"
-    trained = {**report_of(), "checkpoint": "", "recoveries": [RECOVERED]}
-    data = comparison.compare([calibrated, trained, report_of()], ["a", "b", "c"])
+    trained = {**recovered(report_of(), 35.0), "checkpoint": ""}
+    data = compared([calibrated, trained, report_of()], ["a", "b", "c"])
     told = "(a: net.pth, calibrated; b: those that the network is built with, trained; c: not known)"
-    assert f"Weights differ {told}." in data["notes"]
-    assert not comparison.compare([calibrated, calibrated], ["a", "b"])["notes"]
+    assert f"Weights differ {told}." in data.notes
+    assert not compared([calibrated, calibrated], ["a", "b"]).notes
 
 
 def test_originals_with_other_weights_have_rows_and_a_note() -> None:
     reports = [report_of(), report_of("paper-nafnet"), report_of()]
-    data = comparison.compare(reports, ["a", "b", "c"], ["1" * 64, "2" * 64, "1" * 64])
-    (note,) = (note for note in data["notes"] if "different weights" in note)
+    data = compared(reports, ["a", "b", "c"], ["1" * 64, "2" * 64, "1" * 64])
+    (note,) = (note for note in data.notes if "different weights" in note)
     assert all(f"{name}: {digit * 12}" in note for name, digit in (("a", "1"), ("b", "2"), ("c", "1")))
-    rows = [row[0] for row in comparison.tables.sizes(data).rows]
+    rows = [plain(row[0]) for row in sizes(data).rows]
     assert rows == ["original of a", "original of b", "a", "b", "c"]
-    same = comparison.compare(reports, ["a", "b", "c"], ["1" * 64, "", "1" * 64])
-    assert not any("different weights" in note for note in same["notes"])
+    same = compared(reports, ["a", "b", "c"], ["1" * 64, "", "1" * 64])
+    assert not any("different weights" in note for note in same.notes)
 
 
 def test_originals_measured_on_other_images_have_rows() -> None:
-    first, other = ({**report_of(), "recoveries": [{**RECOVERED, "psnr_original": psnr}]} for psnr in (35.0, 36.0))
-    rows = comparison.tables.sizes(comparison.compare([first, other], ["a", "b"])).rows
-    assert [row[0] for row in rows] == ["original of a", "original of b", "a", "b"]
+    first, other = (recovered(report_of(), psnr) for psnr in (35.0, 36.0))
+    rows = sizes(compared([first, other], ["a", "b"])).rows
+    assert [plain(row[0]) for row in rows] == ["original of a", "original of b", "a", "b"]
     assert [row[4] for row in rows[:2]] == ["35.00 dB", "36.00 dB"]
 
 
 def test_intervals_are_widened_by_the_noise_of_their_measurement() -> None:
     early = measured(report_of(), 19.0)
     late = {**early, "measurements": [{**early["measurements"][0], "control": [0.95, 1.02]}]}
-    before, after = (latencies(report)[0]["interval"] for report in (early, late))
+    before, after = (latencies(typed(report))[0].interval for report in (early, late))
     assert after == pytest.approx([0.95 * before[0], 1.05 * before[1]])
 
 
 def test_different_originals_and_sizes_are_told() -> None:
     larger = {**report_of(depth=3), "inputs": [{"shape": [1, 3, 64, 64], "dtype": "float32"}]}
-    data = comparison.compare([report_of(), larger], ["a", "b"])
-    assert not data["same_original"]
-    for rendered in (printed(data, 300), comparison.markdown(data), comparison.html(data)):
+    data = compared([report_of(), larger], ["a", "b"])
+    assert not data.same_original
+    for rendered in (printed(data, 300), written(data), page(comparison.document(data), "names")):
         assert "These bundles were made from different originals" in rendered
         assert "a at 1x3x32x32, b at 1x3x64x64" in rendered
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 @pytest.mark.parametrize("verbose", [False, True])
-def test_the_terminal(pair: dict[str, Any], width: int, verbose: bool) -> None:
+def test_the_terminal(pair: Comparison, width: int, verbose: bool) -> None:
     rendered = printed(pair, width, verbose)
     assert max(map(len, rendered.splitlines())) <= width
-    for network in pair["networks"]:
-        assert f"{text.quantity(network['rewritten']['macs'])} (" in rendered
+    for network in pair.networks:
+        assert f"{text.quantity(network.rewritten.macs)} (" in rendered
     assert "0.600" in rendered and "1.050" in rendered
     if verbose:
         lines = [line.strip() for line in rendered.splitlines()]
-        assert all(one["path"] in lines for one in pair["differences"][0]["different"])
+        assert all(one.path in lines for one in pair.differences[0].different)
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_hostile_names_fit_the_terminal(width: int) -> None:
-    lines = printed(comparison.compare([report_of(), report_of()], [HOSTILE, "网络" * 60]), width).splitlines()
+    lines = printed(compared([report_of(), report_of()], [HOSTILE, "网络" * 60]), width).splitlines()
     table = lines[lines.index("") + 1 :][:4]
     assert [line[0] for line in table] == ["n", "o", "d", "网"]
     assert max(map(cell_len, table)) <= width
     assert all(line.isprintable() for line in lines)
 
 
-def test_markdown_has_the_tables(pair: dict[str, Any]) -> None:
-    rendered = comparison.markdown(pair)
+def test_markdown_has_the_tables(pair: Comparison) -> None:
+    rendered = written(pair)
     assert re.search(r"^\| `ours` \| .* \| .* \| .* \| .* dB \|$", rendered, re.MULTILINE)
     assert "| `ours` | 20 | 12 | 0.600 | 0.590 to 0.610 | faster |" in rendered
     assert "Time of one run on xnnpack 1.0, 1 thread, 1x3x32x32, Cortex-A76" in rendered
@@ -152,53 +162,42 @@ class Page(HTMLParser):
         self.words += data
 
 
-def test_the_page_loads_nothing_and_escapes_names(pair: dict[str, Any]) -> None:
+def test_the_page_loads_nothing_and_escapes_names(pair: Comparison) -> None:
     reports = [report_of(), report_of("paper-nafnet")]
     for report in reports:
         report["model"] = HOSTILE
         report["rewritten_layers"][0]["path"] = f"<script>alert({HOSTILE!r})</script>{report['roadmap']['name']}"
-    data = comparison.compare(reports, [HOSTILE, "<img src=x onerror=alert(1)>"])
-    page = Page(comparison.html(data, reports))
-    assert "script" not in page.tags and "img" not in page.tags and "b" not in page.tags
-    assert "svg" in page.tags
-    assert "<script>alert(" in page.words and "<img src=x" in page.words
+    data = compared(reports, [HOSTILE, "<img src=x onerror=alert(1)>"])
+    found = Page(page(comparison.document(data, reports=[typed(report) for report in reports]), "names"))
+    assert not {"script", "img", "b"} & {*found.tags}
+    assert "svg" in found.tags
+    assert "<script>alert(" in found.words and "<img src=x" in found.words
 
 
 def test_markdown_escapes_names() -> None:
     report = {**report_of(), "model": "A<b>|c"}
-    rendered = comparison.markdown(comparison.compare([report, report], ["x|y", "<i>"]))
+    rendered = written(compared([report, report], ["x|y", "<i>"]))
     assert rendered.startswith(r"## A\<b\>\|c at ")
     assert r"| `x\|y` | " in rendered and "| `<i>` | " in rendered
     assert len({len(re.split(r"(?<!\\)\|", line)) for line in rendered.splitlines() if line.startswith("|")}) == 1
 
 
-def test_older_reports_have_no_layers() -> None:
-    old = {key: value for key, value in report_of().items() if key not in ("layers", "rewritten_layers", "structure")}
-    data = comparison.compare([report_of(), old], ["new", "old"])
-    assert data["differences"] == [None]
-    assert not any("different originals" in note for note in data["notes"])
-    for rendered in (printed(data, 200), comparison.markdown(data), comparison.html(data)):
-        assert "layers" in rendered.lower()
-
-
 def test_psnr_of_different_images_is_not_compared_in_silence() -> None:
     def pictured(name: str, before: float, after: float) -> dict[str, Any]:
-        figures = {"input": None, "original": before, "rewritten": after, "between": 40.0}
-        return {**report_of(), "images": [{"name": name, "size": [64, 64], "psnr": figures}]}
+        return {**report_of(), "images": [image(name, before, after)]}
 
     one, other = pictured("chelsea", 30, 29), pictured("rocket", 40, 38)
-    data = comparison.compare([one, other], ["a", "b"])
+    data = compared([one, other], ["a", "b"])
     assert any(
-        "PSNR is of different images" in note and "a: 30.00 → 29.00 dB on chelsea 64x64" in note
-        for note in data["notes"]
+        "PSNR is of different images" in note and "a: 30.00 → 29.00 dB on chelsea 64x64" in note for note in data.notes
     )
-    for rendered in (printed(data, 200), comparison.markdown(data)):
+    for rendered in (printed(data, 200), written(data)):
         originals = [line for line in rendered.splitlines() if re.match(r"(\| )?`?original of", line)]
         assert ["30.00 dB" in line for line in originals] == [True, False]  # a row for each number
         assert rendered.index("parameters") < rendered.index("PSNR is of different images")
-    alike = comparison.compare([one, one], ["a", "b"])
+    alike = compared([one, one], ["a", "b"])
     assert "30.00 dB" in next(line for line in printed(alike, 200).splitlines() if line.startswith("original"))
-    assert not any("different images" in note for note in comparison.compare([one, one], ["a", "b"])["notes"])
+    assert not any("different images" in note for note in compared([one, one], ["a", "b"]).notes)
 
 
 def test_a_measurement_goes_before_what_was_decided_on() -> None:
@@ -212,11 +211,12 @@ def test_a_measurement_goes_before_what_was_decided_on() -> None:
         "control": [0.99, 1.01],
     }
     keys = ("engine", "version", "threads", "processor", "input")
-    conditions = {key: latencies(report)[-1][key] for key in keys}
-    decided = {"networks": [final], "chosen": "decided", "conditions": conditions, "layers": [], "sentence": ""}
-    assert latencies({**report, "decisions": decided}) == latencies(report)
+    conditions = {"torch": "", **{key: report["measurements"][0][key] for key in keys}}
+    decided = {"networks": [final], "chosen": "decided", "conditions": conditions, "layers": []}
+    report_since = {**report, "decisions": {**decided, "limit": None, "sentence": ""}}
+    assert latencies(typed(report_since)) == latencies(typed(report))
 
 
 def test_one_is_too_few() -> None:
     with pytest.raises(ReportError, match="at least two"):
-        comparison.compare([report_of()], ["a"])
+        compared([report_of()], ["a"])

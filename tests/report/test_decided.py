@@ -9,42 +9,48 @@ from rich.console import Console
 
 from mofa_compiler.autotune import search
 from mofa_compiler.autotune.candidates import ORIGINAL
-from mofa_compiler.report import decided, markdown, terminal
+from mofa_compiler.report import content, decided
+from mofa_compiler.report.document import markdown, show
 from mofa_compiler.report.html import tables
 from mofa_compiler.report.html.page import render
 from tests.report.html.made import made
+from tests.report.reports import typed
 
 
 def test_picks_that_were_carried_out() -> None:
     report = made(10, decided=True)
-    decisions = {**report["decisions"], "chosen": search.DECIDED}
-    assert decided.not_kept(decisions) == ""
-    assert "became" in decided.header(decisions)
-    assert any(row.ms is not None for row in tables.edits({**report, "decisions": decisions}))
+    report["decisions"]["chosen"] = search.DECIDED
+    found = typed(report)
+    assert found.decisions and decided.not_kept(found.decisions) == ""
+    assert "became" in decided.header(found.decisions)
+    assert any(row.ms is not None for row in tables.edits(found))
 
 
 @pytest.mark.parametrize("chosen", [ORIGINAL, search.LOWERED])
 def test_picks_that_were_not_kept_are_no_edits(chosen: str) -> None:
-    report = made(10, decided=True)
-    report["decisions"]["chosen"] = chosen
+    data = made(10, decided=True)
+    data["decisions"]["chosen"] = chosen
+    report = typed(data)
+    assert report.decisions
     assert all(row.ms is None for row in tables.edits(report))
     sentence = f"not kept: as a whole, '{chosen}' was chosen"
-    assert sentence in decided.not_kept(report["decisions"])
+    assert sentence in decided.not_kept(report.decisions)
     page = render(report)
     assert "What was picked layer by layer was not kept" in page
     assert "What was chosen for each group" not in page
 
     console = Console(file=io.StringIO(), width=200)
-    terminal._print_decisions(report["decisions"], console, 200)
-    written = markdown._decided(report["decisions"])
+    show(content.for_screen(report), console)
+    written = markdown(content.for_reading(report))
     for text in (console.file.getvalue(), written):  # type: ignore[attr-defined]
         assert "layer by layer was not kept" in text
         assert "became" not in text
 
 
 def test_nothing_is_said_of_picks_where_there_are_none() -> None:
-    decisions = made(10, decided=True)["decisions"]
-    decisions["chosen"] = ORIGINAL
-    decisions["layers"][0]["chosen"] = ORIGINAL
+    data = made(10, decided=True)
+    data["decisions"]["chosen"] = data["decisions"]["layers"][0]["chosen"] = ORIGINAL
+    decisions = typed(data).decisions
+    assert decisions
     assert decided.not_kept(decisions) == ""
     assert decided.kept(decisions).startswith("3 layers stay what they were")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -27,48 +26,46 @@ def network(model: nn.Module, *shape: int) -> Network:
 
 
 @pytest.fixture(scope="module")
-def pmrid() -> dict[str, Any]:
+def pmrid() -> report.Distribution:
     return report.distribution(network(PMRID(), 1, 3, 256, 256))
 
 
 @pytest.fixture(scope="module")
-def compared() -> dict[str, Any]:
+def compared() -> report.Distribution:
     result = apply(NAFNet(width=8), "mofa", torch.rand(1, 3, 32, 32))
     return report.distribution(result.original, result.rewritten, "mofa")
 
 
 @pytest.fixture(scope="module")
-def body() -> dict[str, Any]:
+def body() -> report.Distribution:
     return report.distribution(network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 3)), 1, 3, 16, 16))
 
 
-def printed(data: dict[str, Any], width: int, layers: bool = False) -> str:
+def printed(data: report.Distribution, width: int, layers: bool = False) -> str:
     stream = io.StringIO()
     report.print_distribution(data, Console(file=stream, width=width), layers)
     return stream.getvalue()
 
 
-def test_the_papers_cheap_layers(pmrid: dict[str, Any]) -> None:
-    cheap = [stage["name"] for stage in pmrid["stages"] if stage["cheap"]]
+def test_the_papers_cheap_layers(pmrid: report.Distribution) -> None:
+    cheap = [stage.name for stage in pmrid.stages if stage.cheap]
     assert cheap == ["bottleneck", "decoder 1", "decoder 2", "decoder 3", "decoder 4"]
-    assert pmrid["middle"] == ["encoder 3", "decoder 2"]
-    assert pmrid["cheap"]["limit"] == pmrid["cheap"]["below"] * pmrid["cheap"]["reference"]
+    assert pmrid.middle == ("encoder 3", "decoder 2")
+    assert pmrid.cheap.limit == pmrid.cheap.below * pmrid.cheap.reference
 
 
-def test_data_is_plain_json_with_the_documented_keys(pmrid: dict[str, Any], compared: dict[str, Any]) -> None:
-    assert json.loads(json.dumps(compared, allow_nan=False)) == compared
-    for data in (pmrid, compared):
-        keys = {*data, *data["cheap"], *data["stages"][0], *data["stages"][0]["layers"][0]}
-        assert all(f"`{key}`" in str(report.__doc__) or f'"{key}"' in str(report.__doc__) for key in keys)
+def test_data_is_plain_json_that_can_be_read_back(compared: report.Distribution) -> None:
+    text = json.dumps(compared.to_data(), allow_nan=False)
+    assert report.Distribution.model_validate_json(text, strict=True) == compared
 
 
-def test_numbers_add_up(pmrid: dict[str, Any], compared: dict[str, Any]) -> None:
+def test_numbers_add_up(pmrid: report.Distribution, compared: report.Distribution) -> None:
     for key in ("parameters", "macs"):
-        assert sum(stage[key] for stage in pmrid["stages"]) == pmrid["before"][key]
-        assert sum(stage["after"][key] for stage in compared["stages"]) == compared["after"][key]
-    for stage in pmrid["stages"]:
-        assert sum(layer["macs"] for layer in stage["layers"]) == stage["macs"]
-        assert sum(layer["vanilla"] for layer in stage["layers"]) == stage["vanilla"]
+        assert sum(getattr(stage, key) for stage in pmrid.stages) == getattr(pmrid.before, key)
+        assert sum(getattr(stage.after, key) for stage in compared.stages) == getattr(compared.after, key)
+    for stage in pmrid.stages:
+        assert sum(layer.macs for layer in stage.layers) == stage.macs
+        assert sum(layer.vanilla for layer in stage.layers) == stage.vanilla
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -83,7 +80,7 @@ def test_no_line_is_wider_than_the_terminal(
     assert not any("…" in line for line in lines)
 
 
-def test_the_table(pmrid: dict[str, Any]) -> None:
+def test_the_table(pmrid: report.Distribution) -> None:
     rendered = printed(pmrid, 80)
     rows = {line.split("  ")[0]: line for line in rendered.splitlines()}
     assert rows["decoder 1"].split() == [
@@ -107,21 +104,21 @@ def test_the_table(pmrid: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("width", [70, 120])
-def test_layers_are_listed(pmrid: dict[str, Any], width: int) -> None:
+def test_layers_are_listed(pmrid: report.Distribution, width: int) -> None:
     words = printed(pmrid, width, layers=True).split()
-    assert all(layer["path"] in words for stage in pmrid["stages"] for layer in stage["layers"])
+    assert all(layer.path in words for stage in pmrid.stages for layer in stage.layers)
 
 
-def test_no_unet_no_cheap_stages(body: dict[str, Any]) -> None:
+def test_no_unet_no_cheap_stages(body: report.Distribution) -> None:
     rendered = printed(body, 80, layers=True)
     assert "Not a U-Net: " in rendered
     assert "no stage counts as cheap: " in rendered
-    assert not any(stage["cheap"] for stage in body["stages"])
+    assert not any(stage.cheap for stage in body.stages)
 
 
-def test_a_roadmap_shows_both_states(compared: dict[str, Any]) -> None:
+def test_a_roadmap_shows_both_states(compared: report.Distribution) -> None:
     rendered = printed(compared, 80)
-    assert rendered.count("  after ") == len(compared["stages"])
+    assert rendered.count("  after ") == len(compared.stages)
     assert "roadmap mofa: " in rendered
 
 
@@ -142,18 +139,19 @@ def test_charts(request: pytest.FixtureRequest, tmp_path: Path, name: str, kind:
     save(lambda: flops(data), path)
     assert path.read_bytes() == content
     if kind == "svg":
-        assert all(stage["name"] in content.decode() for stage in data["stages"])
+        assert all(stage.name in content.decode() for stage in data.stages)
 
 
-def test_a_chart_that_fails_leaves_the_old_one(tmp_path: Path, pmrid: dict[str, Any]) -> None:
+def test_a_chart_that_fails_leaves_the_old_one(tmp_path: Path, pmrid: report.Distribution) -> None:
     path = tmp_path / "chart.png"
     path.write_text("old")
-    with pytest.raises(KeyError):
-        save(lambda: flops({**pmrid, "stages": [{}]}), path)
+    broken = pmrid.model_copy(update={"stages": (*pmrid.stages[:1], None)})
+    with pytest.raises(AttributeError):
+        save(lambda: flops(broken), path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_unknown_formats(tmp_path: Path, pmrid: dict[str, Any]) -> None:
+def test_unknown_formats(tmp_path: Path, pmrid: report.Distribution) -> None:
     with pytest.raises(MofaError, match=r"has to end in \.png, \.svg, \.pdf"):
         save(lambda: flops(pmrid), tmp_path / "chart.gif")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,7 +21,8 @@ from mofa_compiler.report.canvas import Canvas
 from mofa_compiler.report.distribution import distribution
 from mofa_compiler.report.drawing import draw
 from mofa_compiler.report.figures import save, unet
-from mofa_compiler.report.structure import StageSkip, Structure, UShape, structure
+from mofa_compiler.report.stages import Drawn
+from mofa_compiler.report.structure import Shape, StageSkip, UShape, structure
 from tests.analysis.anatomy.small import UNetPair
 
 WIDTHS = (40, 60, 80, 120, 200)
@@ -78,7 +79,7 @@ class Hostile(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def drawings() -> dict[str, dict[str, Any]]:
+def drawings() -> dict[str, Drawn]:
     """Data of networks that differ in everything that a drawing has to cope with."""
     classifier = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.Flatten())
     compared = apply(NAFNet(width=8), "mofa", torch.rand(1, 3, 64, 64))
@@ -95,69 +96,80 @@ def drawings() -> dict[str, dict[str, Any]]:
     }
 
 
-def invented(levels: int, passes: int, skips: list[tuple[str, str]] | None = None) -> dict[str, Any]:
+def skip(source: str, target: str, kind: str = "cat") -> StageSkip:
+    return StageSkip(source=source, target=target, kind=kind, level=1, source_node="a", target_node="b")
+
+
+def u_shape(number: int, descending: Sequence[str], bottom: str | None, ascending: Sequence[str]) -> UShape:
+    return UShape(number=number, descending=tuple(descending), bottom=bottom, ascending=tuple(ascending))
+
+
+def invented(levels: int, passes: int, skips: list[tuple[str, str]] | None = None, *more: StageSkip) -> Drawn:
     """Data of U-Nets that no test could afford to capture."""
     stages, shapes, joined = [], [], []
     for number in range(1, passes + 1):
         prefix = f"pass {number} " if number > 1 else ""
         down = [f"{prefix}encoder {level + 1}" for level in range(levels)]
         up = [f"{prefix}decoder {levels - level}" for level in reversed(range(levels))]
-        shapes.append(
-            {"number": number, "descending": down, "bottom": f"{prefix}bottleneck", "ascending": up},
-        )
+        shapes.append(u_shape(number, down, f"{prefix}bottleneck", up))
         joined += list(zip(down, reversed(up), strict=True))
         for level, names in enumerate([*zip(down, reversed(up), strict=True), (f"{prefix}bottleneck",)]):
             stages += [{"name": name, "level": level, "pass": number} for name in names]
-    for stage in stages:
-        stage |= {
-            "units": ["net.block", "net.other"],
-            "macs": 10**9,
-            "parameters": 10**6,
-            "cheap": False,
+    amounts = {"macs": 10**9, "parameters": 10**6}
+    shares = {"vanilla": 10**9, "parameters_share": 0.1, "macs_share": 0.1, "vanilla_share": 0.1}
+    rest = {"kind": "encoder", "units": ["net.block", "net.other"], "cheap": False, "after": None}
+    return Drawn.model_validate(
+        {
+            "model": "Invented",
+            "anatomy": {"is_unet": True, "reason": "it says so", "stages": []},
+            "roadmap": None,
+            "inputs": [{"shape": [1, 3, 64, 64], "dtype": "float32"}],
+            "before": amounts,
             "after": None,
+            "cheap": {"below": 0.5, "reference": 2.0, "limit": 1.0, "rule": "cheap: below one"},
+            "stages": [{**stage, **amounts, **shares, **rest} for stage in stages],
+            "passes": shapes,
+            "skips": [*(skip(a, b) for a, b in (joined if skips is None else skips)), *more],
+            "aside": [],
         }
-    return {
-        "model": "Invented",
-        "anatomy": {"is_unet": True, "reason": "it says so"},
-        "roadmap": None,
-        "inputs": [{"shape": [1, 3, 64, 64], "dtype": "float32"}],
-        "before": {"macs": 10**9, "parameters": 10**6},
-        "after": None,
-        "stages": stages,
-        "passes": shapes,
-        "skips": [{"source": a, "target": b, "kind": "cat"} for a, b in (joined if skips is None else skips)],
-        "aside": [],
-    }
+    )
 
 
-def pairs(found: Structure) -> list[tuple[str | None, str | None]]:
+def pairs(found: Shape) -> list[tuple[str | None, str | None]]:
     return [(skip.source, skip.target) for skip in found.skips]
 
 
 def test_structure_of_pmrid() -> None:
     found = structure(network(PMRID()))
     encoders, decoders = ([f"{kind} {i}" for i in range(1, 5)] for kind in ("encoder", "decoder"))
-    assert found.passes == (UShape(1, ("stem", *encoders), "bottleneck", (*decoders, "head")),)
+    assert found.passes == (u_shape(1, ("stem", *encoders), "bottleneck", (*decoders, "head")),)
     assert pairs(found) == [
         ("encoder 3", "decoder 1"),
         ("encoder 2", "decoder 2"),
         ("encoder 1", "decoder 3"),
         ("stem", "decoder 4"),
     ]
-    assert found.skips[0] == StageSkip("encoder 3", "decoder 1", "add", 3, "enc3_3_relu", "add_13")
+    assert found.skips[0] == StageSkip(
+        source="encoder 3",
+        target="decoder 1",
+        kind="add",
+        level=3,
+        source_node="enc3_3_relu",
+        target_node="add_13",
+    )
     assert found.aside == ()
 
 
 def test_the_deepest_encoder_stands_where_there_is_no_bottleneck() -> None:
     (shape,) = structure(network(UNet(width=2, depth=2))).passes
-    assert shape == UShape(1, ("stem", "encoder 1"), "encoder 2", ("decoder 1", "decoder 2", "head"))
+    assert shape == u_shape(1, ("stem", "encoder 1"), "encoder 2", ("decoder 1", "decoder 2", "head"))
 
 
 def test_a_bridge_begins_the_second_unet() -> None:
     found = structure(network(UNetPair()))
     assert found.passes == (
-        UShape(1, ("stem", "encoder 1"), "encoder 2", ("decoder 1", "decoder 2")),
-        UShape(
+        u_shape(1, ("stem", "encoder 1"), "encoder 2", ("decoder 1", "decoder 2")),
+        u_shape(
             2,
             ("bridge", "pass 2 encoder 1"),
             "pass 2 encoder 2",
@@ -174,27 +186,17 @@ def test_what_lies_on_no_unet_is_aside() -> None:
 
 
 @pytest.mark.slow
-def test_no_unet_has_no_structure(drawings: dict[str, dict[str, Any]]) -> None:
-    assert structure(network(nn.Sequential(nn.Conv2d(3, 3, 3)))) == Structure((), (), ())
+def test_no_unet_has_no_structure(drawings: dict[str, Drawn]) -> None:
+    assert structure(network(nn.Sequential(nn.Conv2d(3, 3, 3)))) == Shape(passes=(), skips=(), aside=())
     assert draw(drawings["classifier"], 80) == []
-
-
-def test_the_data_documents_what_it_holds(drawings: dict[str, dict[str, Any]]) -> None:
-    from mofa_compiler.report import distribution as room
-
-    data = drawings["pair"]
-    keys = {*data["passes"][0], *data["skips"][0], "aside", "pass", "units"}
-    assert all(f'"{key}"' in str(room.__doc__) or f"`{key}`" in str(room.__doc__) for key in keys)
-    assert {stage["pass"] for stage in data["stages"]} == {1, 2}
-    assert data["skips"][0]["kind"] == "cat"
 
 
 def test_rows_go_by_level_and_skips_stand_opposite() -> None:
     levels = {"stem": 0, "a": 0, "b": 1, "c": 2, "y": 1, "z": 0}
-    shape = {"number": 1, "descending": ["stem", "a", "b"], "bottom": "c", "ascending": ["y", "z"]}
+    shape = u_shape(1, ["stem", "a", "b"], "c", ["y", "z"])
 
     def rows(source: str) -> dict[str, int]:
-        found = arrange([shape], levels, [{"source": source, "target": "z"}])
+        found = arrange([shape], levels, [skip(source, "z")])
         assert found.levels == (0, 0, 1, 2)
         return {place.stage: place.row for place in found.passes[0]}
 
@@ -229,7 +231,7 @@ input's size
 """
 
 
-def test_a_drawing(drawings: dict[str, dict[str, Any]]) -> None:
+def test_a_drawing(drawings: dict[str, Drawn]) -> None:
     assert "\n".join(draw(drawings["unet"], 69)) + "\n" == SMALL
 
 
@@ -238,7 +240,7 @@ def test_a_drawing(drawings: dict[str, dict[str, Any]]) -> None:
 @pytest.mark.parametrize("ascii_only", [False, True])
 @pytest.mark.sample(12)
 def test_every_drawing_fits_and_names_every_stage(
-    drawings: dict[str, dict[str, Any]], name: str, width: int, ascii_only: bool
+    drawings: dict[str, Drawn], name: str, width: int, ascii_only: bool
 ) -> None:
     data = drawings[name]
     lines = draw(data, width, ascii_only=ascii_only)
@@ -246,38 +248,39 @@ def test_every_drawing_fits_and_names_every_stage(
     assert max(map(cell_len, lines)) <= width
     assert all(line.isprintable() for line in lines)
     assert page.isascii() or not ascii_only
-    for stage in data["stages"]:
-        assert stage["name"].removeprefix(f"pass {stage['pass']} ") in page
+    for stage in data.stages:
+        assert stage.name.removeprefix(f"pass {stage.pass_} ") in page
 
 
-def test_skips_without_room_are_listed(drawings: dict[str, dict[str, Any]]) -> None:
+def test_skips_without_room_are_listed(drawings: dict[str, Drawn]) -> None:
     said = " ".join(draw(drawings["pmrid"], 40)).partition("long skips: ")[2]
-    for skip in drawings["pmrid"]["skips"]:
-        assert f"{skip['source']} → {skip['target']} (add)" in said
+    for skip in drawings["pmrid"].skips:
+        assert f"{skip.source} → {skip.target} (add)" in said
 
 
 @pytest.mark.parametrize("name", ["pmrid", "nafnet", "hostile", "pair", "compared"])
-def test_all_long_skips_are_drawn_at_80_columns(drawings: dict[str, dict[str, Any]], name: str) -> None:
+def test_all_long_skips_are_drawn_at_80_columns(drawings: dict[str, Drawn], name: str) -> None:
     page = "\n".join(draw(drawings[name], 80))
     assert "long skips" not in page
-    assert page.count(f" {drawings[name]['skips'][0]['kind']} ") == len(drawings[name]["skips"])
+    assert page.count(f" {drawings[name].skips[0].kind} ") == len(drawings[name].skips)
 
 
-def test_cheap_stages_are_marked(drawings: dict[str, dict[str, Any]]) -> None:
-    cheap = sum(stage["cheap"] for stage in drawings["pmrid"]["stages"])
+def test_cheap_stages_are_marked(drawings: dict[str, Drawn]) -> None:
+    cheap = sum(stage.cheap for stage in drawings["pmrid"].stages)
     assert cheap == "\n".join(draw(drawings["pmrid"], 80)).count("└ cheap ─") == 5
     assert not any("cheap" in line for line in draw(drawings["unet"], 80))
 
 
-def test_a_roadmap_shows_both_states_in_the_blocks(drawings: dict[str, dict[str, Any]]) -> None:
+def test_a_roadmap_shows_both_states_in_the_blocks(drawings: dict[str, Drawn]) -> None:
     page = "\n".join(draw(drawings["compared"], 80))
-    stage = next(s for s in drawings["compared"]["stages"] if s["macs"] != s["after"]["macs"])
-    for key in ("macs", "parameters"):
-        assert f"{text.quantity(stage[key])} → {text.quantity(stage['after'][key])}" in page
+    stage = next(s for s in drawings["compared"].stages if s.after and s.macs != s.after.macs)
+    assert stage.after
+    for was, now in ((stage.macs, stage.after.macs), (stage.parameters, stage.after.parameters)):
+        assert f"{text.quantity(was)} → {text.quantity(now)}" in page
     assert "before → after mofa" in page
 
 
-def test_unets_stand_side_by_side_where_there_is_room(drawings: dict[str, dict[str, Any]]) -> None:
+def test_unets_stand_side_by_side_where_there_is_room(drawings: dict[str, Drawn]) -> None:
     def headings(width: int) -> list[str]:
         return [line for line in draw(drawings["pair"], width) if line.startswith("level")]
 
@@ -285,7 +288,7 @@ def test_unets_stand_side_by_side_where_there_is_room(drawings: dict[str, dict[s
     assert [heading.split() for heading in headings(120)] == [["level", "pass", "1", "pass", "2"]]
 
 
-def test_many_stages_get_one_line_each(drawings: dict[str, dict[str, Any]]) -> None:
+def test_many_stages_get_one_line_each(drawings: dict[str, Drawn]) -> None:
     lines = draw(drawings["deep"], 80)
     assert len(lines) < 60
     assert "  0   encoder 1  1.00 G / 1.00 M" in "\n".join(lines)
@@ -302,8 +305,7 @@ def test_many_stages_get_one_line_each(drawings: dict[str, dict[str, Any]]) -> N
     ],
 )
 def test_a_skip_that_has_no_way_is_said_in_words(source: str, target: str, words: str | None) -> None:
-    data = invented(3, 1)
-    data["skips"].append({"source": source, "target": target, "kind": "add"})
+    data = invented(3, 1, None, skip(source, target, "add"))
     page = "\n".join(draw(data, 100))
     assert page.count(" cat ") == 3
     assert page.partition("further long skips: ")[2].partition(" (add)")[0] == (words or "")
@@ -334,7 +336,7 @@ def test_lines_cross_but_do_not_run_over_anything() -> None:
         ("hostile", "png"),
     ],
 )
-def test_figures(drawings: dict[str, dict[str, Any]], tmp_path: Path, name: str, kind: str) -> None:
+def test_figures(drawings: dict[str, Drawn], tmp_path: Path, name: str, kind: str) -> None:
     path = tmp_path / f"figure.{kind}"
     save(lambda: unet(drawings[name]), path)
     content = path.read_bytes()
@@ -342,23 +344,22 @@ def test_figures(drawings: dict[str, dict[str, Any]], tmp_path: Path, name: str,
     save(lambda: unet(drawings[name]), path)
     assert path.read_bytes() == content
     if kind == "svg":
-        names = [stage["name"].removeprefix(f"pass {stage['pass']} ") for stage in drawings[name]["stages"]]
+        names = [stage.name.removeprefix(f"pass {stage.pass_} ") for stage in drawings[name].stages]
         drawn = content.decode()
         assert all(f">{name}</text>" in drawn or f">{name} (cheap)</text>" in drawn for name in names)
 
 
 def test_a_figure_draws_every_skip(tmp_path: Path) -> None:
-    data = invented(3, 1)
-    data["skips"].append({"source": "decoder 1", "target": "decoder 3", "kind": "multiply"})
+    data = invented(3, 1, None, skip("decoder 1", "decoder 3", "multiply"))
     save(lambda: unet(data), tmp_path / "figure.svg")
     drawn = (tmp_path / "figure.svg").read_text()
     assert drawn.count(">cat</text>") == 3
     assert drawn.count(">multiply</text>") == 1
 
 
-def test_no_unet_has_its_stages_in_a_row(drawings: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+def test_no_unet_has_its_stages_in_a_row(drawings: dict[str, Drawn], tmp_path: Path) -> None:
     save(lambda: unet(drawings["classifier"]), tmp_path / "figure.svg")
     drawn = (tmp_path / "figure.svg").read_text()
     assert ">No U to draw, so its stages in a row: the resolution goes down once and never up again</text>" in drawn
-    for stage in drawings["classifier"]["stages"]:
-        assert f">{stage['name']}</text>" in drawn
+    for stage in drawings["classifier"].stages:
+        assert f">{stage.name}</text>" in drawn

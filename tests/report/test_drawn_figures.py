@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from mofa_compiler import apply
+from mofa_compiler.base.words import signed
 from mofa_compiler.report import text
 from mofa_compiler.report.figures import flops, inline_svg, roadmap, save, unet
 from mofa_compiler.report.figures.style import COLOURS
-from mofa_compiler.report.figures.view import outcomes
-from tests.report.reports import HOSTILE, report_of
+from mofa_compiler.report.model import Step
+from mofa_compiler.report.stages import outcomes
+from tests.report.reports import HOSTILE, pass_of, report_of, typed
 
 DRAWN = {"flops": flops, "roadmap": roadmap, "unet": unet}
 
@@ -51,7 +53,7 @@ def many(report: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", DRAWN)
-@pytest.mark.parametrize("source", ["report", "plain", "many", "empty", "old"])
+@pytest.mark.parametrize("source", ["report", "plain", "many", "empty"])
 @pytest.mark.sample(4)
 def test_every_network_has_every_figure(
     request: pytest.FixtureRequest, report: dict[str, Any], tmp_path: Path, name: str, source: str
@@ -59,10 +61,9 @@ def test_every_network_has_every_figure(
     changed = {
         "many": lambda: many(report, 60),
         "empty": lambda: {**report, "passes": [], "after": report["before"]},
-        "old": lambda: {key: value for key, value in report.items() if key not in ("structure", "layers")},
     }
     data = changed[source]() if source in changed else request.getfixturevalue(source)
-    save(lambda: DRAWN[name](data), tmp_path / "figure.svg")
+    save(lambda: DRAWN[name](typed(data)), tmp_path / "figure.svg")
     drawn = words((tmp_path / "figure.svg").read_text(encoding="utf-8"))
     assert all(word.isprintable() for word in drawn)
     assert sum(data["model"][:12] in word for word in drawn) == (0 if source == "many" else 1)
@@ -73,56 +74,52 @@ def test_every_network_has_every_figure(
 
 
 def test_the_roadmap_tells_what_each_pass_added_or_saved(report: dict[str, Any]) -> None:
-    drawn = words(inline_svg(roadmap(report)))
+    drawn = words(inline_svg(roadmap(typed(report))))
     before = report["before"]
     for index, step in enumerate(report["passes"], 1):
         assert f"{index}. {step['name']}" in drawn
         for key in ("parameters", "macs"):
             after, change = step["after"][key], step["after"][key] - before[key]
-            assert f"{text.quantity(after)} ({text.signed(change)})" in drawn
+            assert f"{text.quantity(after)} ({signed(change)})" in drawn
         before = step["after"]
         if step["verdict"]["psnr"] is not None:
             assert f"{step['verdict']['psnr']:.1f}" in drawn
 
 
 def test_flops_draws_the_limit_and_states_the_rule(report: dict[str, Any], plain: dict[str, Any]) -> None:
-    drawn = words(inline_svg(flops(report)))
+    drawn = words(inline_svg(flops(typed(report))))
     cheap = report["structure"]["cheap"]
     assert f"cheap below {text.quantity(cheap['limit'])}" in drawn
     assert any(word.startswith("Cheap: below 0.5 of the median encoder stage") for word in drawn)
     assert [word for word in drawn if word.endswith(" (cheap)")] == [f"{name} (cheap)" for name in cheap["stages"]]
     assert "No stage counts as cheap: nothing on the main path changes the resolution." in words(
-        inline_svg(flops(plain))
+        inline_svg(flops(typed(plain)))
     )
 
 
 def test_what_happened_to_a_stage() -> None:
-    def step(edits: list[tuple[str, str, bool]], skips: list[tuple[str, str]]) -> dict[str, Any]:
-        return {
-            "exact": all(exact for *_, exact in edits),
-            "edits": [{"stage": s, "path": p, "exact": exact, "fate": "inherited"} for s, p, exact in edits],
-            "skips": [{"stage": s, "path": p} for s, p in skips],
-        }
+    def made(edits: list[tuple[str, str, bool]], skips: list[tuple[str, str]], *gone: str) -> Step:
+        done = [{"stage": s, "path": p, "exact": exact, "fate": "inherited"} for s, p, exact in edits]
+        done += [{"stage": "a", "path": path, "exact": False, "fate": "removed"} for path in gone]
+        return pass_of(done, [{"stage": s, "path": p} for s, p in skips], all(exact for *_, exact in edits))
 
     found = outcomes(
         [
-            step([("a", "a.0", True), ("b", "b.0", True)], [("c", "c.0"), ("a", "a.1"), ("b", "b.1")]),
-            step([("b", "b.0", False), ("b", "b.1", True)], [("c", "c.0")]),
+            made([("a", "a.0", True), ("b", "b.0", True)], [("c", "c.0"), ("a", "a.1"), ("b", "b.1")]),
+            made([("b", "b.0", False), ("b", "b.1", True)], [("c", "c.0")]),
         ]
     )
     assert found == {"a": ("exact", 1, 1), "b": ("approximate", 2, 0), "c": ("refused", 0, 1)}
     parts = [
-        step([("a", "a.10", True)], []),
-        step([("a", "a.10.pconv", True)], [("a", "a.10.pointwise"), ("a", "a.1")]),
+        made([("a", "a.10", True)], []),
+        made([("a", "a.10.pconv", True)], [("a", "a.10.pointwise"), ("a", "a.1")]),
     ]
     assert outcomes(parts) == {"a": ("exact", 1, 1)}
-    gone = step([("a", "a.0", True)], [])
-    gone["edits"].append({"stage": "a", "path": "a.norm", "exact": False, "fate": "removed"})
-    assert outcomes([gone]) == {"a": ("exact", 2, 0)}
+    assert outcomes([made([("a", "a.0", True)], [], "a.norm")]) == {"a": ("exact", 2, 0)}
 
 
 def test_a_page_can_hold_all_figures(report: dict[str, Any]) -> None:
-    drawn = {name: inline_svg(make(report), name) for name, make in DRAWN.items()}
+    drawn = {name: inline_svg(make(typed(report)), name) for name, make in DRAWN.items()}
     together = "".join(drawn.values())
     ids = re.findall(r'\bid="([^"]+)"', together)
     assert len(ids) == len(set(ids))
@@ -135,11 +132,11 @@ def test_a_page_can_hold_all_figures(report: dict[str, Any]) -> None:
         assert f'role="{"group" if name == "unet" else "img"}"' in svg
         assert f'<title id="mofa-{name}-title">NAFNet, roadmap mofa, 1x3x32x32: ' in svg
         assert len(svg) < 150_000
-    assert inline_svg(flops(report), "flops") == drawn["flops"]
+    assert inline_svg(flops(typed(report)), "flops") == drawn["flops"]
 
 
 def test_colours_of_a_page_are_the_pages(report: dict[str, Any]) -> None:
-    svg = "".join(inline_svg(make(report)) for make in DRAWN.values())
+    svg = "".join(inline_svg(make(typed(report))) for make in DRAWN.values())
     assert f"var(--mofa-ink, {COLOURS['ink']})" in svg
     assert not re.findall(r"#[0-9a-f]{6}\b", re.sub(r"var\(--mofa-[a-z]+, #[0-9a-f]{6}\)", "", svg))
     assert len(set(COLOURS.values())) == len(COLOURS)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from mofa_compiler.base.errors import ReportError
-from mofa_compiler.report.figures import inline_svg, pareto
+from mofa_compiler.report import figures
+from mofa_compiler.report.figures import inline_svg
 from mofa_compiler.report.figures.pareto_front import front
 from mofa_compiler.report.summary import summary
-from tests.report.reports import HOSTILE, measured, report_of
+from tests.report.reports import HOSTILE, measured, recovered, report_of, typed
 from tests.report.test_drawn_figures import words
 
 
-def recovered(report: dict[str, Any], original: float | None) -> dict[str, Any]:
-    one = {"best_step": 5, "psnr_before": 30.0, "psnr_after": 34.0, "psnr_original": original}
-    return {**report, "recoveries": [one]}
+def pareto(reports: list[dict[str, Any]], *arguments: Any, **options: Any) -> Figure:
+    return figures.pareto([typed(report) for report in reports], *arguments, **options)
 
 
 @pytest.mark.parametrize(
@@ -76,10 +77,10 @@ def test_networks_of_different_originals_have_fronts_of_their_own_and_it_is_said
 
 def test_quality_is_against_the_ground_truth_where_it_is_known() -> None:
     known = recovered(report_of(), 35.0)
-    assert summary(known, "a")["rewritten"]["psnr"] == 34.0
+    assert summary(typed(known), "a").rewritten.psnr == 34.0
     assert "PSNR, dB" in words(inline_svg(pareto([known])))
     against = recovered(report_of(), None)
-    assert summary(against, "a")["psnr_to_original"] == 34.0
+    assert summary(typed(against), "a").psnr_to_original == 34.0
     assert "PSNR to the original's output, dB, on different inputs" in words(
         inline_svg(pareto([against, report_of()], y="psnr"))
     )

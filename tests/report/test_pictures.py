@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mofa_compiler import apply
 from mofa_compiler.data import CalibrationImages, Sample
+from mofa_compiler.report.model import Closeness
 from mofa_compiler.report.pictures import pictures, psnr, ssim, write_pictures
 from tests.distillation.small import network
 
@@ -63,54 +64,54 @@ def test_ssim_of_an_image_smaller_than_its_window_is_unknown() -> None:
 def test_figures_are_of_both_outputs_against_the_target() -> None:
     x = image()
     (picture,) = pictures(Scaled(1.0), Scaled(0.5), [Sample("a", 0.9 * x, x)])
-    assert picture.data["psnr"]["original"] == pytest.approx(psnr(0.9 * x, x))
-    assert picture.data["psnr"]["rewritten"] == pytest.approx(psnr(0.45 * x, x))
-    assert picture.data["psnr"]["input"] == picture.data["psnr"]["original"]
-    assert picture.data["psnr"]["between"] == pytest.approx(psnr(0.9 * x, 0.45 * x))
-    assert picture.data["ssim"]["original"] == pytest.approx(ssim(0.9 * x, x))
+    assert picture.data.psnr.original == pytest.approx(psnr(0.9 * x, x))
+    assert picture.data.psnr.rewritten == pytest.approx(psnr(0.45 * x, x))
+    assert picture.data.psnr.input == picture.data.psnr.original
+    assert picture.data.psnr.between == pytest.approx(psnr(0.9 * x, 0.45 * x))
+    assert picture.data.ssim.original == pytest.approx(ssim(0.9 * x, x))
 
 
 def test_without_a_target_only_the_outputs_are_compared() -> None:
     (picture,) = pictures(Scaled(1.0), Scaled(1.0), [Sample("a", image())])
-    assert picture.data["target"] is None
-    assert picture.data["psnr"] == {"input": None, "original": None, "rewritten": None, "between": math.inf}
+    assert picture.data.target is None
+    assert picture.data.psnr == Closeness(input=None, original=None, rewritten=None, between=None)
 
 
 def test_a_difference_is_amplified_until_it_is_seen() -> None:
     x = torch.full((3, 16, 16), 0.5)
     (small,) = pictures(Scaled(1.0), Scaled(1.02), [Sample("a", x)])
     (large,) = pictures(Scaled(1.0), Scaled(1.9), [Sample("a", x)])
-    assert (small.data["gain"], large.data["gain"]) == (16, 1)
+    assert (small.data.gain, large.data.gain) == (16, 1)
     assert float(small.panels["images/1-difference.png"].mean()) == pytest.approx(0.5 + 16 * 0.01, abs=1e-5)
 
 
 def test_values_of_another_range_are_shown_in_it() -> None:
     (picture,) = pictures(Scaled(10.0), Scaled(10.0), [Sample("a", image() - 0.5)])
-    low, high = picture.data["levels"]
+    low, high = picture.data.levels
     assert low == pytest.approx(-5, abs=0.2) and high == pytest.approx(5, abs=0.2)
     assert 0 <= float(picture.panels["images/1-original.png"].min()) < 0.01
 
 
 def test_what_goes_beyond_the_originals_range_is_not_cut_off() -> None:
     (picture,) = pictures(Scaled(2.0), Scaled(200.0), [Sample("a", image())])
-    assert picture.data["levels"][1] > 100 and picture.data["psnr"]["between"] < 10
+    assert picture.data.levels[1] > 100 and picture.data.psnr.between < 10
 
 
 def test_what_is_no_image_is_shown_in_its_own_range_and_said_to_be() -> None:
     (classes,) = pictures(Scaled(0.1), Scaled(0.1), [Sample("a", image(2))])
-    assert classes.data["shown"].startswith("channel 1 of 2, black is ")
-    assert classes.data["levels"][1] == pytest.approx(0.1, abs=0.001)
+    assert classes.data.shown.startswith("channel 1 of 2, black is ")
+    assert classes.data.levels[1] == pytest.approx(0.1, abs=0.001)
     assert float(classes.panels["images/1-original.png"].max()) > 0.95
     (many,) = pictures(Scaled(1.0), Scaled(1.0), [Sample("a", image(4))])
-    assert many.data["shown"].startswith("channels 1 to 3 of 4, black is ")
+    assert many.data.shown.startswith("channels 1 to 3 of 4, black is ")
     (colours,) = pictures(Scaled(1.0), Scaled(1.0), [Sample("a", image(3))])
     (beyond,) = pictures(Scaled(10.0), Scaled(10.0), [Sample("a", torch.full((1, 16, 16), -0.5))])
-    assert (colours.data["shown"], beyond.data["shown"]) == ("", "black is −5, white −4")
+    assert (colours.data.shown, beyond.data.shown) == ("", "black is −5, white −4")
 
 
 def test_constant_outputs_are_shown_and_others_than_numbers_are_not() -> None:
     (picture,) = pictures(Scaled(0.0), Scaled(0.0), [Sample("a", image() + 5, levels=torch.tensor([2.0, 3.0]))])
-    assert picture.data["levels"] == [0, 1] and picture.data["psnr"]["between"] == math.inf
+    assert picture.data.levels == (0, 1) and picture.data.psnr.between is None
     assert pictures(Scaled(1.0), Scaled(math.nan), [Sample("a", image())]) == []
 
 
@@ -126,8 +127,8 @@ def test_four_channels_are_raw_only_where_they_are_said_to_be() -> None:
 def test_a_network_of_one_size_gets_a_crop_of_that_and_others_are_left_out() -> None:
     cropped = Sample("a", image(), image(seed=1), side=16)
     (picture,) = pictures(FixedSize(1.0), FixedSize(1.0), [cropped, Sample("b", image())])
-    assert picture.data["name"] == "a" and picture.data["size"] == [16, 16]
-    assert picture.data["psnr"]["original"] == pytest.approx(psnr(image()[:, :16, :16], image(seed=1)[:, :16, :16]))
+    assert picture.data.name == "a" and picture.data.size == (16, 16)
+    assert picture.data.psnr.original == pytest.approx(psnr(image()[:, :16, :16], image(seed=1)[:, :16, :16]))
 
 
 @pytest.mark.parametrize(("channels", "shown"), [(1, 1), (3, 3), (4, 3), (7, 1)])
@@ -135,7 +136,7 @@ def test_any_number_of_channels_makes_a_file(channels: int, shown: int, tmp_path
     found = pictures(Scaled(1.0), Scaled(0.9), [Sample("a", image(channels))])
     write_pictures(found, tmp_path)
     for name in ("input", "original", "rewritten", "difference"):
-        with Image.open(tmp_path / found[0].data[name]) as file:
+        with Image.open(tmp_path / getattr(found[0].data, name)) as file:
             assert file.size == (32, 32) and len(file.getbands()) == shown
     assert not (tmp_path / "images/1-target.png").exists()
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ...base.spelling import printable
 from ...base.words import count
-from ...report.terminal import wrap
+from ...report.document.terminal import wrap
 from ..finding import Linted, Outcome
 from . import source, wording
 from .context import Context

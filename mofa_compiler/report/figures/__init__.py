@@ -1,6 +1,6 @@
-"""Figures for papers, READMEs and the HTML report, drawn with matplotlib from the plain data of a report.
+"""Figures for papers, READMEs and the HTML report, drawn with matplotlib.
 
-Each function takes what `report.json` holds and returns a `matplotlib.figure.Figure` made without pyplot, so that
+Each function takes a report and returns a `matplotlib.figure.Figure` made without pyplot, so that
 nothing global is touched and no window opens. `save` writes one to a file, `inline_svg` makes it a part of a page.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ...base import spelling, words
 from ..arrangement import Arrangement, Place, arrange
-from ..drawing import costs, shortened, times, title, units
+from ..document.terminal import shortened
+from ..drawing import costs
+from ..model import Report
+from ..stages import OUTCOMES, Drawn, DrawnStage, Outcome, RewrittenStage, view
 from .style import COLOURS, clipped, heading, style
-from .view import OUTCOMES, view
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ _NARROWEST = 7.2
 _HATCHES = {"adjusted": "..", "approximate": "////", "refused": "\\\\\\\\"}
 
 
-def unet(report: Mapping[str, Any]) -> Figure:
+def unet(report: Report | Drawn) -> Figure:
     """The U-Nets of a network, or, of a network that is none, its stages in a row, with the reason.
 
     A block's area stands for the MACs that a stage has after the roadmap, a dashed outline for those it had before. Its
@@ -34,7 +35,7 @@ def unet(report: Mapping[str, Any]) -> Figure:
     the id `stage-i`, by its place in `before.stages`.
 
     Args:
-        report: what `report.json` holds, or the data of `report.distribution`.
+        report: a report, or a distribution.
     """
     with style():
         return _Drawing(view(report)).figure
@@ -70,21 +71,19 @@ class _Block:
 
 
 class _Drawing:
-    def __init__(self, data: Mapping[str, Any]):
+    def __init__(self, data: Drawn):
         from matplotlib.figure import Figure
 
         self.data = data
-        self.stages = {stage["name"]: stage for stage in data["stages"]}
-        self.index = {stage["name"]: index for index, stage in enumerate(data["stages"])}
-        states = [state for stage in data["stages"] for state in (stage, stage["after"]) if state]
-        self.most = float(max((state["macs"] for state in states), default=0)) or 1.0
-        levels = {name: stage["level"] for name, stage in self.stages.items()}
-        self.arrangement: Arrangement = arrange(data["passes"], levels, data["skips"])
-        outcomes = any("outcome" in stage for stage in data["stages"])
-        self.lines = 3 + (data["after"] is not None) + outcomes
+        self.stages = data.by_name
+        self.index = {stage.name: index for index, stage in enumerate(data.stages)}
+        self.most = float(max((state.macs for stage in data.stages for state in stage.states), default=0)) or 1.0
+        self.arrangement: Arrangement = arrange(data.passes, data.levels, data.skips)
+        outcomes = any(isinstance(stage, RewrittenStage) for stage in data.stages)
+        self.lines = 3 + (data.after is not None) + outcomes
         self.row = max(_TALLEST, self.lines * _LINE)
 
-        passes, depth = len(data["passes"]), max(self.arrangement.depth, 1)
+        passes, depth = len(data.passes), max(self.arrangement.depth, 1)
         self.step = min(_STEP, 1.2 / (max(passes, 1) * depth))
         self.pass_width = 2 * (_LABEL + _GAP + _WIDTH + self.step * depth) + _BETWEEN_SIDES
         wanted = 2 * _MARGIN + _LEVELS + passes * (self.pass_width + _BETWEEN_PASSES) - _BETWEEN_PASSES
@@ -94,7 +93,7 @@ class _Drawing:
         self.top = 0.2 + 0.17 * len(words) + 0.15 + 0.25 * (passes > 1)
         tops, bottom = self._rows()
 
-        asides = data["aside"] if passes else [stage["name"] for stage in data["stages"]]
+        asides = data.aside if passes else [stage.name for stage in data.stages]
         cell = _LABEL + _WIDTH + 0.3 if passes else _LABEL + 0.15
         self.across = max(int((self.width - _MARGIN - _LEVELS * (passes > 0) - _MARGIN) / cell), 1)
         lines = -(-len(asides) // self.across)
@@ -147,10 +146,10 @@ class _Drawing:
 
     def _place(self, tops: list[float]) -> dict[str, _Block]:
         blocks = {}
-        for index, (shape, places) in enumerate(zip(self.data["passes"], self.arrangement.passes, strict=True)):
+        for index, (shape, places) in enumerate(zip(self.data.passes, self.arrangement.passes, strict=True)):
             origin = self.left + index * (self.pass_width + _BETWEEN_PASSES)
-            if len(self.data["passes"]) > 1:
-                self._write(origin, self.top - 0.25, f"pass {shape['number']}", fontsize=9, fontweight="bold")
+            if len(self.data.passes) > 1:
+                self._write(origin, self.top - 0.25, f"pass {shape.number}", fontsize=9, fontweight="bold")
             for place in places:
                 middle = tops[place.row] + (_TALLEST if place.side == "middle" else self.row) / 2
                 side: Side = "below" if place.side == "middle" else place.side
@@ -159,15 +158,14 @@ class _Drawing:
 
     def _block(self, name: str, centre: float, middle: float, side: Side) -> _Block:
         stage = self.stages[name]
-        return _Block(centre, middle, self._height((stage["after"] or stage)["macs"]), side)
+        return _Block(centre, middle, self._height((stage.after or stage).macs), side)
 
     def _height(self, macs: float) -> float:
         return max(_TALLEST * float(macs) / self.most, _LEAST)
 
-    def _reach(self, stage: Mapping[str, Any]) -> float:
+    def _reach(self, stage: DrawnStage) -> float:
         """Height of the taller one of a block and its outline; in a row all labels begin at the same height."""
-        macs = (state["macs"] for state in (stage, stage["after"]) if state)
-        return max(map(self._height, macs)) if self.data["passes"] else _TALLEST
+        return max(self._height(state.macs) for state in stage.states) if self.data.passes else _TALLEST
 
     def _centre(self, place: Place) -> float:
         """Of a block, from the left edge of its U."""
@@ -177,7 +175,7 @@ class _Drawing:
     def _aside(self, name: str, number: int, top: float, cell: float, pitch: float) -> _Block:
         """A stage on no U-Net, in lines below them; where there is no U-Net, in lines with the label below."""
         line, column = divmod(number, self.across)
-        if not self.data["passes"]:
+        if not self.data.passes:
             return self._block(name, _MARGIN + (column + 0.5) * cell, top + line * pitch + _TALLEST / 2, "below")
         centre = _MARGIN + _LEVELS + column * cell + _LABEL + _GAP + _WIDTH / 2
         return self._block(name, centre, top + line * pitch + self.row / 2, "left")
@@ -186,7 +184,7 @@ class _Drawing:
         from matplotlib.patches import Rectangle
 
         stage = self.stages[name]
-        outcome = stage.get("outcome")
+        outcome = _outcome(stage)
         fill = COLOURS[outcome] if outcome else COLOURS["after"]
         shape = Rectangle(
             (block.x, block.y),
@@ -201,8 +199,8 @@ class _Drawing:
         )
         shape.set_gid(f"stage-{self.index[name]}")
         self.axes.add_patch(shape)
-        if stage["after"] and stage["after"]["macs"] != stage["macs"]:
-            was = self._height(stage["macs"])
+        if stage.after and stage.after.macs != stage.macs:
+            was = self._height(stage.macs)
             outline = Rectangle(
                 (block.x, block.middle - was / 2),
                 _WIDTH,
@@ -216,16 +214,16 @@ class _Drawing:
             self.axes.add_patch(outline)
         self._draw_label(stage, block, aside)
 
-    def _draw_label(self, stage: Mapping[str, Any], block: _Block, aside: bool) -> None:
-        name = shortened(spelling.printable(title(stage, whole=aside or not self.data["passes"])), 22)
+    def _draw_label(self, stage: DrawnStage, block: _Block, aside: bool) -> None:
+        name = shortened(spelling.printable(stage.title(whole=aside or not self.data.passes)), 22)
         lines: list[tuple[str, dict[str, Any]]] = [
-            (name + (" (cheap)" if stage["cheap"] else ""), {"fontsize": 7.5, "fontweight": "bold"}),
-            (shortened(units(stage), 27), {"fontsize": 6.2, "color": COLOURS["muted"]}),
+            (name + (" (cheap)" if stage.cheap else ""), {"fontsize": 7.5, "fontweight": "bold"}),
+            (shortened(stage.module, 27), {"fontsize": 6.2, "color": COLOURS["muted"]}),
             *((line, {"fontsize": 6.8}) for line in _amounts(stage)),
         ]
-        if "outcome" in stage:
+        if isinstance(stage, RewrittenStage):
             lines.append((_happened(stage), {"fontsize": 6.2, "color": COLOURS["muted"]}))
-        if stage["cheap"]:
+        if stage.cheap:
             lines[0][1]["color"] = COLOURS["cheap"]
         if block.side == "below":
             x, align, y = block.centre, "center", block.middle + self._reach(stage) / 2 + _GAP + _LINE / 2
@@ -278,10 +276,7 @@ class _Drawing:
         self.axes.plot(*zip(*corners, strict=True), color=COLOURS["line"], linewidth=0.9, zorder=2)
 
     def _draw_skips(self, blocks: Mapping[str, _Block]) -> None:
-        joined: dict[tuple[str, str], Counter[str]] = {}
-        for skip in self.data["skips"]:
-            joined.setdefault((skip["source"], skip["target"]), Counter())[skip["kind"]] += 1
-        for (source, target), kinds in joined.items():
+        for (source, target), kinds in self.data.joins.items():
             if source == target or source not in blocks or target not in blocks:
                 continue
             start, end = blocks[source], blocks[target]
@@ -297,31 +292,30 @@ class _Drawing:
                 label = ((first[0] + last[0] - bend * along) / 2, (first[1] + last[1] + bend * across) / 2)
                 path = f"arc3,rad={bend:.4f}"
             self._arrow(first, last, "skip", linewidth=1, zorder=2.5, connectionstyle=path)
-            words = ", ".join(times(number, kind) for kind, number in kinds.items())
             around = {"boxstyle": "round,pad=0.12", "facecolor": COLOURS["paper"], "edgecolor": "none"}
-            self._write(*label, words, fontsize=6.8, color=COLOURS["skip"], ha="center", bbox=around, zorder=2.6)
+            self._write(*label, kinds, fontsize=6.8, color=COLOURS["skip"], ha="center", bbox=around, zorder=2.6)
 
     def _words(self) -> list[tuple[str, dict[str, Any]]]:
-        before, after = self.data["before"], self.data["after"]
-        amounts = f"{words.quantity(before['macs'])} MACs, {words.quantity(before['parameters'])} parameters"
+        before, after = self.data.before, self.data.after
+        amounts = f"{words.quantity(before.macs)} MACs, {words.quantity(before.parameters)} parameters"
         if after:
             amounts = (
-                f"{words.quantity(before['macs'])} → {words.quantity(after['macs'])} MACs, "
-                f"{words.quantity(before['parameters'])} → {words.quantity(after['parameters'])} parameters"
+                f"{words.quantity(before.macs)} → {words.quantity(after.macs)} MACs, "
+                f"{words.quantity(before.parameters)} → {words.quantity(after.parameters)} parameters"
             )
         lines: list[tuple[str, dict[str, Any]]] = [
             (heading(self.data), {"fontsize": 10, "fontweight": "bold"}),
             (amounts, {"fontsize": 8}),
         ]
-        if not self.data["passes"]:
-            why = f"No U to draw, so its stages in a row: {self.data['reason']}"
+        if not self.data.passes:
+            why = f"No U to draw, so its stages in a row: {self.data.anatomy.reason}"
             lines.append((clipped(why, 130), {"fontsize": 7.5, "color": COLOURS["muted"]}))
         return lines
 
     def _draw_legend(self) -> None:
         from matplotlib.patches import Patch
 
-        met = [outcome for outcome in OUTCOMES if any(s.get("outcome") == outcome for s in self.data["stages"])]
+        met = [outcome for outcome in OUTCOMES if any(_outcome(s) == outcome for s in self.data.stages)]
         y = self.total - 0.34
         if met:
             handles = [
@@ -344,28 +338,31 @@ class _Drawing:
                 columnspacing=1.4,
             )
         meaning = "area of a block: its MACs"
-        meaning += "; dashed: before" if self.data["after"] else ""
-        meaning += "" if self.data["after"] else "; beside it: MACs / parameters"
-        meaning += "; level k works at 1/2^k of the input's size" if self.data["passes"] else ""
+        meaning += "; dashed: before" if self.data.after else ""
+        meaning += "" if self.data.after else "; beside it: MACs / parameters"
+        meaning += "; level k works at 1/2^k of the input's size" if self.data.passes else ""
         self._write(_MARGIN, self.total - 0.13, meaning, fontsize=6.8, color=COLOURS["muted"])
 
 
-def _amounts(stage: Mapping[str, Any]) -> list[str]:
+def _amounts(stage: DrawnStage) -> list[str]:
     """With a roadmap two lines, each with room for what it counts."""
-    after = stage["after"]
+    after = stage.after
     if after is None:
         return costs(stage)
     lines = []
-    for key, noun in (("macs", "MACs"), ("parameters", "params")):
-        states = dict.fromkeys(words.quantity(state[key]) for state in (stage, after))
-        lines.append(f"{' → '.join(states)} {noun}")
+    for pair, noun in (((stage.macs, after.macs), "MACs"), ((stage.parameters, after.parameters), "params")):
+        lines.append(f"{' → '.join(dict.fromkeys(map(words.quantity, pair)))} {noun}")
     return lines
 
 
-def _happened(stage: Mapping[str, Any]) -> str:
+def _outcome(stage: DrawnStage) -> Outcome | None:
+    return stage.outcome if isinstance(stage, RewrittenStage) else None
+
+
+def _happened(stage: RewrittenStage) -> str:
     """`3 layers edited`, `2 refused`, with how many of the other."""
     parts: Iterable[str] = (
-        f"{words.count(stage['edits'], 'layer')} edited" if stage["edits"] else "",
-        f"{stage['refusals']} refused" if stage["refusals"] else "",
+        f"{words.count(stage.edits, 'layer')} edited" if stage.edits else "",
+        f"{stage.refusals} refused" if stage.refusals else "",
     )
     return ", ".join(filter(None, parts)) or "unchanged"

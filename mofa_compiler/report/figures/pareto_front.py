@@ -8,7 +8,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ...base.errors import ReportError
-from ..summary import condition, condition_text, summary
+from ..model import Report
+from ..summary import Summary, condition_text, summary
 from .style import COLOURS, clipped, style
 
 if TYPE_CHECKING:
@@ -34,16 +35,14 @@ class _Point:
     is_original: bool
 
 
-def pareto(
-    reports: Sequence[Mapping[str, Any]], names: Sequence[str] = (), x: str | None = None, y: str | None = None
-) -> Figure:
+def pareto(reports: Sequence[Report], names: Sequence[str] = (), x: str | None = None, y: str | None = None) -> Figure:
     """Networks and their originals as points, one shape of marker for an original (hollow) and what was made of it.
 
     A network is on the front where no other is better by one axis and at least as good by the other. Errors, and PSNR
     against an original's output, compare only networks of the same original: then each original has a front of its own.
 
     Args:
-        reports: what `report.json` holds, of one network or of several.
+        reports: of one network or of several.
         names: a label for each; without them, the model and the roadmap.
         x: one of `AXES`: `parameters`, `macs`, `ms` (of one run, under the first conditions that all have in common:
             each one's ratio to its original, times the median of that original's times), `psnr` (in dB, against the
@@ -56,7 +55,7 @@ def pareto(
     """
     if not reports:
         raise ReportError("a pareto plot needs at least one report")
-    labels = [*names] or [f"{one['model']}, {one['roadmap']['name']}" for one in reports]
+    labels = [*names] or [f"{one.model}, {one.roadmap.name}" for one in reports]
     networks = [summary(report, label) for report, label in zip(reports, labels, strict=True)]
     known = {axis: _Axis(axis, networks) for axis in AXES}
     for axis in (x, y):
@@ -77,7 +76,7 @@ def pareto(
 class _Axis:
     """One number of every network: its values, words for it, and why it is not known, if so."""
 
-    def __init__(self, name: str, networks: Sequence[Mapping[str, Any]]):
+    def __init__(self, name: str, networks: Sequence[Summary]):
         self.name = name
         self.missing = ""
         self.note = ""
@@ -86,22 +85,22 @@ class _Axis:
         self.is_relative = name == "error"
         """Whether it says something of a network only in relation to the original that it was made from"""
         self.label = {"parameters": "parameters", "error": "relative output error"}.get(name, name)
-        self.values = [(one["original"].get(name), one["rewritten"].get(name)) for one in networks]
+        self.values = [(getattr(one.original, name, None), getattr(one.rewritten, name, None)) for one in networks]
         if name == "macs":
-            shapes = {one["inputs"] for one in networks}
+            shapes = {one.inputs for one in networks}
             self.label = f"MACs at {shapes.pop()}" if len(shapes) == 1 else "MACs, each at its own input size"
         elif name == "ms":
             self._time(networks)
         elif name == "psnr":
             self.label = "PSNR, dB"
-            images = {(one["psnr_on"], one["original"]["psnr"]) for one in networks}
+            images = {(one.psnr_on, one.original.psnr) for one in networks}
             if len(images) > 1 or any(value is None for pair in self.values for value in pair):
                 self.label = "PSNR to the original's output, dB"
                 self.is_relative = True
-                self.values = [(None, one["psnr_to_original"]) for one in networks]
-        if self.is_relative and len({one["quality_on"] for one in networks}) > 1:
+                self.values = [(None, one.psnr_to_original) for one in networks]
+        if self.is_relative and len({one.quality_on for one in networks}) > 1:
             self.label += ", on different inputs"
-        lacking = [one["name"] for one, (_, value) in zip(networks, self.values, strict=True) if value is None]
+        lacking = [one.name for one, (_, value) in zip(networks, self.values, strict=True) if value is None]
         if lacking and not self.missing:
             why = ", and equal outputs have none: error is known then" if name == "psnr" else ""
             self.missing = f"{name} is not known of {', '.join(lacking)}{why}"
@@ -111,11 +110,11 @@ class _Axis:
         """Whether it is known of the original networks, too."""
         return not self.missing and all(value is not None for value, _ in self.values)
 
-    def _time(self, networks: Sequence[Mapping[str, Any]]) -> None:
-        measured = [{condition(one): one for one in network["latency"]} for network in networks]
+    def _time(self, networks: Sequence[Summary]) -> None:
+        measured = [{one.condition: one for one in network.latency} for network in networks]
         shared = [where for where in measured[0] if all(where in one for one in measured)]
         if not shared:
-            lacking = [network["name"] for network in networks if not network["latency"]]
+            lacking = [network.name for network in networks if not network.latency]
             self.missing = (
                 f"ms is not known of {', '.join(lacking)}: they were not measured"
                 if lacking
@@ -128,13 +127,13 @@ class _Axis:
         times = [one[shared[0]] for one in measured]
         families = [_family(network) for network in networks]
         originals = {
-            family: median(one["original_ms"] for one, own in zip(times, families, strict=True) if own == family)
+            family: median(one.original_ms for one, own in zip(times, families, strict=True) if own == family)
             for family in set(families)
         }
         self.values = [
-            (originals[family], originals[family] * one["ratio"]) for one, family in zip(times, families, strict=True)
+            (originals[family], originals[family] * one.ratio) for one, family in zip(times, families, strict=True)
         ]
-        if any(one["original_ms"] != own for one, (own, _) in zip(times, self.values, strict=True)):
+        if any(one.original_ms != own for one, (own, _) in zip(times, self.values, strict=True)):
             self.note = "each network: its ratio × the median time of its original"
 
     def formatter(self) -> Any:
@@ -146,7 +145,7 @@ class _Axis:
         return PercentFormatter(1, symbol=" %") if self.name == "error" else ScalarFormatter(useOffset=False)
 
 
-def _points(networks: Sequence[Mapping[str, Any]], across: _Axis, up: _Axis) -> Iterator[_Point]:
+def _points(networks: Sequence[Summary], across: _Axis, up: _Axis) -> Iterator[_Point]:
     """The originals, each once and where both numbers are known of it, and the rewritten networks."""
     families: dict[tuple[Any, ...], int] = {}
     for network, xs, ys in zip(networks, across.values, up.values, strict=True):
@@ -154,14 +153,15 @@ def _points(networks: Sequence[Mapping[str, Any]], across: _Axis, up: _Axis) -> 
         if known not in families:
             families[known] = len(families)
             if xs[0] is not None and ys[0] is not None:
-                yield _Point(xs[0], ys[0], network["model"], families[known], network["model"], True)
-        yield _Point(xs[1], ys[1], network["name"], families[known], network["model"], False)
+                yield _Point(xs[0], ys[0], network.model, families[known], network.model, True)
+        assert xs[1] is not None and ys[1] is not None  # neither axis is `missing`
+        yield _Point(xs[1], ys[1], network.name, families[known], network.model, False)
 
 
-def _family(network: Mapping[str, Any]) -> tuple[Any, ...]:
+def _family(network: Summary) -> tuple[Any, ...]:
     """What tells one original from another."""
-    original = network["original"]
-    return network["model"], network["inputs"], original["parameters"], original["macs"]
+    original = network.original
+    return network.model, network.inputs, original.parameters, original.macs
 
 
 def front(points: Sequence[tuple[float, float]], x_higher: bool = False, y_higher: bool = False) -> list[int]:

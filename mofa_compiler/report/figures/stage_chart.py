@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...base import spelling, words
 from .. import text
+from ..model import Report
+from ..stages import Drawn, view
 from .style import COLOURS, clipped, heading, style
-from .view import view
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,18 +18,18 @@ _WIDTH = 7.2
 _PANELS = (("vanilla", "MACs as if all convolutions were vanilla"), ("macs", "true MACs"))
 
 
-def flops(report: Mapping[str, Any], *, bare: bool = False) -> Figure:
+def flops(report: Report | Drawn, *, bare: bool = False) -> Figure:
     """The stages as bars, before and after: at the left in MACs by the paper's estimate, with the limit below which a
     stage is cheap, at the right in true MACs.
 
     Args:
-        report: what `report.json` holds, or the data of `report.distribution`.
+        report: a report, or a distribution.
         bare: without the heading, and the rule below, for a page that has them.
     """
     from matplotlib.figure import Figure
 
     data = view(report)
-    stages, compared = data["stages"], data["after"] is not None
+    stages, compared = data.stages, data.after is not None
     rule = [] if bare else textwrap.wrap(spelling.printable(cheap_rule(data)), 125)
     rows = max(len(stages), 1) * (0.36 if compared else 0.26)
     with style():
@@ -43,13 +43,13 @@ def flops(report: Mapping[str, Any], *, bare: bool = False) -> Figure:
             axes.set_title(title)
             axes.xaxis.set_major_formatter(lambda value, _: words.quantity(value))
             axes.xaxis.set_major_locator(_locator())
-            axes.set_xlabel(f"MACs at {text.shapes(data)}")
-        if data["cheap"] and data["cheap"]["limit"]:
-            _mark_limit(panels[0], data["cheap"]["limit"])
-        names = [f"{clipped(stage['name'], 30)}{' (cheap)' if stage['cheap'] else ''}" for stage in stages]
+            axes.set_xlabel(f"MACs at {text.shapes(data.inputs)}")
+        if data.cheap.limit:
+            _mark_limit(panels[0], data.cheap.limit)
+        names = [f"{clipped(stage.name, 30)}{' (cheap)' if stage.cheap else ''}" for stage in stages]
         panels[0].set_yticks(range(len(stages)), names)
         for label, stage in zip(panels[0].get_yticklabels(), stages, strict=True):
-            label.set_color(COLOURS["cheap"] if stage["cheap"] else COLOURS["ink"])
+            label.set_color(COLOURS["cheap"] if stage.cheap else COLOURS["ink"])
         panels[0].set_ylim(max(len(stages), 1) - 0.4, -0.6)
         if compared:
             above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1}
@@ -59,12 +59,10 @@ def flops(report: Mapping[str, Any], *, bare: bool = False) -> Figure:
     return figure
 
 
-def cheap_rule(data: Mapping[str, Any]) -> str:
-    """A sentence on which stages are cheap, of what `view` returns."""
-    if not data["cheap"]:
-        return f"Cheap stages are not known: {data['reason']}."
-    rule: str = data["cheap"]["rule"]
-    never = "; stem and head never count" if data["anatomy"]["is_unet"] else ""
+def cheap_rule(data: Drawn) -> str:
+    """A sentence on which stages are cheap."""
+    rule = data.cheap.rule
+    never = "; stem and head never count" if data.anatomy.is_unet else ""
     return f"{rule[:1].upper()}{rule[1:]}{never}."
 
 
@@ -74,11 +72,11 @@ def _locator() -> Any:
     return MaxNLocator(nbins=4)
 
 
-def _draw(axes: Any, data: Mapping[str, Any], key: str) -> None:
-    stages = data["stages"]
-    states = [("before", [stage[key] for stage in stages])]
-    if data["after"] is not None:
-        states.append((f"after {clipped(data['roadmap'], 18)}", [(s["after"] or {}).get(key, 0) for s in stages]))
+def _draw(axes: Any, data: Drawn, key: str) -> None:
+    stages = data.stages
+    states = [("before", [getattr(stage, key) for stage in stages])]
+    if data.after is not None:
+        states.append((f"after {clipped(data.roadmap or '', 18)}", [getattr(s.after, key, 0) for s in stages]))
     height = 0.76 / len(states)
     for index, (label, values) in enumerate(states):
         rows = [row + (index - (len(states) - 1) / 2) * height for row in range(len(stages))]

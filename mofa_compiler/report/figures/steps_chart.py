@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...base import words
+from ..model import Report, Step
 from .style import COLOURS, clipped, heading, style
 
 if TYPE_CHECKING:
@@ -16,18 +17,18 @@ _BAR = 0.62
 _AMOUNTS = (("parameters", "parameters"), ("macs", "MACs"))
 
 
-def roadmap(report: Mapping[str, Any], *, bare: bool = False) -> Figure:
+def roadmap(report: Report, *, bare: bool = False) -> Figure:
     """From the original, one row a pass: parameters and MACs after it, with what it added or saved, and the PSNR
     against the original's output where one was measured.
 
     Args:
-        report: what `report.json` holds.
+        report: a report.
         bare: without the heading, for a page that has one.
     """
     from matplotlib.figure import Figure
 
-    steps = report["passes"]
-    psnrs = [step["verdict"]["psnr"] for step in steps]
+    steps = report.passes
+    psnrs = [step.verdict.psnr for step in steps]
     panels = 3 if any(value is not None for value in psnrs) else 2
     with style():
         figure = Figure(figsize=(_WIDTH, 1.35 + 0.34 * (len(steps) + 1)), layout="constrained")
@@ -41,16 +42,16 @@ def roadmap(report: Mapping[str, Any], *, bare: bool = False) -> Figure:
             axes.set_title(title)
         if panels == 3:
             _draw_psnr(columns[2], steps)
-        names = ["original", *(f"{index}. {clipped(step['name'], 28)}" for index, step in enumerate(steps, 1))]
+        names = ["original", *(f"{index}. {clipped(step.name, 28)}" for index, step in enumerate(steps, 1))]
         columns[0].set_yticks(range(len(names)), names)
         columns[0].set_ylim(len(names) - 0.4, -0.6)
         _explain(figure)
     return figure
 
 
-def _draw_amounts(axes: Any, report: Mapping[str, Any], key: str) -> None:
+def _draw_amounts(axes: Any, report: Report, key: str) -> None:
     """Bars of the total after each step: what was there before, and what came on top of it or went."""
-    states = [report["before"][key], *(step["after"][key] for step in report["passes"])]
+    states = [getattr(one, key) for one in (report.before, *(step.after for step in report.passes))]
     most = float(max(states)) or 1.0
     for row, now in enumerate(states):
         before = states[row - 1] if row else now
@@ -75,13 +76,13 @@ def _draw_amounts(axes: Any, report: Mapping[str, Any], key: str) -> None:
         axes.text(float(max(before, now)) + 0.02 * most, row, label, va="center", fontsize=7.5)
     axes.set_xlim(0, 1.75 * most)  # room for the words
     axes.xaxis.set_visible(False)
-    axes.spines["bottom"].set_visible(False)
+    axes.spines.bottom.set_visible(False)
     axes.tick_params(axis="y", length=0)
 
 
-def _draw_psnr(axes: Any, steps: Sequence[Mapping[str, Any]]) -> None:
+def _draw_psnr(axes: Any, steps: Sequence[Step]) -> None:
     """A point a step; where the output is still the original's, no number says how good that is."""
-    known = [(row, step["verdict"]["psnr"]) for row, step in enumerate(steps, 1)]
+    known = [(row, step.verdict.psnr) for row, step in enumerate(steps, 1)]
     points = [(value, row) for row, value in known if value is not None]
     values = [value for value, _ in points]
     axes.plot(values, [row for _, row in points], color=COLOURS["after"], marker="o", markersize=3.5, linewidth=1)
@@ -93,13 +94,13 @@ def _draw_psnr(axes: Any, steps: Sequence[Mapping[str, Any]]) -> None:
         place: Any = {"xytext": (-6 if left else 6, 0), "ha": "right" if left else "left"}
         axes.annotate(f"{value:.1f}", (value, row), fontsize=7.5, va="center", textcoords="offset points", **place)
     for row, step in enumerate(steps, 1):
-        verdict = step["verdict"]
-        if verdict["psnr"] is None:
-            label = "as the original" if verdict["accumulated"] == 0 else "not finite"
+        verdict = step.verdict
+        if verdict.psnr is None:
+            label = "as the original" if verdict.accumulated == 0 else "not finite"
             axes.text(low, row, label, va="center", fontsize=7, color=COLOURS["muted"])
     axes.set_xlim(low - 0.65 * room, high + 0.5 * room)
     axes.xaxis.set_visible(False)
-    axes.spines["bottom"].set_visible(False)
+    axes.spines.bottom.set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_title("PSNR to original, dB")
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from ...base import spelling
 from .. import text
+from ..model import Report
+from ..stages import Drawn
 
 COLOURS = {
     "paper": "#ffffff",
@@ -75,16 +77,15 @@ def _installed() -> list[str]:
     return [name for name in _FALLBACKS if name in names]
 
 
-def heading(report: Any) -> str:
+def heading(report: Report | Drawn) -> str:
     """What a figure is about: `PMRID, roadmap mofa, 1x3x256x256`."""
-    roadmap = report["roadmap"]
-    name = roadmap["name"] if isinstance(roadmap, dict) else roadmap
-    parts = (clipped(report["model"], 26), f"roadmap {clipped(name, 18)}" if name else "", text.shapes(report))
+    name = report.roadmap.name if isinstance(report, Report) else report.roadmap
+    parts = (clipped(report.model, 26), f"roadmap {clipped(name, 18)}" if name else "", text.shapes(report.inputs))
     return clipped(", ".join(filter(None, parts)), 72)
 
 
 def clipped(words: str, width: int) -> str:
     """At most `width` columns, the middle left out, without control characters."""
-    from ..drawing import shortened
+    from ..document.terminal import shortened
 
     return shortened(spelling.printable(words), width)

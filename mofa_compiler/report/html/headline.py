@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Any
 
 from ...base import spelling, words
-from ...base.significance import noise, verdict, widened
-from .. import decided, text
-from ..summary import shape_text
+from ...base.significance import noise, widened
+from .. import text
+from ..measured import Measurement, Place, Recovery
+from ..model import Report
+from ..summary import decided_measurement, shape_text
 
 _NONE = "–"
 
@@ -36,24 +36,21 @@ class Card:
     tone: str = ""
 
 
-def cards(report: Mapping[str, Any]) -> list[Card]:
+def cards(report: Report) -> list[Card]:
     """Parameters, MACs, the time on every engine that was measured, and the quality of the output."""
     return [*_costs(report), *_times(report), _quality(report)]
 
 
-def notices(report: Mapping[str, Any]) -> list[str]:
+def notices(report: Report) -> list[str]:
     """Sentences on what is not as one may expect; usually none."""
-    measured = report.get("measurements") or report.get("decisions")
+    measured = report.measurements or report.decisions
     sentences = (text.untrained(report), "" if measured else text.costs(report))
     found = [sentence for sentence in sentences if sentence]
+    found += [f"{step.name}: {step.verdict.problem}." for step in report.passes if step.verdict.problem]
     found += [
-        f"{step['name']}: {step['verdict']['problem']}." for step in report["passes"] if step["verdict"]["problem"]
+        f"Not seen into, and so left alone: {spelling.printable(part.path)} ({part.cause})." for part in report.opaque
     ]
-    found += [
-        f"Not seen into, and so left alone: {spelling.printable(part['path'])} ({part['cause']})."
-        for part in report["opaque"]
-    ]
-    if any(recovery["best_step"] for recovery in report.get("recoveries") or ()):
+    if any(recovery.best_step for recovery in report.recoveries):
         found.append(
             "Trained since it was rewritten: weights, images and the quality above are of now, the output errors of "
             "the steps of before the training."
@@ -61,11 +58,11 @@ def notices(report: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def conditions(found: Mapping[str, Any]) -> str:
+def conditions(found: Place) -> str:
     """Where something was measured: `onnxruntime 1.32.0, 1 thread, input 1x3x64x64, AMD EPYC`."""
-    threads = words.count(found["threads"], "thread")
-    shape = shape_text(found["input"])
-    return f"{found['engine']} {found['version']}, {threads}, input {shape}, {found['processor']}"
+    threads = words.count(found.threads, "thread")
+    shape = shape_text(found.input)
+    return f"{found.engine} {found.version}, {threads}, input {shape}, {found.processor}"
 
 
 def milliseconds(value: float | None) -> str:
@@ -82,106 +79,92 @@ def _digits(number: float) -> str:
     return f"{number:.{2 if abs(number) < 9.995 else 1 if abs(number) < 99.95 else 0}f}"
 
 
-def _costs(report: Mapping[str, Any]) -> Iterator[Card]:
-    before, after = report["before"], report["after"]
-    meanings = {
-        "parameters": ("Parameters", "numbers that the network learns"),
-        "macs": ("MACs", f"multiply–accumulate operations for one input of {text.shapes(report)}"),
-    }
-    for key, (label, meaning) in meanings.items():
-        amounts = (words.quantity(before[key]), words.quantity(after[key]))
-        yield Card(label, *amounts, words.change(before[key], after[key]), meaning)
+def _costs(report: Report) -> Iterator[Card]:
+    operations = f"multiply–accumulate operations for one input of {text.shapes(report.inputs)}"
+    for row, meaning in zip(text.amount_rows(report), ("numbers that the network learns", operations), strict=True):
+        yield Card(*row, meaning)
 
 
-def _times(report: Mapping[str, Any]) -> Iterator[Card]:
-    measured: Sequence[Mapping[str, Any]] = report.get("measurements") or ()
-    for one in measured:
-        yield _time(one, one["original_ms"], one["rewritten_ms"], one["verdict"])
-    decisions = report.get("decisions")
-    if decisions and decisions["conditions"]["engine"] not in [one["engine"] for one in measured]:
-        final = decided.final(decisions)
-        if final:
-            judged = verdict(final["interval"], final["control"])
-            yield _time({**decisions["conditions"], **final}, final["original_ms"], final["ms"], judged)
-        else:
-            engine = decisions["conditions"]["engine"]
+def _times(report: Report) -> Iterator[Card]:
+    yield from map(_time, report.measurements)
+    decisions = report.decisions
+    if decisions and decisions.conditions.engine not in [one.engine for one in report.measurements]:
+        yield from map(_time, decided_measurement(report))
+        if decisions.final is None:
+            engine = decisions.conditions.engine
             yield Card(f"Time, {engine}", "", "left as it is", "", "no rewrite was faster there")
-    elif not measured:
+    elif not report.measurements:
         note = "how fast it is depends on the engine and the machine: mofa measure times it there"
         yield Card("Time", "", "not measured", "", note)
 
 
-def _time(one: Mapping[str, Any], original: float, rewritten: float, judged: str) -> Card:
-    control = one.get("control")  # reports of early versions lack it
-    low, high = widened(one["interval"], control)
-    by = f", widened by {100 * noise(control):.1f} % of noise" if control else ""
+def _time(one: Measurement) -> Card:
+    low, high = widened(one.interval, one.control)
+    by = f", widened by {100 * noise(one.control):.1f} % of noise"
     return Card(
-        label=f"Time, {one['engine']}",
-        before=milliseconds(original),
-        after=milliseconds(rewritten),
-        change=f"{one['ratio']:.2f} × the time: {judged}",
+        label=f"Time, {one.engine}",
+        before=milliseconds(one.original_ms),
+        after=milliseconds(one.rewritten_ms),
+        change=f"{one.ratio:.2f} × the time: {one.verdict}",
         note=f"{low:.2f} to {high:.2f}: 95 % interval{by}; {conditions(one)}",
-        tone={"faster": "good", "slower": "bad"}.get(judged, ""),
+        tone={"faster": "good", "slower": "bad"}.get(one.verdict, ""),
     )
 
 
-def _quality(report: Mapping[str, Any]) -> Card:
+def _quality(report: Report) -> Card:
     """Against the ground truth where that is known, of as many images as there are; else against the original."""
-    last = next(reversed(report.get("recoveries") or ()), None)
-    if last is not None and last["psnr_original"] is not None:
+    last = report.recoveries[-1] if report.recoveries else None
+    if last is not None and last.psnr_original is not None:
         note = "PSNR against the clean images, mean of the validation examples of the recovery; higher is better"
-        return Card("Quality", *_decibels(last["psnr_original"], _reached(last)), note)
+        return Card("Quality", *_decibels(last.psnr_original, _reached(last)), note)
     return _of_images(report) or (_of_recovery(last) if last else _of_output(report))
 
 
-def _reached(recovery: Mapping[str, Any]) -> float:
+def _reached(recovery: Recovery) -> float | None:
     """The PSNR with the weights that a recovery left."""
-    return float(recovery["psnr_after"] if recovery["best_step"] else recovery["psnr_before"])
+    return recovery.psnr_after if recovery.best_step else recovery.psnr_before
 
 
-def _of_recovery(last: Mapping[str, Any]) -> Card:
+def _of_recovery(last: Recovery) -> Card:
     """How close training brought the output to the original's."""
     note = (
         "PSNR of its output against the original's, on the validation examples of the recovery "
-        f"({last['psnr_before']:.2f} dB before it); higher is closer"
+        f"({text.decibels(last.psnr_before)} before it); higher is closer"
     )
-    return Card("Output, against the original's", "", f"{_reached(last):.2f} dB", "after recovery", note)
+    return Card("Output, against the original's", "", text.decibels(_reached(last)), "after recovery", note)
 
 
-def _of_images(report: Mapping[str, Any]) -> Card | None:
+def _of_images(report: Report) -> Card | None:
     """Means over the images that have a target."""
-    pairs = [
-        (image["psnr"]["original"], image["psnr"]["rewritten"])
-        for image in report.get("images") or ()
-        if image["psnr"]["original"] is not None and image["psnr"]["rewritten"] is not None
-    ]
-    if not pairs:
+    known = text.with_target(report)
+    before = text.mean(image.psnr.original for image in known)
+    after = text.mean(image.psnr.rewritten for image in known)
+    if before is None or after is None:
         return None
-    before, after = (fmean(column) for column in zip(*pairs, strict=True))
-    images = "the image below" if len(pairs) == 1 else f"mean of the {len(pairs)} images below"
-    sources = sorted({image["source"] for image in report["images"] if image.get("source")})
-    which = f" ({'; '.join(sources)})" if sources else ""
-    note = f"PSNR against the clean image, {images}{which}; higher is better"
+    images = "the image below" if len(known) == 1 else f"mean of the {len(known)} images below"
+    note = f"PSNR against the clean image, {images}{text.sources(known)}; higher is better"
     return Card("Quality", *_decibels(before, after), note)
 
 
-def _decibels(before: float, after: float) -> tuple[str, str, str]:
+def _decibels(before: float | None, after: float | None) -> tuple[str, str, str]:
+    if before is None or after is None:
+        return text.decibels(before), text.decibels(after), ""
     difference = round(after, 2) - round(before, 2)  # of what is shown
     sign = "+" if difference > 0 else "−"
     change = "unchanged" if abs(difference) < 0.005 else f"{sign}{abs(difference):.2f} dB"
-    return f"{before:.2f} dB", f"{after:.2f} dB", change
+    return text.decibels(before), text.decibels(after), change
 
 
-def _of_output(report: Mapping[str, Any]) -> Card:
+def _of_output(report: Report) -> Card:
     """How far the output is from the original's: what is known without any image."""
     label = "Output, against the original's"
-    if not any(step["edits"] for step in report["passes"]):
+    if not any(step.edits for step in report.passes):
         return Card(label, "", "the same", "", "nothing was rewritten")
-    verdict = report["passes"][-1]["verdict"]
-    where = f"on the {verdict['measured_on']}"
-    if verdict["accumulated"] == 0:
+    verdict = report.passes[-1].verdict
+    where = f"on the {verdict.measured_on}"
+    if verdict.accumulated == 0:
         return Card(label, "", "the same", "", where)
-    psnr = text.psnr_text(verdict["psnr"])
+    psnr = text.psnr_text(verdict.psnr)
     change = f"PSNR {psnr}" if psnr else ""
     note = f"size of the difference ÷ size of the output, {where}"
-    return Card(label, "", f"{words.error_text(verdict['accumulated'])} off", change, note)
+    return Card(label, "", f"{words.error_text(verdict.accumulated)} off", change, note)

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...base import spelling
 from .. import text
+from ..document import Block
 from ..figures.stage_chart import cheap_rule
-from ..figures.view import view as view_of
-from ..reading import completed
+from ..model import Report
+from ..part import Part
+from ..stages import view as view_of
 from . import tables
-from .headline import cards, notices
+from .headline import cards, conditions, notices
 from .pictures import pictures
 
 if TYPE_CHECKING:
@@ -48,38 +50,38 @@ _DRAWN = {
 _SCRIPTS = ("edits.js", "stages.js", "zoom.js")
 
 
-def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
+def render(report: Report, folder: Path | None = None) -> str:
     """The page of a report; the same report gives the same text.
 
     Args:
-        report: what `report.data.report` returns, or an older `report.json` of the same schema.
+        report: what was made of a result, or read.
         folder: the bundle, whose folder `images` has the images that the report names.
     """
     document, left_out = _data(report)
-    report = completed(report)
     rows = list(tables.edits(report))
     refusals = tables.refusals(report)
-    view = {
+    view: dict[str, Any] = {
         "report": report,
-        "title": spelling.printable(f"{report['model']} rewritten by {report['roadmap']['name']}"),
+        "title": spelling.printable(f"{report.model} rewritten by {report.roadmap.name}"),
         "cards": cards(report),
         "notices": notices(report),
         "weights": text.weights(report),
-        "network": text.shape_of_network(report["anatomy"]),
+        "network": text.shape_of_network(report.anatomy),
         "figures": {**dict.fromkeys(_DRAWN, ""), **_drawings(report)},
-        "steps": tables.steps(report, _summaries(step["name"] for step in report["passes"])),
-        "measured_on": next((step["verdict"]["measured_on"] for step in report["passes"]), ""),
+        "steps": tables.steps(report, _summaries(step.name for step in report.passes)),
+        "measured_on": next((step.verdict.measured_on for step in report.passes), ""),
         "stages": (stages := tables.stages(report)),
         "rule": cheap_rule(view_of(report)).rstrip("."),
-        "rows": [{**vars(row), "name": report["passes"][row.step - 1]["name"]} for row in rows[:ROWS]],
+        "rows": [{**vars(row), "name": report.passes[row.step - 1].name} for row in rows[:ROWS]],
         "total": len(rows),
         "timed": any(row.ms is not None for row in rows),
-        "fates": [fate for fate in tables.FATES if any(row.edit["fate"] == fate for row in rows)],
+        "fates": [fate for fate in tables.FATES if any(row.edit.fate == fate for row in rows)],
         "meanings": tables.FATES,
         "refusals": refusals,
         "listed": LISTED,
-        "decisions": tables.decisions(report),
-        "recoveries": tables.recoveries(report),
+        "decisions": "" if report.decisions is None else _html(tables.decisions(report.decisions)),
+        "recoveries": _html(tables.recoveries(report.recoveries)),
+        "timed_on": "" if report.decisions is None else conditions(report.decisions.conditions),
         "document": document,
         "left_out": left_out,
         "extra": _json(_extra(report, rows, refusals, stages, [] if "layers" in left_out else tables.became(report))),
@@ -91,10 +93,18 @@ def render(report: Mapping[str, Any], folder: Path | None = None) -> str:
     return _with_images(report, folder, view)
 
 
-def _with_images(report: Mapping[str, Any], folder: Path | None, view: dict[str, Any]) -> str:
+def _html(blocks: Iterable[Block]) -> str:
+    from markupsafe import Markup
+
+    from ..document.html import rendered
+
+    return Markup("\n").join(rendered(blocks))
+
+
+def _with_images(report: Report, folder: Path | None, view: dict[str, Any]) -> str:
     """The page with as much of the images as it has room for."""
     template = _template()
-    if not report.get("images"):
+    if not report.images:
         return template.render(view, images=[], pictures_note="")
     bare, _ = pictures(report, None, 0)
     room = LIMIT - len(template.render(view, images=bare, pictures_note="").encode()) - 1000
@@ -102,20 +112,20 @@ def _with_images(report: Mapping[str, Any], folder: Path | None, view: dict[str,
     return template.render(view, images=images, pictures_note=note)
 
 
-def _drawings(report: Mapping[str, Any]) -> dict[str, str]:
+def _drawings(report: Report) -> dict[str, str]:
     """SVG of the roadmap, the cost of the stages and, of a U-Net, the network; each in a frame that can be scrolled."""
     from markupsafe import Markup
 
     from .. import figures
 
-    wanted: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    wanted: dict[str, Callable[[Report], Any]] = {
         "roadmap": functools.partial(figures.roadmap, bare=True),
         "flops": functools.partial(figures.flops, bare=True),
         "unet": figures.unet,
     }
-    if not report["passes"]:
+    if not report.passes:
         del wanted["roadmap"]
-    if not report["before"]["stages"]:
+    if not report.before.stages:
         del wanted["flops"], wanted["unet"]
     frame = Markup('<div class="figure" role="region" tabindex="0" aria-label="{}">{}</div>')
     return {
@@ -124,16 +134,16 @@ def _drawings(report: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _parts(report: Mapping[str, Any], view: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _parts(report: Report, view: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Sections of the page, for the links at its top."""
     named = {
         "roadmap": "Roadmap",
-        "images": "Images" if report.get("images") else "",
+        "images": "Images" if report.images else "",
         "stages": "Computation",
         "edits": f"Edits ({view['total']:,})",
         "refusals": "Left alone",
-        "decisions": "Decisions" if view["decisions"] else "",
-        "recoveries": "Recovery" if view["recoveries"] else "",
+        "decisions": "Decisions" if report.decisions else "",
+        "recoveries": "Recovery" if report.recoveries else "",
         "terms": "Terms",
     }
     return [(anchor, label) for anchor, label in named.items() if label]
@@ -153,7 +163,7 @@ def _summaries(names: Iterable[str]) -> dict[str, str]:
 
 
 def _extra(
-    report: Mapping[str, Any],
+    report: Report,
     rows: Sequence[tables.Row],
     refusals: Sequence[Mapping[str, Any]],
     stages: Sequence[Mapping[str, Any]],
@@ -171,34 +181,35 @@ def _extra(
         [words.setdefault(one, len(words)) for one in (row.parameters, row.macs, row.accuracy, row.time)]
         for row in islice(rows, ROWS, None)
     ]
-    said = {text_ for step in report["passes"] for one in (*step["edits"], *step["skips"]) for text_ in _names(one)}
-    said |= {name for layer in report.get("layers") or () for name in _names(layer)}
+    said = {text_ for step in report.passes for one in (*step.edits, *step.skips) for text_ in _names(one)}
+    said |= {name for layer in report.layers for name in _names(layer)}
     return {
         "times": {row.number: row.ms for row in rows if row.ms is not None},
         "rest": rest,
         "names": {name: spelling.printable(name) for name in sorted(said) if not name.isprintable()},
         "layers": [[words.setdefault(one, len(words)) for one in layer] for layer in layers],
         "words": list(words),
-        "stages": [stage["name"] for stage in report["before"]["stages"]],
+        "stages": [stage.name for stage in report.before.stages],
         "edited": [stage["layers"][0] for stage in stages],
         "refused": [refusal["stages"] for refusal in refusals],
         "listed": LISTED,
     }
 
 
-def _names(one: Mapping[str, Any]) -> Iterable[str]:
-    return (value for value in one.values() if isinstance(value, str))
+def _names(one: Part) -> Iterable[str]:
+    return (value for _, value in one if isinstance(value, str))
 
 
-def _data(report: Mapping[str, Any]) -> tuple[str, list[str]]:
+def _data(report: Report) -> tuple[str, list[str]]:
     """The report as JSON, and what was left out of it for the page's size: first what the page does not show."""
-    whole = _json(report)
+    data = report.to_data()
+    whole = _json(data)
     left_out: list[str] = []
     for name, reduced in _REDUCTIONS.items():
         if len(whole.encode()) <= DATA:
             break
-        report = reduced(report)
-        smaller = _json(report)
+        data = reduced(data)
+        smaller = _json(data)
         if len(smaller) < len(whole):
             whole, left_out = smaller, [*left_out, name]
     return whole, left_out
@@ -258,11 +269,5 @@ def _template() -> Template:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["printable"] = spelling.printable
-    environment.filters["shortlist"] = _shortlist
+    environment.filters["shortlist"] = tables.shortlist
     return environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
-
-
-def _shortlist(names: Sequence[str], most: int = 3) -> str:
-    """`a, b, c and 4 more`."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

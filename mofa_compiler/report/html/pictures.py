@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...base import spelling
+from ..model import Image, Report
 from ..reading import IMAGES
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL.Image import Image as Pixels
 
 _PANES = {
     "input": "Input",
@@ -27,43 +29,54 @@ _LARGEST = 16_383
 """Height and width that WebP can have"""
 
 
-def pictures(report: Mapping[str, Any], folder: Path | None, room: int) -> tuple[list[dict[str, Any]], str]:
-    """What the page shows of `report["images"]`, and a sentence where that is less than the files hold.
+@dataclass(frozen=True)
+class Pane:
+    """One picture of an image; `source` is a data URI, or empty where the file is missing or no image."""
+
+    label: str
+    source: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image as the page shows it."""
+
+    image: Image
+    panes: list[Pane]
+
+    @property
+    def name(self) -> str:
+        return spelling.printable(self.image.name)
+
+
+def pictures(report: Report, folder: Path | None, room: int) -> tuple[list[Shown], str]:
+    """What the page shows of `report.images`, and a sentence where that is less than the files hold.
 
     Args:
         report: the report.
         folder: the bundle, whose folder `images` has the files; without it no image is shown.
         room: how many bytes all images may come to in the page.
-
-    Returns:
-        For each image `{"name", "height", "width", "panes": [{"key", "label", "source", "caption"}]}`; `source` is a
-        data URI, or empty where the file is missing or no image.
     """
-    images = report.get("images") or ()
-    files = {name: found for name in _named(images) if (found := _read(folder, name))}
+    files = {name: found for name in _named(report.images) if (found := _read(folder, name))}
     sources, note = _embedded(files, room)
-    shown = []
-    for image in images:
-        height, width = image["size"]
-        panes = [
-            {"key": key, "label": label, "source": sources.get(image[key], ""), "caption": _caption(key, image)}
-            for key, label in _PANES.items()
-            if image.get(key)
-        ]
-        names = {"name": spelling.printable(image["name"]), "shown": image.get("shown", "")}
-        shown.append({**names, "height": height, "width": width, "panes": panes})
-    return shown, note
+
+    def panes(image: Image) -> list[Pane]:
+        named = ((key, label, getattr(image, key)) for key, label in _PANES.items())
+        return [Pane(label, sources.get(name, ""), _caption(key, image)) for key, label, name in named if name]
+
+    return [Shown(image, panes(image)) for image in report.images], note
 
 
-def missing(report: Mapping[str, Any], folder: Path) -> list[str]:
+def missing(report: Report, folder: Path) -> list[str]:
     """Files of images that the report names and that are not there, or no images."""
-    named = _named(report.get("images") or ())
+    named = _named(report.images)
     return [name for name in named if not ((found := _read(folder, name)) and _decoded(found))]
 
 
-def _named(images: Sequence[Mapping[str, Any]]) -> list[str]:
+def _named(images: Iterable[Image]) -> list[str]:
     """The files of all panes, each once."""
-    return list(dict.fromkeys(name for image in images for pane in _PANES if (name := image.get(pane))))
+    return list(dict.fromkeys(name for image in images for pane in _PANES if (name := getattr(image, pane))))
 
 
 def _read(folder: Path | None, name: str) -> bytes | None:
@@ -97,7 +110,7 @@ def _embedded(files: Mapping[str, bytes], room: int) -> tuple[dict[str, str], st
     return {}, f"The images are too large for this page: see the folder {IMAGES} beside it."
 
 
-def _decoded(found: bytes) -> Image.Image | None:
+def _decoded(found: bytes) -> Pixels | None:
     """The image, or None where the file is damaged or would be larger than memory is likely to be."""
     from PIL import Image
 
@@ -108,7 +121,7 @@ def _decoded(found: bytes) -> Image.Image | None:
         return None
 
 
-def _compressed(image: Image.Image, scale: float) -> bytes:
+def _compressed(image: Pixels, scale: float) -> bytes:
     if scale != 1:
         image = image.resize((max(round(image.width * scale), 1), max(round(image.height * scale), 1)))
     file = io.BytesIO()
@@ -120,19 +133,19 @@ def _uri(found: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(found).decode('ascii')}"
 
 
-def _caption(key: str, image: Mapping[str, Any]) -> str:
+def _caption(key: str, image: Image) -> str:
     """How good a pane is, in PSNR and SSIM."""
     if key == "difference":
         close = _figures(image, "between")
-        gain = f"grey where both agree, amplified {image['gain']:g} times"
+        gain = f"grey where both agree, amplified {image.gain:g} times"
         return f"{gain}; one against the other: {close}" if close else gain
     against = _figures(image, key)
     return f"{against} against the clean image" if against else ""
 
 
-def _figures(image: Mapping[str, Any], key: str) -> str:
-    psnr, ssim = (image[measure].get(key) for measure in ("psnr", "ssim"))
-    parts: Sequence[str] = (
+def _figures(image: Image, key: str) -> str:
+    psnr, ssim = getattr(image.psnr, key, None), getattr(image.ssim, key, None)
+    parts = (
         "" if psnr is None else f"PSNR {psnr:.2f} dB",
         "" if ssim is None else f"SSIM {ssim:.4f}",
     )

@@ -1,44 +1,26 @@
-"""What was captured of a network, schema `mofa-capture/1`: what the compiler sees, and what will stay as it is.
-
-- `schema`, `versions`, `model`: as in `report.data`
-- `mode`: `"eval"` or `"train"`, the mode that the graph is right for
-- `warnings`: what capturing warned of, such as that the other mode does something else
-- `inputs`, `outputs`: `[{"name", "shape", "dtype", "value"}]`: tensors by argument and place in it (`"x"`,
-  `"batch['mask']"`), or by place in the result (`"[0]"`, `""` for a single one); for other values `shape` and `dtype`
-  are null, and `value` says what they are
-- `nodes`: number of nodes in the graph
-- `convolutions`: `{"total", "seen", "in_opaque", "never_called"}`: how many convolution modules the network has, how
-  many of them are in the graph, and the paths of those that are hidden in opaque parts and that forward never calls
-- `opaque`: `[{"path", "cause", "convolutions"}]`, submodules that could not be seen into, each with how many
-  convolutions it hides
-- `guards`: `[{"module", "fixes", "line"}]`: what was decided for this input size, the module whose forward did, and the
-  line of source; at a size where it would come out otherwise, the graph raises an error
-- `functional`: `[{"module", "function", "weight"}]`: convolutions and linear layers that are no modules; `weight` is
-  the shape of the weights, null where it is unknown
-- `shared`: `[{"path", "calls"}]`, modules with parameters that are called at several sites
-- `untouched`: `[{"path", "reason"}]`, convolutions that no pass rewrites as they have hooks or are subclasses
-- `compared`: `{"sizes", "reason"}`: the inputs' sizes at which graph and eager were run and agree, or why not
-- `obstacles`: `[{"path", "reason"}]`, what no bundle can hold: while there is any, `mofa rewrite` saves nothing
-"""
+"""What was captured of a network, schema `mofa-capture/1`: what the compiler sees, and what will stay as it is."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
 from rich.console import Console
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ...base import words
-from ...base.plain import plain_data, versions
+from ...base.plain import versions
 from ...graph.macs import function_name
 from ...graph.plain_layers import altered
 from ...nn.partial_conv import PartialConv2d
+from ..document.terminal import print_lines, wrap
 from ..guards import guards, module_of
-from ..terminal import print_lines, wrap
+from ..model import Guard, Opaque
+from ..part import Part
 
 if TYPE_CHECKING:
     from ...graph.program import Program
@@ -54,53 +36,133 @@ _HOOKS = {
 }
 
 
-def captured(
-    program: Program, warnings: Sequence[str] = (), obstacles: Sequence[Mapping[str, str]] = ()
-) -> dict[str, Any]:
+class Value(Part):
+    """A tensor by argument and place in it (`x`, `batch['mask']`), or by place in the result (`[0]`); or a value."""
+
+    name: str
+    shape: tuple[int, ...] | None
+    dtype: str | None
+    value: str | None
+    """What it is, if no tensor"""
+
+
+class Convolutions(Part):
+    """The network's convolution modules."""
+
+    total: int
+    seen: int
+    """How many are in the graph"""
+    in_opaque: tuple[str, ...]
+    """Hidden in opaque parts"""
+    never_called: tuple[str, ...]
+
+
+class OpaqueModule(Opaque):
+    """A submodule that could not be seen into."""
+
+    convolutions: int
+    """How many it hides"""
+
+
+class Functional(Part):
+    """A convolution or linear layer that is no module."""
+
+    module: str
+    function: str
+    weight: tuple[int, ...] | None
+    """Shape of the weights, if known"""
+
+
+class Shared(Part):
+    """A module with parameters that is called at several sites."""
+
+    path: str
+    calls: int
+
+
+class Reason(Part):
+    """Why a module is left alone, or cannot be saved."""
+
+    path: str
+    reason: str
+
+
+class Agreement(Part):
+    """The inputs' sizes at which graph and eager were run and agree, or why not."""
+
+    sizes: tuple[str, ...]
+    reason: str
+
+
+class Captured(Part):
+    """What was captured of a network."""
+
+    schema_: Literal["mofa-capture/1"] = Field(alias="schema")
+    versions: dict[str, str]
+    model: str
+    mode: Literal["eval", "train"]
+    """The mode that the graph is right for"""
+    warnings: tuple[str, ...]
+    """What capturing warned of, such as that the other mode does something else"""
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    nodes: int
+    """Of the graph"""
+    convolutions: Convolutions
+    opaque: tuple[OpaqueModule, ...]
+    guards: tuple[Guard, ...]
+    functional: tuple[Functional, ...]
+    shared: tuple[Shared, ...]
+    untouched: tuple[Reason, ...]
+    """Convolutions that no pass rewrites as they have hooks or are subclasses"""
+    compared: Agreement
+    obstacles: tuple[Reason, ...]
+    """What no bundle can hold: while there is any, `mofa rewrite` saves nothing"""
+
+
+def captured(program: Program, warnings: Sequence[str] = (), obstacles: Sequence[Mapping[str, str]] = ()) -> Captured:
     """The data form of a program, of what capturing it warned of, and of what keeps it from a bundle."""
     nodes = list(program.graph.nodes)
     calls = Counter(str(node.target) for node in nodes if node.op == "call_module")
-    document = {
-        "schema": SCHEMA,
-        "versions": versions(),
-        "model": program.name,
-        "mode": "train" if program.training else "eval",
-        "warnings": list(warnings),
-        "inputs": [
+    modules = program.modules
+    reasons = ((path, _untouched(modules[path])) for path in calls)
+    return Captured(
+        schema_=SCHEMA,
+        versions=versions(),
+        model=program.name,
+        mode="train" if program.training else "eval",
+        warnings=tuple(warnings),
+        inputs=tuple(
             leaf
             for node in nodes
             if node.op == "placeholder"
             for leaf in _leaves(node.meta.get("val"), str(node.target).lstrip("*"))
-        ],
-        "outputs": list(_leaves(nodes[-1].args[0], "")),
-        "nodes": len(nodes),
-        "convolutions": _convolutions(program, calls),
-        "opaque": [
-            {"path": path, "cause": cause, "convolutions": len(_held(program.modules[path]))}
+        ),
+        outputs=tuple(_leaves(nodes[-1].args[0], "")),
+        nodes=len(nodes),
+        convolutions=_convolutions(program, calls),
+        opaque=tuple(
+            OpaqueModule(path=path, cause=cause, convolutions=len(_held(modules[path])))
             for path, cause in program.opaque.items()
-        ],
-        "guards": guards(program.graph),
-        "functional": [
-            {"module": module_of(node), "function": function_name(node), "weight": _weight_shape(node)}
+        ),
+        guards=tuple(guards(program.graph)),
+        functional=tuple(
+            Functional(module=module_of(node), function=function_name(node), weight=_weight_shape(node))
             for node in nodes
             if node.op == "call_function" and function_name(node) in _FUNCTIONAL
-        ],
-        "shared": [
-            {"path": path, "calls": number}
+        ),
+        shared=tuple(
+            Shared(path=path, calls=number)
             for path, number in calls.items()
-            if number > 1 and any(True for _ in program.modules[path].parameters())
-        ],
-        "untouched": [
-            {"path": path, "reason": reason} for path in calls if (reason := _untouched(program.modules[path]))
-        ],
-        "compared": {"sizes": list(program.comparison.sizes), "reason": program.comparison.reason},
-        "obstacles": list(obstacles),
-    }
-    plain: dict[str, Any] = plain_data(document)
-    return plain
+            if number > 1 and any(True for _ in modules[path].parameters())
+        ),
+        untouched=tuple(Reason(path=path, reason=reason) for path, reason in reasons if reason),
+        compared=Agreement(sizes=tuple(program.comparison.sizes), reason=program.comparison.reason),
+        obstacles=tuple(Reason(**one) for one in obstacles),
+    )
 
 
-def _convolutions(program: Program, calls: Mapping[str, int]) -> dict[str, Any]:
+def _convolutions(program: Program, calls: Mapping[str, int]) -> Convolutions:
     """Each convolution once, by the path where it is called, or else by its first one."""
     own = {path: module for path, module in program.modules.items() if isinstance(module, (_ConvNd, PartialConv2d))}
     seen = {id(module) for path, module in own.items() if path in calls}
@@ -114,12 +176,12 @@ def _convolutions(program: Program, calls: Mapping[str, int]) -> dict[str, Any]:
         for inner, convolution in _held(module, path).items():
             if id(convolution) not in seen and id(convolution) not in hidden:
                 unused.setdefault(id(convolution), inner)
-    return {
-        "total": len(seen) + len(hidden) + len(unused),
-        "seen": len(seen),
-        "in_opaque": list(hidden.values()),
-        "never_called": list(unused.values()),
-    }
+    return Convolutions(
+        total=len(seen) + len(hidden) + len(unused),
+        seen=len(seen),
+        in_opaque=tuple(hidden.values()),
+        never_called=tuple(unused.values()),
+    )
 
 
 def _held(module: nn.Module, path: str = "") -> dict[str, nn.Module]:
@@ -149,16 +211,12 @@ def _weight_shape(node: fx.Node) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
-def _leaves(value: Any, name: str) -> Iterator[dict[str, Any]]:
+def _leaves(value: Any, name: str) -> Iterator[Value]:
     """The tensors and plain values in a value, by their place in it."""
     value = value.meta.get("val") if isinstance(value, fx.Node) else value
     if isinstance(value, Tensor):
-        yield {
-            "name": name,
-            "shape": tuple(value.shape),
-            "dtype": str(value.dtype).removeprefix("torch."),
-            "value": None,
-        }
+        dtype = str(value.dtype).removeprefix("torch.")
+        yield Value(name=name, shape=tuple(value.shape), dtype=dtype, value=None)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _leaves(item, f"{name}[{key!r}]")
@@ -169,32 +227,32 @@ def _leaves(value: Any, name: str) -> Iterator[dict[str, Any]]:
         for index, item in enumerate(value):
             yield from _leaves(item, f"{name}[{index}]")
     else:
-        yield {"name": name, "shape": None, "dtype": None, "value": repr(value)}
+        yield Value(name=name, shape=None, dtype=None, value=repr(value))
 
 
-def print_captured(data: Mapping[str, Any], console: Console) -> None:
+def print_captured(data: Captured, console: Console) -> None:
     """Print what was captured, a section for each kind of thing that a user should know of."""
     width = max(console.width, 40)
-    nodes = f"{data['nodes']} graph nodes, {data['mode']} mode"
-    print_lines(console, wrap(f"{data['model']}: {nodes}", width), "bold")
-    for title, values in (("input", data["inputs"]), ("output", data["outputs"])):
+    nodes = f"{data.nodes} graph nodes, {data.mode} mode"
+    print_lines(console, wrap(f"{data.model}: {nodes}", width), "bold")
+    for title, values in (("input", data.inputs), ("output", data.outputs)):
         for value in values:
             print_lines(console, wrap(f"{title} {_described(value)}", width, 0, 4))
-    convolutions = data["convolutions"]
+    convolutions = data.convolutions
     print_lines(console, wrap(_summary(convolutions), width, 0, 4))
-    compared = data["compared"]
-    sizes = f"the same as eager on {' and '.join(compared['sizes'])}" if compared["sizes"] else ""
-    print_lines(console, wrap(sizes or f"not compared with eager: {compared['reason']}", width, 0, 4))
-    for warning in data["warnings"]:
+    compared = data.compared
+    sizes = f"the same as eager on {' and '.join(compared.sizes)}" if compared.sizes else ""
+    print_lines(console, wrap(sizes or f"not compared with eager: {compared.reason}", width, 0, 4))
+    for warning in data.warnings:
         print_lines(console, wrap(f"warning: {warning}", width, 0, 4), "yellow")
     sections = (
-        ("not seen into", (f"{_place(part['path'])}: {_hidden(part)}" for part in data["opaque"])),
-        ("never called", convolutions["never_called"]),
-        ("left alone", (f"{part['path']}: {part['reason']}" for part in data["untouched"])),
-        ("called at several sites", (f"{part['path']}: {part['calls']} times" for part in data["shared"])),
-        ("no modules, and so not rewritten", _functional_lines(data["functional"])),
-        ("cannot be saved as a bundle", (one["reason"] for one in data["obstacles"])),
-        ("decided for this input size, an error at another", _guard_lines(data["guards"])),
+        ("not seen into", (f"{_place(part.path)}: {_hidden(part)}" for part in data.opaque)),
+        ("never called", convolutions.never_called),
+        ("left alone", (f"{part.path}: {part.reason}" for part in data.untouched)),
+        ("called at several sites", (f"{part.path}: {part.calls} times" for part in data.shared)),
+        ("no modules, and so not rewritten", _functional_lines(data.functional)),
+        ("cannot be saved as a bundle", (one.reason for one in data.obstacles)),
+        ("decided for this input size, an error at another", _guard_lines(data.guards)),
     )
     for title, lines in sections:
         _print_section(console, title, list(lines), width)
@@ -209,31 +267,34 @@ def _print_section(console: Console, title: str, lines: Sequence[str], width: in
         print_lines(console, wrap(line, width, 3, 7))
 
 
-def _described(value: Mapping[str, Any]) -> str:
-    if value["shape"] is None:
-        return f"{value['name']} = {value['value']}"
-    return " ".join(filter(None, (value["name"], "x".join(map(str, value["shape"])) or "scalar", value["dtype"])))
+def _described(value: Value) -> str:
+    if value.shape is None:
+        return f"{value.name} = {value.value}"
+    return " ".join(filter(None, (value.name, "x".join(map(str, value.shape)) or "scalar", value.dtype)))
 
 
-def _summary(convolutions: Mapping[str, Any]) -> str:
-    parts = [f"{convolutions['seen']} of {words.count(convolutions['total'], 'convolution')} seen"]
-    for key, said in (("in_opaque", "in parts not seen into"), ("never_called", "never called")):
-        if convolutions[key]:
-            parts.append(f"{len(convolutions[key])} {said}")
+def _summary(convolutions: Convolutions) -> str:
+    parts = [f"{convolutions.seen} of {words.count(convolutions.total, 'convolution')} seen"]
+    for paths, said in (
+        (convolutions.in_opaque, "in parts not seen into"),
+        (convolutions.never_called, "never called"),
+    ):
+        if paths:
+            parts.append(f"{len(paths)} {said}")
     return ", ".join(parts)
 
 
-def _hidden(part: Mapping[str, Any]) -> str:
-    holds = f" (holds {words.count(part['convolutions'], 'convolution')})" if part["convolutions"] else ""
-    return f"{part['cause']}{holds}"
+def _hidden(part: OpaqueModule) -> str:
+    holds = f" (holds {words.count(part.convolutions, 'convolution')})" if part.convolutions else ""
+    return f"{part.cause}{holds}"
 
 
 def _place(path: str) -> str:
     return path or "the network itself"
 
 
-def _functional_lines(functional: Iterable[Mapping[str, Any]]) -> list[str]:
-    found = Counter((part["module"], part["function"], tuple(part["weight"] or ())) for part in functional)
+def _functional_lines(functional: Iterable[Functional]) -> list[str]:
+    found = Counter((part.module, part.function, part.weight or ()) for part in functional)
     return [
         f"{_place(module)}: {'' if number == 1 else f'{number} × '}{function}"
         + (f", weights {'x'.join(map(str, weight))}" if weight else "")
@@ -241,8 +302,8 @@ def _functional_lines(functional: Iterable[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _guard_lines(guards: Iterable[Mapping[str, Any]]) -> list[str]:
-    found = Counter((guard["module"], guard["fixes"], guard["line"]) for guard in guards)
+def _guard_lines(guards: Iterable[Guard]) -> list[str]:
+    found = Counter((guard.module, guard.fixes, guard.line) for guard in guards)
     return [
         f"{_place(module)}: {fixes}{f' ({line})' if line else ''}{'' if n == 1 else f' ({n} times)'}"
         for (module, fixes, line), n in found.items()

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from ..terminal import print_lines, wrap
+from ..document.terminal import grid, print_lines, wrap
 
 _SHOWN = 3
 
@@ -17,7 +16,7 @@ def print_exported(data: Mapping[str, Any], console: Console) -> None:
     """Print what `Exported.to_data` holds: the operators, then the file, its error and the notes."""
     with_layers = any(one["layers"] for one in data["operators"])
     with_backends = any(one["backend"] for one in data["operators"])
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = grid()
     table.add_column("operator", overflow="fold")
     table.add_column("calls", justify="right", no_wrap=True)
     if with_backends:

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ...base import spelling
+from ..document.terminal import elide, grid, print_lines, wrap
 from ..figures.files import save
-from ..terminal import elide, print_lines, wrap
 
 _SLOWEST = 20
 _COLOURS = {None: "#3d5a80", "faster": "#2a9d8f", "inside the noise": "#9aa5b1", "slower": "#d1495b"}
@@ -20,7 +20,7 @@ _COLOURS = {None: "#3d5a80", "faster": "#2a9d8f", "inside the noise": "#9aa5b1",
 
 def print_engines(engines: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print what `mofa engines --json` prints, as a table and a line on each that is missing."""
-    table = _table()
+    table = grid()
     for header in ("engine", "version"):
         table.add_column(header, no_wrap=True)
     table.add_column("what it is")
@@ -65,7 +65,7 @@ def plot_measured(data: Mapping[str, Any], path: Path) -> None:
 
 def _results(results: Sequence[Mapping[str, Any]], width: int) -> Table:
     memory = any("peak_mib" in result for result in results)
-    table = _table()
+    table = grid()
     table.add_column("network", no_wrap=True)
     for header in ("ms", "ratio", "95 %, with noise", *(("peak MiB",) if memory else ())):
         table.add_column(header, justify="right", no_wrap=True)
@@ -105,7 +105,7 @@ def _print_layers(result: Mapping[str, Any], engine: str, console: Console) -> N
     names = ["(not known)" if entry["layer"] is None else spelling.printable(entry["layer"]) for entry in shown]
     room = max(console.width, 60) - 18  # of the columns of numbers
     widest = min(max(map(len, names)), room // 2)
-    table = _table()
+    table = grid()
     table.add_column("layer", no_wrap=True)
     for header in ("ms", "share"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -152,7 +152,3 @@ def _interval(interval: Sequence[float]) -> str:
 
 def _mib(value: float | None) -> str:
     return "not known" if value is None else f"{value:.1f}"
-
-
-def _table() -> Table:
-    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ...base import spelling, words
 from .. import text
-from ..terminal import print_lines, wrap
+from ..document.terminal import grid, print_lines, wrap
 
 
 def print_verification(data: Mapping[str, Any], console: Console) -> None:
@@ -32,7 +32,7 @@ def print_verification(data: Mapping[str, Any], console: Console) -> None:
 
 def _pass_table(steps: Sequence[Mapping[str, Any]], output: Mapping[str, Any]) -> Table:
     """Each pass against the network before it and against the original; the last row is the network as it is now."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = grid()
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("pass", overflow="fold")
     for header in ("moved by", "PSNR", "so far", "PSNR", "check"):

@@ -57,9 +57,10 @@ def made(layers: int, *, decided: bool = False) -> dict[str, Any]:
     counts = [1_000_000, *(1_000_000 + sum(e["parameters"] for step in edits[: i + 1] for e in step) for i in range(3))]
     totals = [_totals(count) for count in counts]
     return {
-        "schema": "mofa-report/1",
+        "schema": "mofa-report/2",
         "versions": {"mofa-compiler": "0.1.0", "torch": "2.13.0"},
         "model": "Net<b>",
+        "checkpoint": None,
         "roadmap": {"name": "made & <i>up</i>", "description": "A <u>roadmap</u> for tests", "pass": []},
         "inputs": [{"shape": [1, 3, 64, 64], "dtype": "float32"}],
         "anatomy": {
@@ -71,6 +72,7 @@ def made(layers: int, *, decided: bool = False) -> dict[str, Any]:
             ],
         },
         "opaque": [{"path": HOSTILE[0], "cause": HOSTILE[1]}],
+        "guards": [],
         "structure": {
             "passes": [{"number": 1, "descending": STAGES[:3], "bottom": STAGES[3], "ascending": STAGES[4:]}],
             "skips": [
@@ -102,6 +104,8 @@ def made(layers: int, *, decided: bool = False) -> dict[str, Any]:
         ],
         "recoveries": [],
         "decisions": _decisions(paths) if decided else None,
+        "measurements": [],
+        "images": [],
     }
 
 
@@ -122,7 +126,8 @@ def with_images(report: dict[str, Any], folder: Path, size: int = 24) -> dict[st
             files["target"] = None
             for found in (figures, close):
                 found |= dict.fromkeys(names[:3])
-        image = {"name": f"crop {number} {HOSTILE[1]}", "size": [size, size], **files, "gain": 10}
+        image = {"name": f"crop {number} {HOSTILE[1]}", "source": "", "size": [size, size], **files}
+        image |= {"levels": [0.0, 1.0], "shown": "", "gain": 10.0}
         images.append({**image, "psnr": figures, "ssim": close})
     return {**report, "images": images}
 

@@ -14,8 +14,8 @@ from playwright.sync_api import expect
 from mofa_compiler.base.spelling import printable
 from mofa_compiler.report.html import page as html
 from mofa_compiler.report.html import tables
-from mofa_compiler.report.html.page import render
 from tests.report.html.made import HOSTILE, STAGES, made, with_images
+from tests.report.reports import typed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from tests.report.html.conftest import Open
 
 ROWS = "table.edits tbody tr"
+
+
+def render(report: dict[str, Any], folder: Path | None = None) -> str:
+    return html.render(typed(report), folder)
 
 
 def column(page: Page, number: int) -> list[str]:
@@ -89,7 +93,9 @@ def test_a_stage_lists_its_layers_and_filters_the_edits(opened: Open) -> None:
     block.hover()
     layers = [layer["path"] for layer in report["layers"] if layer["stage"] == "bottleneck"]
     assert page.locator("#panel li code").all_text_contents() == [printable(path) for path in layers]
-    became = {layer["path"]: form for layer, (form, _) in zip(report["layers"], tables.became(report), strict=True)}
+    became = {
+        layer["path"]: form for layer, (form, _) in zip(report["layers"], tables.became(typed(report)), strict=True)
+    }
     forms = [became[path] for path in layers if became[path]]
     assert forms and page.locator("#panel li strong").all_text_contents() == forms
     assert page.locator("#panel li small").first.inner_text() == "51.2 k MACs"
@@ -100,7 +106,7 @@ def test_a_stage_lists_its_layers_and_filters_the_edits(opened: Open) -> None:
     assert f"{len(chosen)} of 300 edits: those of stage bottleneck." in page.locator("#shown").inner_text()
     assert page.locator("select[name=stage]").input_value() == "bottleneck"
     assert block.get_attribute("aria-pressed") == "true"
-    reasons = tables.refusals(report)
+    reasons = tables.refusals(typed(report))
     met = [index for index, one in enumerate(reasons) if "bottleneck" in one["stages"]]
     visible = page.locator("tr[data-refusal]:visible")
     assert [row.get_attribute("data-refusal") for row in visible.all()] == [str(index) for index in met]

@@ -1,0 +1,180 @@
+"""A report as a document: built once of these parts, which a page of Markdown and a terminal put in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from ..base import words
+from . import decided, text
+from .document import Block, Code, Details, Document, Group, Groups, Notice, Paragraph, Table
+from .model import Edit, Report, Step
+
+Detail = Literal["few", "tables", "all"]
+"""Of edits: like ones together, with some of their paths; a table; a table and every path"""
+
+
+def for_reading(report: Report) -> Document:
+    """What matters first, and what every pass did folded below it."""
+    shapes = text.shapes(report.inputs)
+    title = (f"{report.model} rewritten by roadmap ", Code(report.roadmap.name), f", input {shapes}")
+    return Document(
+        title,
+        (
+            _amounts(report),
+            Paragraph(" ".join(filter(None, (text.accuracy(report), text.quality(report), text.costs(report))))),
+            *_origin(report),
+            *_decisions(report, with_headline=True),
+            *_passes(report),
+            *_stages(report),
+            *_details(report, "tables"),
+            Paragraph(", ".join(f"{name} {version}" for name, version in report.versions.items()), "soft"),
+        ),
+    )
+
+
+def for_screen(report: Report, verbose: bool = False) -> Document:
+    """What matters last, for it stays on the screen; the summary of a preset fits 24 lines of 80 columns."""
+    title = f"{report.model}, roadmap {report.roadmap.name}, input {text.shapes(report.inputs)}"
+    quality, costs = text.quality(report), text.costs(report)
+    return Document(
+        title,
+        (
+            *_details(report, "all" if verbose else "few"),
+            *_decisions(report, with_headline=False),
+            *_stages(report),
+            _amounts(report),
+            Paragraph(text.accuracy(report)),
+            *([Paragraph(quality)] if quality else []),
+            *([Paragraph(decided.headline(report.decisions), "strong")] if report.decisions else []),
+            *([Paragraph(costs, "warning")] if costs else []),
+            *_origin(report),
+            *_passes(report),
+        ),
+    )
+
+
+def _amounts(report: Report) -> Table:
+    header = ("", "before", "after", "change")
+    return Table(header, tuple(text.amount_rows(report)), "lrrr", "Parameters and MACs")
+
+
+def _origin(report: Report) -> Iterator[Block]:
+    """Where the weights come from, and what the network is."""
+    if weights := text.weights(report):
+        yield Paragraph(weights)
+    if untrained := text.untrained(report):
+        yield Notice(untrained)
+    yield Paragraph(text.shape_of_network(report.anatomy), "soft")
+    for recovery in report.recoveries:
+        yield Paragraph(text.recovered(recovery))
+    for part in report.opaque:
+        yield Notice(("not seen into, and so left alone: ", Code(part.path), f" ({part.cause})"))
+
+
+def _decisions(report: Report, *, with_headline: bool) -> Iterator[Block]:
+    found = report.decisions
+    if found is None:
+        return
+    if with_headline:
+        yield Paragraph(decided.headline(found))
+    if sentence := decided.not_kept(found):
+        yield Notice(sentence)
+    if rows := decided.rows(found):
+        cells = tuple((Code(name), Code(was), new, ms) for name, was, new, ms in rows)
+        yield Table(decided.header(found), cells, "lllr", "What was decided by measurement")
+    if sentence := decided.kept(found):
+        yield Paragraph(sentence, "soft")
+
+
+def _passes(report: Report) -> Iterator[Block]:
+    if not report.passes:
+        yield Paragraph("The roadmap has no passes.")
+        return
+    header = ("#", "pass", "edits", "refused", "Δ params", "Δ MACs", "moved by", "so far")
+    rows = tuple(_pass(index, step) for index, step in enumerate(report.passes, 1))
+    note = "moved by: the output, by this pass; so far: against the original"
+    yield Table(header, rows, "rlrrrrrr", "The passes", spare=(2, 3), name=1, note=note)
+
+
+def _pass(index: int, step: Step) -> tuple[str | Code, ...]:
+    before, after = step.before, step.after
+    return (
+        str(index),
+        Code(step.name),
+        str(len(text.rewritten(step) or text.calibrated(step))),
+        str(len(step.skips)),
+        words.signed(after.parameters - before.parameters),
+        words.signed(after.macs - before.macs),
+        text.outcome(step),
+        words.error_text(step.verdict.accumulated),
+    )
+
+
+def _stages(report: Report) -> Iterator[Block]:
+    if report.passes:
+        yield Table(text.STAGE_HEADER, tuple(text.stage_rows(report)), "lrrr", "The stages")
+
+
+def _details(report: Report, detail: Detail) -> Iterator[Block]:
+    for index, step in enumerate(report.passes, 1):
+        edits = words.count(len(text.rewritten(step)), "edit")
+        yield Details(f"{index}. {step.name}: {edits}, {len(step.skips)} refused", tuple(_step(step, detail)))
+
+
+def _step(step: Step, detail: Detail) -> Iterator[Block]:
+    if options := text.options_text(step.options):
+        yield Paragraph(Code(options), "soft", 3)
+    if edits := text.rewritten(step):
+        yield _alike(edits) if detail == "few" else _edits(edits)
+    if neighbours := text.compensated(step):
+        stages = ", ".join(dict.fromkeys(edit.stage or "no stage" for edit in neighbours))
+        yield Paragraph(f"Weights adjusted in {words.count(len(neighbours), 'neighbour')} ({stages}).", "good", 3)
+        if detail == "all":
+            yield Groups((Group("weights adjusted", tuple(edit.path for edit in neighbours)),))
+    for fate, fitted in text.grouped(text.calibrated(step), lambda edit: edit.fate).items():
+        number = f"{words.count(len(fitted), 'layer')} {fate}"
+        yield Paragraph(number, "good", 3) if detail == "few" else Details(number, (_fitted(fitted),))
+    if sentence := text.checked(step):
+        yield Paragraph(sentence, "" if step.verdict.holds else "bad", 3)
+    if step.skips:
+        yield Paragraph("Left alone:", "warning", 3)
+        refused = text.grouped(step.skips, lambda skip: skip.reason)
+        yield Groups(tuple(Group(reason, tuple(one.path for one in group)) for reason, group in refused.items()))
+    if not step.edits and not step.skips:
+        yield Paragraph("No layer of this pass's kind.", "soft", 3)
+
+
+def _form(before: str, after: str) -> tuple[str | Code, ...]:
+    return Code(before), " → ", Code(after) if after else "removed"
+
+
+def _alike(edits: Sequence[Edit]) -> Groups:
+    alike = text.grouped(edits, lambda edit: (edit.before, edit.after, edit.exact, edit.note))
+    return Groups(
+        tuple(
+            Group((*_form(before, after), ", exact" if exact else ""), tuple(one.path for one in group), note)
+            for (before, after, exact, note), group in alike.items()
+        )
+    )
+
+
+def _edits(edits: Sequence[Edit]) -> Table:
+    header = ("layer", "stage", "before → after", "Δ parameters", "Δ MACs", "weights")
+    rows = tuple(
+        (
+            Code(edit.path),
+            edit.stage or "",
+            _form(edit.before, edit.after),
+            words.signed(edit.parameters),
+            words.signed(edit.macs),
+            text.edit_remark(edit),
+        )
+        for edit in edits
+    )
+    return Table(header, rows, "lllrrl", "Edits")
+
+
+def _fitted(edits: Sequence[Edit]) -> Table:
+    rows = tuple((Code(edit.path), edit.fate, edit.note) for edit in edits)
+    return Table(("layer", "weights", "how"), rows, "lll", "What was fitted")

@@ -1,0 +1,38 @@
+"""What is said of networks as headings, paragraphs, tables and lists: built once, rendered in three formats."""
+
+from .blocks import (
+    Block,
+    Code,
+    Details,
+    Document,
+    Figure,
+    Group,
+    Groups,
+    Heading,
+    Notice,
+    Paragraph,
+    Table,
+    Words,
+    plain,
+)
+from .markdown import render as markdown
+from .terminal import print_blocks, show
+
+__all__ = [
+    "Block",
+    "Code",
+    "Details",
+    "Document",
+    "Figure",
+    "Group",
+    "Groups",
+    "Heading",
+    "Notice",
+    "Paragraph",
+    "Table",
+    "Words",
+    "markdown",
+    "plain",
+    "print_blocks",
+    "show",
+]
