@@ -34,7 +34,7 @@ from .result.rewrite import KeyFate, Provenance, Rewrite, Step
 from .result.verdict import Verdict
 from .rewriting.diff import Diff
 from .rewriting.engine import rewrite
-from .rewriting.pass_api import Lowering, Pass
+from .rewriting.pass_api import Pass, Phase
 from .rewriting.roadmap import Roadmap
 from .verification.per_pass import judge
 
@@ -292,7 +292,7 @@ def _carried_out(
 ) -> tuple[tuple[Step, ...], Calibrated | None]:
     """What each pass made of the network; a calibration, where there is one, comes before the lowerings."""
     number = len(roadmap) + 1
-    passes = [pass_ for pass_ in roadmap if not isinstance(pass_, Lowering)]
+    passes = [pass_ for pass_ in roadmap if pass_.phase is not Phase.LOWER]
     steps: list[Step] = []
 
     def carry_out(start: Network, some: Iterable[Pass]) -> None:
