@@ -108,8 +108,8 @@ def _merge_of(flow: Flow, run: _Run, order: Mapping[fx.Node, int]) -> fx.Node:
     users = {i: [order[user] for user in flow.users[flow.nodes[i]]] for i in range(min(entrances), last)}
     backwards = nx.DiGraph((user, i) for i in users for user in users[i] if user <= last)
     backwards.add_edges_from((entrance, _OUTSIDE) for entrance in entrances)
-    index: int = nx.immediate_dominators(backwards, last)[_OUTSIDE]
-    return flow.nodes[index]
+    merge: int = nx.immediate_dominators(backwards, last)[_OUTSIDE]
+    return flow.nodes[merge]
 
 
 def _called_between(flow: Flow, begin: int, entrances: Sequence[fx.Node], merge: fx.Node) -> set[str]:
