@@ -161,6 +161,7 @@ def test_what_is_missing_then_is_named(tmp_path: Path, clean: None, files: dict[
     assert str(raised.value).startswith(f"importing {tmp_path}/own/net.py failed: ")
 
 
+@pytest.mark.slow
 def test_python_agrees(tmp_path: Path) -> None:
     """Where Python imports it from the root by name, its class has that name."""
     write(tmp_path, REPOSITORIES["relative"][0])
