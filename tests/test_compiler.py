@@ -72,6 +72,7 @@ def test_verdicts(result: mofa_compiler.Result):
     assert result.verdicts[-1].accumulated > 1e-4
 
 
+@pytest.mark.slow
 def test_verdicts_do_not_change_with_training():
     model = trained_like(NAFNet(width=8))
     fresh, trained = (mofa_compiler.apply(model, "mofa", torch.ones(1, 3, 32, 32)) for _ in range(2))
@@ -82,6 +83,7 @@ def test_verdicts_do_not_change_with_training():
 
 
 @pytest.mark.parametrize("build", [lambda: PMRID(), lambda: NAFNet(width=8), lambda: UNet(width=4, depth=2)])
+@pytest.mark.sample(1)
 def test_widening_is_exact_in_the_whole_network(build):
     model, x = trained_like(build()).double(), torch.rand(1, 3, 64, 48, dtype=torch.float64)
     narrow = mofa_compiler.apply(model, mofa_compiler.Roadmap([SepConvToPConv()]), x).model.eval()

@@ -112,6 +112,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("place", ["root", "beside it", "elsewhere"])
 @pytest.mark.parametrize(("files", "file"), REPOSITORIES.values(), ids=REPOSITORIES.keys())
+@pytest.mark.sample(15)
 def test_a_file_is_found_from_every_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: None, files: dict[str, str], file: str, place: str
 ) -> None:
