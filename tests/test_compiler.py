@@ -99,6 +99,7 @@ def test_nothing_to_rewrite():
     assert result.before == result.after
 
 
+@pytest.mark.slow
 def test_export_and_compile():
     result = mofa_compiler.apply(trained_like(NAFNet(width=4)), "mofa", torch.rand(1, 3, 32, 32))
     model, x = result.model.eval(), torch.rand(1, 3, 32, 32)
