@@ -73,6 +73,7 @@ def test_verdicts(result: mofa_compiler.Result):
     assert result.verdicts[-1].accumulated > 1e-4
 
 
+@pytest.mark.slow
 def test_verdicts_do_not_change_with_training():
     model = trained_like(NAFNet(width=8))
     fresh, trained = (mofa_compiler.apply(model, "mofa", torch.ones(1, 3, 32, 32)) for _ in range(2))
@@ -83,6 +84,7 @@ def test_verdicts_do_not_change_with_training():
 
 
 @pytest.mark.parametrize("build", [lambda: PMRID(), lambda: NAFNet(width=8), lambda: UNet(width=4, depth=2)])
+@pytest.mark.sample(1)
 def test_widening_is_exact_in_the_whole_network(build):
     model, x = trained_like(build()).double(), torch.rand(1, 3, 64, 48, dtype=torch.float64)
     narrow = mofa_compiler.apply(model, mofa_compiler.Roadmap([SepConvToPConv()]), x).model.eval()
@@ -98,6 +100,7 @@ def test_nothing_to_rewrite():
     assert result.before == result.after
 
 
+@pytest.mark.slow
 def test_export_and_compile():
     result = mofa_compiler.apply(trained_like(NAFNet(width=4)), "mofa", torch.rand(1, 3, 32, 32))
     model, x = result.model.eval(), torch.rand(1, 3, 32, 32)

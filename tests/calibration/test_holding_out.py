@@ -99,6 +99,7 @@ def test_batches_that_cannot_be_cut_are_held_out_whole() -> None:
     assert (len(fitting), len(held)) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_denoiser_with_shared_blocks_is_calibrated_and_better_for_it() -> None:
     assert WEIGHTS.is_file()
     net, x = trained(), torch.cat(images(2, 2, size=32))

@@ -119,6 +119,7 @@ def test_a_branch_on_the_padding_is_named_by_the_user_s_line(tmp_path: Path) -> 
 
 
 @pytest.mark.case("peers/06_sized_by_the_skip.py")
+@pytest.mark.slow
 def test_openvino_takes_a_thumbnail_of_one_pixel_as_torch_does(case: ModuleType, tmp_path: Path) -> None:
     assert exported(case, "openvino", tmp_path).relative_error < 1e-4
 

@@ -27,6 +27,7 @@ def tapped(result: Result) -> tuple[Tapped, Tapped]:
     [(lambda: network(depth=2), 3), (lambda: NAFNet(width=8), 3), (lambda: PMRID(channels=4), 4)],
     ids=["unet", "nafnet", "pmrid"],
 )
+@pytest.mark.sample(1)
 def test_every_stage_but_the_output_has_features_of_the_same_shape(make: Any, channels: int) -> None:
     model, x = make().eval(), torch.rand(1, channels, 32, 32)
     result = apply(model, "mofa", x)

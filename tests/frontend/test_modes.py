@@ -115,6 +115,7 @@ def test_flags_follow_beside_stochastic_depth(training):
 
 
 @pytest.mark.parametrize("build", [Block, Connect])
+@pytest.mark.sample(1)
 def test_stochastic_depth_is_for_training_alone_whatever_it_was_captured_in(build):
     torch.manual_seed(0)
     model, x = nn.Sequential(*[build() for _ in range(8)]).train(), torch.rand(4, 3, 8, 8)

@@ -34,6 +34,7 @@ def dilation(net: Net) -> None:
 
 
 @pytest.mark.parametrize("change", [strides, dilation])
+@pytest.mark.sample(1)
 def test_numbers_are_rewritten_like_tuples(change: Callable[[Net], None], tmp_path: Path) -> None:
     torch.manual_seed(0)
     net, x = Net().eval(), torch.rand(1, 3, 16, 16)

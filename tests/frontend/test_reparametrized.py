@@ -90,6 +90,7 @@ def test_the_same_function_without_touching_the_model(normalize: Normalize) -> N
 
 
 @pytest.mark.parametrize("normalize", ALL)
+@pytest.mark.sample(2)
 def test_keys_lead_to_what_they_became_and_a_bundle_is_written(normalize: Normalize, tmp_path: Path) -> None:
     net, x = built(normalize)
     result = apply(net, "mofa", x)

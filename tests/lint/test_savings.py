@@ -84,7 +84,7 @@ def networks(request: pytest.FixtureRequest) -> tuple[Network, Network]:
 
 
 @pytest.mark.parametrize("pass_", [*PASSES, *OTHERS], ids=repr)
-@pytest.mark.sample(20)
+@pytest.mark.sample(8)
 def test_every_pass(networks: tuple[Network, Network], pass_: Pass):
     assert_told(networks[SepConvToPConv.name in pass_.after], pass_)
 

@@ -112,6 +112,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("place", ["root", "beside it", "elsewhere"])
 @pytest.mark.parametrize(("files", "file"), REPOSITORIES.values(), ids=REPOSITORIES.keys())
+@pytest.mark.sample(15)
 def test_a_file_is_found_from_every_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: None, files: dict[str, str], file: str, place: str
 ) -> None:
@@ -161,6 +162,7 @@ def test_what_is_missing_then_is_named(tmp_path: Path, clean: None, files: dict[
     assert str(raised.value).startswith(f"importing {tmp_path}/own/net.py failed: ")
 
 
+@pytest.mark.slow
 def test_python_agrees(tmp_path: Path) -> None:
     """Where Python imports it from the root by name, its class has that name."""
     write(tmp_path, REPOSITORIES["relative"][0])

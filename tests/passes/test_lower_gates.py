@@ -58,6 +58,7 @@ def test_simple_gate_through_a_depthwise_convolution():
         (nn.GLU(dim=-3), 12),
     ],
 )
+@pytest.mark.sample(4)
 def test_all_ways_to_read_apart(read: Any, channels: int):
     class Split(nn.Module):
         def __init__(self) -> None:

@@ -141,6 +141,7 @@ def test_any_number_of_channels_makes_a_file(channels: int, shown: int, tmp_path
     assert not (tmp_path / "images/1-target.png").exists()
 
 
+@pytest.mark.slow
 def test_a_calibrated_bundle_has_its_images(tmp_path) -> None:
     images = CalibrationImages("synthetic", channels=3, size=32, degradation="gaussian:25", crops=4)
     result = apply(network(), "mofa", torch.rand(1, 3, 32, 32), calibration=images)

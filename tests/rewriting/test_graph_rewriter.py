@@ -39,6 +39,7 @@ def test_no_split_and_no_norm_in_the_exported_graph(lowered: Result):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_onnx(lowered: Result):
     model = copy.deepcopy(lowered.model).eval()
     program = torch.onnx.export(model, (torch.rand(SHAPE),), dynamo=True, verbose=False)

@@ -151,7 +151,7 @@ def test_capture_allocates_no_activation(name: str) -> None:
     assert pytree.tree_leaves(pytree.tree_map(lambda node: node.meta["val"], output.args))[0].device.type == "meta"
 
 
-@pytest.mark.sample(*QUICK)
+@pytest.mark.sample("unet")  # that is compiled and saved, too: seconds each
 @pytest.mark.parametrize("name", ZOO)
 def test_preset(name: str, tmp_path: Path) -> None:
     model = build(name)

@@ -110,6 +110,7 @@ def test_the_rest_is_in_the_job_summary(context: Context, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("taken", [0, 2**20 - 2000, 2**20 - 10])
+@pytest.mark.sample(1)
 def test_the_job_summary_stays_below_its_limit(taken: int, context: Context, tmp_path: Path) -> None:
     file = tmp_path / "summary.md"
     file.write_bytes(b"x" * taken)

@@ -163,7 +163,7 @@ class Looping(nn.Module):
 
 
 @pytest.mark.parametrize("code", BAD)
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 def test_a_rule_finds_what_it_is_for(code: str) -> None:
     findings = found(code, BAD[code](), size=64)
     assert findings and {finding.code for finding in findings} == {code}
