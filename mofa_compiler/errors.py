@@ -1,5 +1,6 @@
 """Every error and warning of this package, by their stable names; written in `mofa_compiler.base`."""
 
+from .base.error_codes import ERROR_CODES
 from .base.errors import (
     AnatomyError,
     BundleError,
@@ -21,6 +22,7 @@ from .base.errors import (
 )
 
 __all__ = [
+    "ERROR_CODES",
     "AnatomyError",
     "BundleError",
     "CalibrationError",

@@ -37,7 +37,8 @@ class DifferenceError(ExportError):
     """A file does not compute what the network does; `stage` is where: `load`, `run`, `shape` or `value`."""
 
     def __init__(self, message: str, stage: str):
-        super().__init__(message)
+        codes = {"load": "unreadable", "run": "wrong-input", "shape": "wrong-output", "value": "computes-else"}
+        super().__init__(message, code=codes[stage])
         self.stage = stage
 
 

@@ -200,7 +200,7 @@ def test_a_state_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_state.os, "fsync", fails)
-    with raising(RecoveryError, "unwritable", "run_state.pt"):
+    with raising(RecoveryError, "unwritable", "state.pt"):
         run_state.write(tmp_path, {"step": 2})
     saved = run_state.read(tmp_path)
     assert saved is not None and saved["step"] == 1

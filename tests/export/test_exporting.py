@@ -209,7 +209,7 @@ class Doubled(Pt2):
 
 def test_a_file_that_computes_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mofa_compiler.export.exporting.find", lambda name: Doubled())
-    with pytest.raises(ExportError, match="off the network, more than rounding"):
+    with raising(ExportError, "computes-else"):
         export(Small().eval(), "pt2", tmp_path / "net.pt2", inputs=torch.rand(1, 3, 16, 16))
     assert files(tmp_path) == []
 
@@ -233,13 +233,13 @@ class Returning(Format):
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
-    [(torch.full((1, 2), torch.nan), "more than rounding"), (torch.ones(2), r"returns \[\(2,\)\]")],
+    ("value", "code"),
+    [(torch.full((1, 2), torch.nan), "computes-else"), (torch.ones(2), "wrong-output")],
 )
-def test_what_is_compared(value: Tensor, message: str) -> None:
+def test_what_is_compared(value: Tensor, code: str) -> None:
     network, call = nn.Identity(), CallSpec((torch.ones(1, 2),))
     assert compare(Returning(torch.ones(1, 2)), Path(), network, [call])[0].relative_error == 0
-    with pytest.raises(ExportError, match=message):
+    with raising(ExportError, code):
         compare(Returning(value), Path(), network, [call])
 
 

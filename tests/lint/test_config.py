@@ -246,11 +246,11 @@ def test_errors_name_file_line_and_key(write, text: str, message: str):
 
 def test_errors_in_pyproject_name_the_whole_key(write):
     write("[project]\nname = 'x'\n[[tool.mofa.models]]\ntarget = 'a:B'\nname = ''", "pyproject.toml")
-    with pytest.raises(LintError, match=r"^pyproject\.toml:5: tool\.mofa\.models\.name: '' must be printable"):
+    with raising(LintError, "bad-value", "pyproject.toml:5", "tool.mofa.models.name"):
         Config.discover()
-    with pytest.raises(LintError, match=r"^pyproject\.toml:1: tool: must be a table"):
+    with raising(LintError, "bad-value", "pyproject.toml:1", "tool"):
         Config.load(write("tool = 3", "pyproject.toml"))
-    with pytest.raises(LintError, match=r"^pyproject\.toml:2: tool\.mofa: 3 must be a table"):
+    with raising(LintError, "bad-value", "pyproject.toml:2", "tool.mofa"):
         Config.load(write("[tool]\nmofa = 3", "pyproject.toml"))
 
 
@@ -336,7 +336,7 @@ def test_ignored_on_paths():
 
 def test_prefixes_from_the_command_line():
     assert parse_prefixes(["MOFA1,MOFA201", " MOFA5 "], KNOWN, "--select") == ("MOFA1", "MOFA201", "MOFA5")
-    with pytest.raises(LintError, match=r"--ignore: no rule's code begins with 'MOFA111' \(did you mean 'MOFA101'\?\)"):
+    with raising(LintError, "bad-value", "--ignore", "'MOFA111'", "'MOFA101'"):
         parse_prefixes(["MOFA111"], KNOWN, "--ignore")
 
 

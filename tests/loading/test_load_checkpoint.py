@@ -180,53 +180,57 @@ class Runs:
         return os.mkdir, ("ran",)
 
 
-BROKEN: dict[str, tuple[Callable[[Path], Any], dict[str, str], str]] = {
-    "missing": (lambda path: None, {}, r"there is no file .*c\.pth"),
-    "folder": (lambda path: path.mkdir(), {}, "is a folder, not a checkpoint"),
-    "empty": (lambda path: path.write_bytes(b""), {}, "is damaged, or no checkpoint"),
-    "text": (lambda path: path.write_text("hello, this is text"), {}, "is damaged, or"),
+BROKEN: dict[str, tuple[Callable[[Path], Any], dict[str, str], tuple[str, ...]]] = {
+    "missing": (lambda path: None, {}, ("not-found", "c.pth")),
+    "folder": (lambda path: path.mkdir(), {}, ("not-found", "c.pth")),
+    "empty": (lambda path: path.write_bytes(b""), {}, ("damaged", "c.pth")),
+    "text": (lambda path: path.write_text("hello, this is text"), {}, ("damaged", "c.pth")),
     "truncated": (
         lambda path: (torch.save({"a": torch.ones(99)}, path), path.write_bytes(path.read_bytes()[:300])),
         {},
-        "is damaged, or no checkpoint",
+        ("damaged", "c.pth"),
     ),
-    "code": (lambda path: torch.save({"x": Runs()}, path), {}, r"needs (posix|nt)\.mkdir.* was not loaded"),
-    "whole module": (lambda path: torch.save(Net(), path), {}, r"needs .*Net.* save its model.state_dict\(\)"),
+    "code": (lambda path: torch.save({"x": Runs()}, path), {}, ("unreadable", ".mkdir")),
+    "whole module": (lambda path: torch.save(Net(), path), {}, ("unreadable", "Net", "model.state_dict()")),
     "arguments": (
         lambda path: torch.save({"state_dict": {}, "args": argparse.Namespace(a=1)}, path),
         {},
-        r"needs argparse\.Namespace",
+        ("unreadable", "argparse.Namespace"),
     ),
-    "list": (lambda path: torch.save([1, 2], path), {}, "it is a list"),
-    "nothing": (lambda path: torch.save({}, path), {}, "it is empty"),
+    "list": (lambda path: torch.save([1, 2], path), {}, ("wrong-kind", "list")),
+    "nothing": (lambda path: torch.save({}, path), {}, ("wrong-kind", "empty")),
     "no tensors": (
         lambda path: torch.save({"epoch": 1, "optimizer": {"a": 1}}, path),
         {},
-        "its keys are 'epoch', 'optimizer'; choose one by --key",
+        ("wrong-kind", "'epoch', 'optimizer'", "--key"),
     ),
     "unknown key": (
         lambda path: torch.save({"net_b": {"a": torch.ones(1)}}, path),
         {"key": "net_a"},
-        r"has no entry 'net_a' \(did you mean 'net_b'\?\)",
+        ("unknown-name", "'net_a'", "'net_b'"),
     ),
-    "key into a number": (lambda path: torch.save({"a": 1}, path), {"key": "a.b"}, "has no entry 'a.b'"),
-    "key without tensors": (lambda path: torch.save({"a": {"b": 1}}, path), {"key": "a"}, "'a' holds no tensors"),
+    "key into a number": (lambda path: torch.save({"a": 1}, path), {"key": "a.b"}, ("unknown-name", "'a.b'")),
+    "key without tensors": (lambda path: torch.save({"a": {"b": 1}}, path), {"key": "a"}, ("wrong-kind", "'a'")),
     "unknown prefix": (
         lambda path: torch.save({"a.b": torch.ones(1)}, path),
         {"strip_prefix": "net."},
-        r"no key begins with 'net\.'; the keys are 'a\.b'",
+        ("unknown-name", "'net.'", "'a.b'"),
     ),
 }
 
 
-@pytest.mark.parametrize(("make", "options", "message"), BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize(("make", "options", "said"), BROKEN.values(), ids=BROKEN.keys())
 def test_what_cannot_be_read_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Any], options: dict[str, str], message: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path], Any],
+    options: dict[str, str],
+    said: tuple[str, ...],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "c.pth"
     make(path)
-    with pytest.raises(CheckpointError, match=message) as raised:
+    with raising(CheckpointError, *said) as raised:
         load_checkpoint(path, Net(), **options)
     assert "\n" not in str(raised.value)
     assert not Path("ran").exists()

@@ -201,7 +201,10 @@ def test_no_pass_takes_an_option_that_is_none_of_its_fields(
     with pytest.raises(RoadmapError) as caught:
         Roadmap.load(path)
     assert caught.value.code == "unknown-option"
-    assert all(name in str(caught.value) for name in (f"{path}, pass 1", "mine", repr(option), repr(meant or "keep")))
+    assert all(
+        name in str(caught.value)
+        for name in (f"{path}, pass 1", "mine", repr(option), repr(meant) if meant else "keep")
+    )
 
 
 def test_a_value_that_does_not_fit_is_refused_for_any_pass(kind: type[Pass]):

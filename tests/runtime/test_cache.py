@@ -62,7 +62,7 @@ def test_a_cache_that_is_a_file_is_told(tmp_path: Path, key: dict[str, object], 
     (tmp_path / "file").write_text("mine")
     cache = Cache(tmp_path / place)
     assert cache.get(key) is None
-    with pytest.raises(EngineError, match=f"{place}: it is a file, not a folder"):
+    with raising(EngineError, "unwritable", str(place)):
         cache.put(key, 1)
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -157,7 +157,7 @@ def test_what_was_packed_loads(name: str) -> None:
 @pytest.mark.parametrize("name", CPU)
 @pytest.mark.sample("eager", "onnxruntime")
 def test_what_does_not_fit_is_named(name: str) -> None:
-    with pytest.raises(EngineError, match=rf"^{name} does not take Net: \w+"):
+    with raising(EngineError, "wrong-input", name, "Net"):
         engine(runs_here(name)).compile(network(), [torch.rand(1, 5, 32, 32)])
 
 
@@ -207,7 +207,7 @@ def test_one_that_is_not_installed(name: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("name", ["cuda", "cuda-inductor"])
 def test_without_a_gpu(name: str) -> None:
-    with pytest.raises(EngineError, match=rf"{name} cannot run here: .*(without CUDA|no GPU)"):
+    with raising(EngineError, "not-installed", name):
         engine(name)
 
 
