@@ -11,7 +11,8 @@ from torch import nn
 
 import mofa_compiler
 from mofa_compiler.base.errors import ReportError
-from mofa_compiler.bundle.updating import record
+from mofa_compiler.bundle.updating import record, update
+from mofa_compiler.distillation.options import Recovery
 from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.report.reading import read_report
 
@@ -51,4 +52,18 @@ def test_measurements_are_kept_in_its_data_and_its_pages_stay(old: Path) -> None
         record([one], old)
     report = json.loads((old / "report.json").read_text())
     assert (report["schema"], report["measurements"]) == ("mofa-report/1", [one])
+    assert {name: (old / name).read_bytes() for name in pages} == pages
+
+
+def test_new_weights_are_kept_and_its_pages_stay(old: Path) -> None:
+    pages = {name: (old / name).read_bytes() for name in ("report.md", "report.html")}
+    result = mofa_compiler.apply(network(), [SepConvToPConv()], X)
+    with torch.no_grad():
+        next(result.model.parameters()).add_(1.0)
+    result.recoveries = (Recovery(5, 0.1, 30.0, 31.0, None, 5, (), {}, {}),)
+    with pytest.warns(UserWarning, match="rewrite the network again"):
+        update(result, old)
+    (entry,) = json.loads((old / "report.json").read_text())["recoveries"]
+    assert (entry["psnr_after"], entry["best_step"]) == (31.0, 5)
+    assert torch.equal(mofa_compiler.load(old)(X), result.model.eval()(X))
     assert {name: (old / name).read_bytes() for name in pages} == pages
