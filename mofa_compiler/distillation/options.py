@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ..base.errors import RecoveryError, nearest
-from ..rewriting.option_types import FROZEN
+from ..base.option_types import FROZEN
 
 STEPS = 1000
 """Steps of a recovery that is given neither steps nor minutes"""

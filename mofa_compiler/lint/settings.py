@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from ..base.errors import LintError, nearest
-from ..rewriting.option_types import Portion
+from ..base.option_types import Portion
 from .finding import UNLINTABLE, Default
 from .quantities import memory, number
 

@@ -4,13 +4,13 @@ What a pass is written with is imported from here.
 """
 
 from ..base.errors import RewriteError, RoadmapError, nearest
+from ..base.option_types import FROZEN, Portion, as_tuple, convolved_channels
 from ..graph.program import Program
 from ..graph.shape_propagation import meta_twin
 from ..numerics.equivalence import EXACT_TOLERANCE, module_error
 from .fate import Fate
 from .graph_pass import GraphLowering, GraphPass, is_image
 from .graph_rewriter import Rewiring
-from .option_types import FROZEN, Portion, as_tuple, convolved_channels
 from .pass_api import Lowering, Match, Moved, Pass, Phase, Replacement, Skip, unknown_subclass
 from .skip_codes import SKIP_CODES
 

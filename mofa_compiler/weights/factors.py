@@ -9,8 +9,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
+from ..base.option_types import convolved_channels
 from ..nn.partial_conv import PaddingMode, PConv2d, PDWConv2d
-from ..rewriting.option_types import convolved_channels
 from .kernels import add_bias, dirac, fill, is_diagonal, with_room
 from .prior import correlation_of, covariance, gains
 

@@ -12,8 +12,8 @@ from pydantic import ConfigDict, Field
 
 from mofa_compiler import Roadmap
 from mofa_compiler.base.errors import RoadmapError
+from mofa_compiler.base.option_types import FROZEN
 from mofa_compiler.passes import DecoupleUpsampling, PConvToPDWConv, SepConvToPConv, WidenPortion
-from mofa_compiler.rewriting.option_types import FROZEN
 from mofa_compiler.rewriting.pass_api import Pass
 from mofa_compiler.rewriting.registry import available
 from mofa_compiler.rewriting.roadmap import at_layers, in_order, presets

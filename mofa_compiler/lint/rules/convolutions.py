@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from ...analysis.layers import Layer
 from ...analysis.network import Network
-from ...rewriting.option_types import convolved_channels
+from ...base.option_types import convolved_channels
 from ...rewriting.pass_api import Match, Pass
 from .matching import PassRule, installed
 
