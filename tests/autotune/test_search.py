@@ -13,7 +13,9 @@ from mofa_compiler.autotune.search import DECIDED
 from mofa_compiler.base.errors import EngineError, RoadmapError
 from mofa_compiler.bundle.recipe import read_recipe
 from mofa_compiler.passes import SepConvToPConv, ShrinkKernels
-from mofa_compiler.report.markdown import render
+from mofa_compiler.report.content import for_reading
+from mofa_compiler.report.document import markdown
+from mofa_compiler.report.model import Report
 from tests.autotune.small import Tower, depthwise_taps, invent
 from tests.raising import raising
 
@@ -101,7 +103,7 @@ def test_a_decided_recipe_is_replayed_without_measuring(
 def test_reports_say_what_was_measured(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
     invent(monkeypatch, depthwise_taps)
     report = apply(tower, TARGET, X).report
-    text = render(report)
+    text = markdown(for_reading(Report.model_validate(report)))
     assert report["decisions"]["sentence"][:20] in text.replace("\\", "")
     assert "blocks.0.narrow.0 and 2 alike" in text
 
