@@ -60,6 +60,7 @@ def test_nothing_in_nafnet_is_cheap():
     assert not any(found.is_cheap(stage)[0] for stage in found.anatomy.stages)
 
 
+@pytest.mark.slow
 def test_the_table_is_generated():
     page = (Path(__file__).parents[1] / "examples" / "guides" / "benchmarks.md").read_text(encoding="utf-8")
     start, end = MARKERS

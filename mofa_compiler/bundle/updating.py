@@ -15,9 +15,9 @@ from ..base.atomic_files import put_in_place, replaced, scratch_folder
 from ..base.errors import BundleError
 from ..base.plain import plain_data
 from ..base.spelling import json_text
-from ..report.model import SCHEMA, Report
+from ..report.model import IMAGES, SCHEMA, Report
 from ..report.pictures import pictures_of, write_pictures
-from ..report.reading import IMAGES, read_document, written_by
+from ..report.reading import read_document, written_by
 from ..result.rewrite import Rewrite
 from .files import REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, check, read_weights, write_reports, write_weights
 from .original import recorded, short

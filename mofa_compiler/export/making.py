@@ -117,7 +117,7 @@ class Maker:
         found = self._culprit(source, calls, stage)
         if isinstance(first, DifferenceError):
             raise ExportError(
-                f"{first}{f'. It comes from {found}' if found else ''}", found.path if found else "", code="failed"
+                f"{first}{f'. It comes from {found}' if found else ''}", found.path if found else "", code=first.code
             )
         if found is not None:
             raise self._refused(first, found, found.path, dynamic=source.dynamic, only_trace=False) from first

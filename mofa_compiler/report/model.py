@@ -16,6 +16,9 @@ from .structure import Structure, check_structure
 
 SCHEMA = "mofa-report/2"
 
+IMAGES = "images"
+"""The folder in a bundle that has the images before and after"""
+
 
 class TensorShape(Part):
     """A tensor among the example inputs."""

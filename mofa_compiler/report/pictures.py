@@ -17,8 +17,7 @@ from ..data.samples import Sample
 from ..graph.call_spec import CallSpec, tensor_leaves
 from ..numerics.running import run
 from ..result.rewrite import Rewrite
-from .model import Closeness, Image
-from .reading import IMAGES
+from .model import IMAGES, Closeness, Image
 
 _WINDOW, _SIGMA = 11, 1.5
 _OUTSIDE = 0.05

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ..base.atomic_files import put_back
 from ..base.documents import first_problem, read_json
 from ..base.errors import ReportError
+from .distribution import SCHEMA as DISTRIBUTION
+from .distribution import Distribution
 from .model import SCHEMA, Report
 
-if TYPE_CHECKING:
-    from .distribution import Distribution
-
 FILE = "report.json"
-IMAGES = "images"
-"""The folder in a bundle that has the images before and after"""
-
 OLD = "mofa-report/1"
 """Of bundles that are still loaded, checked and given new weights, but whose reports are not read"""
 
@@ -44,9 +40,6 @@ def read_drawn(path: Path) -> Report | Distribution:
     Raises:
         ReportError: as of `read_report`.
     """
-    from .distribution import SCHEMA as DISTRIBUTION
-    from .distribution import Distribution
-
     return _validated(path, Distribution) if _schema(_read(path)) == DISTRIBUTION else read_report(path)
 
 

@@ -19,7 +19,7 @@ from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import Result, apply, capture
 from mofa_compiler.analysis.fingerprint import architecture_hash
 from mofa_compiler.base.errors import BundleError
-from mofa_compiler.bundle import files, load, save
+from mofa_compiler.bundle import files, load
 from mofa_compiler.bundle.original import digest as digest_of_weights
 from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.reproduce.replay import replay
@@ -64,6 +64,11 @@ missing = [name for name, p in model.named_parameters() if p.grad is None or not
 assert not missing, missing
 print("alone")
 """
+
+
+def save(result: Result, directory: Path, **options: Any) -> Path:
+    """A bundle, which replaces none unless that is asked for."""
+    return result.save(directory, **{"overwrite": False, **options})
 
 
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:

@@ -12,9 +12,9 @@ from torch import nn
 import mofa_compiler
 from mofa_compiler.base.errors import ReportError
 from mofa_compiler.bundle.updating import record, update
-from mofa_compiler.distillation.options import Recovery
 from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.report.reading import read_report
+from mofa_compiler.result.recovery import Recovery
 
 X = torch.rand(1, 8, 16, 16)
 

@@ -42,7 +42,7 @@ def original() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def saved(original: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    result = mofa_compiler.apply(original, "mofa", X)
+    result = mofa_compiler.apply(original, "mofa", X, checkpoint="net.pth")
     return result.save(tmp_path_factory.mktemp("cases") / "bundle")
 
 
@@ -269,7 +269,7 @@ def test_another_original_is_told_from_the_one_that_was_rewritten(bundle: Path, 
     assert "original" in failed(found)
     assert all(text in found.problems[0] for text in (*digests, "net.pth"))
     images = [torch.rand(3, 32, 32) for _ in range(4)]
-    result = mofa_compiler.apply(original, "mofa", X)
+    result = mofa_compiler.apply(original, "mofa", X, checkpoint="net.pth")
     for kind, use in (
         (BundleError, lambda: mofa_compiler.replay(bundle, other)),
         (BundleError, lambda: mofa_compiler.recover(bundle, other, images, steps=1)),

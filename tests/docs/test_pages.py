@@ -70,7 +70,7 @@ def test_figures_that_the_limits_repeat_are_those_of_the_benchmarks() -> None:
 def test_links_lead_to_files(page: Path) -> None:
     """mkdocs says so of the site's pages; this says it of the repository's, where people read them first."""
     links = re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
-    made = ("commands.md", "passes.md", "roadmaps.md", ".svg")  # by examples/guides/_site.py
+    made = ("commands.md", "passes.md", "roadmaps.md", "codes.md", ".svg")  # by examples/guides/_site.py
     assert [link for link in links if not link.endswith(made) and not (page.parent / link).exists()] == []
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...base import spelling
-from ..model import Image, Report
-from ..reading import IMAGES
+from ..model import IMAGES, Image, Report
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
