@@ -42,7 +42,7 @@ def identifier(text: str) -> str:
     normal = unicodedata.normalize("NFKC", text)
     name = "".join(c if f"a{c}".isidentifier() else "_" for c in normal)
     name = name if name.strip("_") else "x"
-    return name if name.isidentifier() else f"_{name}"
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"_{name}"
 
 
 def attribute(owner: str, name: str) -> str:

@@ -29,7 +29,7 @@ HOSTILE = [
     *("\ue000a=1\ue001", "a\\", "{x}", "\x00", "self", "<name>", "<parameters>", "'\"\\n", " ", "\t", "\x7f", "\x9b1m"),
     *('"""', "\\N{bad}", "\u2028", "\u200b", "日本", "e\u0301", "torch", "nn", "F", "x", "input", "print"),
     *("[a-z]*", "%s", "$(reboot)", "</script>", "<!--", "&lt;", "@all", "0", "-1", "1e5", "\U0001f600", "\ufeff"),
-    *("match", "\r", "\ud800"),
+    *("match", "None", "\r", "\ud800"),
 ]  # fmt: skip
 NAMES = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(codec=None), min_size=1, max_size=12))  # type: ignore[arg-type]
 WRITTEN = NAMES.filter(lambda name: not spelling.has_no_encoding(name))
