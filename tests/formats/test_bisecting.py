@@ -123,7 +123,7 @@ class Grouped(nn.Module):
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_a_normalization_that_the_exporter_cannot_merge_is_merged_before(tmp_path: Path, dynamic: bool) -> None:
     done = export(Grouped().eval(), "executorch", tmp_path / "net.pte", dynamic=dynamic, inputs=CALL)
     assert done.notes[0].startswith("normalizations were merged")
