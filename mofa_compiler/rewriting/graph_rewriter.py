@@ -18,6 +18,7 @@ from ..base.errors import RewriteError
 from ..graph.frozen import Named, freeze
 from ..graph.generated_code import new_graph
 from ..graph.macs import function_name, node_macs
+from ..graph.node_names import path_of
 from ..graph.plain_layers import altered
 from ..graph.shape_propagation import evaluate
 from ..numerics.equivalence import EXACT_TOLERANCE, failed, module_error, warn_of_precision
@@ -43,6 +44,7 @@ class Rewiring(Surgery):
         self._unrounded: dict[str, Any] = {}
         self._parameters: Counter[str] = Counter()  # changes that no edit tells of yet, by path
         self._macs: Counter[str] = Counter()
+        self._unsaid: dict[str, None] = {}  # changes since the last edit was told, by path, which may cost nothing
         self._part_of: dict[str, str] = {}
         self._stack: dict[str, Any] = {}
         distinct = {id(module): module for module in self.modules.values()}.values()
@@ -184,6 +186,7 @@ class Rewiring(Surgery):
 
     def substitute(self, old: fx.Node, new: fx.Node) -> None:
         """Let everything read `new` instead of `old`, for whose value it stands; `old` goes, if it is no part of it."""
+        self._unsaid[str(old.target) if old.op == "call_module" else path_of(old) or old.name] = None
         new.meta["origin"] = origin(old)
         old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
         self.erase(old)
@@ -244,6 +247,7 @@ class Rewiring(Surgery):
         freeze(new, (*old.named_parameters(), *also), thaw=True)
         account = self._part_of.get(path, path)
         self._parameters[account] += _count(new) - (_count(self.modules[path]) if path in self.modules else 0)
+        self._unsaid[account] = None
         self._unrounded[path] = module.to(like.device)
         self.modules.update(dict.fromkeys(self.aliases[path], new))
         self.ideals.pop(path, None)
@@ -335,6 +339,7 @@ class Rewiring(Surgery):
             raise RewriteError(
                 f"{self.pass_.name}: {path} is told as exact without a check: a bug in this pass", code="bug"
             )
+        self._unsaid.clear()
         parameters, macs = (_taken(counts, path) for counts in (self._parameters, self._macs))
         edit = Edit(path, stage.name if stage else None, before, after, parameters, macs, fate, exact, note, error)
         for index, told in enumerate(self.edits):
@@ -370,8 +375,9 @@ class Rewiring(Surgery):
 
     @property
     def untold(self) -> list[str]:
-        """Paths with changes that no edit tells of."""
-        return [path for counts in (self._parameters, self._macs) for path, count in counts.items() if count]
+        """Paths with changes that no edit tells of: of parameters or MACs, or later than the last edit."""
+        counted = [path for counts in (self._parameters, self._macs) for path, count in counts.items() if count]
+        return list(dict.fromkeys([*counted, *self._unsaid]))
 
     def describe(self, path: str) -> str:
         """The module at a path in one short line."""

@@ -60,9 +60,9 @@ def test_new_weights_are_kept_and_its_pages_stay(old: Path) -> None:
     result = mofa_compiler.apply(network(), [SepConvToPConv()], X)
     with torch.no_grad():
         next(result.model.parameters()).add_(1.0)
-    result.recoveries = (Recovery(5, 0.1, 30.0, 31.0, None, 5, (), {}, {}),)
+    trained = result.record.with_recovery(Recovery(5, 0.1, 30.0, 31.0, None, 5, (), {}, {}), ())
     with pytest.warns(UserWarning, match="rewrite the network again"):
-        update(result, old)
+        update(trained, old)
     (entry,) = json.loads((old / "report.json").read_text())["recoveries"]
     assert (entry["psnr_after"], entry["best_step"]) == (31.0, 5)
     assert torch.equal(mofa_compiler.load(old)(X), result.model.eval()(X))

@@ -137,7 +137,7 @@ TAMPERED: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "key map: too deep": (written("keymap.json", lambda _: "[" * 200_000), "keymap"),
     "report: too deep": (written("report.json", lambda _: "[" * 200_000), "report"),
     "report.md": (written("report.md", lambda _: "hello"), "report"),
-    "report.md: a word": (written("report.md", lambda text: text.replace("MACs at", "MACs of", 1)), "report"),
+    "report.md: a word": (written("report.md", lambda text: text.replace("MACs", "FLOPs", 1)), "report"),
     "report.html": (written("report.html", lambda _: "hello"), "report"),
     "report.html: a script": (
         written("report.html", lambda text: text.replace("</body>", "<script>1</script></body>")),

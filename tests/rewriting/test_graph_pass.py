@@ -238,3 +238,23 @@ class Written(nn.Module):
 def test_an_exact_edit_is_checked_whatever_the_pass_promises(kind: type[Doing]):
     _, diff = rewrite(network(activated()), kind(how=checked))
     assert diff.exact and diff.edits[0].error is not None and diff.edits[0].error < 1e-12
+
+
+@pytest.mark.parametrize("inside", ["module", "function"])
+def test_a_change_that_costs_nothing_has_to_be_told_too(inside: str):
+    def untold(wiring: Rewiring) -> None:
+        for node in wiring.nodes:
+            if isinstance(wiring.module(node), nn.GELU):
+                wiring.put(str(node.target), nn.ReLU())
+            elif node.target is F.gelu:
+                with wiring.at(node):
+                    new = wiring.call(F.relu, *node.args)
+                wiring.substitute(node, new)
+
+    class Functional(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.gelu(x)
+
+    model = chain(nn.GELU() if inside == "module" else Functional())
+    with raising(RewriteError, "bug", "no edit tells"):
+        rewrite(network(model), Doing(how=untold))
