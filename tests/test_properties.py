@@ -202,6 +202,7 @@ def test_nothing_is_left_behind(plan: Plan, name: str) -> None:
     assert all(isinstance(torch.__dict__[n], (types.ModuleType, type)) for h, n in _world().keys() - world.keys())
 
 
+@pytest.mark.slow
 @drawn(12)
 @given(plans, roadmaps)
 def test_every_roadmap_keeps_shapes_and_promises(plan: Plan, name: str) -> None:

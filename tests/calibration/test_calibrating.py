@@ -382,6 +382,7 @@ def test_nafnet() -> None:
     assert error(result, model, X) < 0.9 * error(apply(model, [SepConvToPConv()], X[0]), model, X)
 
 
+@pytest.mark.slow
 @drawn(4)
 @given(plans)
 def test_generated_networks_come_no_further_away(plan: Plan) -> None:

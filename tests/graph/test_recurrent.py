@@ -30,7 +30,7 @@ def described(value: Any) -> list[Any]:
 
 @pytest.mark.parametrize("single", ON_OFF)
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
-@pytest.mark.sample(2)
+@pytest.mark.slow
 def test_one_step_tells_what_all_steps_return_and_cost(single: bool) -> None:
     for kind, options in LAYERS:
         layer = kind(5, 7, **options).eval()

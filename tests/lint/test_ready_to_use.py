@@ -88,6 +88,7 @@ def test_the_action_says_what_is_wrong_with_the_configuration() -> None:
     assert codes == {"Install": 0, "Lint": 1}
 
 
+@pytest.mark.slow
 def test_the_hook_runs() -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     assert hook["id"] == "mofa-lint" and hook["language"] == "python" and not hook["pass_filenames"]

@@ -49,6 +49,7 @@ def test_onnx(lowered: Result):
     assert not operators & {"Split", "Slice", "Concat", "DepthToSpace", "Transpose", "LayerNormalization"}
 
 
+@pytest.mark.slow
 def test_compiled_and_loaded_networks_compute_the_same(lowered: Result, tmp_path: Path):
     model = copy.deepcopy(lowered.model).eval()
     loaded = load(lowered.save(tmp_path / "bundle")).eval()
