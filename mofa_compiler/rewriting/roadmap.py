@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import networkx
 from pydantic import TypeAdapter, ValidationError
 
 from ..base.errors import RoadmapError, nearest
@@ -200,6 +199,8 @@ def in_order(passes: Iterable[Pass]) -> list[Pass]:
     for pass_ in passes:
         by_name.setdefault(pass_.name, []).append(pass_)
     given = {name: (same[0].phase, index) for index, (name, same) in enumerate(by_name.items())}
+    import networkx  # for what is decided or mended, and slow to import
+
     graph = networkx.DiGraph()
     graph.add_nodes_from(by_name)
     graph.add_edges_from((early, name) for name in by_name for early in by_name[name][0].after if early in by_name)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import networkx as nx
 from torch import fx
 
 from .flow import NOWHERE, Flow
@@ -103,6 +102,10 @@ def _find_entrances(flow: Flow, runs: list[_Run]) -> None:
 
 def _merge_of(flow: Flow, run: _Run, order: Mapping[fx.Node, int]) -> fx.Node:
     """The first node that every path from the entrances of a run to the run's end passes through."""
+    if len(run.entrances) == 1:
+        return run.entrances[0]
+    import networkx as nx  # takes as long as linting a small network, and few have such a run
+
     entrances = [order[node] for node in run.entrances]
     last = order[flow.main[run.stop - 1]]
     users = {i: [order[user] for user in flow.users[flow.nodes[i]]] for i in range(min(entrances), last)}
