@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,6 +19,7 @@ from mofa_compiler.base.atomic_files import (
     scratch_file,
     scratch_folder,
 )
+from tests.killing import killed_at
 
 LARGEST = 12
 """Renames that one run makes at most"""
@@ -35,36 +34,6 @@ def replace_folder(target: Path, content: str) -> None:
 
 def content(target: Path) -> set[str]:
     return {(target / name).read_text() for name in ("one", "two")}
-
-
-def killed_at(number: int, before: bool, work: Callable[[], None], can_exchange: bool) -> bool:
-    """Run `work` in a child that is killed right before or right after its rename of that number; whether it was."""
-    child = os.fork()
-    if not child:
-        count = 0
-
-        def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-            def wrapper(*args: Any) -> Any:
-                nonlocal count
-                count += 1
-                if before and count == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                result = function(*args)
-                if not before and count == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return result
-
-            return wrapper
-
-        os.rename, os.replace = counted(os.rename), counted(os.replace)
-        system_call = counted(atomic_files._renameat2()) if can_exchange else None  # type: ignore[arg-type]
-        atomic_files._renameat2 = lambda: system_call  # type: ignore[assignment, misc]
-        try:
-            work()
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
 
 
 def kills(work: Callable[[], None], can_exchange: bool) -> Iterator[tuple[int, bool]]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import runpy
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,13 +20,13 @@ from typer.testing import CliRunner
 import mofa_compiler
 from architectures import UNet
 from mofa_compiler import Verification
-from mofa_compiler.base import atomic_files
 from mofa_compiler.base.errors import BundleError, CheckpointError, MofaError, RecoveryError
 from mofa_compiler.bundle.original import digest
 from mofa_compiler.cli import app
 from mofa_compiler.loading.checkpoint import load_checkpoint
 from mofa_compiler.passes import SepConvToPConv
 from tests.cases.files import imported
+from tests.killing import killed_at
 from tests.raising import raising
 
 X = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -184,37 +182,11 @@ def test_a_kill_at_any_rename_leaves_a_bundle(tmp_path: Path, original: nn.Modul
     result, where = mofa_compiler.apply(original, [], X), tmp_path / "b"
     result.save(where)
     number = 0
-    while _killed(lambda: result.save(where), number := number + 1, can_exchange):
+    while killed_at(number := number + 1, False, lambda: result.save(where), can_exchange):
         assert mofa_compiler.load(where)
         result.save(where)
         assert [path.name for path in tmp_path.iterdir()] == ["b"]
     assert number == 3 + (2 if can_exchange else 4)  # three reports, and the folder; the last number was not reached
-
-
-def _killed(work: Callable[[], Any], number: int, can_exchange: bool) -> bool:
-    """Whether a child was killed right behind its rename of that number."""
-    if not (child := os.fork()):
-        count = 0
-
-        def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-            def wrapper(*args: Any) -> Any:
-                nonlocal count
-                result = function(*args)
-                count += 1
-                if count == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return result
-
-            return wrapper
-
-        os.rename, os.replace = counted(os.rename), counted(os.replace)
-        system_call = counted(atomic_files._renameat2()) if can_exchange else None  # type: ignore[arg-type]
-        atomic_files._renameat2 = lambda: system_call  # type: ignore[assignment, misc]
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.case("reliability/06_names_that_break_code.py")
