@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from mofa_compiler.frontend import GUARDS
 from mofa_compiler.graph.macs import node_macs
 from mofa_compiler.rewriting.roadmap import Roadmap
 from passes.shrink_kernels import ShrinkKernels
+from tests.emitted import run
 
 Case = Callable[..., nn.Module]
 
@@ -63,9 +63,7 @@ def test_the_shape_of_samples_follows_from_arguments(case: ModuleType) -> None:
     program = capture(net, torch.rand(1, 2, 1024))
     assert not program.opaque
     assert {"a", "d", "z"} <= program.modules.keys()
-    space: dict[str, Any] = {}
-    exec(emit(program, program.graph_module), space)
-    built = space["Model"]()
+    built = run(emit(program, program.graph_module))
     built.load_state_dict(net.state_dict())
     for samples in (1024, 2048):
         x = torch.rand(1, 2, samples)

@@ -7,7 +7,6 @@ import operator
 import shutil
 import subprocess
 import sys
-import types
 from dataclasses import dataclass
 from operator import mul
 from pathlib import Path
@@ -24,15 +23,8 @@ from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import apply, capture, load
 from mofa_compiler.base.errors import BundleError
 from mofa_compiler.codegen.source import emit
+from tests.emitted import run
 from tests.raising import raising
-
-
-def run(source: str) -> nn.Module:
-    module = types.ModuleType("emitted")
-    exec(compile(source, "emitted.py", "exec"), module.__dict__)
-    built = module.Model()
-    assert isinstance(built, nn.Module)
-    return built
 
 
 def round_trip(model: nn.Module, *inputs: Tensor) -> tuple[str, nn.Module]:

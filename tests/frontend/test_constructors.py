@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mofa_compiler import capture
 from mofa_compiler.base.errors import BundleError
 from mofa_compiler.codegen.source import emit
+from tests.emitted import run
 from tests.raising import raising
 
 
@@ -63,9 +64,7 @@ FUNCTIONS = {
 def test_it_computes_what_eager_does(name: str) -> None:
     net = Net(FUNCTIONS[name]).eval()
     program = capture(net, torch.rand(1, 3, 8, 8))
-    space: dict[str, Any] = {}
-    exec(emit(program, program.graph_module), space)
-    built = space["Model"]()
+    built = run(emit(program, program.graph_module))
     built.load_state_dict(net.state_dict())
     for size in ((8, 8), (9, 12)):
         x = torch.rand(1, 3, *size)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mofa_compiler import capture
 from mofa_compiler.codegen.source import emit
 from mofa_compiler.frontend import GUARDS
+from tests.emitted import run
 from tests.nets import sized_by_helpers
 
 
@@ -73,9 +74,7 @@ def test_a_size_stays_a_size(name: str) -> None:
     net = Net(FUNCTIONS[name]).eval()
     program = capture(net, torch.rand(1, 3, 32, 32))
     assert not [node for node in program.graph.nodes if node.target in GUARDS]
-    space: dict[str, Any] = {}
-    exec(emit(program, program.graph_module), space)
-    built = space["Model"]()
+    built = run(emit(program, program.graph_module))
     built.load_state_dict(net.state_dict())
     for size in ((32, 32), (40, 64), (61, 50)):
         x = torch.rand(1, 3, *size)

@@ -12,6 +12,7 @@ from mofa_compiler import capture
 from mofa_compiler.base.errors import CaptureError
 from mofa_compiler.codegen.source import emit
 from mofa_compiler.frontend import GUARDS
+from tests.emitted import run
 
 
 class Net(nn.Module):
@@ -68,9 +69,7 @@ def test_values_under_a_mask(name: str) -> None:
     net = Net(FUNCTIONS[name]).eval()
     program = capture(net, torch.rand(1, 3, 8, 8))
     assert not [node for node in program.graph.nodes if node.target in GUARDS]
-    space: dict[str, Any] = {}
-    exec(emit(program, program.graph_module), space)
-    built = space["Model"]()
+    built = run(emit(program, program.graph_module))
     built.load_state_dict(net.state_dict(), strict=False)
     for size in ((8, 8), (9, 12)):
         x = torch.rand(1, 3, *size)
