@@ -66,11 +66,6 @@ print("alone")
 """
 
 
-def save(result: Result, directory: Path, **options: Any) -> Path:
-    """A bundle, which replaces none unless that is asked for."""
-    return result.save(directory, **{"overwrite": False, **options})
-
-
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     """A network whose every weight counts (NAFNet starts with zeros where its branches join)."""
     torch.manual_seed(0)
@@ -94,7 +89,7 @@ def unchanged() -> Result:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(small(), tmp_path_factory.mktemp("made") / "out")
+    return small().save(tmp_path_factory.mktemp("made") / "out")
 
 
 @pytest.fixture
@@ -117,7 +112,7 @@ def test_a_bundle_stands_alone(name: str, tmp_path: Path) -> None:
     make, roadmap = NETWORKS[name]
     original = seeded(make)
     result = apply(original, roadmap, torch.rand(1, 3, 64, 64))
-    out = save(result, tmp_path / "out")
+    out = result.save(tmp_path / "out")
     assert {path.name for path in out.iterdir()} == FILES
 
     torch.manual_seed(1)
@@ -167,7 +162,7 @@ def test_the_documents_say_what_was_done(bundle: Path) -> None:
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    first, second = (save(small(), tmp_path / name) for name in ("first", "second"))
+    first, second = (small().save(tmp_path / name) for name in ("first", "second"))
     for name in sorted(FILES - {"model.safetensors"}):  # safetensors writes its metadata in any order
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
@@ -178,7 +173,7 @@ def test_trained_weights_are_saved(tmp_path: Path) -> None:
     optimizer = torch.optim.SGD(result.model.parameters(), lr=0.1)
     result.model(torch.rand(1, 3, 32, 32)).square().mean().backward()
     optimizer.step()
-    loaded = load(save(result, tmp_path / "out"))
+    loaded = load(result.save(tmp_path / "out"))
     assert result.model.training, "saving changed the mode"
     untrained = result.rewritten.program.graph_module.state_dict()
     trained = result.model.state_dict()
@@ -190,7 +185,7 @@ def test_trained_weights_are_saved(tmp_path: Path) -> None:
 def test_other_precisions(dtype: torch.dtype, tmp_path: Path) -> None:
     model = seeded(lambda: UNet(width=8, depth=2)).to(dtype)
     result = apply(model, "mofa", torch.rand(1, 3, 32, 32, dtype=dtype))
-    loaded = load(save(result, tmp_path / "out"))
+    loaded = load(result.save(tmp_path / "out"))
     assert {p.dtype for p in loaded.parameters()} == {dtype}
     x = torch.rand(1, 3, 32, 48, dtype=dtype)
     with torch.no_grad():
@@ -201,30 +196,30 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with raising(BundleError, "wrong-kind"):
-            save(unchanged(), tmp_path, overwrite=overwrite)
+            unchanged().save(tmp_path, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with raising(BundleError, "wrong-kind"):
-        save(unchanged(), tmp_path / "out", overwrite=True)
+        unchanged().save(tmp_path / "out", overwrite=True)
     assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_an_empty_folder_is_filled_and_parents_are_made(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for place in ("empty", "new/deep/out"):
-        assert load(save(unchanged(), tmp_path / place))
+        assert load(unchanged().save(tmp_path / place))
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "new"}
 
 
 def test_overwriting_needs_to_be_said(bundle: Path) -> None:
     before = (bundle / "model.py").read_text()
     with raising(BundleError, "exists", "--overwrite"):
-        save(unchanged(), bundle)
+        unchanged().save(bundle, overwrite=False)
     assert (bundle / "model.py").read_text() == before
-    save(unchanged(), bundle, overwrite=True)
+    unchanged().save(bundle, overwrite=True)
     assert (bundle / "model.py").read_text() != before
     assert [path.name for path in bundle.parent.iterdir()] == ["out"]
     assert load(bundle)
@@ -237,7 +232,7 @@ def test_a_failure_leaves_the_old_bundle(bundle: Path, monkeypatch: pytest.Monke
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
     monkeypatch.setattr(files, "check", fail)
     with pytest.raises(BundleError, match="found out late"):
-        save(unchanged(), bundle, overwrite=True)
+        unchanged().save(bundle, overwrite=True)
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
     assert [path.name for path in bundle.parent.iterdir()] == ["out"]
 
@@ -246,13 +241,13 @@ def test_source_that_computes_something_else_is_not_saved(tmp_path: Path, monkey
     emit = files.emit
     monkeypatch.setattr(files, "emit", lambda *given: emit(*given).replace("x1 * x2", "x1 + x2"))
     with raising(BundleError, "computes-else"):
-        save(small(), tmp_path / "out")
+        small().save(tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 def test_saving_tells_how_far_it_is(tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
-    save(unchanged(), tmp_path / "out", progress=lambda *step: steps.append(step))
+    unchanged().save(tmp_path / "out", progress=lambda *step: steps.append(step))
     assert [done for _, done, _ in steps] == list(range(len(steps)))
     assert {total for *_, total in steps} == {len(steps) - 1}
 
@@ -295,7 +290,7 @@ def test_what_is_missing_is_named(bundle: Path, tmp_path: Path) -> None:
 
 def test_a_loaded_bundle_can_be_rewritten_and_saved_again(bundle: Path, tmp_path: Path) -> None:
     loaded = load(bundle)
-    again = save(apply(loaded, [], torch.rand(1, 3, 32, 32)), tmp_path / "again")
+    again = apply(loaded, [], torch.rand(1, 3, 32, 32)).save(tmp_path / "again")
     x = torch.rand(1, 3, 32, 40)
     with torch.no_grad():
         assert torch.equal(load(again)(x), loaded(x))
@@ -372,7 +367,7 @@ def test_tied_weights_survive(tmp_path: Path) -> None:
             return self.second(self.first(x))
 
     result = apply(Tied(), [], torch.rand(1, 3, 16, 16))
-    loaded = load(save(result, tmp_path / "out"))
+    loaded = load(result.save(tmp_path / "out"))
     assert set(loaded.state_dict()) == set(result.model.state_dict())
     assert loaded.get_parameter("first.weight") is loaded.get_parameter("second.weight")
 
@@ -380,7 +375,7 @@ def test_tied_weights_survive(tmp_path: Path) -> None:
 def test_a_pass_with_options_is_replayed(tmp_path: Path) -> None:
     model = seeded(lambda: UNet(width=8, depth=2))
     result = apply(model, Roadmap([SepConvToPConv(kinds=("dense",))], name="own"), torch.rand(1, 3, 32, 32))
-    again = replay(save(result, tmp_path / "out"), model)
+    again = replay(result.save(tmp_path / "out"), model)
     assert again.roadmap == result.roadmap
 
 
