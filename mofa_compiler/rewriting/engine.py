@@ -11,6 +11,7 @@ from .graph_pass import GraphPass
 from .graph_rewriter import Rewiring
 from .layer_surgery import Surgery
 from .pass_api import Lowering, Match, Pass, Skip
+from .shape_check import check_shapes
 
 
 def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
@@ -31,7 +32,7 @@ def _carry_out(network: Network, pass_: Pass) -> tuple[Network, list[Edit], list
         wiring = Rewiring(network, pass_)
         pass_.rewire(wiring)
         if not isinstance(pass_, Lowering):  # whose every edit was checked to compute the same
-            wiring.check_shapes()
+            check_shapes(wiring)
         if untold := wiring.untold:
             names = ", ".join(untold)
             raise RewriteError(

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from ..analysis.layers import signature, writes_in_place
 from ..analysis.network import Network
@@ -348,31 +347,6 @@ class Rewiring(Surgery):
                 return
         self.edits.append(edit)
 
-    def check_shapes(self) -> None:
-        """Check that what was changed fits, and that the network's output keeps its shape.
-
-        Raises:
-            RewriteError: it does not, or a shape changed outside of `changing`.
-        """
-        before, others = self.network.program, set[fx.Node]()
-        originals = {new: old for old, new in self.node_of.items()}
-        for node in (node for node in self.graph.nodes if node.op != "output"):
-            replaced = node.op == "call_module" and self.module(node) is not before.modules.get(str(node.target))
-            if replaced or not others.isdisjoint(node.all_input_nodes):
-                recorded = _shapes(node)
-                self.revalue(node)
-                if _shapes(node) != recorded:
-                    raise RewriteError(
-                        f"{self.pass_.name}: {node.name} has another shape by now: a bug in this pass", code="bug"
-                    )
-            if node in originals and _shapes(node) != _shapes(originals[node]):
-                others.add(node)
-        was, by_now = (fx.map_arg(_output(graph).args, _shapes) for graph in (before.graph, self.graph))
-        if was != by_now:
-            raise RewriteError(
-                f"{self.pass_.name}: the network's output has another shape by now: a bug in this pass", code="bug"
-            )
-
     @property
     def untold(self) -> list[str]:
         """Paths with changes that no edit tells of: of parameters or MACs, or later than the last edit."""
@@ -382,16 +356,6 @@ class Rewiring(Surgery):
     def describe(self, path: str) -> str:
         """The module at a path in one short line."""
         return signature(self.modules[path])
-
-
-def _shapes(node: fx.Node) -> list[Any]:
-    """The shapes of what a node returns, and what of it is no tensor as it is."""
-    return [getattr(leaf, "shape", leaf) for leaf in pytree.tree_leaves(node.meta.get("val"))]
-
-
-def _output(graph: fx.Graph) -> fx.Node:
-    output: fx.Node = next(node for node in reversed(graph.nodes) if node.op == "output")
-    return output
 
 
 def _taken(counts: Counter[str], path: str) -> int:
