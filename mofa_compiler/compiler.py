@@ -157,8 +157,7 @@ class Result:
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """What was promised exact, checked, and how far each pass moved the output; runs the networks on first use."""
-        found = self.record.verdicts
-        return self.verify() if found is None else found
+        return self.verify() if self.record.verdicts is None else self.record.verdicts
 
     def verify(
         self, progress: Progress | None = None, inputs: Iterable[Any] | None = None, name: str = "given input"
@@ -182,8 +181,8 @@ class Result:
     @property
     def report(self) -> dict[str, Any]:
         """The whole report as plain data, as `report.json` holds it."""
-        self._verified()
-        return report(self.record, pictures_of(self.record)).to_data()
+        record = self._verified()
+        return report(record, pictures_of(record)).to_data()
 
     def save(self, directory: str | Path, *, overwrite: bool = True, progress: Progress | None = None) -> Path:
         """Write a bundle: source, weights, recipe, key map and reports (see `mofa_compiler.bundle`).
@@ -192,12 +191,12 @@ class Result:
             BundleError: the folder exists and is not a bundle (or is one and `overwrite` is off), or the network holds
                 a module whose source cannot be written.
         """
-        self._verified()
-        return save(self.record, Path(directory), overwrite=overwrite, progress=progress)
+        return save(self._verified(), Path(directory), overwrite=overwrite, progress=progress)
 
-    def _verified(self) -> None:
+    def _verified(self) -> Rewrite:
         if self.record.verdicts is None:
             self.verify()
+        return self.record
 
 
 @in_normal_mode
@@ -295,12 +294,12 @@ def _carried_out(
     passes = [pass_ for pass_ in roadmap if pass_.phase is not Phase.LOWER]
     steps: list[Step] = []
 
-    def carry_out(start: Network, some: Iterable[Pass]) -> None:
-        for step in _steps(start, some):
-            tell(step.name, len([one for one in steps if one.pass_]) + 1, number)
+    def carry_out(start: Network, some: Iterable[Pass], first: int) -> None:
+        for index, step in enumerate(_steps(start, some), first):
+            tell(step.name, index, number)
             steps.append(step)
 
-    carry_out(network, passes)
+    carry_out(network, passes, 1)
     calibrated = None
     if settings is not None and passes:  # without a pass there is nothing to fit
         from .calibration import calibrate
@@ -310,7 +309,7 @@ def _carried_out(
         *after, final = calibrated.networks
         steps = [replace(step, network=one) for step, one in zip(steps, after, strict=True)]
         steps.append(Step(None, calibrated.diff, final))
-    carry_out(steps[-1].network if steps else network, roadmap.passes[len(passes) :])
+    carry_out(steps[-1].network if steps else network, roadmap.passes[len(passes) :], len(passes) + 1)
     tell("done", number, number)
     return tuple(steps), calibrated
 

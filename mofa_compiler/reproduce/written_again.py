@@ -24,7 +24,7 @@ from ..base.plain import plain_data, versions
 from ..base.spelling import printable
 from ..bundle import original
 from ..bundle.files import KEYMAP, REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, keymap_data, read_weights
-from ..bundle.recipe import FILE, decisions
+from ..bundle.recipe import FILE, class_name, decisions
 from ..bundle.updating import set_weights
 from ..calibration.channels import Channels
 from ..codegen.source import emit
@@ -237,7 +237,7 @@ def _recipe_problems(folder: Path, document: Mapping[str, Any], rewrite: Rewrite
     yield from filter(None, [first_difference(recorded, plain_data(rewrite.roadmap.to_dict()), "roadmap")])
     names = [
         document["architecture"]["class"],
-        type_name(rewrite),
+        class_name(rewrite.original.program),
     ]  # a file may be imported under another module's name
     if len({name.rpartition(".")[2] for name in names}) > 1:
         yield f"architecture.class {_instead(*names)}"
@@ -247,13 +247,6 @@ def _recipe_problems(folder: Path, document: Mapping[str, Any], rewrite: Rewrite
         if name not in known:
             yield f"frozen names {_name(name)}, which is no parameter of the network"
     yield from _order_problems(folder, document.get("channel_orders", {}), rewrite)
-
-
-def type_name(rewrite: Rewrite) -> str:
-    """The original's class, as a recipe says it."""
-    from ..bundle.recipe import class_name
-
-    return class_name(rewrite.original.program)
 
 
 def _order_problems(folder: Path, orders: Mapping[str, Sequence[int]], rewrite: Rewrite) -> Iterator[str]:

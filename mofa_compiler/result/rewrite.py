@@ -102,7 +102,7 @@ class Rewrite:
     @property
     def rewritten(self) -> Network:
         """The network after the last step."""
-        return self.networks[-1]
+        return self.steps[-1].network if self.steps else self.original
 
     @property
     def diffs(self) -> tuple[Diff, ...]:
