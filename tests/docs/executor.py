@@ -46,6 +46,10 @@ trap '_code=$?; export -p > "$STATE"; exit $_code' EXIT
 """Assigned variables are exported, and kept in a file with the folder, which the next command starts from"""
 
 
+_PROGRESS = re.compile(r"\w[\w ]*: .+ \(\d+ of \d+\)")
+"""A line that tells how far a command is, printed after some seconds"""
+
+
 @dataclass
 class Page:
     """A page and the folder that it is executed in.
@@ -238,8 +242,8 @@ def _commands(source: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Without spaces at the ends of lines, and without empty lines at both ends."""
-    lines = [line.rstrip() for line in text.splitlines()]
+    """Without spaces at the ends of lines, without empty lines at both ends and what only a slow machine prints."""
+    lines = [line.rstrip() for line in text.splitlines() if not _PROGRESS.fullmatch(line)]
     text = "\n".join(lines).strip("\n")
     return f"{text}\n" if text else ""
 
