@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..analysis.fingerprint import architecture_hash
 from ..analysis.network import Network
-from ..base.errors import EngineError, MofaError, one_line
-from ..frontend import capture
+from ..base.errors import EngineError
 from ..result.decisions import Alternative, Comparison
 from ..rewriting.target import Conditions, Target
 from ..runtime import Cache, Compiled, Race, race
 from ..runtime import engine as find_engine
+from .subgraphs import Piece
 
 T = TypeVar("T")
+Tell = Callable[[str, int, int], None]
 
-PIECE_SECONDS, PIECE_TOLERANCE = 0.4, 0.02
-"""Time for each alternative of a piece, and the precision at which that is enough"""
+PIECE_SECONDS, PIECE_TOLERANCE = 0.25, 0.02
+"""Time for each alternative of a piece that may be the best, and the precision at which that is enough"""
+
+HEAT = 0.2
+"""The share of that time after which those go that take far longer than the fastest"""
+
+NEAR = 1.3
+"""How far: forms of an alternative, split and cat, can make up for so much"""
 
 NOISY = 0.2
 """A ratio's interval as wide as this says too little to be remembered"""
@@ -28,7 +35,8 @@ NOISY = 0.2
 PATIENCE = 3
 """Where the original against itself is too noisy, it is all measured again, so many times as long"""
 
-WHOLE_SECONDS, WHOLE_TOLERANCE = 8.0, 0.01
+WHOLE_SECONDS, WHOLE_TOLERANCE = 3.0, 0.01
+"""Time for each whole network, and the precision at which that is enough"""
 
 
 class Trials:
@@ -37,46 +45,78 @@ class Trials:
     def __init__(self, target: Target, shape: str, cache: Cache | None = None):
         self.target, self.engine = target, find_engine(target.engine)
         self.cache = Cache() if cache is None else cache
+        self._ready: dict[str, Callable[[], Compiled]] = {}
         self._kept: list[tuple[Network, Compiled]] = []
         self.conditions = Conditions(
             self.engine.name, self.engine.version(), torch.__version__, self.engine.processor(), target.threads, shape
         )
 
-    def pieces(self, found: Mapping[str, tuple[nn.Module, Sequence[Tensor]] | str]) -> list[Alternative]:
-        """Time alternatives of one piece against the first; text in place of one says why there is none."""
-        key = {
-            "piece": {name: piece if isinstance(piece, str) else fingerprint(*piece) for name, piece in found.items()},
-            "seconds": PIECE_SECONDS,
-        }
-        remembered = (self._remembered(key, dict[str, list[Alternative]]) or {}).get("alternatives", [])
-        if [one.name for one in remembered] == list(found):
-            return remembered
+    def prepare(self, groups: Sequence[Mapping[str, Piece | str]], tell: Tell) -> None:
+        """Compile, many at once, what `pieces` will be asked for and does not remember."""
+        unknown: dict[str, Piece] = {}
+        for found in groups:
+            if self._known(found) is None:
+                unknown |= {piece.fingerprint: piece for piece in found.values() if isinstance(piece, Piece)}
+        prints, step = list(unknown), self.engine.at_once
+        for start in range(0, len(prints), step):
+            tell("compiling pieces", start, len(prints))
+            some = prints[start : start + step]
+            networks = [(unknown[one].module, unknown[one].inputs) for one in some]
+            self._ready |= zip(some, self.engine.prepare(networks, self.target.threads), strict=True)
+
+    def pieces(self, found: Mapping[str, Piece | str]) -> list[Alternative]:
+        """Time alternatives of one piece against the first; text in place of one says why there is none.
+
+        All run shortly at first; longer, those alone that are near the fastest by then.
+        """
+        if (known := self._known(found)) is not None:
+            return known
         compiled: dict[str, Compiled] = {}
         problems = {name: piece for name, piece in found.items() if isinstance(piece, str)}
         for name, piece in found.items():
-            if isinstance(piece, str):
-                continue
-            try:
-                compiled[name] = self.engine.compile(*piece, self.target.threads)
-            except EngineError as error:
-                problems[name] = str(error)
+            if isinstance(piece, Piece):
+                try:
+                    compiled[name] = self._piece(piece)
+                except EngineError as error:
+                    problems[name] = str(error)
         first = next(iter(found))
         alternatives = {name: Alternative(name, problem=problem) for name, problem in problems.items()}
         if first in compiled:
-            run = race(
-                list(compiled.values()),
-                self.engine,
-                self.target.threads,
-                tolerance=PIECE_TOLERANCE,
-                seconds=PIECE_SECONDS * len(compiled),
-                rounds=(15, 400),
-            )
-            alternatives |= dict(zip(compiled, _alternatives(list(compiled), run), strict=True))
+            alternatives |= self._heat(compiled, PIECE_SECONDS * HEAT, (4, 40))
+            ratios = {name: one.ratio for name, one in alternatives.items() if one.ratio is not None}
+            limit = NEAR * min(ratios.values())
+            near = {name: runner for name, runner in compiled.items() if name == first or ratios[name] <= limit}
+            if len(near) > 1:
+                alternatives |= self._heat(near, PIECE_SECONDS, (10, 400))
         ordered = [alternatives.get(name, Alternative(name, problem="not compiled")) for name in found]
         widths = [one.interval[1] - one.interval[0] for one in ordered if one.interval is not None]
         if all(width < NOISY for width in widths):
-            self._remember(key, {"alternatives": [vars(one) for one in ordered]})
+            self._remember(self._key(found), {"alternatives": [vars(one) for one in ordered]})
         return ordered
+
+    def _heat(self, runners: Mapping[str, Compiled], seconds: float, rounds: tuple[int, int]) -> dict[str, Alternative]:
+        run = race(
+            list(runners.values()),
+            self.engine,
+            self.target.threads,
+            tolerance=PIECE_TOLERANCE,
+            seconds=seconds * len(runners),
+            rounds=rounds,
+        )
+        return dict(zip(runners, _alternatives(list(runners), run), strict=True))
+
+    def _piece(self, piece: Piece) -> Compiled:
+        if piece.fingerprint in self._ready:
+            return self._ready[piece.fingerprint]()
+        return self.engine.compile(piece.module, piece.inputs, self.target.threads)
+
+    def _known(self, found: Mapping[str, Piece | str]) -> list[Alternative] | None:
+        known = (self._remembered(self._key(found), dict[str, list[Alternative]]) or {}).get("alternatives", [])
+        return known if [one.name for one in known] == list(found) else None
+
+    def _key(self, found: Mapping[str, Piece | str]) -> dict[str, Any]:
+        prints = {name: piece if isinstance(piece, str) else piece.fingerprint for name, piece in found.items()}
+        return {"piece": prints, "seconds": PIECE_SECONDS}
 
     def networks(self, networks: Mapping[str, Network], inputs: Sequence[Tensor]) -> list[Comparison]:
         """Time whole networks against the first, which is the original.
@@ -133,15 +173,6 @@ class Trials:
 
     def _remember(self, key: dict[str, Any], value: dict[str, Any]) -> None:
         self.cache.put({**key, **vars(self.conditions)}, value)
-
-
-def fingerprint(module: nn.Module, inputs: Sequence[Tensor]) -> str:
-    """What a module computes on which shapes, without its weights; weights do not matter to time."""
-    shapes = " ".join("x".join(map(str, x.shape)) for x in inputs)
-    try:
-        return f"{architecture_hash(capture(module, tuple(inputs), compare=False))} {shapes}"
-    except MofaError as error:
-        return f"{one_line(error)} {shapes}"
 
 
 def _alternatives(names: Sequence[str], run: Race) -> list[Alternative]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
-
-from torch import Tensor, nn
+from itertools import islice
 
 from ..analysis.anatomy import infer
 from ..analysis.layers import Layer, signature
@@ -18,17 +16,11 @@ from ..result.decisions import Alternative, Decision, Decisions
 from ..rewriting.pass_api import Pass
 from ..rewriting.roadmap import Roadmap, in_order
 from ..rewriting.target import Target
-from .benchmark import Trials, fingerprint
+from .benchmark import NEAR, Tell, Trials
 from .candidates import ORIGINAL, Attempt, Candidate, Offers
-from .lowering_search import Tell, carried_out, faster_lowerings
-from .subgraphs import Region, extract, region
+from .lowering_search import carried_out, faster_lowerings
+from .subgraphs import Piece, Region, extract, region
 
-Piece: TypeAlias = tuple[nn.Module, tuple[Tensor, ...]]
-
-NEAR = 1.3
-"""Forms are tried of alternatives that take at most so many times as long as the fastest: split and cat cost no more"""
-
-LIMIT = "without stride-1 depthwise convolutions"
 LOWERED = "lowered alone"
 DECIDED = "decided"
 
@@ -98,17 +90,15 @@ def decide(
     offers = Offers(roadmap, target.engine, bounded=bound is not None)
     exact = faster_lowerings(network, offers.whole, trials, inputs, tell)
     groups = list(_groups(network, offers, exact, tell))
-    measured: list[list[Alternative]] = []
+    measured = [*_measured(groups, [group.pieces for group in groups], trials, tell)]
+    forms = []
     for index, group in enumerate(groups):
-        tell(f"measuring {group.paths[0]}", index, len(groups))
-        found = trials.pieces({c.name: piece for c, piece in group.pieces.items()})
-        if forms := _forms(network, offers, group, found, exact):
-            tell(f"measuring forms of {group.paths[0]}", index, len(groups))
-            first = next(iter(group.pieces))
-            raced = {first: group.pieces[first], **forms}
-            found += trials.pieces({c.name: piece for c, piece in raced.items()})[1:]
-            groups[index] = replace(group, pieces={**group.pieces, **forms})
-        measured.append(found)
+        tell(f"forms of {group.paths[0]}", index, len(groups))
+        forms.append(_forms(network, offers, group, measured[index], exact))
+    raced = [{**dict(islice(group.pieces.items(), 1)), **more} for group, more in zip(groups, forms, strict=True)]
+    for index, found in enumerate(_measured(groups, raced, trials, tell)):
+        measured[index] += found[1:]
+        groups[index] = replace(groups[index], pieces={**groups[index].pieces, **forms[index]})
 
     def made(picked: Sequence[Candidate]) -> Roadmap:
         by_candidate: dict[Candidate, list[str]] = {}
@@ -126,9 +116,7 @@ def decide(
     contestants = {ORIGINAL: network, DECIDED: carried_out(network, decided)}
     if exact:
         contestants[LOWERED] = carried_out(network, exact)
-    contestants[LIMIT] = without_depthwise(network)
     compared = {one.name: one for one in trials.networks(contestants, inputs)}
-    limit = compared.pop(LIMIT, None)
     best = min((one for one in compared.values() if one.is_faster), key=lambda one: one.ratio, default=None)
     name = best.name if best is not None else ORIGINAL
     if target.keep_if == "always":
@@ -139,7 +127,18 @@ def decide(
         Decision(group.paths, signature(group.layers[0].module), candidate.name, reason, tuple(found))
         for group, (candidate, reason), found in zip(groups, picked, measured, strict=True)
     )
-    return Decided(final, Decisions(trials.conditions, layers, tuple(compared.values()), name, limit))
+    return Decided(final, Decisions(trials.conditions, layers, tuple(compared.values()), name))
+
+
+def _measured(
+    groups: Sequence[Group], pieces: Sequence[Mapping[Candidate, Piece | str]], trials: Trials, tell: Tell
+) -> Iterator[list[Alternative]]:
+    """What was measured of each group's alternatives, the original first."""
+    named = [{candidate.name: piece for candidate, piece in some.items()} for some in pieces]
+    trials.prepare([some for some in named if len(some) > 1], tell)
+    for index, (group, some) in enumerate(zip(groups, named, strict=True)):
+        tell(f"measuring {group.paths[0]}", index, len(groups))
+        yield trials.pieces(some) if len(some) > 1 else [Alternative(ORIGINAL)]
 
 
 def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell) -> Iterator[Group]:
@@ -153,7 +152,7 @@ def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell)
         if around is None or piece is None:
             continue
         where[layer.path] = around
-        alike.setdefault((fingerprint(*piece), fitting, layer.in_transition), []).append(layer)
+        alike.setdefault((piece.fingerprint, fitting, layer.in_transition), []).append(layer)
     for index, layers in enumerate(alike.values()):
         tell(f"alternatives of {layers[0].path}", index, len(alike))
         around = where[layers[0].path]
@@ -161,11 +160,10 @@ def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell)
         seen: set[str] = set()
         for attempt in offers.attempts(layers[0], network):
             found = _piece(attempt, around, exact)
-            if not isinstance(found, str):
-                known = fingerprint(*found)
-                if known in seen:
+            if isinstance(found, Piece):
+                if found.fingerprint in seen:
                     continue
-                seen.add(known)
+                seen.add(found.fingerprint)
             pieces[attempt.candidate] = found
         if len(pieces) > 1:
             yield Group(tuple(layers), around, pieces)
@@ -190,11 +188,10 @@ def _piece(attempt: Attempt, around: Region, exact: Sequence[Pass]) -> Piece | s
         found = extract(attempt.network.program, around)
         if found is None:
             return "what stands there cannot be cut out of the network"
-        module, inputs = found
         if exact:
-            program = capture(module, inputs, compare=False)
-            module = carried_out(Network(program, infer(program)), exact).program.graph_module
-        return module, inputs
+            program = capture(found.module, found.inputs, compare=False)
+            found = replace(found, program=carried_out(Network(program, infer(program)), exact).program)
+        return found
     except MofaError as error:
         return one_line(error)
 
@@ -214,12 +211,3 @@ def _fastest(group: Group, found: Sequence[Alternative], target: Target) -> tupl
     _, _, best = min(faster, key=lambda entry: entry[1])
     picked, ratio, _ = next(entry for entry in faster if entry[1] <= best[1])
     return by_name[picked.name], f"{ratio:.2f} of the original's time"
-
-
-def without_depthwise(network: Network) -> Network:
-    """The network with its stride-1 depthwise convolutions taken out, for its time alone."""
-    modules = dict(network.program.modules)
-    for path, layer in network.layers.items():
-        if layer.is_depthwise and layer.stride == (1, 1) and layer.input_shape == layer.output_shape:
-            modules[path] = nn.Identity()
-    return Network(replace(network.program, modules=modules), network.anatomy)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx, nn
 
+from ..analysis.fingerprint import architecture_hash
 from ..analysis.layers import Layer, Site
 from ..analysis.network import Network
 from ..base.torch_state import own_randomness
+from ..graph.call_spec import CallSpec
 from ..graph.generated_code import new_graph
-from ..graph.program import Program, attach
+from ..graph.program import Program
 from ..rewriting.layer_surgery import origin
 
 CONTEXT = 8
@@ -26,6 +29,24 @@ class Region:
 
     start: str
     end: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A small network, and the tensors that it takes."""
+
+    program: Program
+    inputs: tuple[Tensor, ...]
+
+    @property
+    def module(self) -> fx.GraphModule:
+        """What can be run."""
+        return self.program.graph_module
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What it computes on which shapes, without its weights: these do not matter to time."""
+        return f"{architecture_hash(self.program)} {' '.join('x'.join(map(str, x.shape)) for x in self.inputs)}"
 
 
 def region(layer: Layer, network: Network) -> Region | None:
@@ -59,8 +80,8 @@ def _end(site: Site, nodes: Mapping[str, fx.Node]) -> fx.Node:
     return last
 
 
-def extract(program: Program, where: Region) -> tuple[fx.GraphModule, tuple[Tensor, ...]] | None:
-    """A region as a module between two 1x1 convolutions, with its inputs; None where it is not there any more.
+def extract(program: Program, where: Region) -> Piece | None:
+    """A region between two 1x1 convolutions; None where it is not there any more.
 
     Weights are copied, and layers numbered, so that equal pieces of different places are equal. What else the region
     reads (a skip connection, a size) becomes an input, or a constant.
@@ -119,10 +140,9 @@ def extract(program: Program, where: Region) -> tuple[fx.GraphModule, tuple[Tens
     last = new[end]
     assert isinstance(last, fx.Node)
     graph.output(context("behind", last, shapes[1][1], CONTEXT))
-    root = nn.Module()
-    for path, value in {**modules, **tensors}.items():
-        attach(root, path, value)
-    return fx.GraphModule(root, graph).eval(), tuple(inputs)
+    for module in modules.values():
+        module.eval()
+    return Piece(Program("Piece", graph, modules, tensors, {}, CallSpec(tuple(inputs), {})), tuple(inputs))
 
 
 def _between(start: fx.Node, end: fx.Node) -> list[fx.Node]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,28 @@ def trace(
     with calm(), torch.no_grad():
         copied = copy.deepcopy(module).eval()
         return torch.export.export(copied, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False)
+
+
+def trace_together(modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]]) -> ExportedProgram:
+    """Networks that have nothing to do with one another as a single program, each with inputs and outputs of its own.
+
+    Exporting has a price for every program, whatever its size. Raises whatever `torch.export` raises.
+    """
+    return trace(_Together(modules), tuple(map(tuple, inputs)))
+
+
+class _Together(nn.Module):
+    def __init__(self, modules: Sequence[nn.Module]):
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+
+    def forward(self, *inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
+        return tuple(part(*given) for part, given in zip(self.parts, inputs, strict=True))
+
+
+def returned_by_each(program: ExportedProgram) -> list[int]:
+    """How many tensors each of the networks of `trace_together` returns."""
+    return [spec.num_leaves for spec in program.call_spec.out_spec.children()]
 
 
 @contextmanager

@@ -31,7 +31,7 @@ _COMPUTING = {"forward", "_conv_forward", "_output_padding", "__call__", "__geta
 """What a subclass may not define anew"""
 
 _TORCH = f"{Path(torch.__file__).parent}/"
-_OURS = Path(inspect.getfile(PartialConv2d))
+_OURS = inspect.getfile(PartialConv2d)
 
 
 def is_plain(module: object, *kinds: type[Kind]) -> TypeGuard[Kind]:
@@ -88,15 +88,15 @@ def _is_behaviour(value: Any) -> bool:
 
 def _patched(kind: type) -> str:
     """The method of a class of torch's or of this package whose code was written elsewhere."""
-    home = Path(str(getattr(sys.modules.get(kind.__module__), "__file__", "")))
-    if not str(home).startswith(_TORCH) and home != _OURS:
+    home = str(getattr(sys.modules.get(kind.__module__), "__file__", ""))
+    if not home.startswith(_TORCH) and home != _OURS:
         return ""  # somebody's own class, which is not taken for anything
     for name, value in vars(kind).items():
         if name in HARMLESS or not isinstance(value, FunctionType):
             continue
         file = value.__code__.co_filename
         wrapper = getattr(value, "__deprecated__", None)  # made by typing_extensions
-        if not wrapper and not file.startswith(_TORCH) and Path(file) != home:
+        if not wrapper and not file.startswith(_TORCH) and file != home:
             return name
     return ""
 

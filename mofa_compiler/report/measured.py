@@ -110,7 +110,6 @@ class Decisions(Part):
     conditions: Conditions
     layers: tuple[Decision, ...]
     networks: tuple[Compared, ...]
-    limit: Compared | None
     """The original without what no rewrite of these layers alone can beat"""
     chosen: str
     sentence: str

@@ -80,21 +80,11 @@ class Decisions:
     networks: tuple[Comparison, ...]
     chosen: str
     """Which of `networks` it became, or `original`"""
-    limit: Comparison | None = None
-    """The original without its stride-1 depthwise convolutions: what no rewrite of these alone can beat"""
 
     @property
     def final(self) -> Comparison | None:
         """The measurement of what was chosen."""
         return next((one for one in self.networks if one.name == self.chosen), None)
-
-    @property
-    def closed(self) -> float | None:
-        """How much of the way from the original to the limit was gone; None beyond it, or where there is no way."""
-        final, limit = self.final, self.limit
-        if final is None or limit is None or not limit.is_faster or final.ratio < limit.ratio:
-            return None
-        return (1 - final.ratio) / (1 - limit.ratio)
 
     @property
     def sentence(self) -> str:
@@ -103,12 +93,7 @@ class Decisions:
         if final is None:
             return f"no rewrite is faster than the original on {self.conditions}: it was left as it is"
         low, high = widened(final.interval, final.control)
-        text = f"{final.ratio:.2f} of the original's time ({low:.2f} to {high:.2f}) on {self.conditions}"
-        if self.limit is None:
-            return text
-        text += f"; the original without its stride-1 depthwise convolutions: {self.limit.ratio:.2f}"
-        closed = self.closed
-        return text if closed is None else f"{text}, {closed:.0%} of the way to it"
+        return f"{final.ratio:.2f} of the original's time ({low:.2f} to {high:.2f}) on {self.conditions}"
 
     def to_data(self) -> dict[str, Any]:
         """Plain data."""

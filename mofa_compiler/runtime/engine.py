@@ -6,11 +6,12 @@ import copy
 import importlib.metadata
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,10 @@ class Compiled(ABC):
         return None
 
 
+Given: TypeAlias = tuple[nn.Module, Sequence[Tensor]]
+"""A network and its inputs"""
+
+
 class Engine(ABC):
     """Something that runs networks. Imports what it needs when it compiles, so that listing engines costs nothing."""
 
@@ -73,6 +78,8 @@ class Engine(ABC):
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     """Distributions that it needs; the first one's version is the engine's"""
     device: ClassVar[str] = "cpu"
+    at_once: ClassVar[int] = 1
+    """How many networks `prepare` packs together; more than one where `_pack_each` is written"""
 
     def missing(self) -> str | None:
         """Why it cannot run here and what to do about that, in one line; None where it can."""
@@ -121,6 +128,37 @@ class Engine(ABC):
         with self._in_one_line("the packed network"):
             return self._load(packed, inputs, threads)
 
+    def prepare(self, networks: Sequence[Given], threads: int = 1) -> list[Callable[[], Compiled]]:
+        """Many small networks, each with its inputs, made ready together: cheaper than to `compile` each of them.
+
+        Returns, for each, what loads it when it is called, and raises what `compile` would raise. An engine that
+        cannot pack several at once compiles it only then.
+        """
+        ready: list[Callable[[], Compiled]] = []
+        for start in range(0, len(networks), self.at_once):
+            ready += self._prepared(networks[start : start + self.at_once], threads)
+        return ready
+
+    def _prepared(self, networks: Sequence[Given], threads: int) -> list[Callable[[], Compiled]]:
+        if len(networks) == 1:
+            (alone,) = networks
+            return [partial(self.compile, *alone, threads)]
+        modules, inputs = zip(*networks, strict=True)
+        try:
+            with self._in_one_line(f"{len(modules)} networks"):
+                packed = self._pack_each([self._copied(module) for module in modules], inputs)
+        except EngineError:  # of one of them: halves tell of which
+            middle = len(networks) // 2
+            return self._prepared(networks[:middle], threads) + self._prepared(networks[middle:], threads)
+        return [partial(self._started, *one, threads) for one in zip(modules, packed, inputs, strict=True)]
+
+    def _started(self, module: nn.Module, packed: bytes, inputs: Sequence[Tensor], threads: int) -> Compiled:
+        with self._in_one_line(module):
+            compiled = self._load(packed, inputs, threads)
+            with self.running(threads):
+                compiled.run()
+        return compiled
+
     @contextmanager
     def running(self, threads: int) -> Iterator[None]:
         """The conditions under which its networks are timed, for all of them alike."""
@@ -141,6 +179,10 @@ class Engine(ABC):
     @abstractmethod
     def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         """`pack`, for a copy that may be modified; what it raises is translated."""
+
+    def _pack_each(self, modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]]) -> list[bytes]:
+        """`_pack` of several, for engines that have `at_once` above 1."""
+        return [self._pack(module, given) for module, given in zip(modules, inputs, strict=True)]
 
     @abstractmethod
     def _load(self, packed: bytes, inputs: Sequence[Tensor], threads: int) -> Compiled:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.autotune import Alternative, Conditions, search
+from mofa_compiler.autotune.subgraphs import Piece
 from mofa_compiler.result.decisions import Comparison
 
 Cost = Callable[[nn.Module], float]
@@ -32,9 +33,12 @@ def invented(cost: Cost, asked: list[str] | None = None) -> type:
         def __init__(self, target: Any, shape: str):
             self.conditions = Conditions(target.engine, "1", torch.__version__, "none", target.threads, shape)
 
-        def pieces(self, found: Mapping[str, tuple[nn.Module, Sequence[Tensor]] | str]) -> list[Alternative]:
+        def prepare(self, groups: Sequence[Mapping[str, Piece | str]], tell: Any) -> None:
+            pass
+
+        def pieces(self, found: Mapping[str, Piece | str]) -> list[Alternative]:
             heard.append("piece")
-            times = {name: None if isinstance(piece, str) else cost(piece[0]) for name, piece in found.items()}
+            times = {name: None if isinstance(piece, str) else cost(piece.module) for name, piece in found.items()}
             first = next(iter(times.values()))
             assert first is not None
             alternatives = []

@@ -203,7 +203,7 @@ def decisions(found: Decisions) -> Iterator[Block]:
     """What was decided by measurement: whole networks, and every group of equal layers with all that was tried."""
     where, kept = conditions(found.conditions), decided.carried_out(found)
     yield Paragraph(f"{found.sentence[:1].upper()}{found.sentence[1:]}.")
-    networks = (*found.networks, *([found.limit] if found.limit else []))
+    networks = found.networks
     note = f"Whole networks against the original, on {where}; each interval is widened by the noise of the measurement."
     yield _compared(((f"{one.name} (chosen)" if one.name == found.chosen else one.name, one) for one in networks), note)
     if sentence := decided.not_kept(found):

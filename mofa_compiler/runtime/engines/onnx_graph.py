@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from torch import Tensor, nn
 
 from ...formats.onnx import converted
-from ...formats.torch_export import trace
+from ...formats.torch_export import returned_by_each, trace, trace_together
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _DECORATIONS = ("_nchwc", "/WithoutBiases")
@@ -21,6 +22,21 @@ _FUSED = ("Add", "Mul", "Sub", "Div", "Relu", "Clip", "Sigmoid", "LeakyRelu", "P
 def to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
     """A network as ONNX, for inputs of these shapes."""
     return converted(trace(module, tuple(inputs)))
+
+
+def to_onnx_each(modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]]) -> list[bytes]:
+    """Each of these networks as ONNX, of one export."""
+    import onnx
+    import onnx.utils
+
+    program = trace_together(modules, inputs)
+    whole = onnx.utils.Extractor(onnx.load_from_string(converted(program)))
+    names = iter([one.name for one in whole.graph.input])
+    results = iter([one.name for one in whole.graph.output])
+    return [
+        whole.extract_model([*islice(names, len(given))], [*islice(results, count)]).SerializeToString()
+        for given, count in zip(inputs, returned_by_each(program), strict=True)
+    ]
 
 
 class Origins:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..engine import PROFILED_RUNS, Compiled, Engine, Operator
 from ..quiet import quiet
-from .onnx_graph import Origins, outputs_of, to_onnx
+from .onnx_graph import Origins, outputs_of, to_onnx, to_onnx_each
 
 _KERNEL = "_kernel_time"
 
@@ -87,9 +87,13 @@ class OnnxRuntime(Engine):
     summary: ClassVar[str] = "ONNX Runtime, CPU execution provider"
     extra: ClassVar[str | None] = "onnx"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "onnxscript")
+    at_once: ClassVar[int] = 24
 
     def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         return to_onnx(module, inputs)
+
+    def _pack_each(self, modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]]) -> list[bytes]:
+        return to_onnx_each(modules, inputs)
 
     def _load(self, packed: bytes, inputs: Sequence[Tensor], threads: int) -> Compiled:
         return _Session(packed, inputs, threads)

@@ -85,6 +85,7 @@ class Xnnpack(Engine):
     summary: ClassVar[str] = "ExecuTorch with XNNPACK, the engine of phones"
     extra: ClassVar[str | None] = "executorch"
     packages: ClassVar[tuple[str, ...]] = ("executorch",)
+    at_once: ClassVar[int] = 24
 
     def _compile(self, module: nn.Module, inputs: Sequence[Tensor], threads: int) -> Compiled:
         packed = self._pack(module, inputs)
@@ -95,6 +96,11 @@ class Xnnpack(Engine):
 
     def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         return bytes(_lower(module, inputs).buffer)
+
+    def _pack_each(self, modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]]) -> list[bytes]:
+        from .executorch_programs import to_executorch_each
+
+        return to_executorch_each(modules, [[*map(in_standard_layout, given)] for given in inputs])
 
     def _load(self, packed: bytes, inputs: Sequence[Tensor], threads: int) -> Compiled:
         with self.running(threads):

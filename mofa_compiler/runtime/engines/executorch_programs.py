@@ -1,0 +1,102 @@
+"""Many small networks as ExecuTorch programs, of one lowering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import networkx as nx
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.exir import to_edge_transform_and_lower
+from executorch.exir.program import EdgeProgramManager
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
+from torch.export.graph_signature import ExportGraphSignature, InputKind
+from torch.fx.passes.infra.partitioner import Partition
+from torch.utils import _pytree as pytree
+
+from ...formats.torch_export import returned_by_each, trace_together
+
+
+def to_executorch_each(modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]]) -> list[bytes]:
+    """Each of these networks as ExecuTorch's program, what XNNPACK takes delegated to it.
+
+    Lowering costs a second or two for every program and little for every operation more: they are lowered as one, with
+    no delegate across two of them, which is then taken apart.
+    """
+    program = trace_together(modules, inputs)
+    counts = returned_by_each(program)
+    lowered = to_edge_transform_and_lower(program, partitioner=[_Apart()]).exported_program()
+    return [bytes(EdgeProgramManager({"forward": one}).to_executorch().buffer) for one in _each(lowered, counts)]
+
+
+class _Apart(XnnpackPartitioner):  # type: ignore[misc]
+    """XNNPACK's choice of what it takes, no delegate across networks that have nothing to do with one another."""
+
+    def generate_partitions(self, program: ExportedProgram) -> list[Partition]:
+        part = _parts(program)
+        pieces: list[dict[fx.Node, None]] = []
+        for partition in super().generate_partitions(program):
+            found: dict[int, dict[fx.Node, None]] = {}
+            for node in partition.nodes:
+                for index in {part[node]} if node in part else {part[user] for user in node.users}:
+                    found.setdefault(index, {})[node] = None
+            pieces += found.values()
+        return [Partition(id=index, nodes=piece) for index, piece in enumerate(pieces)]
+
+
+def _parts(program: ExportedProgram) -> dict[fx.Node, int]:
+    """The number of the network that each node is part of; weights and constants, which several may share, are not."""
+    constant = {spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is not InputKind.USER_INPUT}
+    nodes = [
+        node for node in program.graph.nodes if node.name not in constant and node.op not in ("get_attr", "output")
+    ]
+    graph = nx.Graph()
+    graph.add_nodes_from(nodes)
+    graph.add_edges_from((node, user) for node in nodes for user in node.users if user.op != "output")
+    return {node: index for index, part in enumerate(nx.connected_components(graph)) for node in part}
+
+
+def _each(whole: ExportedProgram, counts: Iterable[int]) -> Iterator[ExportedProgram]:
+    """A program for each of the networks in one, of which each gives so many of the outputs."""
+    signature = whole.graph_signature
+    outputs = zip(whole.graph.output_node().args[0], signature.output_specs, strict=True)
+    inputs = {spec.arg.name: spec for spec in signature.input_specs}
+    for count in counts:
+        results, specs = zip(*islice(outputs, count), strict=True)
+        root, graph = _cut(whole, results)
+        taken = [inputs[node.name] for node in graph.nodes if node.op == "placeholder"]
+        given = tuple(0 for spec in taken if spec.kind is InputKind.USER_INPUT)
+        called = ModuleCallSignature(
+            [], [], pytree.tree_structure((given, {})), pytree.tree_structure(tuple(0 for _ in results))
+        )
+        yield ExportedProgram(
+            root,
+            graph,
+            ExportGraphSignature(taken, list(specs)),
+            whole.state_dict,
+            whole.range_constraints,
+            [ModuleCallEntry("", called)],
+            constants=whole.constants,
+            verifiers=whole.verifiers,
+        )
+
+
+def _cut(whole: ExportedProgram, results: Sequence[fx.Node]) -> tuple[fx.GraphModule, fx.Graph]:
+    """What these nodes depend on, as a module that returns them."""
+    needed, waiting = set[fx.Node](), list(results)
+    while waiting:
+        node = waiting.pop()
+        if node not in needed:
+            needed.add(node)
+            waiting += node.all_input_nodes
+    root, graph, new = nn.Module(), fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in whole.graph.nodes:
+        if node in needed:
+            new[node] = graph.node_copy(node, lambda other: new[other])
+            if node.op == "get_attr":
+                setattr(root, str(node.target), getattr(whole.graph_module, str(node.target)))
+    output = graph.output(tuple(new[node] for node in results))
+    output.meta = dict(whole.graph.output_node().meta)
+    return fx.GraphModule(root, graph), graph
