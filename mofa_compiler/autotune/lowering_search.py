@@ -10,6 +10,7 @@ from itertools import accumulate
 from torch import Tensor
 
 from ..analysis.network import Network
+from ..result.decisions import Comparison
 from ..rewriting.engine import rewrite
 from ..rewriting.pass_api import Pass
 from .benchmark import Trials
@@ -24,8 +25,8 @@ def faster_lowerings(
     trials: Trials,
     inputs: Sequence[Tensor],
     tell: Callable[[str, int, int], None],
-) -> list[Pass]:
-    """Those exact passes without which the network that has them all would be slower.
+) -> tuple[list[Pass], tuple[Comparison, ...]]:
+    """Those exact passes without which the network that has them all would be slower, and the sets that were not kept.
 
     Each is judged among the others: one may pay only in the layout that another one brings.
     """
@@ -35,45 +36,53 @@ def faster_lowerings(
         if diff.edits:
             carried.append(pass_)
     if not carried:
-        return []
+        return [], ()
     tell(f"measuring {', '.join(pass_.name for pass_ in carried)}", 0, 2)
     without = [[other for other in carried if other is not pass_] for pass_ in carried if len(carried) > 1]
-    times = _times(network, [carried, *without], trials, inputs)
-    everything = times.pop(0)
+    everything, *times = measured = _times(network, [carried, *without], trials, inputs)
     if everything.ms == math.inf:  # the engine does not take one of them
-        return min(times, key=lambda one: one.ms, default=_Timed([], 0.0, False)).kept
+        best = min(times, key=lambda one: one.ms, default=_Timed([]))
+        return best.kept, _left(measured, best.kept)
     needed = [pass_ for pass_, one in zip(carried, times, strict=False) if one.ms > everything.ms]
     best = everything
     if times and len(needed) < len(carried):
         tell(f"measuring {', '.join(pass_.name for pass_ in needed) or 'none of them'}", 1, 2)
-        best = min(_times(network, [needed, carried], trials, inputs), key=lambda one: one.ms)
-    return best.kept
+        again = _times(network, [needed, carried], trials, inputs)
+        best, measured = min(again, key=lambda one: one.ms), [*measured, *again]
+    return best.kept, _left(measured, best.kept)
+
+
+def _left(measured: Sequence[_Timed], kept: Sequence[Pass]) -> tuple[Comparison, ...]:
+    """What was timed and not kept, by the names of its passes, each as it was timed last."""
+    found = {one.comparison.name: one.comparison for one in measured if one.comparison and one.passes != kept}
+    return tuple(found.values())
 
 
 @dataclass(frozen=True)
 class _Timed:
-    """Exact passes, the median time in ms of the network with them, and the passes if that is faster than without."""
+    """Exact passes, and how the network with them was timed; None where it does not run."""
 
     passes: Sequence[Pass]
-    ms: float
-    is_faster: bool
+    comparison: Comparison | None = None
+
+    @property
+    def ms(self) -> float:
+        """The median; infinity where it does not run."""
+        return math.inf if self.comparison is None else self.comparison.ms
 
     @property
     def kept(self) -> list[Pass]:
-        return list(self.passes) if self.is_faster else []
+        """The passes if they make the network faster."""
+        return list(self.passes) if self.comparison is not None and self.comparison.is_faster else []
 
 
 def _times(network: Network, sets: Sequence[Sequence[Pass]], trials: Trials, inputs: Sequence[Tensor]) -> list[_Timed]:
-    """The network after each of these lists of passes, all timed in one race; infinity where it does not run."""
+    """The network after each of these lists of passes, all timed in one race."""
+    names = [" + ".join(pass_.name for pass_ in passes) or "no exact pass" for passes in sets]
     contestants = {ORIGINAL: network}
-    for index, passes in enumerate(sets):
-        contestants[str(index)] = carried_out(network, passes)
+    contestants |= {name: carried_out(network, passes) for name, passes in zip(names, sets, strict=True)}
     found = {one.name: one for one in trials.networks(contestants, inputs)}
-    timed = []
-    for index, passes in enumerate(sets):
-        one = found.get(str(index))
-        timed.append(_Timed(passes, one.ms, one.is_faster) if one else _Timed(passes, math.inf, False))
-    return timed
+    return [_Timed(passes, found.get(name)) for name, passes in zip(names, sets, strict=True)]
 
 
 def carried_out(network: Network, passes: Iterable[Pass]) -> Network:

@@ -26,16 +26,12 @@ from mofa_compiler.report import content, text
 from mofa_compiler.report.document import markdown, show
 from mofa_compiler.report.model import Closeness, Image, Report
 from mofa_compiler.rewriting import Fate
-from tests.report.reports import typed
+from tests.report.reports import report_of, typed
 
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
-    torch.manual_seed(0)
-    model = NAFNet(width=8, enc_blk_nums=[1, 2], dec_blk_nums=[1, 1])
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    return apply(model, "mofa", torch.rand(1, 3, 32, 32)).report
+    return report_of()
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +238,16 @@ def test_markdown_has_the_headline_and_every_pass(report: dict[str, Any]) -> Non
         )
         for edit in text.rewritten(step):
             assert f"| `{edit.path}` | {edit.stage} | `{edit.before}` → " in rendered
+
+
+def test_calibration_is_counted_the_same_everywhere(report: dict[str, Any]) -> None:
+    changed = copy.deepcopy(report)
+    step = changed["passes"][0]
+    step["name"], step["edits"] = "calibration", [{**edit, "fate": "calibrated"} for edit in step["edits"][:6]]
+    lines = rendered_markdown(changed).splitlines()
+    (row,) = (line for line in lines if line.startswith("| 1 "))
+    (details,) = (line for line in lines if "1. calibration: " in line)
+    assert cells(row)[2].strip() == "6" and "6 edits" in details
 
 
 def test_the_origin_of_the_weights_is_told(report: dict[str, Any]) -> None:
