@@ -18,8 +18,8 @@ from .base.torch_state import in_normal_mode
 from .bundle import obstacles, save
 from .bundle.original import digest
 from .data import Sample
-from .frontend.accepting import check_model
 from .frontend.capture import capture
+from .frontend.causes import check_model
 from .frontend.state import copied, real_device
 from .graph.call_spec import CallSpec, ExampleInputs, InputSpec, map_tree, specs
 from .graph.program import Program

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from ..analysis.layers import Layer, Site
 from ..analysis.network import Network
 from ..base.torch_state import own_randomness
-from ..graph.generated_code import new_graph
+from ..graph.node_names import new_graph
 from ..graph.program import Program, attach
 from ..rewriting.layer_surgery import origin
 

@@ -14,7 +14,7 @@ from ..bundle import original
 from ..bundle.recipe import FILE, check, decisions, read_recipe
 from ..compiler import Result, apply_captured
 from ..frontend import capture
-from ..frontend.accepting import check_model
+from ..frontend.causes import check_model
 from ..frontend.state import copied
 from ..graph.call_spec import CallSpec
 from ..graph.program import Program

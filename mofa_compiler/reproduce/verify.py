@@ -22,10 +22,9 @@ from ..graph.call_spec import specs
 from ..numerics.running import run_saved, values
 from ..numerics.sizes import another_size
 from ..result.rewrite import Rewrite
-from ..result.verdict import Verdict, verdict_data
+from ..result.verdict import Check, Verdict, verdict_data
 from ..verification.per_pass import Measured, measure, verdicts
 from .bundle_checks import check_bundle
-from .check import Check
 from .replay import replayed
 from .written_again import write_again
 

@@ -15,9 +15,8 @@ from ..analysis.layers import signature, writes_in_place
 from ..analysis.network import Network
 from ..base.errors import RewriteError
 from ..graph.frozen import Named, freeze
-from ..graph.generated_code import new_graph
 from ..graph.macs import function_name, node_macs
-from ..graph.node_names import path_of
+from ..graph.node_names import new_graph, path_of
 from ..graph.plain_layers import altered
 from ..graph.shape_propagation import evaluate
 from ..numerics.equivalence import EXACT_TOLERANCE, failed, module_error, warn_of_precision
