@@ -77,8 +77,12 @@ def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     return model.eval()
 
 
+def tiny(width: int = 8) -> NAFNet:
+    return NAFNet(width=width, enc_blk_nums=(1,), dec_blk_nums=(1,))
+
+
 def small(roadmap: Any = "mofa", size: int = 32) -> Result:
-    return apply(seeded(lambda: NAFNet(width=8)), roadmap, torch.rand(1, 3, size, size))
+    return apply(seeded(tiny), roadmap, torch.rand(1, 3, size, size))
 
 
 @functools.cache
@@ -299,7 +303,7 @@ def test_a_loaded_bundle_can_be_rewritten_and_saved_again(bundle: Path, tmp_path
 
 @pytest.mark.slow
 def test_replaying_gives_the_same_model(bundle: Path) -> None:
-    model = seeded(lambda: NAFNet(width=8))
+    model = seeded(lambda: tiny())
     x = torch.rand(1, 3, 40, 32)
     with torch.no_grad():
         expected = load(bundle)(x)
@@ -311,15 +315,15 @@ def test_replaying_gives_the_same_model(bundle: Path) -> None:
 @pytest.mark.slow
 def test_replaying_takes_other_weights(bundle: Path) -> None:
     torch.manual_seed(7)
-    assert replay(bundle, NAFNet(width=8), other_weights=True).diffs
+    assert replay(bundle, tiny(), other_weights=True).diffs
 
 
 def test_other_weights_are_refused_unless_they_are_wanted(bundle: Path) -> None:
     torch.manual_seed(7)
-    other = NAFNet(width=8)
+    other = tiny()
     with pytest.raises(BundleError) as refused:
         replay(bundle, other)
-    for model in (other, seeded(lambda: NAFNet(width=8))):
+    for model in (other, seeded(lambda: tiny())):
         assert digest_of_weights(model)[:12] in str(refused.value)
 
 
@@ -337,7 +341,7 @@ def test_other_decisions_are_refused(bundle: Path) -> None:
     decision = next(d for d in recipe["decisions"] if d["fate"] not in ("skipped", "compensated"))
     decision["after"] = "Conv2d(1→1, k1)"
     with raising(BundleError, "decided-otherwise"):
-        replay(recipe, seeded(lambda: NAFNet(width=8)))
+        replay(recipe, seeded(lambda: tiny()))
 
 
 def digest(model: nn.Module, shape: Sequence[int] = (1, 3, 32, 32)) -> str:
@@ -345,14 +349,14 @@ def digest(model: nn.Module, shape: Sequence[int] = (1, 3, 32, 32)) -> str:
 
 
 def test_the_hash_is_of_the_architecture_only() -> None:
-    reference = digest(NAFNet(width=8))
-    assert digest(NAFNet(width=8), (2, 3, 64, 48)) == reference
-    assert digest(NAFNet(width=8).eval()) == reference
-    assert digest(NAFNet(width=8).half().float()) == reference
-    padded = NAFNet(width=8)
+    reference = digest(tiny())
+    assert digest(tiny(), (2, 3, 64, 48)) == reference
+    assert digest(tiny().eval()) == reference
+    assert digest(tiny().half().float()) == reference
+    padded = tiny()
     padded.intro.padding_mode = "reflect"
     assert digest(padded) != reference
-    assert digest(NAFNet(width=16)) != reference
+    assert digest(tiny(16)) != reference
 
 
 def test_tied_weights_survive(tmp_path: Path) -> None:

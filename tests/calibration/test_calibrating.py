@@ -244,6 +244,7 @@ def test_no_folder_and_no_image_input() -> None:
         apply(Two(), "mofa", (X[0], X[0][:, :1]), calibration="synthetic")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("settings", [{"order": False}, {"fit": False}, {"order": False, "fit": False}])
 def test_steps_can_be_left_out(settings: dict[str, bool], model: nn.Module) -> None:
     result = apply(model, "mofa", X[0], Calibration(X[:2], tuning=2, **settings))
@@ -254,6 +255,7 @@ def test_steps_can_be_left_out(settings: dict[str, bool], model: nn.Module) -> N
     assert bool(result.channel_orders) <= settings.get("order", True)
 
 
+@pytest.mark.slow
 def test_nafnet() -> None:
     torch.manual_seed(0)
     model = trained_like(NAFNet(width=4, enc_blk_nums=(1, 1), dec_blk_nums=(1, 1)))

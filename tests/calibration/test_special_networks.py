@@ -54,6 +54,7 @@ def test_nothing_was_rewritten() -> None:
 
 
 @pytest.mark.parametrize("zero", [True, False])
+@pytest.mark.sample(1)
 def test_dead_layers(zero: bool) -> None:
     """A ReLU that is always zero, and a network that is nothing but."""
     model = unet()

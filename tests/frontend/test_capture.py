@@ -42,8 +42,8 @@ def test_equals_eager_at_other_sizes_and_in_both_modes(build):
             torch.testing.assert_close(copy.deepcopy(module).train(mode)(x), expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("build", MODELS)
-@pytest.mark.sample(1)
+@pytest.mark.parametrize("build", MODELS, ids=["pmrid", "nafnet", "unet", "unet-bilinear"])
+@pytest.mark.sample("unet")
 def test_leaves_the_model_as_it_was(build):
     model = build()
     modules = {id(m): dict(m.__dict__) for m in model.modules()}

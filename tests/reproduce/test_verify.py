@@ -204,7 +204,7 @@ def test_source_whose_lines_end_for_no_python(end: str, bundle: Path, original: 
         ("report.md", "\n\n", "\n\n<svg><text>exact</text></svg>\n"),
     ],
 )
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_what_hides_in_a_drawing(file: str, old: str, new: str, bundle: Path, original: nn.Module):
     text = (bundle / file).read_text(encoding="utf-8")
     assert old in text
