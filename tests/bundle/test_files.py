@@ -303,7 +303,7 @@ def test_a_loaded_bundle_can_be_rewritten_and_saved_again(bundle: Path, tmp_path
 
 @pytest.mark.slow
 def test_replaying_gives_the_same_model(bundle: Path) -> None:
-    model = seeded(lambda: tiny())
+    model = seeded(tiny)
     x = torch.rand(1, 3, 40, 32)
     with torch.no_grad():
         expected = load(bundle)(x)
@@ -323,7 +323,7 @@ def test_other_weights_are_refused_unless_they_are_wanted(bundle: Path) -> None:
     other = tiny()
     with pytest.raises(BundleError) as refused:
         replay(bundle, other)
-    for model in (other, seeded(lambda: tiny())):
+    for model in (other, seeded(tiny)):
         assert digest_of_weights(model)[:12] in str(refused.value)
 
 
@@ -341,7 +341,7 @@ def test_other_decisions_are_refused(bundle: Path) -> None:
     decision = next(d for d in recipe["decisions"] if d["fate"] not in ("skipped", "compensated"))
     decision["after"] = "Conv2d(1→1, k1)"
     with raising(BundleError, "decided-otherwise"):
-        replay(recipe, seeded(lambda: tiny()))
+        replay(recipe, seeded(tiny))
 
 
 def digest(model: nn.Module, shape: Sequence[int] = (1, 3, 32, 32)) -> str:
