@@ -30,6 +30,11 @@ WHOLE: dict[str, Callable[[], nn.Module]] = {
 """Whole networks, small, for what holds for every pass"""
 
 
+def tiny(width: int = 8) -> NAFNet:
+    """A NAFNet of two levels, one block each."""
+    return NAFNet(width=width, enc_blk_nums=(1,), dec_blk_nums=(1,))
+
+
 class Net(nn.Module):
     """A small net whose forward is given."""
 

@@ -11,10 +11,7 @@ from architectures import PMRID, NAFNet, UNet
 from mofa_compiler.base.errors import CalibrationError, CaptureError, RewriteError, RoadmapError
 from mofa_compiler.passes import PConvToPDWConv, SepConvToPConv, WidenPortion
 from tests.raising import raising
-
-
-def tiny() -> NAFNet:
-    return NAFNet(width=8, enc_blk_nums=(1,), dec_blk_nums=(1,))
+from tests.rewrites import tiny
 
 
 def trained_like(model: nn.Module) -> nn.Module:

@@ -25,6 +25,7 @@ from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.reproduce.replay import replay
 from mofa_compiler.rewriting.roadmap import Roadmap
 from tests.raising import raising
+from tests.rewrites import tiny
 
 FILES = {"model.py", "model.safetensors", "recipe.json", "keymap.json", "report.json", "report.md", "report.html"}
 
@@ -75,10 +76,6 @@ def seeded(make: Callable[[], nn.Module]) -> nn.Module:
             if not parameter.any():
                 parameter.uniform_(-0.5, 0.5)
     return model.eval()
-
-
-def tiny(width: int = 8) -> NAFNet:
-    return NAFNet(width=width, enc_blk_nums=(1,), dec_blk_nums=(1,))
 
 
 def small(roadmap: Any = "mofa", size: int = 32) -> Result:
