@@ -18,8 +18,8 @@ from .base.torch_state import in_normal_mode
 from .bundle import obstacles, save
 from .bundle.original import digest
 from .data import Sample
-from .frontend.accepting import check_model
 from .frontend.capture import capture
+from .frontend.causes import check_model
 from .frontend.state import copied, real_device
 from .graph.call_spec import CallSpec, ExampleInputs, InputSpec, map_tree, specs
 from .graph.program import Program
@@ -253,6 +253,25 @@ def apply(
     check_weights(model)
     tell("capturing", 0, len(roadmap) + 1)
     program = capture(copied(model), example_inputs, compare=compare)
+    return apply_captured(
+        model, program, roadmap, calibration, max_loss=max_loss, to_save=to_save, checkpoint=checkpoint, tell=tell
+    )
+
+
+@in_normal_mode
+@real_device()
+def apply_captured(
+    model: nn.Module,
+    program: Program,
+    roadmap: Roadmap,
+    calibration: str | Path | Iterable[Any] | Calibration | None = None,
+    *,
+    max_loss: float | None = None,
+    to_save: bool = False,
+    checkpoint: str | None = None,
+    tell: Progress = lambda *_: None,
+) -> Result:
+    """`apply` to a model of which a copy was captured already, as `program`."""
     original_digest = digest(model)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))

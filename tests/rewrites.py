@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import Result, Roadmap, apply, load
 from mofa_compiler.analysis.anatomy import infer
 from mofa_compiler.analysis.layers import signature
@@ -19,6 +20,19 @@ from mofa_compiler.frontend.state import copied
 from mofa_compiler.rewriting.diff import Diff
 from mofa_compiler.rewriting.engine import rewrite
 from mofa_compiler.rewriting.pass_api import Pass
+
+WHOLE: dict[str, Callable[[], nn.Module]] = {
+    "pmrid": lambda: PMRID(),
+    "nafnet": lambda: NAFNet(width=8),
+    "unet": lambda: UNet(width=4, depth=2),
+    "unet-bilinear": lambda: UNet(width=4, depth=2, bilinear=True),
+}
+"""Whole networks, small, for what holds for every pass"""
+
+
+def tiny(width: int = 8) -> NAFNet:
+    """A NAFNet of two levels, one block each."""
+    return NAFNet(width=width, enc_blk_nums=(1,), dec_blk_nums=(1,))
 
 
 class Net(nn.Module):

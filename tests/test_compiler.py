@@ -11,6 +11,7 @@ from architectures import PMRID, NAFNet, UNet
 from mofa_compiler.base.errors import CalibrationError, CaptureError, RewriteError, RoadmapError
 from mofa_compiler.passes import PConvToPDWConv, SepConvToPConv, WidenPortion
 from tests.raising import raising
+from tests.rewrites import tiny
 
 
 def trained_like(model: nn.Module) -> nn.Module:
@@ -113,7 +114,7 @@ def test_export_and_compile():
 
 
 def test_half_precision():
-    result = mofa_compiler.apply(NAFNet(width=8).bfloat16(), "mofa", torch.rand(1, 3, 32, 32).bfloat16())
+    result = mofa_compiler.apply(tiny().bfloat16(), "mofa", torch.rand(1, 3, 32, 32).bfloat16())
     assert {p.dtype for p in result.model.parameters()} == {torch.bfloat16}
     assert result.model(torch.rand(1, 3, 32, 32).bfloat16()).dtype == torch.bfloat16
     assert result.verdicts[-1].accumulated < 1
@@ -150,15 +151,15 @@ def test_models_that_keep_tensors_with_a_history():
 
 def test_bad_shape_and_roadmap():
     with raising(CaptureError, "wrong-input", "1x4x32x32"):
-        mofa_compiler.apply(NAFNet(width=8), "mofa", torch.rand(1, 4, 32, 32))
+        mofa_compiler.apply(tiny(), "mofa", torch.rand(1, 4, 32, 32))
     with raising(RoadmapError, "unknown-name", "mofo"):
-        mofa_compiler.apply(NAFNet(width=8), "mofo")
+        mofa_compiler.apply(tiny(), "mofo")
     with raising(CalibrationError, "wrong-input", "batch 1"):
-        mofa_compiler.apply(NAFNet(width=8), "mofa", calibration=[torch.rand(1, c, 32, 32) for c in (3, 4)])
+        mofa_compiler.apply(tiny(), "mofa", calibration=[torch.rand(1, c, 32, 32) for c in (3, 4)])
 
 
 def test_a_list_of_passes_is_a_roadmap():
-    result = mofa_compiler.apply(NAFNet(width=8), [SepConvToPConv(), PConvToPDWConv(threshold=0)])
+    result = mofa_compiler.apply(tiny(), [SepConvToPConv(), PConvToPDWConv(threshold=0)])
     assert [diff.pass_name for diff in result.diffs] == ["sepconv-to-pconv", "pconv-to-pdwconv"]
 
 
@@ -179,7 +180,7 @@ def test_a_network_that_reads_its_mode():
 
 def test_progress_is_told():
     steps: list[tuple[str, int, int]] = []
-    mofa_compiler.apply(NAFNet(width=8), "mofa", progress=lambda *step: steps.append(step))
+    mofa_compiler.apply(tiny(), "mofa", progress=lambda *step: steps.append(step))
     assert [step[0] for step in steps[:2]] == ["capturing", "sepconv-to-pconv"]
     assert [step[1] for step in steps] == list(range(len(steps)))
     assert steps[-1][1] == steps[-1][2]

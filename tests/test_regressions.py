@@ -26,6 +26,7 @@ def test_a_resize_built_in_forward_is_traced() -> None:
 
 
 @pytest.mark.parametrize("outputs", ["dataclass", "named", "dict", "list"])
+@pytest.mark.sample(2)
 def test_outputs_of_every_kind_are_compared_and_saved(outputs: str, tmp_path: Path) -> None:
     plan = Plan(outputs=outputs)
     example = plan.example(1, plan.sizes[0])

@@ -10,6 +10,7 @@ from itertools import accumulate
 from torch import Tensor
 
 from ..analysis.network import Network
+from ..result.decisions import Alternative, Comparison
 from ..rewriting.engine import rewrite
 from ..rewriting.pass_api import Pass
 from .benchmark import Tell, Trials
@@ -24,8 +25,8 @@ def faster_lowerings(
     trials: Trials,
     inputs: Sequence[Tensor],
     tell: Tell,
-) -> list[Pass]:
-    """Those exact passes without which the network that has them all would be slower.
+) -> tuple[list[Pass], tuple[Comparison, ...]]:
+    """Those exact passes without which the network that has them all would be slower, and the sets that were not kept.
 
     Each is judged among the others: one may pay only in the layout that another one brings. They are timed on blocks of
     the network that they change, where such can be cut out, for what compiles slowly compiles a block sooner.
@@ -37,33 +38,45 @@ def faster_lowerings(
             carried.append(pass_)
             places.append([edit.path for edit in diff.edits])
     if not carried:
-        return []
+        return [], ()
     contest = _Contest(network, samples(network, places), trials, inputs)
     tell(f"measuring {', '.join(pass_.name for pass_ in carried)}", 0, 2)
     without = [[other for other in carried if other is not pass_] for pass_ in carried if len(carried) > 1]
-    times = contest.times([carried, *without], tell)
-    everything = times.pop(0)
+    everything, *times = measured = contest.times([carried, *without], tell)
     if everything.ms == math.inf:  # the engine does not take one of them
-        return min(times, key=lambda one: one.ms, default=_Timed([], 0.0, False)).kept
+        best = min(times, key=lambda one: one.ms, default=_Timed([]))
+        return best.kept, _left(measured, best.kept)
     needed = [pass_ for pass_, one in zip(carried, times, strict=False) if one.ms > everything.ms]
     best = everything
     if times and len(needed) < len(carried):
         tell(f"measuring {', '.join(pass_.name for pass_ in needed) or 'none of them'}", 1, 2)
-        best = min(contest.times([needed, carried], tell), key=lambda one: one.ms)
-    return best.kept
+        again = contest.times([needed, carried], tell)
+        best, measured = min(again, key=lambda one: one.ms), [*measured, *again]
+    return best.kept, _left(measured, best.kept)
+
+
+def _left(measured: Sequence[_Timed], kept: Sequence[Pass]) -> tuple[Comparison, ...]:
+    """What was timed and not kept, by the names of its passes, each as it was timed last."""
+    found = {one.comparison.name: one.comparison for one in measured if one.comparison and one.passes != kept}
+    return tuple(found.values())
 
 
 @dataclass(frozen=True)
 class _Timed:
-    """Exact passes, the time in ms of the network (or of its samples) with them, and whether that is less."""
+    """Exact passes, and how the network, or blocks of it, were timed with them; None where they do not run."""
 
     passes: Sequence[Pass]
-    ms: float
-    is_faster: bool
+    comparison: Comparison | None = None
+
+    @property
+    def ms(self) -> float:
+        """The median; infinity where it does not run."""
+        return math.inf if self.comparison is None else self.comparison.ms
 
     @property
     def kept(self) -> list[Pass]:
-        return list(self.passes) if self.is_faster else []
+        """The passes if they make the network faster."""
+        return list(self.passes) if self.comparison is not None and self.comparison.is_faster else []
 
 
 @dataclass(frozen=True)
@@ -91,27 +104,37 @@ class _Contest:
             different = {piece.fingerprint: piece for piece in [sample.piece, *pieces]}
             named.append(dict(zip([ORIGINAL, *list(different)[1:]], different.values(), strict=True)))
         self.trials.prepare(named, tell)
-        ms, fewest, slowest = 0.0, [0.0] * len(sets), [0.0] * len(sets)
-        for sample, pieces, contestants in zip(self.samples, raced, named, strict=True):
-            found = {one.name: one for one in self.trials.pieces(contestants)}
-            original = found[ORIGINAL].ms or math.inf
-            ms += original * sample.count
-            for index, piece in enumerate(pieces):
-                one = found.get(piece.fingerprint, found[ORIGINAL])
-                high = one.interval[1] if one.interval else math.inf
-                fewest[index] += (one.ms or math.inf) * sample.count
-                slowest[index] += original * high * sample.count
-        return [_Timed(*one) for one in zip(sets, fewest, (high < ms for high in slowest), strict=True)]
+        found = [{one.name: one for one in self.trials.pieces(contestants)} for contestants in named]
+        timed = []
+        for index, passes in enumerate(sets):
+            of_this = [
+                (sample.count, alternatives[ORIGINAL], alternatives.get(pieces[index].fingerprint))
+                for sample, pieces, alternatives in zip(self.samples, raced, found, strict=True)
+            ]
+            timed.append(_Timed(passes, _summed(f"{_name(passes)}, on its blocks", of_this)))
+        return timed
 
     def _of_networks(self, sets: Sequence[Sequence[Pass]], after: Sequence[Network]) -> list[_Timed]:
         """Whole networks, in one race."""
-        contestants = {ORIGINAL: self.network, **{str(index): one for index, one in enumerate(after)}}
+        contestants = {ORIGINAL: self.network, **dict(zip(map(_name, sets), after, strict=True))}
         found = {one.name: one for one in self.trials.networks(contestants, self.inputs)}
-        timed = []
-        for index, passes in enumerate(sets):
-            one = found.get(str(index))
-            timed.append(_Timed(passes, one.ms, one.is_faster) if one else _Timed(passes, math.inf, False))
-        return timed
+        return [_Timed(passes, found.get(_name(passes))) for passes in sets]
+
+
+def _name(passes: Sequence[Pass]) -> str:
+    return " + ".join(pass_.name for pass_ in passes) or "no exact pass"
+
+
+def _summed(name: str, blocks: Sequence[tuple[int, Alternative, Alternative | None]]) -> Comparison | None:
+    """Blocks, each so many times, the original and what became of it (None: nothing), as one; None where one fails."""
+    times = []
+    for count, original, other in blocks:
+        one = other or original
+        if original.ms is None or one.ms is None or one.interval is None:
+            return None
+        times.append([count * ms for ms in (one.ms, original.ms, *(original.ms * edge for edge in one.interval))])
+    ms, original_ms, low, high = map(sum, zip(*times, strict=True))
+    return Comparison(name, ms, original_ms, ms / original_ms, (low / original_ms, high / original_ms), (1.0, 1.0))
 
 
 def carried_out(network: Network, passes: Iterable[Pass]) -> Network:

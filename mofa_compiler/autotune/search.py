@@ -88,7 +88,7 @@ def decide(
     inputs = tensors_by_position(network.program.graph_module, call)
     trials = Trials(target, ", ".join("x".join(map(str, x.shape)) for x in inputs))
     offers = Offers(roadmap, target.engine, bounded=bound is not None)
-    exact = faster_lowerings(network, offers.whole, trials, inputs, tell)
+    exact, left = faster_lowerings(network, offers.whole, trials, inputs, tell)
     groups = list(_groups(network, offers, exact, tell))
     measured = [*_measured(groups, [group.pieces for group in groups], trials, tell)]
     forms = []
@@ -127,7 +127,7 @@ def decide(
         Decision(group.paths, signature(group.layers[0].module), candidate.name, reason, tuple(found))
         for group, (candidate, reason), found in zip(groups, picked, measured, strict=True)
     )
-    return Decided(final, Decisions(trials.conditions, layers, tuple(compared.values()), name))
+    return Decided(final, Decisions(trials.conditions, layers, (*compared.values(), *left), name))
 
 
 def _measured(

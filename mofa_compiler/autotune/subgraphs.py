@@ -15,7 +15,7 @@ from ..analysis.layers import Layer, Site
 from ..analysis.network import Network
 from ..base.torch_state import own_randomness
 from ..graph.call_spec import CallSpec
-from ..graph.generated_code import new_graph
+from ..graph.node_names import new_graph
 from ..graph.program import Program
 from ..rewriting.layer_surgery import origin
 

@@ -28,7 +28,7 @@ from ..report.document import markdown
 from ..report.model import Report
 from ..report.pictures import Picture, write_pictures
 from ..result.rewrite import Rewrite
-from .provenance import marks
+from .original import marks
 from .recipe import FILE, read_recipe, recipe
 from .saved_bits import compare
 

@@ -1,16 +1,21 @@
-"""Which weights a bundle was made from: a digest of the original's, by which another checkpoint is told from it."""
+"""Which weights a bundle was made from, by a digest of the original's, and what made those that it holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..analysis.fingerprint import checksum
+from ..base.errors import BundleError
 from ..base.spelling import printable
 from ..loading.importing import class_text
 from ..loading.wrappers import unwrapped
+from ..result.rewrite import Rewrite
 
 _SHOWN = 12
 
@@ -67,3 +72,32 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
             if tensor is not None and name not in left_out:
                 found[f"{path}.{name}" if path else name] = tensor
     return found
+
+
+CHECKSUM, MADE_BY = "sha256", "made-by"
+REWRITE, CALIBRATION, TRAINING = "rewrite", "calibration", "training"
+
+
+def marks(rewrite: Rewrite, weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """Metadata for the file that `weights` go into: their checksum, and what made them as they are."""
+    return {CHECKSUM: checksum(weights), MADE_BY: _made_by(rewrite)}
+
+
+def read_marks(file: Path) -> dict[str, str]:
+    """The metadata of a bundle's weights; empty where another program wrote them.
+
+    Raises:
+        BundleError: the file cannot be read.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return dict(opened.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{file} is damaged: {error}", code="damaged") from error
+
+
+def _made_by(rewrite: Rewrite) -> str:
+    now = rewrite.model.state_dict()
+    if any(not torch.equal(now[key].cpu(), tensor.cpu()) for key, tensor in rewrite.rewritten.program.state().items()):
+        return TRAINING
+    return CALIBRATION if any(step.pass_ is None for step in rewrite.steps) else REWRITE

@@ -8,9 +8,8 @@ from typing import Any
 
 from ..analysis.fingerprint import architecture_hash
 from ..base.atomic_files import put_back
-from ..base.documents import read_json
 from ..base.errors import BundleError
-from ..base.plain import plain_data, versions
+from ..base.plain import plain_data, read_json, versions
 from ..graph.program import Program
 from ..loading.importing import class_text
 from ..result.rewrite import Rewrite

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..base.documents import first_problem
+from ..base.plain import first_problem
 from ..graph.call_spec import CallSpec
 
 _DEEPEST = 32

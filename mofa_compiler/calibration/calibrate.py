@@ -219,6 +219,7 @@ def calibrate(
             once = steps.best.changed(stack).fitted(fitting, folder, tell, repeated=False)
             if len(once.notes) < len(steps.last.notes):  # at other calls a layer gets what its own fit has changed
                 steps.take("fitted but for layers called several times", once)
+        refused = steps.last.refused
         if calibration.tuning > 0:
             changed = steps.best.changed(stack)
             _tune(changed, fitting, held_out, folder, calibration.tuning, tell)
@@ -233,8 +234,9 @@ def calibrate(
     options["output_error"] = " → ".join(f"{100 * stage.error:.3g} % {stage.name}" for stage in steps.stages)
     if worse := [stage.name for stage in steps.stages if not stage.kept]:
         options["not_kept"] = f"{', '.join(worse)}: no better on what was held out"
-    edits = tuple(_edits(networks[-1], chosen.passes[-1], final, chosen.notes))
-    skips = tuple(_refusal(final, path, why) for path, why in steps.last.refused.items())
+    edits = tuple(_edits(networks[-1], chosen.passes[-1], final, chosen.notes, refused))
+    calibrated = {edit.path for edit in edits if edit.fate is Fate.CALIBRATED}  # what has no fit may yet be tuned
+    skips = tuple(_refusal(final, path, why) for path, why in refused.items() if path not in calibrated)
     diff = Diff(NAME, options, edits, skips, networks[-1].totals, final.totals)
     return Calibrated((*chosen.passes, final), diff, chosen.orders, tuple(steps.stages), evaluation)
 
@@ -350,7 +352,9 @@ def _same_state(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(tensor, theirs[key]) for key, tensor in mine.items())
 
 
-def _edits(inherited: Network, ordered: Network, final: Network, notes: Mapping[str, str]) -> list[Edit]:
+def _edits(
+    inherited: Network, ordered: Network, final: Network, notes: Mapping[str, str], refused: Mapping[str, Skip]
+) -> list[Edit]:
     """The layers and tensors whose values are others than without calibration."""
     edits, seen = [], set[int]()
     for path, module in final.program.modules.items():
@@ -359,6 +363,8 @@ def _edits(inherited: Network, ordered: Network, final: Network, notes: Mapping[
         seen.add(id(module))
         moved = module is ordered.program.modules[path]
         note = "channels in another order" if moved else notes.get(path, "tuned")
+        if not moved and path not in notes and path in refused:
+            note = f"tuned; not fitted: {refused[path].reason}"
         edits.append(_edit(final, path, signature(module), Fate.REORDERED if moved else Fate.CALIBRATED, note))
     for path, tensor in final.program.tensors.items():
         if tensor is not inherited.program.tensors[path]:

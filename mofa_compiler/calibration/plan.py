@@ -142,7 +142,8 @@ class Planner:
             return Skip("grouped", f"is a grouped convolution (groups={conv.groups})")
         if not is_plain(module, nn.Conv2d):
             return Skip("subclass", "is a subclass of Conv2d")
-        self._feeder(path, conv)
+        if self._feeder(path, conv):
+            return None
         return self._add(ConvolutionFit(path, conv, self._sites(path)), path)
 
     def _norm(self, path: str, module: nn.Module) -> Skip | None:
@@ -186,30 +187,31 @@ class Planner:
             self.done.add(behind)
         return why
 
-    def _feeder(self, path: str, conv: nn.Conv2d) -> None:
+    def _feeder(self, path: str, conv: nn.Conv2d) -> bool:
         """Plan that a convolution which only a lone partial one reads takes up what that leaves undone."""
         if len(self.calls[path]) != 1:
-            return
+            return False
         node = self.calls[path][0]
         reader = sole_reader(node)
         if reader is None or reader.op != "call_module" or len(self.calls[str(reader.target)]) != 1:
-            return
+            return False
         partial = self.program.modules[str(reader.target)]
         if not isinstance(partial, PartialConv2d) or self._pointwise(str(reader.target)):
-            return
+            return False
         norm = sole_reader(reader)
         if norm is not None and norm.op == "call_module" and is_torchs(self.program.modules[str(norm.target)], *_NORMS):
-            return  # that takes it up
+            return False  # that takes it up
         own, there = origin(node), origin(reader)
         source = node.args[0]
         if own is None or there is None or not isinstance(source, fx.Node):
-            return
+            return False
         found = link(reader, self.program, lambda _: False, here=True)
         if found is None:
-            return
+            return False
         fit = FeederFit(path, conv, [Site(source, True, (), replace(found, clipped=False))], own, partial.convolved)
         self._add(fit, path)
         self._want(own, len(self.plan.steps) - 1)
+        return True
 
     def _is_bound(self, path: str) -> bool:
         layer = self.network.layers.get(path)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ..graph.generated_code import new_graph
+from ..graph.node_names import new_graph
 from ..graph.program import Program
 from ..nn.partial_conv import PartialConv2d
 from ..rewriting.layer_surgery import origin

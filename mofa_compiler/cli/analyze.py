@@ -47,8 +47,7 @@ def analyze(
     mofa analyze models.unet:UNet --roadmap mofa --plot chart.svg
     """
     given_inputs = options.parse_inputs(inputs)
-    if quiet and (as_json or layers):
-        raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--layers")
+    options.refuse_with_quiet(quiet, {"--json": as_json, "--layers": layers})
     for file, option in ((plot, "--plot"), (draw, "--draw")):
         if file is not None:
             options.check_figure(file, option)

@@ -39,8 +39,7 @@ def capture(
       2    wrong usage
       130  interrupted
     """
-    if quiet and as_json:
-        raise typer.BadParameter("contradicts --quiet", param_hint="--json")
+    options.refuse_with_quiet(quiet, {"--json": as_json})
     given_inputs = options.parse_inputs(inputs)
 
     from ..frontend import CaptureWarning

@@ -68,8 +68,7 @@ def export(
     mofa export arch.py:Net --checkpoint net.pth --to onnx --out original.onnx
     """
     given_inputs = options.parse_inputs(inputs)
-    if quiet and as_json:
-        raise typer.BadParameter("contradicts --quiet", param_hint="--json")
+    options.refuse_with_quiet(quiet, {"--json": as_json})
     targets = Targets(arguments, checkpoint, key, strip_prefix, None, quiet)
     targets.check([source])
 
@@ -82,7 +81,7 @@ def export(
         tell("loading", 0, 4)
         from ..bundle import load
         from ..export import export as write
-        from ..export.destination import named_after
+        from ..export.exporting import named_after
 
         if is_target(source):
             network, description = targets.model(source)

@@ -79,8 +79,7 @@ def measure(
     mofa measure arch.py:Net net-a net-b --threads 4 --input 1x3x512x512 --json
     """
     given_inputs = options.parse_inputs(inputs)
-    if quiet and (as_json or per_layer):
-        raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--per-layer")
+    options.refuse_with_quiet(quiet, {"--json": as_json, "--per-layer": per_layer})
     if record:
         _check_recording(networks)
     if plot is not None:

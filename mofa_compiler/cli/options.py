@@ -134,7 +134,7 @@ def parse_inputs(given: list[str] | None) -> Make | None:
     Raises:
         InputError, TargetError: the file cannot be read, or holds something else.
     """
-    from ..lint.quantities import is_file_of_inputs
+    from ..lint.settings import is_file_of_inputs
 
     files = [text for text in given or () if is_file_of_inputs(text)]
     if files and len(given or ()) > 1:
@@ -145,6 +145,30 @@ def parse_inputs(given: list[str] | None) -> Make | None:
     from ..loading.input_files import of_shapes, read_inputs
 
     return read_inputs(files[0]) if files else of_shapes(shapes)
+
+
+def refuse_with_quiet(quiet: bool, others: dict[str, bool]) -> None:
+    """Refuse options that say what to print beside `--quiet`: a usage error."""
+    if quiet and (option := next((name for name, given in others.items() if given), None)):
+        raise typer.BadParameter("contradicts --quiet", param_hint=option)
+
+
+def image_settings(
+    option: str,
+    source: str | None,
+    degrade: str | None,
+    crops: int | None,
+    crop_size: int | None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """What was given of the options of `CalibrationImages`; a usage error where `option` has no images for them."""
+    named = {"--degrade": degrade, "--crops": crops, "--crop-size": crop_size, "--seed": seed}
+    given = {name: value for name, value in named.items() if value is not None}
+    if given and (source is None or source.endswith((".npy", ".npz"))):
+        why = f"needs {option}" if source is None else f"{source} holds network inputs, used as they are"
+        raise typer.BadParameter(why, param_hint=next(iter(given)))
+    keywords = {"--degrade": "degradation", "--crops": "crops", "--crop-size": "size", "--seed": "seed"}
+    return {keywords[name]: value for name, value in given.items()}
 
 
 def check_figure(file: Path, option: str) -> None:

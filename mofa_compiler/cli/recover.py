@@ -92,8 +92,7 @@ def recover(
       2    wrong usage
       130  interrupted; the same command goes on
     """
-    if quiet and as_json:
-        raise typer.BadParameter("contradicts --quiet", param_hint="--json")
+    options.refuse_with_quiet(quiet, {"--json": as_json})
     if steps is not None and minutes is not None:
         raise typer.BadParameter("say how long by one of --steps and --minutes", param_hint="--minutes")
     import torch.distributed

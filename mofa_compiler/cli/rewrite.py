@@ -102,14 +102,8 @@ def rewrite(
     """
     if out is None and not dry_run:
         raise typer.BadParameter("a folder is needed, unless with --dry-run", param_hint="--out")
-    if quiet and (as_json or verbose):
-        raise typer.BadParameter("contradicts --quiet", param_hint="--json" if as_json else "--verbose")
-    settings: dict[str, Any] = {"degradation": degrade, "crops": crops, "size": crop_size, "seed": seed}
-    given = {name: value for name, value in settings.items() if value is not None}
-    if given and (calibrate is None or calibrate.endswith((".npy", ".npz"))):
-        option = {"degradation": "--degrade", "size": "--crop-size"}.get(next(iter(given)), f"--{next(iter(given))}")
-        why = "needs --calibrate" if calibrate is None else f"{calibrate} holds network inputs, used as they are"
-        raise typer.BadParameter(why, param_hint=option)
+    options.refuse_with_quiet(quiet, {"--json": as_json, "--verbose": verbose})
+    given = options.image_settings("--calibrate", calibrate, degrade, crops, crop_size, seed)
     if engine is None and (threads is not None or max_loss is not None):
         raise typer.BadParameter("needs --engine", param_hint="--threads" if threads is not None else "--max-loss")
     if max_loss is not None and (calibrate is None or degrade is None):

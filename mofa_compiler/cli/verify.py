@@ -63,14 +63,8 @@ def verify(
       2    wrong usage
       130  interrupted
     """
-    if quiet and as_json:
-        raise typer.BadParameter("contradicts --quiet", param_hint="--json")
-    settings: dict[str, Any] = {"degradation": degrade, "crops": crops, "size": crop_size}
-    given = {name: value for name, value in settings.items() if value is not None}
-    if given and (inputs is None or inputs.endswith((".npy", ".npz"))):
-        option = {"degradation": "--degrade", "size": "--crop-size"}.get(next(iter(given)), f"--{next(iter(given))}")
-        why = "needs --inputs" if inputs is None else f"{inputs} holds network inputs, used as they are"
-        raise typer.BadParameter(why, param_hint=option)
+    options.refuse_with_quiet(quiet, {"--json": as_json})
+    given = options.image_settings("--inputs", inputs, degrade, crops, crop_size)
 
     from ..reproduce.verify import verify as check
 

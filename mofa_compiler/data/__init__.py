@@ -8,8 +8,8 @@ from .degradations import Degradation, Pair, parse_degradation, restore
 from .files import image_files, read_image
 from .leaves import dead_leaves
 from .pairing import Pairs, pairs, split
+from .raw import add_noise
 from .samples import Sample
-from .sensor_noise import add_noise
 
 __all__ = [
     "SYNTHETIC",

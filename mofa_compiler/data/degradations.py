@@ -21,8 +21,8 @@ from torch import Tensor
 from ..base.errors import DataError, nearest
 from . import raw
 from .files import library
+from .raw import add_noise
 from .seeding import integer, uniform
-from .sensor_noise import add_noise
 
 _NUMBER = r"\d+\.?\d*(?:e[+-]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})(?:-({_NUMBER}))?")

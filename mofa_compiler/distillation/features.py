@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from ..analysis.network import Network
 from ..graph.call_spec import tensor_leaves
-from ..graph.generated_code import new_graph
+from ..graph.node_names import new_graph
 from ..rewriting.layer_surgery import origin
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,16 +14,13 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from ..base.errors import ExportError, MofaError, source_line
 from ..formats.base import Format, Source, Written, reason, tensors
-from ..formats.bisecting import Culprit, culprit
+from ..formats.bisecting import Culprit, Fault, culprit, locate
 from ..formats.comparing import Comparison, DifferenceError, compare
 from ..formats.dynamic_shapes import Images, Sizes, candidates, example_sizes, second_size
-from ..formats.locating import Fault, locate
 from ..formats.observing import observe
-from ..formats.quiet_exporters import calm
-from ..formats.torch_export import any_size, trace
+from ..formats.torch_export import any_size, calm, trace
 from ..graph.call_spec import CallSpec, specs
 from .guards import hold
-from .merging import merged_norms
 
 STEPS = ("running the bundle", "tracing", "writing", "comparing")
 
@@ -213,3 +211,20 @@ def _trace_alone(module: nn.Module, call: CallSpec, other: CallSpec | None) -> E
             collection[one] = dims
     shapes = collection.dynamic_shapes(module, call.args, dict(call.kwargs))  # type: ignore[no-untyped-call]
     return trace(module, call.args, call.kwargs, shapes)
+
+
+def merged_norms(module: nn.Module, call: CallSpec) -> nn.Module | None:
+    """The network after the pass `merge-linear`, which is exact; None where it finds nothing, or cannot look."""
+    from ..analysis.anatomy import infer
+    from ..analysis.network import Network
+    from ..frontend import capture
+    from ..rewriting.engine import rewrite
+    from ..rewriting.registry import available
+
+    try:
+        with calm():
+            program = capture(copy.deepcopy(module).eval(), call)
+            after, diff = rewrite(Network(program, infer(program)), available()["merge-linear"]())
+    except MofaError:
+        return None
+    return after.program.graph_module.eval() if diff.rewritten and diff.exact else None

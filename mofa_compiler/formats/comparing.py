@@ -14,7 +14,7 @@ from ..base.errors import ExportError
 from ..graph.call_spec import CallSpec, specs, tensor_leaves
 from ..numerics.running import rounding_of, run
 from .base import Format, reason, tensors
-from .quiet_exporters import calm
+from .torch_export import calm
 
 _SLACK = 10
 """Error, in what rounding may come to in a network, up to which a file counts as the same network"""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base.patching import patched_names
+from ..base.torch_state import patched_names
 from ..graph.call_spec import CallSpec, map_tree
 from ..numerics.running import run
 

@@ -1,8 +1,12 @@
-"""torch.export, with the sizes that may differ."""
+"""torch.export, with the sizes that may differ, and exporters kept from talking about themselves."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
+import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +16,22 @@ import torch.fx.experimental._config
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from .quiet_exporters import calm
+
+@contextlib.contextmanager
+def calm() -> Iterator[None]:
+    """Without Python's warnings, log lines and prints. What C++ writes past Python is not held back."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def trace(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import ExportError
-from ..base.patching import patched_names
+from ..base.torch_state import patched_names
 from ..graph.call_spec import CallSpec, bound_call, tensor_leaves
 from .base import Format, Runner, Source, Use, Written
 

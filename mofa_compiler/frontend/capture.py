@@ -18,13 +18,12 @@ from torch import Tensor, fx, nn
 from ..base.errors import CaptureError, one_line, source_line
 from ..base.torch_state import import_compiler, in_normal_mode, own_randomness
 from ..graph.call_spec import CallSpec, ExampleInputs, bound_call, example_call, specs
-from ..graph.generated_code import naming
+from ..graph.node_names import naming
 from ..graph.plain_layers import global_hooks
 from ..graph.program import Comparison, Program
 from ..graph.shape_propagation import wants_values
 from ..loading.wrappers import unwrapped
-from .accepting import check_model, nesting
-from .causes import advice
+from .causes import advice, check_model, nesting
 from .certain import drop_certain_guards
 from .comparing import compare as compare_with_eager
 from .modes import CaptureWarning, asks_for_mode, follow_mode

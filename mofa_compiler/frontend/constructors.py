@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from ..base.patching import patched_names
+from ..base.torch_state import patched_names
 from ..loading.wrappers import original_of
 from .numbers import SizeArray
 

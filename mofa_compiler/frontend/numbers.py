@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx
 
-from ..base.patching import patched_names
+from ..base.torch_state import patched_names
 
 Function = Callable[..., Any]
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from ..base.patching import patched_names
+from ..base.torch_state import patched_names
 from .checkpoints import is_checkpoint, seen_through
 from .constructors import has_proxies, patched_constants, patched_constructor, patched_scripts
 from .numbers import patched_numbers

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..base.patching import patched_names
+from ..base.torch_state import patched_names
 from .callers import is_machinery, reads_class
 from .proxies import UNKNOWN, ShapedAttribute, ShapedProxy
 

@@ -178,12 +178,6 @@ def _check_name(path: str) -> None:
         raise CaptureError(
             f"module {path!r} is named by a Python keyword, which no source can say: rename {name!r}", code="bad-name"
         )
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise CaptureError(
-            f"module {path!a} has a name that is no Unicode text: rename {name!a}", code="bad-name"
-        ) from error
 
 
 def _ancestors(path: str, modules: dict[str, nn.Module]) -> list[str]:

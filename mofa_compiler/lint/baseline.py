@@ -14,8 +14,8 @@ from pydantic.dataclasses import dataclass as validated
 
 from ..base.atomic_files import replaced
 from ..base.errors import LintError
+from .comparison import unmatched
 from .finding import BUDGETS, UNLINTABLE, Finding, Linted
-from .fingerprints import unmatched
 
 SCHEMA = "mofa-lint-baseline/1"
 

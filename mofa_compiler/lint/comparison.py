@@ -1,15 +1,16 @@
-"""Two versions of models compared, for `mofa lint --diff`: what a reviewer wants to know of a change."""
+"""Two versions of models compared, for `mofa lint --diff`: which findings are new, and what else a reviewer wants."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from ..base import spelling, words
 from ..base.spelling import code_span as code
 from ..base.spelling import markdown as escape
 from .finding import Linted
-from .fingerprints import unmatched
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -235,3 +236,53 @@ def _span(name: str) -> str:
 def _cell(name: str) -> str:
     """The same in a table, whose cell no pipe ends: there `\\|` is one, and readers differ on what `\\\\|` is."""
     return _span(spelling.printable(name).replace("\\|", "\\ |")).replace("|", "\\|")
+
+
+_NUMBERS = re.compile(r"\d+", re.ASCII)
+
+
+class Identified(Protocol):
+    """What a finding is known by, within a model."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def signature(self) -> str: ...
+
+
+Old = TypeVar("Old", bound=Identified)
+New = TypeVar("New", bound=Identified)
+
+
+def unmatched(old: Sequence[Old], new: Sequence[New]) -> tuple[list[Old], list[New]]:
+    """What is only in `old`, and what is only in `new`, both of one model and in their order.
+
+    First those match that are the same in rule, path and signature, which is what a fingerprint is made of. Of the
+    rest, those that differ only in the numbers in their paths, as layers do that moved within a list. Each one matches
+    once: one more layer of a kind is new.
+    """
+    for key in (_exactly, _but_for_numbers):
+        old, new = _without(old, new, key), _without(new, old, key)
+    return list(old), list(new)
+
+
+def _exactly(one: Identified) -> Hashable:
+    return one.code, one.path, one.signature
+
+
+def _but_for_numbers(one: Identified) -> Hashable:
+    return one.code, _NUMBERS.sub("#", one.path), one.signature
+
+
+def _without(these: Sequence[Old], those: Sequence[New], key: Callable[[Identified], Hashable]) -> list[Old]:
+    """`these` without what is in `those`, the first ones first where it is there less often."""
+    there = Counter(map(key, those))
+    left = []
+    for one in these:
+        if there[key(one)]:
+            there[key(one)] -= 1
+        else:
+            left.append(one)
+    return left

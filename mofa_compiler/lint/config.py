@@ -15,8 +15,19 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from ..base.errors import LintError
-from .quantities import is_file_of_inputs, shape
-from .settings import Budgets, ModelBudgets, Selection, Settings, Table, Thresholds, check_prefix, check_select, refused
+from .settings import (
+    Budgets,
+    ModelBudgets,
+    Selection,
+    Settings,
+    Table,
+    Thresholds,
+    check_prefix,
+    check_select,
+    is_file_of_inputs,
+    refused,
+    shape,
+)
 from .toml_lines import Key, line_of, written
 
 NAMES = ("mofa.toml", "pyproject.toml")

@@ -83,13 +83,14 @@ def _decisions(report: Report, *, with_headline: bool) -> Iterator[Block]:
     if rows := decided.rows(found):
         cells = tuple((Code(name), Code(was), new, ms) for name, was, new, ms in rows)
         yield Table(decided.header(found), cells, "lllr", "What was decided by measurement")
-    if sentence := decided.kept(found):
+    for sentence in filter(None, (decided.kept(found), decided.tried(found))):
         yield Paragraph(sentence, "soft")
 
 
 def _passes(report: Report) -> Iterator[Block]:
     if not report.passes:
-        yield Paragraph("The roadmap has no passes.")
+        kept = "The roadmap has no passes." if report.decisions is None else "No pass was kept."
+        yield Paragraph(kept)
         return
     header = ("#", "pass", "edits", "refused", "Δ params", "Δ MACs", "moved by", "so far")
     rows = tuple(_pass(index, step) for index, step in enumerate(report.passes, 1))
@@ -102,7 +103,7 @@ def _pass(index: int, step: Step) -> tuple[str | Code, ...]:
     return (
         str(index),
         Code(step.name),
-        str(len(text.rewritten(step) or text.calibrated(step))),
+        str(len(text.counted(step))),
         str(len(step.skips)),
         words.signed(after.parameters - before.parameters),
         words.signed(after.macs - before.macs),
@@ -118,7 +119,7 @@ def _stages(report: Report) -> Iterator[Block]:
 
 def _details(report: Report, detail: Detail) -> Iterator[Block]:
     for index, step in enumerate(report.passes, 1):
-        edits = words.count(len(text.rewritten(step)), "edit")
+        edits = words.count(len(text.counted(step)), "edit")
         yield Details(f"{index}. {step.name}: {edits}, {len(step.skips)} refused", tuple(_step(step, detail)))
 
 

@@ -52,6 +52,15 @@ def kept(decisions: Decisions) -> str:
     return f"{layers} what {'it was' if number == 1 else 'they were'}: nothing chosen of {tried} alternatives measured."
 
 
+def tried(decisions: Decisions) -> str:
+    """A sentence on whole networks that were measured and not kept, with their figures; empty where there are none."""
+    others = [f"{one.name} ({one.ratio:.2f})" for one in decisions.networks if one.name != decisions.chosen]
+    if not others:
+        return ""
+    kept = "the original was kept" if decisions.final is None else f"{decisions.chosen} was kept"
+    return f"Measured as a whole, as part of the original's time: {', '.join(others)}; {kept}."
+
+
 def headline(decisions: Decisions) -> str:
     """What the whole network came to."""
     return f"Measured: {decisions.sentence}."

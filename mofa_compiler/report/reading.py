@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..base.atomic_files import put_back
-from ..base.documents import first_problem, read_json
 from ..base.errors import ReportError
+from ..base.plain import first_problem, read_json
 from .distribution import SCHEMA as DISTRIBUTION
 from .distribution import Distribution
 from .model import SCHEMA, Report

@@ -155,24 +155,26 @@ def outcomes(passes: Sequence[Step]) -> dict[str | None, tuple[Outcome, int, int
     A layer that one pass refused and another edited counts as edited, with the parts that it was replaced by.
     """
     known = {edit.path for step in passes for edit in step.edits}
-    edited: dict[str | None, set[str]] = {}
+    edited: dict[str | None, Counter[str]] = {}
     refused: dict[str | None, set[str]] = {}
     inexact: Counter[str | None] = Counter()
     rewritten = {edit.stage for step in passes for edit in text.rewritten(step)}
     for step in passes:
-        for edit in step.edits:
-            edited.setdefault(edit.stage, set()).add(_whole(edit.path, known))
-            inexact[edit.stage] += not text.is_exact(edit, step)
+        places = Counter((edit.stage, edit.path) for edit in step.edits)  # of functions, several to a path
+        for (stage, path), count in places.items():
+            counts, whole = edited.setdefault(stage, Counter()), _whole(path, known)
+            counts[whole] = max(counts[whole], count)
+        inexact.update(edit.stage for edit in step.edits if not text.is_exact(edit, step))
         for skip in step.skips:
             refused.setdefault(skip.stage, set()).add(_whole(skip.path, known))
     found: dict[str | None, tuple[Outcome, int, int]] = {}
     for stage in {**edited, **refused}:
-        changed = edited.get(stage, set())
-        left = refused.get(stage, set()) - changed
+        changed = edited.get(stage, Counter())
+        left = refused.get(stage, set()) - changed.keys()
         outcome: Outcome = "approximate" if inexact[stage] else "exact"
         if stage not in rewritten:
             outcome = "adjusted" if changed else "refused"
-        found[stage] = (outcome, len(changed), len(left))
+        found[stage] = (outcome, changed.total(), len(left))
     return found
 
 

@@ -205,6 +205,11 @@ def compensated(step: Step) -> list[Edit]:
     return [edit for edit in step.edits if edit.fate == "compensated"]
 
 
+def counted(step: Step) -> list[Edit]:
+    """The edits that are counted: what a pass rewrote, or where it rewrites nothing, as calibration, what it fitted."""
+    return rewritten(step) or calibrated(step)
+
+
 def edit_remark(edit: Edit) -> str:
     """Fate of the weights, and the note: `inherited; 1/4 of 6 channels rounded to 2`."""
     return "; ".join(filter(None, (edit.fate, edit.note)))

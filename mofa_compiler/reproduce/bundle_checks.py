@@ -13,7 +13,7 @@ from ..analysis.fingerprint import checksum
 from ..base.errors import ReportError, one_line
 from ..base.words import error_text
 from ..bundle.files import KEYMAP, REPORT, REPORT_PAGE, REPORT_TEXT, WEIGHTS
-from ..bundle.provenance import CHECKSUM, MADE_BY, REWRITE, read_marks
+from ..bundle.original import CHECKSUM, MADE_BY, REWRITE, read_marks
 from ..graph.call_spec import specs
 from ..numerics.error_sums import Figures
 from ..numerics.running import rounding, run_saved, values
@@ -21,8 +21,7 @@ from ..numerics.sizes import another_size
 from ..report.model import Report
 from ..report.reading import OLD, read_document, read_report, written_by
 from ..result.rewrite import Rewrite
-from ..result.verdict import Verdict
-from .check import Check
+from ..result.verdict import Check, Verdict
 from .written_again import Written, check_written_reports
 
 

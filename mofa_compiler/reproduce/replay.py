@@ -12,11 +12,15 @@ from ..analysis.fingerprint import architecture_hash
 from ..base.errors import BundleError, CaptureError, RoadmapError, one_line
 from ..bundle import original
 from ..bundle.recipe import FILE, check, decisions, read_recipe
-from ..compiler import Result, apply
+from ..compiler import Result, apply_captured
 from ..frontend import capture
+from ..frontend.causes import check_model
+from ..frontend.state import copied
 from ..graph.call_spec import CallSpec
+from ..graph.program import Program
 from ..loading.importing import class_text
 from ..loading.wrappers import unwrapped
+from ..numerics.finite import check_weights
 from ..rewriting.roadmap import Roadmap
 
 
@@ -53,10 +57,13 @@ def replayed(document: Mapping[str, Any], model: nn.Module, name: str, *, other_
         raise BundleError(f"{name} is damaged: inputs: {one_line(error)}", code="damaged") from error
     if roadmap.target is not None:
         raise BundleError(f"{name} is damaged: roadmap.target: what a recipe says was decided already", code="damaged")
-    check_architecture(document["architecture"], model, call)
+    model = unwrapped(model)
+    check_model(model)
+    check_weights(model)
+    program = check_architecture(document["architecture"], copied(model), call, compare=True)
     if not other_weights and (difference := original.difference(document, model)):
         raise BundleError(difference, code="other-original")
-    result = apply(model, roadmap, call)
+    result = apply_captured(model, program, roadmap)
     recorded, now = (_comparable(some) for some in (document["decisions"], decisions(result.record)))
     if recorded != now:
         differing = sorted(recorded.symmetric_difference(now))
@@ -69,8 +76,10 @@ def replayed(document: Mapping[str, Any], model: nn.Module, name: str, *, other_
     return Result(result.record.with_channel_orders(orders))
 
 
-def check_architecture(recorded: Mapping[str, str], model: nn.Module, call: CallSpec) -> None:
-    """Refuse a model that is not of a recipe's `architecture`, at an example `call`.
+def check_architecture(
+    recorded: Mapping[str, str], model: nn.Module, call: CallSpec, *, compare: bool = False
+) -> Program:
+    """Capture a model at an example `call`, and refuse it where it is not of a recipe's `architecture`.
 
     Raises:
         BundleError: it is another one.
@@ -78,7 +87,7 @@ def check_architecture(recorded: Mapping[str, str], model: nn.Module, call: Call
     name = class_text(type(unwrapped(model)))
     advice = "use the class, with the arguments, that the bundle was made from"
     try:
-        program = capture(model, call, compare=False)
+        program = capture(model, call, compare=compare)
     except CaptureError as error:
         raise BundleError(
             f"the recipe was made from {recorded['class']}, and {name} is another one ({error}): {advice}",
@@ -91,12 +100,17 @@ def check_architecture(recorded: Mapping[str, str], model: nn.Module, call: Call
             f"is another one ({found[:12]}): {advice}",
             code="other-original",
         )
+    return program
 
 
 def _comparable(found: list[dict[str, Any]]) -> set[tuple[str, ...]]:
-    """What may not differ. Other weights may: they decide whether a rewrite is exact and which neighbours adapt."""
-    return {
-        (d["pass"], d["path"], d["before"], d["after"], "skipped" if d["fate"] == "skipped" else "rewritten")
-        for d in found
-        if d["fate"] != "compensated"
-    }
+    """What may not differ. Other weights may: they decide whether a rewrite is exact and which neighbours adapt.
+
+    Several edits of one path are compared as one: that is what earlier versions made of them.
+    """
+    joined: dict[tuple[str, str, str], tuple[str, str]] = {}
+    for d in found:
+        if d["fate"] != "compensated":
+            key = d["pass"], d["path"], "skipped" if d["fate"] == "skipped" else "rewritten"
+            joined[key] = joined.get(key, (d["before"],))[0], d["after"]
+    return {(*key, *forms) for key, forms in joined.items()}

@@ -22,10 +22,9 @@ from ..graph.call_spec import specs
 from ..numerics.running import run_saved, values
 from ..numerics.sizes import another_size
 from ..result.rewrite import Rewrite
-from ..result.verdict import Verdict, verdict_data
+from ..result.verdict import Check, Verdict, verdict_data
 from ..verification.per_pass import Measured, measure, verdicts
 from .bundle_checks import check_bundle
-from .check import Check
 from .replay import replayed
 from .written_again import write_again
 
@@ -155,6 +154,8 @@ def _output(measured: Measured) -> Check:
         return Check("output", False, measured.not_finite)
     if not math.isfinite(figures.error):
         return Check("output", False, f"the network's output on the {measured.measured_on} is not finite")
+    if figures.relative_error == 0:
+        return Check("output", True, f"exactly the original's, on the {measured.measured_on}")
     psnr = figures.psnr(figures.peak)
     decibels = "" if math.isinf(psnr) else f", PSNR {psnr:.2f} dB"
     return Check(

@@ -18,9 +18,8 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import fx, nn
 
-from ..base.documents import read_json
 from ..base.errors import MofaError, ReportError, one_line
-from ..base.plain import plain_data, versions
+from ..base.plain import plain_data, read_json, versions
 from ..base.spelling import printable
 from ..bundle import original
 from ..bundle.files import KEYMAP, REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, keymap_data, read_weights
@@ -33,7 +32,7 @@ from ..report.data import report as make_report
 from ..report.document import markdown
 from ..report.reading import read_document, read_report
 from ..result.rewrite import Rewrite
-from .check import Check
+from ..result.verdict import Check
 
 _DECIMAL = re.compile(r"(?<![\w.])(\d+\.\d+(?:e[+-]?\d+)?)")
 """A number in a line of source that another machine may have rounded otherwise; whole ones are none"""

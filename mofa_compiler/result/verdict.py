@@ -1,4 +1,4 @@
-"""What verification says of one pass."""
+"""What verification says of one pass, and of one thing that it looked at."""
 
 from __future__ import annotations
 
@@ -112,3 +112,12 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
         "layers": verdict.layers,
         "whole": None if verdict.whole is None else asdict(verdict.whole),
     }
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, whether it is as it should be, and what was compared, in a sentence."""
+
+    name: str
+    ok: bool
+    detail: str

@@ -11,8 +11,7 @@ from ..numerics.equivalence import EXACT_TOLERANCE, module_error
 from .fate import Fate
 from .graph_pass import GraphLowering, GraphPass, is_image
 from .graph_rewriter import Rewiring
-from .pass_api import Lowering, Match, Moved, Pass, Phase, Replacement, Skip, unknown_subclass
-from .skip_codes import SKIP_CODES
+from .pass_api import SKIP_CODES, Lowering, Match, Moved, Pass, Phase, Replacement, Skip, unknown_subclass
 
 __all__ = [
     "EXACT_TOLERANCE",

@@ -15,9 +15,8 @@ from ..analysis.layers import signature, writes_in_place
 from ..analysis.network import Network
 from ..base.errors import RewriteError
 from ..graph.frozen import Named, freeze
-from ..graph.generated_code import new_graph
 from ..graph.macs import function_name, node_macs
-from ..graph.node_names import path_of
+from ..graph.node_names import new_graph, path_of
 from ..graph.plain_layers import altered
 from ..graph.shape_propagation import evaluate
 from ..numerics.equivalence import EXACT_TOLERANCE, failed, module_error, warn_of_precision
@@ -43,7 +42,8 @@ class Rewiring(Surgery):
         self._unrounded: dict[str, Any] = {}
         self._parameters: Counter[str] = Counter()  # changes that no edit tells of yet, by path
         self._macs: Counter[str] = Counter()
-        self._unsaid: dict[str, None] = {}  # changes since the last edit was told, by path, which may cost nothing
+        # Changes that no edit tells of yet, cost or not: (node or tensor, path to tell it at), and if it was checked
+        self._unsaid: dict[tuple[str, str], bool] = {}
         self._part_of: dict[str, str] = {}
         self._stack: dict[str, Any] = {}
         distinct = {id(module): module for module in self.modules.values()}.values()
@@ -185,7 +185,7 @@ class Rewiring(Surgery):
 
     def substitute(self, old: fx.Node, new: fx.Node) -> None:
         """Let everything read `new` instead of `old`, for whose value it stands; `old` goes, if it is no part of it."""
-        self._unsaid[str(old.target) if old.op == "call_module" else path_of(old) or old.name] = None
+        self._unsaid[old.name, str(old.target) if old.op == "call_module" else path_of(old) or old.name] = False
         new.meta["origin"] = origin(old)
         old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
         self.erase(old)
@@ -246,7 +246,7 @@ class Rewiring(Surgery):
         freeze(new, (*old.named_parameters(), *also), thaw=True)
         account = self._part_of.get(path, path)
         self._parameters[account] += _count(new) - (_count(self.modules[path]) if path in self.modules else 0)
-        self._unsaid[account] = None
+        self._unsaid["", account] = False
         self._unrounded[path] = module.to(like.device)
         self.modules.update(dict.fromkeys(self.aliases[path], new))
         self.ideals.pop(path, None)
@@ -276,6 +276,7 @@ class Rewiring(Surgery):
         if isinstance(old, nn.Parameter):
             self._parameters[""] -= old.numel()
         self.tensors[path] = tensor
+        self._unsaid[path, path] = False
         if fixed:
             self.transient.add(path)
         else:
@@ -309,7 +310,9 @@ class Rewiring(Surgery):
         if len(results) > 1:
             results = [graph.call_function(torch.cat, ([graph.call_method("flatten", (r, 1)) for r in results], 1))]
         graph.output(results[0])
-        return fx.GraphModule(root, graph)
+        module = fx.GraphModule(root, graph)
+        module.meta["covers"] = {*root, *(node.name for node in values)}
+        return module
 
     def check(self, path: str, old: nn.Module, new: nn.Module, channels: int) -> float:
         """How far two pieces are apart, in float64 and at two sizes.
@@ -320,6 +323,8 @@ class Rewiring(Surgery):
         error = module_error(old, new, channels)
         if not error <= EXACT_TOLERANCE:
             raise failed(self.pass_.name, path, error)
+        covered = {name for piece in (old, new) for name in getattr(piece, "meta", {}).get("covers", ())}
+        self._unsaid = {(what, at): done or what in covered for (what, at), done in self._unsaid.items()}
         warn_of_precision(self.pass_.name, path, old, new, channels, self._own)
         return error
 
@@ -328,7 +333,8 @@ class Rewiring(Surgery):
     ) -> None:
         """Write the edit of a path, with the parameters and MACs that changed there, below it, or in no layer.
 
-        It is exact where there is an `error`, as `check` returns it.
+        It is exact where there is an `error`, as `check` returns it, and then also tells of what the checked pieces
+        call and read. A layer that is told of twice is one edit; two places in a container that is no layer are two.
         """
         stage, fate = self.network.anatomy.stage_of(path), Fate(fate)
         exact = error is not None
@@ -338,20 +344,24 @@ class Rewiring(Surgery):
             raise RewriteError(
                 f"{self.pass_.name}: {path} is told as exact without a check: a bug in this pass", code="bug"
             )
-        self._unsaid.clear()
+        self._unsaid = {
+            (what, at): done
+            for (what, at), done in self._unsaid.items()
+            if not (at == path or at.startswith(f"{path}.") or (exact and done))
+        }
         parameters, macs = (_taken(counts, path) for counts in (self._parameters, self._macs))
         edit = Edit(path, stage.name if stage else None, before, after, parameters, macs, fate, exact, note, error)
         for index, told in enumerate(self.edits):
-            if told.path == path:
+            if told.path == path and (path in self.modules or path in self.network.program.modules):
                 self.edits[index] = together(told, edit)
                 return
         self.edits.append(edit)
 
     @property
     def untold(self) -> list[str]:
-        """Paths with changes that no edit tells of: of parameters or MACs, or later than the last edit."""
+        """Paths with changes that no edit tells of, be they of parameters or MACs or not."""
         counted = [path for counts in (self._parameters, self._macs) for path, count in counts.items() if count]
-        return list(dict.fromkeys([*counted, *self._unsaid]))
+        return list(dict.fromkeys([*counted, *(path for _, path in self._unsaid)]))
 
     def describe(self, path: str) -> str:
         """The module at a path in one short line."""

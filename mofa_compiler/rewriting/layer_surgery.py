@@ -15,8 +15,8 @@ from ..analysis.layers import Layer, resize_options, signature
 from ..analysis.network import Network
 from ..base.errors import RewriteError
 from ..graph.frozen import freeze
-from ..graph.generated_code import new_graph
 from ..graph.macs import node_macs
+from ..graph.node_names import new_graph
 from ..graph.program import Program
 from ..graph.shape_propagation import evaluate
 from ..nn.branching import Branches, inner, traced

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ..base.atomic_files import replaced
-from ..base.documents import read_json
 from ..base.errors import EngineError
+from ..base.plain import read_json
 from .engine import Engine
 
 VARIABLE = "MOFA_CACHE"

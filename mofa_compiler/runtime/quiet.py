@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from ..formats.quiet_exporters import calm
+from ..formats.torch_export import calm
 
 
 @contextlib.contextmanager

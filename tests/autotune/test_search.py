@@ -12,7 +12,7 @@ from mofa_compiler import Roadmap, apply, compiler, load, replay
 from mofa_compiler.autotune.search import DECIDED
 from mofa_compiler.base.errors import EngineError, RoadmapError
 from mofa_compiler.bundle.recipe import read_recipe
-from mofa_compiler.passes import SepConvToPConv, ShrinkKernels
+from mofa_compiler.passes import LowerGates, SepConvToPConv, ShrinkKernels
 from mofa_compiler.report.content import for_reading
 from mofa_compiler.report.document import markdown
 from mofa_compiler.report.model import Report
@@ -57,6 +57,20 @@ def test_nothing_faster_leaves_the_original(tower: Tower, monkeypatch: pytest.Mo
     assert result.decisions.final is None
     assert "it was left as it is" in result.decisions.sentence
     assert torch.equal(result.model.eval()(X), tower(X))
+
+
+def test_a_lowering_that_was_measured_and_not_kept_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = [torch.nn.Conv2d(3, 8, 1), torch.nn.Conv2d(8, 16, 1), torch.nn.GLU(1), torch.nn.Conv2d(8, 3, 1)]
+    invent(monkeypatch, lambda module: 12.5 if "sigmoid" in str(module.code) else 10.0)
+    result = apply(torch.nn.Sequential(*layers).eval(), Roadmap([LowerGates()]).with_target("eager"), X)
+    assert result.decisions is not None and result.decisions.chosen == "original"
+    measured = {one.name: one.ratio for one in result.decisions.networks}
+    name = next(name for name in measured if "lower-gates" in name)
+    assert measured[name] == pytest.approx(1.25)
+    report = Report.model_validate(result.report)
+    written = markdown(for_reading(report))
+    assert f"{name} (1.25)" in written and "the original was kept" in written
+    assert "No pass was kept" in written and "The roadmap has no passes" not in written
 
 
 def test_always_carries_the_roadmap_out(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.reproduce.replay import replay
 from mofa_compiler.rewriting.roadmap import Roadmap
 from tests.raising import raising
+from tests.rewrites import tiny
 
 FILES = {"model.py", "model.safetensors", "recipe.json", "keymap.json", "report.json", "report.md", "report.html"}
 
@@ -78,7 +79,7 @@ def seeded(make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def small(roadmap: Any = "mofa", size: int = 32) -> Result:
-    return apply(seeded(lambda: NAFNet(width=8)), roadmap, torch.rand(1, 3, size, size))
+    return apply(seeded(tiny), roadmap, torch.rand(1, 3, size, size))
 
 
 @functools.cache
@@ -299,7 +300,7 @@ def test_a_loaded_bundle_can_be_rewritten_and_saved_again(bundle: Path, tmp_path
 
 @pytest.mark.slow
 def test_replaying_gives_the_same_model(bundle: Path) -> None:
-    model = seeded(lambda: NAFNet(width=8))
+    model = seeded(tiny)
     x = torch.rand(1, 3, 40, 32)
     with torch.no_grad():
         expected = load(bundle)(x)
@@ -311,15 +312,15 @@ def test_replaying_gives_the_same_model(bundle: Path) -> None:
 @pytest.mark.slow
 def test_replaying_takes_other_weights(bundle: Path) -> None:
     torch.manual_seed(7)
-    assert replay(bundle, NAFNet(width=8), other_weights=True).diffs
+    assert replay(bundle, tiny(), other_weights=True).diffs
 
 
 def test_other_weights_are_refused_unless_they_are_wanted(bundle: Path) -> None:
     torch.manual_seed(7)
-    other = NAFNet(width=8)
+    other = tiny()
     with pytest.raises(BundleError) as refused:
         replay(bundle, other)
-    for model in (other, seeded(lambda: NAFNet(width=8))):
+    for model in (other, seeded(tiny)):
         assert digest_of_weights(model)[:12] in str(refused.value)
 
 
@@ -337,7 +338,7 @@ def test_other_decisions_are_refused(bundle: Path) -> None:
     decision = next(d for d in recipe["decisions"] if d["fate"] not in ("skipped", "compensated"))
     decision["after"] = "Conv2d(1→1, k1)"
     with raising(BundleError, "decided-otherwise"):
-        replay(recipe, seeded(lambda: NAFNet(width=8)))
+        replay(recipe, seeded(tiny))
 
 
 def digest(model: nn.Module, shape: Sequence[int] = (1, 3, 32, 32)) -> str:
@@ -345,14 +346,14 @@ def digest(model: nn.Module, shape: Sequence[int] = (1, 3, 32, 32)) -> str:
 
 
 def test_the_hash_is_of_the_architecture_only() -> None:
-    reference = digest(NAFNet(width=8))
-    assert digest(NAFNet(width=8), (2, 3, 64, 48)) == reference
-    assert digest(NAFNet(width=8).eval()) == reference
-    assert digest(NAFNet(width=8).half().float()) == reference
-    padded = NAFNet(width=8)
+    reference = digest(tiny())
+    assert digest(tiny(), (2, 3, 64, 48)) == reference
+    assert digest(tiny().eval()) == reference
+    assert digest(tiny().half().float()) == reference
+    padded = tiny()
     padded.intro.padding_mode = "reflect"
     assert digest(padded) != reference
-    assert digest(NAFNet(width=16)) != reference
+    assert digest(tiny(16)) != reference
 
 
 def test_tied_weights_survive(tmp_path: Path) -> None:

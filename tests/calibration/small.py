@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from architectures import UNet
+from mofa_compiler import Result
 from mofa_compiler.analysis.anatomy import infer
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.frontend import capture
+from mofa_compiler.rewriting.diff import Diff
 
 SIZE = 16
 
@@ -73,3 +78,35 @@ def run(model: nn.Module, *inputs: Tensor) -> Tensor:
 def distance(one: Tensor, other: Tensor) -> float:
     """Relative to the second."""
     return float((one - other).norm() / other.norm().clamp_min(1e-30))
+
+
+X = images(4, 2)
+
+
+def unet(**options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return trained_like(UNet(width=4, depth=1, **options)).eval()
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    state = other.state_dict()
+    return all(torch.equal(tensor, state[key]) for key, tensor in one.state_dict().items())
+
+
+def error(result: Result, model: nn.Module, batches: list[Tensor]) -> float:
+    """Relative, of all that the networks return on all batches."""
+    rewritten, original = copy.deepcopy(result.model), copy.deepcopy(model)
+    return distance(
+        torch.cat([run(rewritten, x).flatten() for x in batches]),
+        torch.cat([run(original, x).flatten() for x in batches]),
+    )
+
+
+HELD_OUT = [X[-1][1:]]
+"""What a calibration on `X` does not fit to"""
+
+
+def output_errors(diff: Diff) -> dict[str, float]:
+    """After each step, in percent."""
+    found = re.findall(r"([\d.e+-]+) % ([^→]+?)(?: →|$)", diff.options["output_error"])
+    return {step: float(percent) for percent, step in found}

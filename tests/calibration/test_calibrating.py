@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from hypothesis import given
 from torch import Tensor, nn
 
 import mofa_compiler
-from architectures import NAFNet, UNet
+from architectures import NAFNet
 from mofa_compiler import Result, apply
 from mofa_compiler.base.errors import CalibrationError, DataError
 from mofa_compiler.calibration import Calibration, in_order
@@ -23,47 +22,28 @@ from mofa_compiler.numerics.error_sums import Figures
 from mofa_compiler.numerics.running import run as run_call
 from mofa_compiler.numerics.running import values
 from mofa_compiler.passes import DecoupleDownsampling, DecoupleUpsampling, PConvToPDWConv, SepConvToPConv
-from mofa_compiler.rewriting.diff import Diff
-from tests.calibration.small import Between, conv, distance, images, run, trained_like
+from tests.calibration.small import (
+    HELD_OUT,
+    Between,
+    X,
+    conv,
+    distance,
+    error,
+    images,
+    output_errors,
+    run,
+    same,
+    trained_like,
+    unet,
+)
 from tests.nets import Plan, plans
 from tests.raising import raising
 from tests.test_properties import build, drawn
-
-X = images(4, 2)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::mofa_compiler.frontend.modes.CaptureWarning"),
     pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad"),
 ]
-
-
-def unet(**options: Any) -> nn.Module:
-    torch.manual_seed(0)
-    return trained_like(UNet(width=4, depth=1, **options)).eval()
-
-
-def same(one: nn.Module, other: nn.Module) -> bool:
-    state = other.state_dict()
-    return all(torch.equal(tensor, state[key]) for key, tensor in one.state_dict().items())
-
-
-def error(result: Result, model: nn.Module, batches: list[Tensor]) -> float:
-    """Relative, of all that the networks return on all batches."""
-    rewritten, original = copy.deepcopy(result.model), copy.deepcopy(model)
-    return distance(
-        torch.cat([run(rewritten, x).flatten() for x in batches]),
-        torch.cat([run(original, x).flatten() for x in batches]),
-    )
-
-
-HELD_OUT = [X[-1][1:]]
-"""What a calibration on `X` does not fit to"""
-
-
-def output_errors(diff: Diff) -> dict[str, float]:
-    """After each step, in percent."""
-    found = re.findall(r"([\d.e+-]+) % ([^→]+?)(?: →|$)", diff.options["output_error"])
-    return {step: float(percent) for percent, step in found}
 
 
 @pytest.fixture(scope="module")
@@ -264,107 +244,7 @@ def test_no_folder_and_no_image_input() -> None:
         apply(Two(), "mofa", (X[0], X[0][:, :1]), calibration="synthetic")
 
 
-@pytest.mark.filterwarnings("ignore::mofa_compiler.numerics.finite.NotFiniteWarning")
-@pytest.mark.slow
-def test_outputs_that_are_not_finite_are_named() -> None:
-    model = trained_like(Between(lambda m, x: torch.log(m.b(x)), b=conv(8, 8, 3)))
-    with raising(CalibrationError, "not-finite", "batch 0"):
-        apply(model, "mofa", X[0], Calibration(X, tuning=0))
-
-
-def test_modes_are_those_of_the_model() -> None:
-    model = unet().train()
-    model.downs[0].eval()
-    modes = {name: module.training for name, module in model.named_modules()}
-    result = apply(model, "mofa", X[0], Calibration(X, tuning=2))
-    assert result.diffs[-1].options["kept"] != "inherited"
-    for network in result.networks:
-        for name, module in network.program.modules.items():
-            assert module.training == modes.get(name, modes[name.rpartition(".")[0]]), name
-    assert {name: module.training for name, module in model.named_modules()} == modes
-    assert result.model.training
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.sample(1)
-def test_precision_stays(dtype: torch.dtype) -> None:
-    model = unet().to(dtype)
-    free = apply(model, "mofa", X[0].to(dtype))
-    result = apply(model, "mofa", X[0].to(dtype), Calibration(X, tuning=2))
-    assert {tensor.dtype for tensor in result.model.parameters()} == {dtype}
-    inputs = [x.to(dtype) for x in X]
-    assert error(result, model, inputs) <= error(free, model, inputs) + 1e-6
-
-
-def test_nothing_was_rewritten() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 3))
-    result = apply(model, "mofa", calibration=Calibration(X, tuning=2))
-    assert result.diffs[-1].edits == result.diffs[-1].skips == ()
-    assert output_errors(result.diffs[-1])["inherited"] == 0
-    assert same(result.model, model)
-
-
-@pytest.mark.parametrize("zero", [True, False])
-def test_dead_layers(zero: bool) -> None:
-    """A ReLU that is always zero, and a network that is nothing but."""
-    model = unet()
-    with torch.no_grad():
-        for norm in [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)][: None if zero else 1]:
-            norm.bias.fill_(-1e3)
-        if zero:
-            model.outc.bias.zero_()
-    result = apply(model, "mofa", X[0], Calibration(X, tuning=3))
-    assert all(tensor.isfinite().all() for tensor in result.model.state_dict().values())
-    assert error(result, model, X) <= error(apply(model, "mofa", X[0]), model, X)
-
-
-def test_a_network_that_writes_into_its_input() -> None:
-    class Writes(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = nn.Sequential(conv(3, 8, 3), nn.ReLU(inplace=True), conv(8, 8, 3), nn.SiLU(), conv(8, 3, 3))
-
-        def forward(self, x: Tensor) -> Tensor:
-            x.mul_(2).sub_(1)
-            result: Tensor = self.body(x) + x
-            return result
-
-    model = trained_like(Writes())
-    result = apply(model, "mofa", X[0].clone(), Calibration(X, tuning=3))
-    said = output_errors(result.diffs[-1])[result.diffs[-1].options["kept"]]
-    assert 100 * error(result, model, HELD_OUT) == pytest.approx(said, rel=0.01)
-    assert error(result, model, X) < error(apply(model, "mofa", X[0].clone()), model, X)
-
-
-def test_a_network_that_counts_its_calls() -> None:
-    """A buffer that the graph writes into is not worn by the images of calibration."""
-
-    class Counts(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = nn.Sequential(conv(3, 8, 3), nn.SiLU(), conv(8, 8, 3), nn.SiLU(), conv(8, 3, 3))
-            self.register_buffer("calls", torch.tensor(0.0))
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.calls.add_(1)
-            result: Tensor = self.body(x)
-            return result
-
-    model = trained_like(Counts())
-    result = apply(model, "mofa", X[0], Calibration(X, tuning=2))
-    assert float(model.calls) == float(result.model.calls) == 0
-    assert result.keymap["calls"].fate == "kept"
-
-
-def test_statistics_without_weights_are_in_the_diff() -> None:
-    layers = [conv(3, 8, 3), nn.BatchNorm2d(8, affine=False), nn.SiLU(), conv(8, 8, 3), nn.SiLU(), conv(8, 3, 3)]
-    result = apply(trained_like(nn.Sequential(*layers)), "mofa", X[0], Calibration(X, tuning=0))
-    assert result.channel_orders
-    fates = {edit.path: edit.fate for edit in result.diffs[-1].edits}
-    assert fates["1"] == "reordered"
-    assert result.keymap["1.running_mean"].fate == "calibrated"
-
-
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("settings", [{"order": False}, {"fit": False}, {"order": False, "fit": False}])
 def test_steps_can_be_left_out(settings: dict[str, bool], model: nn.Module) -> None:
     result = apply(model, "mofa", X[0], Calibration(X[:2], tuning=2, **settings))
@@ -375,6 +255,7 @@ def test_steps_can_be_left_out(settings: dict[str, bool], model: nn.Module) -> N
     assert bool(result.channel_orders) <= settings.get("order", True)
 
 
+@pytest.mark.slow
 def test_nafnet() -> None:
     torch.manual_seed(0)
     model = trained_like(NAFNet(width=4, enc_blk_nums=(1, 1), dec_blk_nums=(1, 1)))

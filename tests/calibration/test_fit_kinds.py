@@ -18,11 +18,12 @@ from mofa_compiler.calibration import Calibrated, Calibration, calibrate
 from mofa_compiler.calibration.fit_kinds import NormFit
 from mofa_compiler.nn.partial_conv import PConv2d, PDWConv2d
 from mofa_compiler.passes import DecoupleDownsampling, DecoupleUpsampling, PConvToPDWConv, SepConvToPConv
+from mofa_compiler.rewriting.engine import rewrite
 from mofa_compiler.rewriting.pass_api import Pass
 from tests.calibration.small import Between, conv, images, network, trained_like
 
 
-def fitted(model: nn.Module, change: Callable[[nn.Module], None], *paths: str) -> Calibrated:
+def fitted(model: nn.Module, change: Callable[[nn.Module], None], *paths: str, tuning: int = 0) -> Calibrated:
     """The model against itself with some layers changed, which fits are to change back."""
     batches = images(6, 2)
     original = network(trained_like(model).eval(), batches[0])
@@ -32,7 +33,7 @@ def fitted(model: nn.Module, change: Callable[[nn.Module], None], *paths: str) -
         with torch.no_grad():
             change(modules[path])
     changed = Network(replace(original.program, modules=modules), original.anatomy)
-    settings = Calibration(batches, order=False, tuning=0)
+    settings = Calibration(batches, order=False, tuning=tuning)
     return calibrate(settings, [original, changed], lambda _: [], lambda *_: None)
 
 
@@ -220,6 +221,28 @@ def test_the_layer_before_a_lone_partial_convolution_takes_up_its_loss() -> None
     calibrated = {edit.path: edit for edit in result.diffs[-1].edits}
     assert {"b", "c"} <= calibrated.keys()
     assert result.keymap["b.weight"].fate == "calibrated"
+
+
+def test_the_layer_before_a_lone_partial_convolution_is_fitted_once() -> None:
+    """A second fit, to its own old output, would undo what it takes up for the layer behind."""
+    make, roadmap = SMALLER["gate"]
+    torch.manual_seed(0)
+    model = trained_like(make()).eval()
+    original = network(model, images(1)[0])
+    changed, _ = rewrite(original, *roadmap)
+    plan = plan_module.Planner(original.program, changed, changed.program).make()
+    fitted = [path for step in plan.steps for path in step.fit.paths]
+    assert sorted(fitted) == ["b", "c", "d", "last"]
+
+
+@pytest.mark.parametrize("tuning", [0, 40])
+def test_what_is_not_fitted_but_tuned_is_not_left_alone(tuning: int) -> None:
+    model = Between(lambda m, x: F.silu(m.b(x)), b=conv(8, 8, 3, groups=2))
+    diff = fitted(model, disturb, "b", tuning=tuning).diff
+    calibrated = {edit.path: edit.note for edit in diff.edits}
+    refused = {skip.path: skip.code for skip in diff.skips}
+    assert ("b" in calibrated, refused) == ((True, {}) if tuning else (False, {"b": "grouped"}))
+    assert "grouped" in calibrated.get("b", "grouped")
 
 
 def test_layers_that_are_too_large_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ TAMPERED: Mapping[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.case("reliability/04_verify_says_ok_to_other_source.py")
 @pytest.mark.parametrize("name", TAMPERED)
-@pytest.mark.sample(6)
+@pytest.mark.sample(4)
 def test_what_was_tampered_with_is_found(bundle: Path, original: nn.Module, name: str) -> None:
     tamper, where = TAMPERED[name]
     tamper(bundle)
@@ -217,7 +217,7 @@ def test_a_damaged_recipe_is_named(
 @pytest.mark.parametrize(
     "name", ['x"""\nprint("out of the docstring")\n"""', "\\N{bad}", "a\\", '"', "\x1b[31m\u202e", "\r"]
 )
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_a_roadmaps_name_is_no_code(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     with imported("reliability/01_onecycle_of_ten_steps.py") as case:  # whose network it takes; its own is no Python
         model = case.Net().eval()

@@ -153,6 +153,7 @@ def test_wrong_use(arguments: list[str], code: int, message: str, tmp_path: Path
     assert result.stdout == ""
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("installed", [("xnnpack", "eager"), ("onnxruntime", "eager"), ("eager",)])
 def test_without_an_engine_the_first_is_taken_that_is_there(
     installed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch

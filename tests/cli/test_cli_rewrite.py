@@ -97,6 +97,7 @@ def test_saving(mofa: Callable[..., Result], saved: list[dict[str, Any]]) -> Non
     ("options", "times"),
     [(["--out", "net"], 1), (["--out", "net", "--quiet"], 1), (["--dry-run"], 1), (["--dry-run", "--quiet"], 0)],
 )
+@pytest.mark.sample(2)
 def test_report_and_pictures_are_made_once(
     mofa: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, options: list[str], times: int
 ) -> None:
@@ -270,6 +271,7 @@ def test_wrong_usage(mofa: Callable[..., Result], arguments: list[str], message:
         (OSError("something else"), "error: something else\n"),
     ],
 )
+@pytest.mark.sample(1)
 def test_a_disk_that_refuses(
     mofa: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
 ) -> None:

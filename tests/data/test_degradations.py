@@ -15,8 +15,8 @@ from images import photograph
 from mofa_compiler.base.errors import DataError
 from mofa_compiler.data import Degradation, Pair, parse_degradation, raw, restore
 from mofa_compiler.data.degradations import KNOWN
+from mofa_compiler.data.raw import add_noise
 from mofa_compiler.data.seeding import generator
-from mofa_compiler.data.sensor_noise import add_noise
 from tests.raising import raising
 
 SPECS = ["gaussian:25", "poisson-gaussian:0.01,0.02", "jpeg:30", "blur:1.6", "raw:3200", "raw:3200,6400"]

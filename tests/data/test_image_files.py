@@ -217,7 +217,7 @@ def test_a_missing_library(
 ):
     path = write(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(DataError, match=rf"{path.name} needs {package}: pip install 'mofa-compiler\[images\]'"):
+    with raising(DataError, "not-installed", path.name, package, "mofa-compiler[images]"):
         read_image(path)
 
 

@@ -63,6 +63,7 @@ def test_blocks_share_names_files_variables_and_the_folder(tmp_path: Path, monke
         ("yaml", "jobs: {a: {steps: [{uses: actions/unheard-of@v1}]}}", "actions/unheard-of"),
     ],
 )
+@pytest.mark.sample(10)
 def test_a_wrong_block_fails(
     info: str, source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

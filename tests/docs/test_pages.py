@@ -24,7 +24,7 @@ APP = typer.main.get_command(app)
 COMMANDS = APP.commands  # type: ignore[attr-defined]
 
 
-@pytest.mark.sample("CONTRIBUTING", "api", "architecture", "benchmarks", "limits", "stability")  # of few commands
+@pytest.mark.sample("api", "architecture", "benchmarks", "limits", "stability")  # of few commands
 @pytest.mark.parametrize("path", [page for page in PAGES if page.name not in SLOW], ids=lambda path: path.stem)
 def test_every_block_is_executed(path: Path, tmp_path: Path) -> None:
     page = prepared(path, tmp_path)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mofa_compiler.base.errors import ExportError
 from mofa_compiler.export import export
-from mofa_compiler.export.merging import merged_norms
+from mofa_compiler.export.making import merged_norms
 from mofa_compiler.formats.base import Runner, Source, Written, operator_calls, operator_name
 from mofa_compiler.formats.bisecting import culprit
 from mofa_compiler.formats.pt2 import Pt2

@@ -10,25 +10,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mofa_compiler import capture
 from mofa_compiler.codegen.source import emit
 from mofa_compiler.frontend import GUARDS
 from tests.emitted import run
+from tests.frontend.small import Computing
 from tests.nets import sized_by_helpers
 
 
-class Net(nn.Module):
+def net(function: Any) -> Computing:
     """A convolution, and what a function of it and of its height and width computes."""
-
-    def __init__(self, function: Any):
-        super().__init__()
-        self.conv, self.function = nn.Conv2d(3, 3, 1), function
-
-    def forward(self, x: Tensor) -> Any:
-        x = self.conv(x)
-        return self.function(x, *x.shape[-2:])
+    return Computing(lambda _, x: function(x, *x.shape[-2:])).eval()
 
 
 def padded(x: Tensor, h: int, w: int) -> Tensor:
@@ -71,30 +65,30 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_size_stays_a_size(name: str) -> None:
-    net = Net(FUNCTIONS[name]).eval()
-    program = capture(net, torch.rand(1, 3, 32, 32))
+    model = net(FUNCTIONS[name])
+    program = capture(model, torch.rand(1, 3, 32, 32))
     assert not [node for node in program.graph.nodes if node.target in GUARDS]
     built = run(emit(program, program.graph_module))
-    built.load_state_dict(net.state_dict())
+    built.load_state_dict(model.state_dict())
     for size in ((32, 32), (40, 64), (61, 50)):
         x = torch.rand(1, 3, *size)
-        assert torch.equal(program.graph_module(x), net(x))
-        assert torch.equal(built(x), net(x))
+        assert torch.equal(program.graph_module(x), model(x))
+        assert torch.equal(built(x), model(x))
 
 
 @pytest.mark.parametrize("function", [lambda h: torch.from_numpy(np.linspace(0, 1, h)), lambda h: np.float32(h) + 0])
 def test_what_python_cannot_say_is_fixed_by_a_guard(function: Any) -> None:
-    net = Net(lambda x, h, w: x * function(h)).eval()
-    graph = capture(net, torch.rand(1, 3, 32, 32)).graph_module
-    assert torch.equal(graph(x := torch.rand(1, 3, 32, 32)), net(x))
+    model = net(lambda x, h, w: x * function(h))
+    graph = capture(model, torch.rand(1, 3, 32, 32)).graph_module
+    assert torch.equal(graph(x := torch.rand(1, 3, 32, 32)), model(x))
     with pytest.raises(RuntimeError, match="captured where a size was 32, which now is 16"):
         graph(torch.rand(1, 3, 16, 32))
 
 
 def test_decisions_on_arrays_of_sizes_are_guarded() -> None:
-    net = Net(lambda x, h, w: x * 2 if np.array([h, w]).max() > 32 else x).eval()
-    graph = capture(net, torch.rand(1, 3, 32, 32)).graph_module
-    assert torch.equal(graph(x := torch.rand(1, 3, 16, 32)), net(x))
+    model = net(lambda x, h, w: x * 2 if np.array([h, w]).max() > 32 else x)
+    graph = capture(model, torch.rand(1, 3, 32, 32)).graph_module
+    assert torch.equal(graph(x := torch.rand(1, 3, 16, 32)), model(x))
     with pytest.raises(RuntimeError, match="captured for another input size"):
         graph(torch.rand(1, 3, 40, 32))
 
@@ -102,11 +96,11 @@ def test_decisions_on_arrays_of_sizes_are_guarded() -> None:
 def test_names_are_put_back() -> None:
     before = [np.array, np.prod, np.max, builtins.max, builtins.min]
     with pytest.raises(Exception, match="not now"):
-        capture(Net(lambda x, h, w: (_ for _ in ()).throw(ValueError("not now"))), torch.rand(1, 3, 8, 8))
+        capture(net(lambda x, h, w: (_ for _ in ()).throw(ValueError("not now"))), torch.rand(1, 3, 8, 8))
     assert [np.array, np.prod, np.max, builtins.max, builtins.min] == before
 
 
 def test_a_number_has_no_attributes_that_it_would_not_have() -> None:
-    net = Net(lambda x, h, w: x * (2 if hasattr(h, "prod") or hasattr(x.shape, "prod") else 1)).eval()
-    graph = capture(net, torch.rand(1, 3, 8, 8)).graph_module
-    assert torch.equal(graph(x := torch.rand(1, 3, 8, 8)), net(x))
+    model = net(lambda x, h, w: x * (2 if hasattr(h, "prod") or hasattr(x.shape, "prod") else 1))
+    graph = capture(model, torch.rand(1, 3, 8, 8)).graph_module
+    assert torch.equal(graph(x := torch.rand(1, 3, 8, 8)), model(x))

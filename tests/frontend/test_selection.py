@@ -13,15 +13,7 @@ from mofa_compiler.base.errors import CaptureError
 from mofa_compiler.codegen.source import emit
 from mofa_compiler.frontend import GUARDS
 from tests.emitted import run
-
-
-class Net(nn.Module):
-    def __init__(self, function: Any):
-        super().__init__()
-        self.conv, self.linear, self.function = nn.Conv2d(3, 3, 1), nn.Linear(3, 3), function
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(self, self.conv(x))
+from tests.frontend.small import Computing
 
 
 def into(x: Tensor, write: Any) -> Tensor:
@@ -66,7 +58,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_values_under_a_mask(name: str) -> None:
-    net = Net(FUNCTIONS[name]).eval()
+    net = Computing(FUNCTIONS[name], linear=nn.Linear(3, 3)).eval()
     program = capture(net, torch.rand(1, 3, 8, 8))
     assert not [node for node in program.graph.nodes if node.target in GUARDS]
     built = run(emit(program, program.graph_module))
@@ -88,7 +80,7 @@ def test_values_under_a_mask(name: str) -> None:
 )
 def test_no_decision_on_how_many_they_are(function: Any) -> None:
     with pytest.raises(CaptureError, match=r"how many elements a mask selects.*test_selection\.py:\d+.*Control flow"):
-        capture(Net(function), torch.rand(1, 3, 8, 8))
+        capture(Computing(function, linear=nn.Linear(3, 3)), torch.rand(1, 3, 8, 8))
 
 
 def test_shapes_of_what_was_written_into_may_be_decided_on() -> None:
@@ -97,6 +89,6 @@ def test_shapes_of_what_was_written_into_may_be_decided_on() -> None:
         z = torch.index_put(y, (y > 0,), y[y > 0])
         return z if z.shape[2] > 3 else -z
 
-    net = Net(function).eval()
+    net = Computing(function, linear=nn.Linear(3, 3)).eval()
     graph = capture(net, torch.rand(1, 3, 8, 8)).graph_module
     assert torch.equal(graph(x := torch.rand(1, 3, 9, 9)), net(x))

@@ -340,19 +340,15 @@ def test_prefixes_from_the_command_line():
         parse_prefixes(["MOFA111"], KNOWN, "--ignore")
 
 
-ALONE = "'MOFA9' selects no rule that looks at a network"
-
-
 def test_a_selection_that_looks_at_nothing_is_refused(tmp_path: Path):
-    """Every network would pass for clean: that one cannot be linted is said anyway."""
-    with pytest.raises(LintError, match=f"^--select: {ALONE}.*did you mean 'MOFA901'"):
+    """Every network would pass for clean."""
+    with raising(LintError, "bad-value", "--select", "'MOFA9'", "'MOFA901'"):
         parse_prefixes(["MOFA9"], KNOWN, "--select")
-    with pytest.raises(LintError, match=f"^select: {ALONE}"):
+    with raising(LintError, "bad-value", "select", "'MOFA9'"):
         configuration.settings({"select": ["MOFA9"]}, KNOWN)
-    file = tmp_path / "mofa.toml"
     for text, line in (("select = ['MOFA9']", 1), ("[[models]]\ntarget = 'a:B'\nselect = ['MOFA9', 'MOFA90']", 3)):
-        file.write_text(text)
-        with pytest.raises(LintError, match=rf"mofa\.toml:{line}: (models\.)?select: {ALONE}"):
+        (file := tmp_path / "mofa.toml").write_text(text)
+        with raising(LintError, "bad-value", f"mofa.toml:{line}", "select", "'MOFA9'"):
             Config.load(file, KNOWN)
 
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from torch import nn
 
-from architectures import PMRID, NAFNet, UNet
+from architectures import NAFNet, UNet
 from mofa_compiler import capture, weights
 from mofa_compiler.analysis.anatomy import infer
 from mofa_compiler.analysis.layers import Layer
@@ -40,15 +40,9 @@ from mofa_compiler.rewriting.pass_api import Match, Pass, Replacement
 from mofa_compiler.rewriting.registry import available
 from tests.nets import Plan, plans
 from tests.raising import raising
-from tests.rewrites import Net, chain, network
+from tests.rewrites import WHOLE, Net, chain, network
 from tests.test_properties import ROADMAPS, build, drawn, roadmaps
 
-MODELS = {
-    "pmrid": lambda: PMRID(),
-    "nafnet": lambda: NAFNet(width=8),
-    "unet": lambda: UNet(width=4, depth=2),
-    "unet-bilinear": lambda: UNet(width=4, depth=2, bilinear=True),
-}
 PASSES = [kind() for kind in available().values() if not issubclass(kind, GraphPass)]
 OTHERS = [
     DecoupleDownsampling(convolution="dense", pointwise_bias="drop"),
@@ -76,10 +70,10 @@ def assert_told(before: Network, pass_: Pass) -> Mapping[str, Change]:
     return changes
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=WHOLE)
 def networks(request: pytest.FixtureRequest) -> tuple[Network, Network]:
     """A model as it is, and with partial convolutions."""
-    found = network(MODELS[request.param]().eval(), 1, 3, 64, 64)
+    found = network(WHOLE[request.param]().eval(), 1, 3, 64, 64)
     return found, rewrite(found, SepConvToPConv())[0]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from architectures import PMRID, NAFNet, UNet
+from architectures import NAFNet
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.nn.partial_conv import PConv2d
 from mofa_compiler.passes import (
@@ -34,14 +34,7 @@ from mofa_compiler.rewriting.engine import rewrite
 from mofa_compiler.rewriting.pass_api import Pass
 from mofa_compiler.rewriting.registry import available
 from mofa_compiler.testing import CHECKS, Check, check_pass, check_rewrites, has_documented_options
-from tests.rewrites import chain, network
-
-MODELS = {
-    "pmrid": lambda: PMRID(),
-    "nafnet": lambda: NAFNet(width=8),
-    "unet": lambda: UNet(width=4, depth=2),
-    "unet-bilinear": lambda: UNet(width=4, depth=2, bilinear=True),
-}
+from tests.rewrites import WHOLE, chain, network
 
 
 class Example(NamedTuple):
@@ -97,10 +90,10 @@ def prepared(model: str, *, partial: bool) -> Network:
     """A model as passes expect to find it, with partial convolutions or without; none of them modifies it."""
     if partial:
         return rewrite(prepared(model, partial=False), SepConvToPConv())[0]
-    return network(MODELS[model]().eval(), 1, 3, 32, 32)
+    return network(WHOLE[model]().eval(), 1, 3, 32, 32)
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=WHOLE)
 def found(request: pytest.FixtureRequest, pass_: Pass) -> Network:
     return prepared(request.param, partial=SepConvToPConv.name in pass_.after)
 

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import copy
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,43 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from architectures import PMRID, NAFNet
 from mofa_compiler import Roadmap, apply, load
 from mofa_compiler.nn.partial_conv import PartialConv2d, PConv2d, PDWConv2d
 from mofa_compiler.passes import LowerPConv
 from mofa_compiler.rewriting.engine import rewrite
+from tests.passes.pconv_blocks import FORMS, KINDS, Block, allowed, normed, operators
 from tests.rewrites import assert_rewrites, chain, network, output, signatures
-
-FORMS = ("in-place", "identity-kernels", "two-products", "two-slices", "born-apart", "merged", "fused")
-KINDS = (PConv2d, PDWConv2d)
-
-
-class Block(nn.Module):
-    """head → [before] → partial → [between] → pointwise → tail, and a residual around it."""
-
-    def __init__(self, partial: nn.Module, between: nn.Module | None = None, before: nn.Module | None = None):
-        super().__init__()
-        self.head = nn.Conv2d(3, 5, 3, padding=1)
-        self.expand = nn.Conv2d(5, 8, 1)
-        self.before = before or nn.Identity()
-        self.partial = partial
-        self.between = between or nn.Identity()
-        self.pointwise = nn.Conv2d(8, 5, 1)
-        self.tail = nn.Conv2d(5, 3, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.head(x)
-        y = self.partial(self.before(self.expand(x)))
-        return self.tail(self.pointwise(self.between(y)) + x)
-
-
-def normed() -> nn.BatchNorm2d:
-    """A batch normalization as it is after training."""
-    norm = nn.BatchNorm2d(8)
-    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-        tensor.data.uniform_(0.5, 1.5)
-    return norm
-
 
 PLACES: dict[str, Callable[[type[PartialConv2d]], nn.Module]] = {
     "plain": lambda kind: Block(kind(8, 2)),
@@ -66,16 +31,6 @@ PLACES: dict[str, Callable[[type[PartialConv2d]], nn.Module]] = {
     "circular": lambda kind: Block(kind(8, 2, padding_mode="circular")),
     "replicate": lambda kind: Block(kind(8, 2, bias=True, padding_mode="replicate"), between=nn.ReLU()),
 }
-
-
-def allowed(form: str, kind: type[PartialConv2d], place: str) -> bool:
-    """Whether a form takes the layer of a place."""
-    if form == "identity-kernels":
-        return kind is PDWConv2d
-    stays = ("activation", "inplace activations", "prelu", "batch norm and activation", "replicate")
-    if form == "fused":
-        return place not in (*stays, "batch norm", "even kernel", "reflect", "circular")
-    return form != "merged" or place not in stays
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -394,116 +349,3 @@ def test_fused_takes_the_relu_along_and_is_one_layer_of_its_bundle(tmp_path: Pat
     result.save(tmp_path)
     call = "FusedPConv2d(8, 2, 4, kernel_size=5, depthwise=True, spatial_bias=True, relu=True)"
     assert call in (tmp_path / "model.py").read_text()
-
-
-KERNEL = """
-import torch
-from mofa_compiler.nn.kernels import fused_pconv
-from mofa_compiler.nn.partial_conv import FusedPConv2d
-
-torch.manual_seed(0)
-for depthwise in (False, True):
-    for given, options in (
-        ((8, 2, 12, 3), dict(spatial_bias=True, relu=True)),
-        ((24, 18, 5, (1, 3)), dict(dilation=(1, 2), pointwise_bias=False)),
-    ):
-        layer = FusedPConv2d(*given, depthwise=depthwise, **options)
-        spatial, pointwise = layer.partial.conv, layer.pointwise
-        x = torch.randn(2, layer.channels, 5, 13)
-        with torch.no_grad():
-            weights = spatial.weight, spatial.bias, pointwise.weight, pointwise.bias
-            given = (x, *weights, [*spatial.dilation], layer.relu)
-            torch.testing.assert_close(fused_pconv(*given), layer(x), rtol=1e-5, atol=1e-5)
-            torch.library.opcheck(fused_pconv, given, test_utils=("test_schema", "test_faketensor"))
-print("equal")
-"""
-
-
-@pytest.mark.slow
-def test_the_kernel_computes_what_its_layer_does():
-    pytest.importorskip("triton")
-    run = subprocess.run(
-        [sys.executable, "-c", KERNEL], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
-    )
-    assert run.stdout.strip() == "equal", run.stderr
-
-
-# In place
-
-
-def test_in_place_copies_nothing_and_spares_what_others_read():
-    model = network(chain(nn.Conv2d(8, 8, 1), PConv2d(8, 2), nn.Conv2d(8, 8, 1)).eval())
-    after, _ = rewrite(model, LowerPConv(form="in-place"))
-    x = torch.rand(1, 8, 16, 16)
-    kept = x.clone()
-    with torch.no_grad(), torch.profiler.profile() as profile:
-        after.program.graph_module.eval()(x)
-    assert torch.equal(x, kept)
-    assert not {"aten::cat", "aten::split"} & {event.key for event in profile.key_averages()}
-
-
-def test_in_place_layers_train_and_export():
-    after, _ = rewrite(
-        network(chain(nn.Conv2d(8, 8, 1), nn.Sigmoid(), PConv2d(8, 2), nn.Conv2d(8, 8, 1))), LowerPConv(form="in-place")
-    )
-    module, x = copy.deepcopy(after.program.graph_module), torch.rand(1, 8, 16, 16)
-    module.train()(x).square().mean().backward()
-    assert all(parameter.grad is not None for parameter in module.parameters())
-    with torch.no_grad():
-        expected = module.eval()(x)
-        assert not {"slice_scatter", "copy", "copy_"} & operators(module)
-        assert torch.equal(torch.jit.trace(module, x)(x), expected)
-
-
-# Exports
-
-
-def operators(module: nn.Module, *shape: int) -> set[str]:
-    """Names of the operators in an exported graph, `split_with_sizes` as `split`."""
-    exported = torch.export.export(module.eval(), (torch.rand(shape or (1, 8, 16, 16)),))
-    targets = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
-    return {target.split(".")[1].split("_with")[0] for target in targets if target.startswith("aten.")}
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("form", "kind"), [(form, kind) for form in LowerPConv.removes for kind in KINDS if allowed(form, kind, "plain")]
-)
-@pytest.mark.slow
-def test_exports_have_none_of_what_a_form_replaces(form: Any, kind: type[PartialConv2d]):
-    between = None if form == "merged" else nn.ReLU()
-    before = network(Block(kind(8, 2), between=between, before=nn.ReLU()), 1, 3, 16, 16)
-    assert operators(before.program.graph_module, 1, 3, 16, 16) >= {"split", "cat"}
-    after, _ = rewrite(before, LowerPConv(form=form))
-    module = after.program.graph_module.eval()
-    assert not operators(module, 1, 3, 16, 16) & set(LowerPConv.removes[form])
-    onnx = torch.onnx.export(module, (torch.rand(1, 3, 16, 16),), dynamo=True, verbose=False)
-    assert onnx is not None
-    banned = {"split": {"Split"}, "cat": {"Concat"}, "slice": {"Slice"}}
-    assert not {node.op_type for node in onnx.model.graph} & set().union(
-        *(banned[name] for name in LowerPConv.removes[form])
-    )
-
-
-# Whole networks
-
-
-@pytest.fixture(scope="module", params=["pmrid", "nafnet"])
-def rewritten(request: pytest.FixtureRequest) -> nn.Module:
-    torch.manual_seed(0)
-    model = PMRID() if request.param == "pmrid" else NAFNet(width=8)
-    return apply(model.eval(), "mofa", torch.rand(1, 3, 32, 32)).model
-
-
-@pytest.mark.parametrize("form", [*FORMS, "auto", "split-cat"])
-@pytest.mark.slow
-def test_whole_networks_compute_the_same_and_train(rewritten: nn.Module, form: Any):
-    before = network(rewritten.eval(), 1, 3, 32, 32)
-    after, diff = rewrite(before, LowerPConv(form=form))
-    assert diff.exact
-    assert bool(diff.edits) == (form != "split-cat")
-    x = torch.rand(1, 3, 48, 32)
-    torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-4, atol=1e-5)
-    module = copy.deepcopy(after.program.graph_module).train()
-    module(x).square().mean().backward()
-    assert [name for name, p in module.named_parameters() if p.grad is None] == []

@@ -322,7 +322,7 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize("roadmap", ROADMAPS)
 @pytest.mark.parametrize("site", SITES)
-@pytest.mark.sample(20)
+@pytest.mark.sample(12)
 def test_every_site_stays_sound(site: str, roadmap: str, tmp_path: Path):
     inputs = [torch.rand(1, 3, 32, 48)]
     if site != "to a size":

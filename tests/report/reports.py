@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import io
 from functools import cache
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import nn
 
 from architectures import NAFNet
 from mofa_compiler import apply
+from mofa_compiler.report import content
+from mofa_compiler.report.document import show
 from mofa_compiler.report.model import Edit, Report, Skip, Step
 
 HOSTILE = "down[0]\x1b[31m\n$x_{1}$ <b>&网络|`" + "q" * 300
@@ -71,3 +75,11 @@ def pass_of(edits: list[dict[str, Any]], skips: list[dict[str, Any]] = [], exact
         skips=tuple(Skip.model_construct(**one) for one in skips),
         exact=exact,
     )
+
+
+def printed(report: dict[str, Any], width: int, verbose: bool = False, colour: bool = False) -> str:
+    """A report on a terminal of so many columns."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=colour, color_system="truecolor" if colour else None)
+    show(content.for_screen(typed(report), verbose), console, verbose)
+    return stream.getvalue()

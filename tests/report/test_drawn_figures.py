@@ -116,6 +116,8 @@ def test_what_happened_to_a_stage() -> None:
     ]
     assert outcomes(parts) == {"a": ("exact", 1, 1)}
     assert outcomes([made([("a", "a.0", True)], [], "a.norm")]) == {"a": ("exact", 2, 0)}
+    twice = made([("a", "a.0", True)] * 2, [])
+    assert outcomes([twice, twice]) == {"a": ("exact", 2, 0)}, "two functions in one container, by two passes"
 
 
 def test_a_page_can_hold_all_figures(report: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
 import math
 import re
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from rich.console import Console
 from torch import nn
 
 from architectures import NAFNet
@@ -23,19 +21,15 @@ from mofa_compiler.base.plain import plain_data
 from mofa_compiler.base.spelling import markdown as escape
 from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.report import content, text
-from mofa_compiler.report.document import markdown, show
+from mofa_compiler.report.document import markdown
 from mofa_compiler.report.model import Closeness, Image, Report
 from mofa_compiler.rewriting import Fate
-from tests.report.reports import typed
+from tests.report.reports import printed, report_of, typed
 
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
-    torch.manual_seed(0)
-    model = NAFNet(width=8, enc_blk_nums=[1, 2], dec_blk_nums=[1, 1])
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    return apply(model, "mofa", torch.rand(1, 3, 32, 32)).report
+    return report_of()
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +238,16 @@ def test_markdown_has_the_headline_and_every_pass(report: dict[str, Any]) -> Non
             assert f"| `{edit.path}` | {edit.stage} | `{edit.before}` → " in rendered
 
 
+def test_calibration_is_counted_the_same_everywhere(report: dict[str, Any]) -> None:
+    changed = copy.deepcopy(report)
+    step = changed["passes"][0]
+    step["name"], step["edits"] = "calibration", [{**edit, "fate": "calibrated"} for edit in step["edits"][:6]]
+    lines = rendered_markdown(changed).splitlines()
+    (row,) = (line for line in lines if line.startswith("| 1 "))
+    (details,) = (line for line in lines if "1. calibration: " in line)
+    assert cells(row)[2].strip() == "6" and "6 edits" in details
+
+
 def test_the_origin_of_the_weights_is_told(report: dict[str, Any]) -> None:
     assert report["checkpoint"] is None
     assert "checkpoint" not in rendered_markdown(report) and "Weights: " not in rendered_markdown(report)
@@ -340,75 +344,6 @@ def test_nothing_to_rewrite(unchanged: dict[str, Any]) -> None:
     empty = apply(nn.Sequential(nn.Conv2d(3, 3, 1)), [], torch.rand(1, 3, 8, 8)).report
     assert "Nothing to rewrite" in printed(empty, 80)
     assert "The roadmap has no passes." in rendered_markdown(empty)
-
-
-def printed(report: dict[str, Any], width: int, verbose: bool = False, colour: bool = False) -> str:
-    stream = io.StringIO()
-    console = Console(file=stream, width=width, force_terminal=colour, color_system="truecolor" if colour else None)
-    show(content.for_screen(typed(report), verbose), console, verbose)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("width", [60, 80, 120])
-@pytest.mark.parametrize("verbose", [False, True])
-def test_no_line_is_wider_than_the_terminal(report: dict[str, Any], width: int, verbose: bool) -> None:
-    lines = printed(report, width, verbose).splitlines()
-    assert max(map(len, lines)) <= width
-
-
-def test_the_summary_stays_on_a_screen_of_80_by_24(report: dict[str, Any]) -> None:
-    last = printed(report, 80).splitlines()[-23:]  # the prompt takes one
-    start = next(index for index, line in enumerate(last) if line.split() == ["before", "after", "change"])
-    assert any(line.startswith("Output error") for line in last[start:])
-    assert all(any(step["name"] in line for line in last[start:]) for step in report["passes"])
-
-
-@pytest.mark.parametrize("width", [80, 120])
-def test_verbose_shows_every_path(report: dict[str, Any], width: int) -> None:
-    lines = [line.strip() for line in printed(report, width, verbose=True).splitlines()]
-    for step in report["passes"]:
-        for entry in step["edits"] + step["skips"]:
-            assert entry["path"] in lines
-
-
-@pytest.mark.parametrize("width", [60, 80])
-@pytest.mark.parametrize("verbose", [False, True])
-def test_long_paths_keep_their_ends(report: dict[str, Any], width: int, verbose: bool) -> None:
-    path = "backbone." + ".".join(f"submodule{i}" for i in range(12)) + ".depthwise"
-    long = copy.deepcopy(report)
-    long["passes"][0]["edits"][0]["path"] = path
-    long["passes"][0]["edits"][0]["before"] = "Unheard(of)"
-    lines = printed(long, width, verbose).splitlines()
-    assert max(map(len, lines)) <= width
-    if verbose:
-        assert path in "".join(line.strip() for line in lines)
-    else:
-        assert any(re.fullmatch(r" +backbone\..*….*\.depthwise", line) for line in lines)
-
-
-def test_groups_are_counted(report: dict[str, Any]) -> None:
-    rendered = printed(report, 100)
-    assert "   3 × Conv2d(32, k3, bias, depthwise) → PConv2d(32, k3, bias, portion=1/4)\n" in rendered
-    assert "       encoders.1.0.conv2, encoders.1.1.conv2, decoders.0.0.conv2\n" in rendered
-    assert "   2 × changes the resolution: downs.0, downs.1\n" in rendered
-
-
-def test_long_signatures_break_before_a_part(report: dict[str, Any]) -> None:
-    lines = [line.strip() for line in printed(report, 76, verbose=True).splitlines()]
-    assert "+ Upsample(x2, bilinear)" in lines
-
-
-def test_markup_in_names_is_text(report: dict[str, Any]) -> None:
-    strange = copy.deepcopy(report)
-    strange["passes"][0]["edits"][0]["path"] = "a[bold]b[/x]"
-    assert "a[bold]b[/x]" in printed(strange, 80, verbose=True)
-
-
-def test_colours_only_where_wanted(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "\x1b[" in printed(report, 80, colour=True)
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert not re.search(r"\x1b\[[\d;]*3\dm", printed(report, 80, colour=True))
-    assert "\x1b" not in printed(report, 80)
 
 
 @pytest.mark.slow

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import mofa_compiler
 from architectures import NAFNet, UNet
-from mofa_compiler import Result, Verification, apply
+from mofa_compiler import Result, Verification, apply, compiler
 from mofa_compiler.base.errors import BundleError, VerificationError
+from mofa_compiler.report.printing.verification import print_verification
+from mofa_compiler.reproduce import replay as replay_module
 from tests.raising import raising
 from tests.rewrites import chain
 from tests.verification.broken import Broken
@@ -71,6 +76,24 @@ def test_a_bundle_as_it_was_saved(saved: Path, original: nn.Module, result: Resu
     assert found.relative_error == pytest.approx(result.verdicts[-1].accumulated, rel=1e-5)
     assert found.psnr == pytest.approx(result.verdicts[-1].psnr, abs=1e-3)
     json.dumps(found.to_data(), allow_nan=False)
+
+
+def test_a_replay_captures_the_model_once(saved: Path, original: nn.Module, monkeypatch: pytest.MonkeyPatch):
+    captured = Mock(side_effect=replay_module.capture)
+    for module in (replay_module, compiler):
+        monkeypatch.setattr(module, "capture", captured)
+    mofa_compiler.replay(saved, original)
+    assert captured.call_count == 1
+
+
+def test_a_pass_that_keeps_its_promise_is_exact_as_in_a_rewrite(saved: Path, original: nn.Module):
+    data = mofa_compiler.verify(saved, original).to_data()
+    exact = [step["name"] for step in data["passes"] if step["exact"] and step["verdict"]["holds"]]
+    console = Console(file=io.StringIO(), width=100)
+    print_verification(data, console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    rows = {cells[1]: cells[2] for line in lines if (cells := line.split()) and cells[0].isdigit()}
+    assert exact and {name for name, moved in rows.items() if moved == "exact"} == set(exact)
 
 
 def test_other_inputs_are_told(saved: Path, original: nn.Module):
@@ -181,7 +204,7 @@ def test_source_whose_lines_end_for_no_python(end: str, bundle: Path, original: 
         ("report.md", "\n\n", "\n\n<svg><text>exact</text></svg>\n"),
     ],
 )
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_what_hides_in_a_drawing(file: str, old: str, new: str, bundle: Path, original: nn.Module):
     text = (bundle / file).read_text(encoding="utf-8")
     assert old in text

@@ -258,3 +258,62 @@ def test_a_change_that_costs_nothing_has_to_be_told_too(inside: str):
     model = chain(nn.GELU() if inside == "module" else Functional())
     with raising(RewriteError, "bug", "no edit tells"):
         rewrite(network(model), Doing(how=untold))
+
+
+@pytest.mark.parametrize("inside", ["module", "function"])
+def test_a_change_before_an_exact_edit_of_something_else_has_to_be_told_too(inside: str):
+    def one_untold(wiring: Rewiring) -> None:
+        node = next(node for node in wiring.nodes if node.target in ("3", F.silu))
+        if inside == "module":
+            wiring.put("3", nn.ReLU())
+        else:
+            with wiring.at(node):
+                new = wiring.call(F.relu, *node.args)
+            wiring.substitute(node, new)
+        checked(wiring)
+
+    model = chain(nn.Conv2d(8, 8, 1), nn.GELU(), nn.SiLU() if inside == "module" else Net(lambda m, x: F.silu(x)))
+    with raising(RewriteError, "bug", "no edit tells"):
+        rewrite(network(model), Doing(how=one_untold))
+
+
+def test_what_was_checked_is_told_of_with_the_edit_of_its_layer_and_what_is_changed_again_is_not():
+    def split(again: bool) -> Callable[[Rewiring], None]:
+        def how(wiring: Rewiring) -> None:
+            node = next(node for node in wiring.nodes if node.target == "2")
+            source = node.args[0]
+            old = wiring.piece(source, node)
+            with wiring.at(node):
+                new = wiring.call(F.gelu, source)
+            wiring.substitute(node, new)
+            error = wiring.check("1", old, wiring.piece(source, new), 8)
+            if again:
+                with wiring.at(new):
+                    other = wiring.call(F.relu, source)
+                wiring.substitute(new, other)
+            wiring.release("2")
+            wiring.tell("1", "Conv2d", "with a function behind it", Fate.EXACT, error=error)
+
+        return how
+
+    _, diff = rewrite(network(activated()), Doing(how=split(again=False)))
+    assert diff.exact and [edit.path for edit in diff.edits] == ["1"]
+    with raising(RewriteError, "bug", "no edit tells"):
+        rewrite(network(activated()), Doing(how=split(again=True)))
+
+
+def test_two_places_of_one_container_are_two_edits():
+    model = chain(Net(lambda m, x: F.gelu(F.gelu(x)) + F.gelu(m.conv(x)), conv=nn.Conv2d(8, 8, 1)), channels=8)
+    _, diff = rewrite(network(model), Doing(how=functional))
+    assert [edit.path for edit in diff.edits] == ["1"] * 3 and len(diff.rewritten) == 3
+
+
+def test_a_layer_that_is_told_of_twice_is_one_edit():
+    def twice(wiring: Rewiring) -> None:
+        for new in (nn.ReLU(), nn.SiLU()):
+            before = wiring.describe("2")
+            wiring.put("2", new)
+            wiring.tell("2", before, wiring.describe("2"), Fate.INHERITED)
+
+    _, diff = rewrite(network(activated()), Doing(how=twice))
+    assert [(edit.path, edit.before[:4], edit.after) for edit in diff.edits] == [("2", "GELU", "SiLU()")]

@@ -24,6 +24,7 @@ def test_original(pmrid: PMRID, cases: list[RawCase]):
     assert (round(noisy, 1), round(restored, 1)) == (35.4, 39.7)
 
 
+@pytest.mark.sample("pconv", "mofa")
 @pytest.mark.parametrize(
     ("roadmap", "least"),
     [(PCONV, 36.8), (FULL, 36.85), ("mofa", 37.3), ("paper-pmrid", 35.9)],

@@ -10,8 +10,7 @@ from ...graph.program import Program
 from .build import describe_shapes, describe_skips, describe_stages, describe_transitions, describe_units
 from .flow import Flow
 from .membership import Membership
-from .off_path_roles import roles_aside
-from .roles import find_roles, u_shapes
+from .roles import find_roles, roles_aside, u_shapes
 from .skips import Bypasses, LongSkip, awaited, connections, long_merges
 from .transitions import transition_paths
 from .types import Anatomy, UShape

@@ -1,10 +1,8 @@
 """The convolutions of a network in their places: what passes look at, and all that they need to know."""
 
-from .convolutions import survey
-from .functional import functional_convolutions
-from .layer import Layer, Site, Step, is_pointwise, keeps_size, nearest
+from .convolutions import functional_convolutions, survey
+from .layer import Layer, Site, Step, is_pointwise, keeps_size, nearest, signature
 from .neighbours import kind_of, readers, resize_options, writes_in_place
-from .signature import signature
 
 __all__ = [
     "Layer",

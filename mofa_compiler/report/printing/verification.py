@@ -39,11 +39,12 @@ def _pass_table(steps: Sequence[Mapping[str, Any]], output: Mapping[str, Any]) -
         table.add_column(header, justify="right", no_wrap=True)
     for index, step in enumerate(steps, 1):
         verdict = step["verdict"]
+        exact = step["exact"] and verdict["holds"]
         table.add_row(
             str(index),
             Text(spelling.printable(step["name"])),
-            words.error_text(verdict["relative_error"]),
-            "" if step["exact"] and verdict["holds"] else text.psnr_text(verdict["step_psnr"]),  # of rounding
+            "exact" if exact else words.error_text(verdict["relative_error"]),
+            "" if exact else text.psnr_text(verdict["step_psnr"]),  # of rounding
             words.error_text(verdict["accumulated"]),
             text.psnr_text(verdict["psnr"]),
             _claim(verdict),

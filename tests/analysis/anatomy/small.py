@@ -52,6 +52,10 @@ def up(inputs: int, outputs: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(inputs, outputs, 2, 2)
 
 
+def down(channels: int = 4) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, 2, 2)
+
+
 def double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2)
 
@@ -68,3 +72,13 @@ def stages(found: Anatomy) -> dict[str, tuple[int | None, str]]:
 def skips(found: Anatomy) -> list[tuple[str, float | None, str, str]]:
     """Kind, level, source stage and target stage of each long skip connection."""
     return [(skip.kind, skip.level, skip.source_stage, skip.target_stage) for skip in found.skips]
+
+
+def table(found: Anatomy) -> dict[str, tuple[int | None, tuple[str, ...]]]:
+    """Level and units of each stage."""
+    return {stage.name: (stage.level, stage.units) for stage in found.stages}
+
+
+def unit_roles(**roles: str) -> dict[str, str]:
+    """Roles by unit path, written with two underscores for a dot."""
+    return {path.replace("__", "."): role for path, role in roles.items()}

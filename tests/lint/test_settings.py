@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mofa_compiler.lint.quantities import memory, number, shape
+from mofa_compiler.lint.settings import memory, number, shape
 
 
 @pytest.mark.parametrize(
