@@ -14,6 +14,9 @@ from . import text
 from .model import Amounts, Anatomy, Cost, Report, StageCost, Step, TensorShape
 from .structure import CheapRule, Shape, check_structure
 
+OTHER = "other"
+"""The stage of what belongs to none, as in the totals"""
+
 Outcome = Literal["unchanged", "adjusted", "exact", "approximate", "refused"]
 OUTCOMES: dict[Outcome, str] = {
     "unchanged": "unchanged",

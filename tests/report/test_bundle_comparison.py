@@ -156,7 +156,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        assert not any(name in ("src", "href", "onload", "onclick") for name, _ in attrs)
+        assert not any(name in ("src", "onload", "onclick") for name, _ in attrs)
+        assert dict(attrs).get("href", "#content") == "#content"
 
     def handle_data(self, data: str) -> None:
         self.words += data

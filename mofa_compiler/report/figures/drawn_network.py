@@ -27,7 +27,7 @@ _NARROWEST = 7.2
 _HATCHES = {"adjusted": "..", "approximate": "////", "refused": "\\\\\\\\"}
 
 
-def unet(report: Report | Drawn) -> Figure:
+def unet(report: Report | Drawn, *, links: bool = False) -> Figure:
     """The U-Nets of a network, or, of a network that is none, its stages in a row, with the reason.
 
     A block's area stands for the MACs that a stage has after the roadmap, a dashed outline for those it had before. Its
