@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ..base import words
+from ..base import spelling, words
 from ..base.errors import RoadmapError
 from ..rewriting.registry import available
 from . import content, decided, text
@@ -108,9 +108,11 @@ def _figure(report: Report, name: str, label: str) -> Figure:
     draw: dict[str, Callable[[Report], Any]] = {
         "roadmap": functools.partial(figures.roadmap, bare=True),
         "flops": functools.partial(figures.flops, bare=True),
-        "unet": functools.partial(figures.unet, links=True),
+        "unet": figures.unet,
     }
-    return Figure(figures.inline_svg(draw[name](report), name), label)
+    stages = enumerate(spelling.printable(stage.name) for stage in report.before.stages)
+    links = {f"stage-{index}": (f"#layers-{index}", f"Layers of {stage}") for index, stage in stages}
+    return Figure(figures.inline_svg(draw[name](report), name, links=links), label)
 
 
 def _images(found: Iterable[Pictures], note: str) -> Iterator[Block]:

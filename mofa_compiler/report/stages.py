@@ -87,6 +87,11 @@ class Drawn(Shape):
         return {stage.name: stage for stage in self.stages}
 
     @property
+    def is_cascade(self) -> bool:
+        """Whether there is more than one U-Net."""
+        return any(stage.pass_ not in (None, 1) for stage in self.stages)
+
+    @property
     def levels(self) -> dict[str, int]:
         """Of the stages that have one."""
         return {stage.name: stage.level for stage in self.stages if stage.level is not None}

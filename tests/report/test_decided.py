@@ -22,7 +22,7 @@ def test_picks_that_were_carried_out() -> None:
     found = typed(report)
     assert found.decisions and decided.not_kept(found.decisions) == ""
     assert "became" in decided.header(found.decisions)
-    assert [ms for ms in decided.times(found).values()] == pytest.approx([-0.3] * 3)
+    assert [*decided.times(found).values()] == pytest.approx([-0.3] * 3)
 
 
 @pytest.mark.parametrize("chosen", [ORIGINAL, search.LOWERED])

@@ -16,11 +16,11 @@ from mofa_compiler import apply, capture
 from mofa_compiler.analysis.anatomy import infer
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.report import text
-from mofa_compiler.report.arrangement import arrange
 from mofa_compiler.report.canvas import Canvas
 from mofa_compiler.report.distribution import distribution
 from mofa_compiler.report.drawing import draw
 from mofa_compiler.report.figures import save, unet
+from mofa_compiler.report.layout import arrange
 from mofa_compiler.report.stages import Drawn
 from mofa_compiler.report.structure import Shape, StageSkip, UShape, structure
 from tests.analysis.anatomy.small import UNetPair
@@ -357,9 +357,9 @@ def test_a_figure_draws_every_skip(tmp_path: Path) -> None:
     assert drawn.count(">multiply</text>") == 1
 
 
-def test_no_unet_has_its_stages_in_a_row(drawings: dict[str, Drawn], tmp_path: Path) -> None:
+def test_no_unet_has_its_stages_in_lines(drawings: dict[str, Drawn], tmp_path: Path) -> None:
     save(lambda: unet(drawings["classifier"]), tmp_path / "figure.svg")
     drawn = (tmp_path / "figure.svg").read_text()
-    assert ">No U to draw, so its stages in a row: the resolution goes down once and never up again</text>" in drawn
+    assert ">No U to draw, so its stages in lines: the resolution goes down once and never up again</text>" in drawn
     for stage in drawings["classifier"].stages:
         assert f">{stage.name}</text>" in drawn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from torch import nn
 from mofa_compiler import apply
 from mofa_compiler.base.spelling import printable
 from mofa_compiler.report import headline, page, text
-from mofa_compiler.report.page import LIMIT
 from mofa_compiler.report.model import Layer, Report
+from mofa_compiler.report.page import LIMIT
 from mofa_compiler.report.stages import outcomes
 from mofa_compiler.rewriting.registry import available
 from tests.report.made import HOSTILE, made, with_images
@@ -157,7 +156,7 @@ def test_time_and_quality_at_the_top(tmp_path: Path) -> None:
 def test_the_origin_of_the_weights_is_told() -> None:
     report = made(10)
     trained, fresh = (render({**report, "checkpoint": checkpoint}) for checkpoint in ("<net>.pth", ""))
-    assert '<p>Weights: &lt;net&gt;.pth.</p>' in trained
+    assert "<p>Weights: &lt;net&gt;.pth.</p>" in trained
     assert "<strong>Note:</strong> No checkpoint was given" in fresh
     assert "No checkpoint was given" not in render(report) + trained
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -17,7 +18,7 @@ _OURS = re.compile(r"stage-\d+")
 _NAMES = {value: name for name, value in COLOURS.items()}
 
 
-def inline_svg(figure: Figure, name: str = "", title: str = "") -> str:
+def inline_svg(figure: Figure, name: str = "", title: str = "", links: Mapping[str, tuple[str, str]] = {}) -> str:
     """The figure as SVG to embed in HTML: no prolog, text as text, nothing that reaches beyond it.
 
     Every colour is a CSS variable with a default, `var(--mofa-ink, #222222)`, by the names of `style.COLOURS`. Ids
@@ -27,6 +28,7 @@ def inline_svg(figure: Figure, name: str = "", title: str = "") -> str:
         figure: what a function of this package returned.
         name: tells the ids of the figures on one page apart; made from the title without it.
         title: what a screen reader reads and a pointer shows; the figure's label without it.
+        links: by the id of a stage, where it leads, and what a screen reader calls that.
     """
     title = title or str(figure.get_label())
     name = name or re.sub(r"\W+", "-", title.lower(), flags=re.ASCII).strip("-")
@@ -38,6 +40,11 @@ def inline_svg(figure: Figure, name: str = "", title: str = "") -> str:
     root = ElementTree.fromstring(stream.getvalue())
     _drop(root)
     interactive = _rename(root, f"mofa-{name}-")
+    for parent in list(root.iter()) if links else ():
+        for place, child in enumerate(list(parent)):
+            if found := links.get(child.get("id", "")):
+                parent[place] = ElementTree.Element(f"{{{_SVG}}}a", {"href": found[0], "aria-label": found[1]})
+                parent[place].append(child)
     root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
     # What is in an image cannot be reached by a screen reader, and stages have to be.
     root.set("role", "group" if interactive else "img")
