@@ -145,17 +145,17 @@ def _layers(report: Report) -> Iterator[Block]:
         yield Details(said, (table if rows else Paragraph("No layers that compute.", "soft"),), f"layers-{index}")
 
 
-def became(report: Report) -> list[tuple[str, str]]:
-    """For each of the report's `layers` what it became, `PConv2d(…)`, `removed` or empty, and its MACs before and
+def became(report: Report) -> list[tuple[str | Code, str]]:
+    """For each of the report's `layers` what it became, its form, `removed` or empty, and its MACs before and
     after: `12.6 M → 3.1 M`."""
     edits = [edit for step in report.passes for edit in step.edits]
-    forms = {edit.path: f"weights {edit.fate}" for edit in edits if edit.before == edit.after}
-    forms |= {edit.path: edit.after or "removed" for edit in edits if edit.before != edit.after}
+    forms: dict[str, str | Code] = {edit.path: f"weights {edit.fate}" for edit in edits if edit.before == edit.after}
+    forms |= {edit.path: Code(edit.after) if edit.after else "removed" for edit in edits if edit.before != edit.after}
     later: Counter[str] = Counter()
     for layer in report.rewritten_layers:
         for path in accumulate(layer.path.split("."), "{}.{}".format):
             later[path] += layer.macs
-    found = []
+    found: list[tuple[str | Code, str]] = []
     for layer in report.layers:
         before, after = words.quantity(layer.macs), words.quantity(later[layer.path])
         changed = layer.path in forms and bool(later) and after != before

@@ -14,6 +14,7 @@ from torch import nn
 from mofa_compiler import apply
 from mofa_compiler.base.spelling import printable
 from mofa_compiler.report import headline, page, text
+from mofa_compiler.report.document import Code
 from mofa_compiler.report.model import Layer, Report
 from mofa_compiler.report.page import LIMIT
 from mofa_compiler.report.stages import outcomes
@@ -174,7 +175,7 @@ def test_what_every_layer_became() -> None:
         rewritten_layers=tuple(Layer.model_construct(path=path, macs=500) for path in ("a.0", "a.1", "b", "d")),
     )
     assert page.became(report) == [
-        ("PConv2d", "2.00 k → 1.00 k"),
+        (Code("PConv2d"), "2.00 k → 1.00 k"),
         ("weights calibrated", "2.00 k → 500"),
         ("removed", "2.00 k → 0"),
         ("", "2.00 k"),
