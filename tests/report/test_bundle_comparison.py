@@ -13,8 +13,7 @@ from rich.console import Console
 
 from mofa_compiler.base.errors import ReportError
 from mofa_compiler.report import comparison, text
-from mofa_compiler.report.comparison.data import Comparison
-from mofa_compiler.report.comparison.document import sizes
+from mofa_compiler.report.comparison import Comparison, sizes
 from mofa_compiler.report.document import markdown, plain, show
 from mofa_compiler.report.document.html import page
 from mofa_compiler.report.summary import latencies

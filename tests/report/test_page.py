@@ -154,14 +154,6 @@ def test_time_and_quality_at_the_top(tmp_path: Path) -> None:
     assert card("Output", recoveries=[towards_the_original]).after == "30.00 dB"
 
 
-def test_the_origin_of_the_weights_is_told() -> None:
-    report = made(10)
-    trained, fresh = (render({**report, "checkpoint": checkpoint}) for checkpoint in ("<net>.pth", ""))
-    assert "<p>Weights: &lt;net&gt;.pth.</p>" in trained
-    assert "<strong>Note:</strong> No checkpoint was given" in fresh
-    assert "No checkpoint was given" not in render(report) + trained
-
-
 def test_what_every_layer_became() -> None:
     edits = [
         {"path": "a", "before": "Conv2d", "after": "PConv2d", "fate": "inherited"},
