@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ...base import spelling
 from ..document.terminal import elide, grid, print_lines, wrap
-from ..figures.files import save
+from ..figures.output import save
 
 _SLOWEST = 20
 _COLOURS = {None: "#3d5a80", "faster": "#2a9d8f", "inside the noise": "#9aa5b1", "slower": "#d1495b"}
