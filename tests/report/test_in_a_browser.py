@@ -49,6 +49,8 @@ def test_a_search_leaves_the_lines_with_all_words_and_opens_what_they_are_in(ope
     first, second, third = page.locator("#edits > details").all()
     assert not first.is_visible()  # what it rewrote has other names
     assert all(one.locator("tbody tr:not([hidden])").first.is_visible() for one in (second, third))
+    field.fill("encoder 2")
+    assert names(page) == [printable(edit["path"]) for edit in edits(report) if edit["stage"] == "encoder 2"]
     field.fill("widen-portion")
     assert names(page) == [printable(edit["path"]) for edit in report["passes"][1]["edits"]]
     field.fill("pointwise widen-portion")

@@ -6,10 +6,12 @@ for (const search of document.querySelectorAll(".search")) {
   const rows = [...section.querySelectorAll("tbody tr, li")];
   const texts = rows.map((row) => {
     const part = row.closest("section > details")?.querySelector("summary");
-    return `${row.textContent} ${part?.textContent ?? ""}`.toLowerCase();
+    return [...(row.cells ?? [row]), part].map((one) => one?.textContent).join(" ").toLowerCase();
   });
   const filter = () => {
-    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const phrase = field.value.trim().toLowerCase();
+    const whole = texts.some((text) => text.includes(phrase)); // `encoder 2` is a stage, not any encoder with a 2
+    const words = whole ? [phrase].filter(Boolean) : phrase.split(/\s+/);
     rows.forEach((row, index) => { row.hidden = !words.every((word) => texts[index].includes(word)); });
     for (const part of section.querySelectorAll("details")) {
       const found = part.closest("li:not([hidden])") ?? part.querySelector(":is(tbody tr, li):not([hidden])");
