@@ -28,7 +28,8 @@ def draw(data: Drawn, width: int, *, ascii_only: bool = False) -> list[str]:
         joins = {ends: kinds for ends, kinds in joins.items() if ends not in layout.skips}
     drawn: list[Layout] = [*shapes]
     if data.aside:
-        drawn.append(Lines([data.by_name[name] for name in data.aside], _FORMS[0], _content, width))
+        stages = data.by_name
+        drawn.append(Lines([stages[name] for name in data.aside], _FORMS[0], _content, width))
         drawn[-1].canvas.write(1, 0, "aside")
     lines = [line for layout in drawn for line in ("", *layout.canvas.render(ascii_only=ascii_only))][1:]
     legend = _legend(data, joins, width, costs=shapes[0].form.costs, ascii_only=ascii_only)

@@ -46,6 +46,7 @@ class _Drawing:
         from matplotlib.figure import Figure
 
         self.data = data
+        self.stages = data.by_name
         self.index = {stage.name: index for index, stage in enumerate(data.stages)}
         self.most = float(max((state.macs for stage in data.stages for state in stage.states), default=0)) or 1.0
         layouts, self.undrawn = _layouts(data)
@@ -124,7 +125,7 @@ class _Drawing:
     def _draw_box(self, name: str, box: Box, aside: bool) -> None:
         from matplotlib.patches import Rectangle
 
-        stage = self.data.by_name[name]
+        stage = self.stages[name]
         x, y = self.left + box.left * _COLUMN, self.top + box.top * _ROW
         width, height = (box.right + 1 - box.left) * _COLUMN, (box.bottom + 1 - box.top) * _ROW
         edge: dict[str, Any] = {"edgecolor": COLOURS["ink"], "linewidth": 0.6}
@@ -217,7 +218,8 @@ def _layouts(data: Drawn) -> tuple[list[Layout], dict[tuple[str, str], str]]:
     shapes = UShapes(data.passes, data, form, _content)
     shapes.draw(data.joins, numbered=data.is_cascade)
     width = max(box.right for box in shapes.boxes.values()) + 1
-    asides = [Lines([data.by_name[name] for name in data.aside], form, _content, width)] if data.aside else []
+    stages = data.by_name
+    asides = [Lines([stages[name] for name in data.aside], form, _content, width)] if data.aside else []
     return [shapes, *asides], {ends: kinds for ends, kinds in data.joins.items() if ends not in shapes.skips}
 
 
