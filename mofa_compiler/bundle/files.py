@@ -146,7 +146,7 @@ def write_json(file: Path, document: Mapping[str, Any]) -> None:
 def write_reports(report: Report, folder: Path) -> None:
     """Write a report as JSON, as Markdown and as a page with the images in `folder`; each file whole or not at all."""
     with own_randomness():  # Rich's styles draw numbers when they are imported
-        from ..report.html.page import render as render_page  # what draws is needed for nothing else here
+        from ..report.page import render as render_page  # what draws is needed for nothing else here
 
         page = render_page(report, folder)
         texts = {

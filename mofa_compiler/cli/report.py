@@ -56,9 +56,9 @@ def report(
 
     from ..base.atomic_files import replaced
     from ..bundle.files import REPORT_PAGE
-    from ..report.html.page import render
-    from ..report.html.pictures import missing
+    from ..report.embedding import missing
     from ..report.model import Report
+    from ..report.page import render
     from ..report.reading import read_report
 
     if bundle is None:

@@ -9,8 +9,8 @@ from rich.cells import cell_len
 
 from ..base.spelling import printable
 
-_Cell = tuple[int, int]
-_Ends = tuple[str, str]
+Cell = tuple[int, int]
+Ends = tuple[str, str]
 
 _UP, _RIGHT, _DOWN, _LEFT = 1, 2, 4, 8
 _VERTICAL, _HORIZONTAL = _UP | _DOWN, _LEFT | _RIGHT
@@ -24,10 +24,11 @@ class Canvas:
     """Cells by (row, column) from 0; what is drawn first is in the way of what comes later."""
 
     def __init__(self) -> None:
-        self._lines: dict[_Cell, int] = {}
-        self._characters: dict[_Cell, str] = {}
-        self._solid: set[_Cell] = set()
-        self._owners: dict[_Cell, set[_Ends]] = {}
+        self._lines: dict[Cell, int] = {}
+        self._characters: dict[Cell, str] = {}
+        self._solid: set[Cell] = set()
+        self._owners: dict[Cell, set[Ends]] = {}
+        self.labels: list[tuple[Cell, str]] = []
 
     def write(self, row: int, column: int, text: str) -> None:
         """Put text on one row; a character that is two columns wide takes two cells."""
@@ -51,7 +52,7 @@ class Canvas:
         if tag:
             self.write(bottom, column + 1, f" {tag} ")
 
-    def connect(self, corners: Sequence[_Cell], ends: _Ends) -> bool:
+    def connect(self, corners: Sequence[Cell], ends: Ends) -> bool:
         """Draw an arrow along `corners`, the first of which is a cell of a box's border; False where something is
         in the way, with nothing drawn.
 
@@ -68,7 +69,7 @@ class Canvas:
             self._owners.setdefault(cell, set()).add(ends)
         return True
 
-    def label(self, corners: Sequence[_Cell], text: str, ends: Set[_Ends]) -> set[_Ends]:
+    def label(self, corners: Sequence[Cell], text: str, ends: Set[Ends]) -> set[Ends]:
         """Write text on the longest row of a line, after all lines are drawn; returns the lines that it stands on.
 
         It stands where it fits between crossings and only lines of these ends run, or nowhere.
@@ -85,6 +86,7 @@ class Canvas:
             free = all(self._lines.get(cell) == _HORIZONTAL and cell not in self._characters for cell in span)
             if free and owners <= ends:
                 self.write(row, column, text)
+                self.labels.append(((row, column), text))
                 return owners
         return set()
 
@@ -99,7 +101,7 @@ class Canvas:
             page.append(to_ascii(drawn.rstrip()) if ascii_only else drawn.rstrip())
         return page
 
-    def _may_enter(self, cells: Sequence[_Cell], index: int, ends: _Ends) -> bool:
+    def _may_enter(self, cells: Sequence[Cell], index: int, ends: Ends) -> bool:
         """Whether a line along `cells` may go through one of them."""
         cell = cells[index]
         heading = _direction(cells[index - 1], cell)
@@ -114,7 +116,7 @@ class Canvas:
         across = _VERTICAL if heading & _HORIZONTAL else _HORIZONTAL
         return not is_last and heading == _direction(cell, cells[index + 1]) and self._lines[cell] == across
 
-    def _draw(self, cells: Sequence[_Cell]) -> None:
+    def _draw(self, cells: Sequence[Cell]) -> None:
         for before, after in pairwise(cells):
             self._lines[before] = self._lines.get(before, 0) | _direction(before, after)
             self._lines[after] = self._lines.get(after, 0) | _direction(after, before)
@@ -125,7 +127,7 @@ def to_ascii(line: str) -> str:
     return "".join(c if c.isascii() else "?" * cell_len(c) for c in line.translate(_PLAIN))
 
 
-def _cells(corners: Sequence[_Cell]) -> Iterator[_Cell]:
+def _cells(corners: Sequence[Cell]) -> Iterator[Cell]:
     """All cells from corner to corner, along rows and columns."""
     yield corners[0]
     for (row, column), (to_row, to_column) in pairwise(corners):
@@ -135,7 +137,7 @@ def _cells(corners: Sequence[_Cell]) -> Iterator[_Cell]:
             yield row, column
 
 
-def _direction(cell: _Cell, neighbour: _Cell) -> int:
+def _direction(cell: Cell, neighbour: Cell) -> int:
     down, right = neighbour[0] - cell[0], neighbour[1] - cell[1]
     return _DOWN if down > 0 else _UP if down < 0 else _RIGHT if right > 0 else _LEFT
 

@@ -1,17 +1,20 @@
-"""A report as a document: built once of these parts, which a page of Markdown and a terminal put in their order."""
+"""A report as a document: built once of these parts, which Markdown, a terminal and a page put in their order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from ..base import words
 from . import decided, text
-from .document import Block, Code, Details, Document, Group, Groups, Notice, Paragraph, Table
+from .document import Block, Code, Details, Document, Group, Groups, Notice, Paragraph, Table, Toned, Words
 from .model import Edit, Report, Step
 
-Detail = Literal["few", "tables", "all"]
-"""Of edits: like ones together, with some of their paths; a table; a table and every path"""
+Times = Mapping[tuple[int, str], float]
+"""By pass, from 1, and path"""
+
+Detail = Literal["few", "tables", "all", "every"]
+"""Of edits: like ones together, with some of their paths; a table; that and every path; a table with adjusted ones"""
 
 
 def for_reading(report: Report) -> Document:
@@ -23,11 +26,11 @@ def for_reading(report: Report) -> Document:
         (
             _amounts(report),
             Paragraph(" ".join(filter(None, (text.accuracy(report), text.quality(report), text.costs(report))))),
-            *_origin(report),
+            *origin(report),
             *_decisions(report, with_headline=True),
-            *_passes(report),
-            *_stages(report),
-            *_details(report, "tables"),
+            *passes(report),
+            *stages(report),
+            *details(report, "tables"),
             Paragraph(", ".join(f"{name} {version}" for name, version in report.versions.items()), "soft"),
         ),
     )
@@ -40,16 +43,16 @@ def for_screen(report: Report, verbose: bool = False) -> Document:
     return Document(
         title,
         (
-            *_details(report, "all" if verbose else "few"),
+            *details(report, "all" if verbose else "few"),
             *_decisions(report, with_headline=False),
-            *_stages(report),
+            *stages(report),
             _amounts(report),
             Paragraph(text.accuracy(report)),
             *([Paragraph(quality)] if quality else []),
             *([Paragraph(decided.headline(report.decisions), "strong")] if report.decisions else []),
             *([Paragraph(costs, "warning")] if costs else []),
-            *_origin(report),
-            *_passes(report),
+            *origin(report),
+            *passes(report),
         ),
     )
 
@@ -59,7 +62,7 @@ def _amounts(report: Report) -> Table:
     return Table(header, tuple(text.amount_rows(report)), "lrrr", "Parameters and MACs")
 
 
-def _origin(report: Report) -> Iterator[Block]:
+def origin(report: Report) -> Iterator[Block]:
     """Where the weights come from, and what the network is."""
     if weights := text.weights(report):
         yield Paragraph(weights)
@@ -87,55 +90,65 @@ def _decisions(report: Report, *, with_headline: bool) -> Iterator[Block]:
         yield Paragraph(sentence, "soft")
 
 
-def _passes(report: Report) -> Iterator[Block]:
+def passes(report: Report, summaries: Mapping[str, str] | None = None) -> Iterator[Block]:
+    """A row for each; with `summaries` of what they do, where there is room for remarks."""
     if not report.passes:
         kept = "The roadmap has no passes." if report.decisions is None else "No pass was kept."
         yield Paragraph(kept)
         return
     header = ("#", "pass", "edits", "refused", "Δ params", "Δ MACs", "moved by", "so far")
-    rows = tuple(_pass(index, step) for index, step in enumerate(report.passes, 1))
+    rows = tuple(
+        _pass(index, step, None if summaries is None else summaries.get(step.name, ""))
+        for index, step in enumerate(report.passes, 1)
+    )
     note = "moved by: the output, by this pass; so far: against the original"
     yield Table(header, rows, "rlrrrrrr", "The passes", spare=(2, 3), name=1, note=note)
 
 
-def _pass(index: int, step: Step) -> tuple[str | Code, ...]:
+def _pass(index: int, step: Step, summary: str | None) -> tuple[Words, ...]:
     before, after = step.before, step.after
+    edits = text.counted(step)
+    adjusted = len(step.edits) - len(edits)
+    psnr = text.psnr_text(step.verdict.step_psnr) if step.edits and not step.exact else ""
+
+    def with_remarks(words: str | Code, *remarks: str | Code) -> Words:
+        return words if summary is None else (words, *(Toned(one) for one in remarks if one))
+
+    options = text.options_text(step.options)
     return (
         str(index),
-        Code(step.name),
-        str(len(text.counted(step))),
+        with_remarks(Code(step.name), summary or "", Code(options) if options else ""),
+        with_remarks(str(len(edits)), f"+ {adjusted} adjusted" if adjusted else ""),
         str(len(step.skips)),
         words.signed(after.parameters - before.parameters),
         words.signed(after.macs - before.macs),
-        text.outcome(step),
+        with_remarks(text.outcome(step), f"PSNR {psnr}" if psnr else ""),
         words.error_text(step.verdict.accumulated),
     )
 
 
-def _stages(report: Report) -> Iterator[Block]:
+def stages(report: Report) -> Iterator[Block]:
+    """What each costs, before and after."""
     if report.passes:
         yield Table(text.STAGE_HEADER, tuple(text.stage_rows(report)), "lrrr", "The stages")
 
 
-def _details(report: Report, detail: Detail) -> Iterator[Block]:
+def details(report: Report, detail: Detail) -> Iterator[Block]:
+    """What every pass did, folded."""
+    times = decided.times(report)
     for index, step in enumerate(report.passes, 1):
         edits = words.count(len(text.counted(step)), "edit")
-        yield Details(f"{index}. {step.name}: {edits}, {len(step.skips)} refused", tuple(_step(step, detail)))
+        said = f"{index}. {step.name}: {edits}, {len(step.skips)} refused"
+        yield Details(said, tuple(_step(index, step, detail, times)), f"pass-{index}")
 
 
-def _step(step: Step, detail: Detail) -> Iterator[Block]:
+def _step(index: int, step: Step, detail: Detail, times: Times) -> Iterator[Block]:
     if options := text.options_text(step.options):
         yield Paragraph(Code(options), "soft", 3)
-    if edits := text.rewritten(step):
-        yield _alike(edits) if detail == "few" else _edits(edits)
-    if neighbours := text.compensated(step):
-        stages = ", ".join(dict.fromkeys(edit.stage or "no stage" for edit in neighbours))
-        yield Paragraph(f"Weights adjusted in {words.count(len(neighbours), 'neighbour')} ({stages}).", "good", 3)
-        if detail == "all":
-            yield Groups((Group("weights adjusted", tuple(edit.path for edit in neighbours)),))
-    for fate, fitted in text.grouped(text.calibrated(step), lambda edit: edit.fate).items():
-        number = f"{words.count(len(fitted), 'layer')} {fate}"
-        yield Paragraph(number, "good", 3) if detail == "few" else Details(number, (_fitted(fitted),))
+    if edits := step.edits if detail == "every" else text.rewritten(step):
+        yield _alike(edits) if detail == "few" else _edits(index, step, edits, times)
+    if detail != "every":
+        yield from _adjusted(step, detail)
     if sentence := text.checked(step):
         yield Paragraph(sentence, "" if step.verdict.holds else "bad", 3)
     if step.skips:
@@ -146,7 +159,21 @@ def _step(step: Step, detail: Detail) -> Iterator[Block]:
         yield Paragraph("No layer of this pass's kind.", "soft", 3)
 
 
+def _adjusted(step: Step, detail: Detail) -> Iterator[Block]:
+    """Layers that stay what they are, with other weights, in few words."""
+    if neighbours := text.compensated(step):
+        stages = ", ".join(dict.fromkeys(edit.stage or "no stage" for edit in neighbours))
+        yield Paragraph(f"Weights adjusted in {words.count(len(neighbours), 'neighbour')} ({stages}).", "good", 3)
+        if detail == "all":
+            yield Groups((Group("weights adjusted", tuple(edit.path for edit in neighbours)),))
+    for fate, fitted in text.grouped(text.calibrated(step), lambda edit: edit.fate).items():
+        number = f"{words.count(len(fitted), 'layer')} {fate}"
+        yield Paragraph(number, "good", 3) if detail == "few" else Details(number, (_fitted(fitted),))
+
+
 def _form(before: str, after: str) -> tuple[str | Code, ...]:
+    if before == after:
+        return Code(before), ", same layer"
     return Code(before), " → ", Code(after) if after else "removed"
 
 
@@ -160,8 +187,9 @@ def _alike(edits: Sequence[Edit]) -> Groups:
     )
 
 
-def _edits(edits: Sequence[Edit]) -> Table:
-    header = ("layer", "stage", "before → after", "Δ parameters", "Δ MACs", "weights")
+def _edits(index: int, step: Step, edits: Sequence[Edit], times: Times) -> Table:
+    """With the change in time where layers were timed, and how exact an edit is."""
+    header = ("layer", "stage", "before → after", "Δ parameters", "Δ MACs", "Δ time", "weights", "function")
     rows = tuple(
         (
             Code(edit.path),
@@ -169,11 +197,14 @@ def _edits(edits: Sequence[Edit]) -> Table:
             _form(edit.before, edit.after),
             words.signed(edit.parameters),
             words.signed(edit.macs),
+            decided.signed_time(times.get((index, edit.path))),
             text.edit_remark(edit),
+            text.accuracy_of(edit, step),
         )
         for edit in edits
     )
-    return Table(header, rows, "lllrrl", "Edits")
+    table = Table(header, rows, "lllrrrll", "Edits", spare=(5, 7))
+    return table if times else table.without(5)
 
 
 def _fitted(edits: Sequence[Edit]) -> Table:

@@ -1,8 +1,15 @@
-"""What was decided by measurement, in words and rows; terminal and Markdown render them."""
+"""What was decided by measurement, in words, rows and blocks."""
 
 from __future__ import annotations
 
-from .measured import Decisions
+from collections.abc import Iterable, Iterator
+
+from ..base.significance import widened
+from . import text
+from .document import Block, Code, Details, Notice, Paragraph, Table
+from .measured import Alternative, Compared, Decisions
+from .model import Report
+from .summary import conditions
 
 _DECIDED = "decided"
 """`autotune.search.DECIDED`, without what that imports: every layer is what was picked for it"""
@@ -64,3 +71,52 @@ def tried(decisions: Decisions) -> str:
 def headline(decisions: Decisions) -> str:
     """What the whole network came to."""
     return f"Measured: {decisions.sentence}."
+
+
+def times(report: Report) -> dict[tuple[int, str], float]:
+    """By how much every layer that was timed became slower (or, below 0, faster), in ms, by pass, from 1, and path.
+
+    A time is that of the layer after all passes: it stands once, at the last of its edits.
+    """
+    found = report.decisions
+    last = {edit.path: index for index, step in enumerate(report.passes, 1) for edit in text.rewritten(step)}
+    changes: dict[tuple[int, str], float] = {}
+    for one in found.layers if found and carried_out(found) else ():
+        before, after = one.original.ms, one.choice.ms
+        if before is not None and after is not None and one.choice is not one.original:
+            changes |= {(last[path], path): after - before for path in one.paths if path in last}
+    return changes
+
+
+def signed_time(ms: float | None) -> str:
+    """`+84.0 µs`, or nothing."""
+    return "" if ms is None else f"{'+' if ms > 0 else '−'}{text.milliseconds(abs(ms))}"
+
+
+def alternatives(found: Decisions) -> Iterator[Block]:
+    """Everything that was measured: whole networks, and every group of equal layers with all that was tried."""
+    yield Paragraph(f"{found.sentence[:1].upper()}{found.sentence[1:]}.")
+    networks = found.networks
+    where = conditions(found.conditions)
+    note = f"Whole networks against the original, on {where}; each interval is widened by the noise of the measurement."
+    yield _compared(((f"{one.name} (chosen)" if one.name == found.chosen else one.name, one) for one in networks), note)
+    if sentence := not_kept(found):
+        yield Notice(sentence)
+    if found.layers:
+        picked = "chosen" if carried_out(found) else "picked, but not kept,"
+        yield Paragraph(f"What was {picked} for each group of equal layers, timed with every alternative:", "soft")
+    for one in found.layers:
+        more = f" and {len(one.paths) - 3} more" if len(one.paths) > 3 else ""
+        summary = (Code(one.layer), f" {', '.join(one.paths[:3])}{more}: {one.chosen} ({one.reason})")
+        note = "; ".join(f"{other.name}: {other.problem}" for other in one.alternatives if other.problem)
+        yield Details(summary, (_compared(((other.name, other) for other in one.alternatives), note),))
+
+
+def _compared(named: Iterable[tuple[str, Alternative | Compared]], note: str) -> Table:
+    rows = []
+    for name, one in named:
+        interval = one.interval and widened(one.interval, one.control if isinstance(one, Compared) else None)
+        said = "{:.2f} to {:.2f}".format(*interval) if interval else ""
+        rows.append((name, text.milliseconds(one.ms), "" if one.ratio is None else f"{one.ratio:.2f}", said))
+    header = ("", "time", "÷ original's", "95 % interval")
+    return Table(header, tuple(rows), "lrrr", "What was measured", note=note)

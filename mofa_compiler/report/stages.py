@@ -14,6 +14,9 @@ from . import text
 from .model import Amounts, Anatomy, Cost, Report, StageCost, Step, TensorShape
 from .structure import CheapRule, Shape, check_structure
 
+OTHER = "other"
+"""The stage of what belongs to none, as in the totals"""
+
 Outcome = Literal["unchanged", "adjusted", "exact", "approximate", "refused"]
 OUTCOMES: dict[Outcome, str] = {
     "unchanged": "unchanged",
@@ -82,6 +85,11 @@ class Drawn(Shape):
     def by_name(self) -> dict[str, DrawnStage]:
         """The stages."""
         return {stage.name: stage for stage in self.stages}
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether there is more than one U-Net."""
+        return any(stage.pass_ not in (None, 1) for stage in self.stages)
 
     @property
     def levels(self) -> dict[str, int]:

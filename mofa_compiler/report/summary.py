@@ -160,3 +160,10 @@ def condition_text(where: tuple[str, str, int, str, str]) -> str:
 def shape_text(given: str | tuple[tuple[int, ...], ...]) -> str:
     """Inputs as text."""
     return given if isinstance(given, str) else ", ".join("x".join(map(str, shape)) for shape in given)
+
+
+def conditions(found: Place) -> str:
+    """Where something was measured: `onnxruntime 1.32.0, 1 thread, input 1x3x64x64, AMD EPYC`."""
+    threads = words.count(found.threads, "thread")
+    shape = shape_text(found.input)
+    return f"{found.engine} {found.version}, {threads}, input {shape}, {found.processor}"

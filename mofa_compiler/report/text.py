@@ -31,6 +31,20 @@ def psnr_text(value: float | None) -> str:
     return "" if value is None else f"{value:.1f} dB"
 
 
+def milliseconds(value: float | None) -> str:
+    """A time in three significant digits: `12.3 ms`, `84.0 µs`, `1.24 s`."""
+    if value is None:
+        return "–"
+    for scale, unit in ((1e3, "s"), (1.0, "ms")):
+        if abs(value) >= 0.9995 * scale:
+            return f"{_digits(value / scale)} {unit}"
+    return f"{_digits(1e3 * value)} µs"
+
+
+def _digits(number: float) -> str:
+    return f"{number:.{2 if abs(number) < 9.995 else 1 if abs(number) < 99.95 else 0}f}"
+
+
 def decibels(value: float | None) -> str:
     """`38.12 dB` of what was measured; without an error there is no end to it."""
     return "∞ dB" if value is None else f"{value:.2f} dB"
@@ -49,6 +63,13 @@ def outcome(step: Step) -> str:
 def is_exact(edit: Edit, step: Step) -> bool:
     """Whether an edit of a pass keeps what the network computes; a layer that is gone does so where its pass does."""
     return bool(step.exact if edit.fate == "removed" else edit.exact)
+
+
+def accuracy_of(edit: Edit, step: Step) -> str:
+    """`exact`, `exact (off by 2e-16)`, or `approximate`; how far one pass moved the output is the pass's to say."""
+    if not is_exact(edit, step):
+        return "approximate"
+    return "exact" if edit.error is None else f"exact (off by {off(edit.error)})"
 
 
 def accuracy(report: Report) -> str:

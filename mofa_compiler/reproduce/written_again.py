@@ -173,7 +173,7 @@ def check_written_reports(folder: Path, document: Mapping[str, Any], rewrite: Re
 
     `result` has its verdicts, so that nothing is run.
     """
-    from ..report.html.page import render as render_page
+    from ..report.page import render as render_page
 
     try:
         report = read_report(folder)

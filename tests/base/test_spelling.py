@@ -20,7 +20,7 @@ from mofa_compiler.base.errors import MofaError
 from mofa_compiler.passes import SepConvToPConv
 from mofa_compiler.report.content import for_reading
 from mofa_compiler.report.document import markdown
-from mofa_compiler.report.html.page import render as page
+from mofa_compiler.report.page import render as page
 from mofa_compiler.report.reading import read_report
 from tests.test_properties import drawn
 

@@ -123,7 +123,7 @@ def test_analyze_of_what_is_no_unet() -> None:
     assert "Not a U-Net: nothing on the main path changes the resolution." in result.stdout
     assert "\nbody " in result.stdout
     assert "┌" not in result.stdout
-    assert "its stages in a row: nothing on the main path changes" in Path("plain.svg").read_text(encoding="utf-8")
+    assert "its stages in lines: nothing on the main path changes" in Path("plain.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -13,8 +13,7 @@ from rich.console import Console
 
 from mofa_compiler.base.errors import ReportError
 from mofa_compiler.report import comparison, text
-from mofa_compiler.report.comparison.data import Comparison
-from mofa_compiler.report.comparison.document import sizes
+from mofa_compiler.report.comparison import Comparison, sizes
 from mofa_compiler.report.document import markdown, plain, show
 from mofa_compiler.report.document.html import page
 from mofa_compiler.report.summary import latencies
@@ -156,7 +155,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        assert not any(name in ("src", "href", "onload", "onclick") for name, _ in attrs)
+        assert not any(name in ("src", "onload", "onclick") for name, _ in attrs)
+        assert dict(attrs).get("href", "#content") == "#content"
 
     def handle_data(self, data: str) -> None:
         self.words += data

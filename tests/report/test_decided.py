@@ -11,9 +11,8 @@ from mofa_compiler.autotune import search
 from mofa_compiler.autotune.candidates import ORIGINAL
 from mofa_compiler.report import content, decided
 from mofa_compiler.report.document import markdown, show
-from mofa_compiler.report.html import tables
-from mofa_compiler.report.html.page import render
-from tests.report.html.made import made
+from mofa_compiler.report.page import render
+from tests.report.made import made
 from tests.report.reports import typed
 
 
@@ -23,7 +22,7 @@ def test_picks_that_were_carried_out() -> None:
     found = typed(report)
     assert found.decisions and decided.not_kept(found.decisions) == ""
     assert "became" in decided.header(found.decisions)
-    assert any(row.ms is not None for row in tables.edits(found))
+    assert [*decided.times(found).values()] == pytest.approx([-0.3] * 3)
 
 
 @pytest.mark.parametrize("chosen", [ORIGINAL, search.LOWERED])
@@ -32,7 +31,7 @@ def test_picks_that_were_not_kept_are_no_edits(chosen: str) -> None:
     data["decisions"]["chosen"] = chosen
     report = typed(data)
     assert report.decisions
-    assert all(row.ms is None for row in tables.edits(report))
+    assert decided.times(report) == {}
     sentence = f"not kept: as a whole, '{chosen}' was chosen"
     assert sentence in decided.not_kept(report.decisions)
     page = render(report)

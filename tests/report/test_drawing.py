@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.cells import cell_len
 from torch import Tensor, nn
 
@@ -16,11 +18,11 @@ from mofa_compiler import apply, capture
 from mofa_compiler.analysis.anatomy import infer
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.report import text
-from mofa_compiler.report.arrangement import arrange
 from mofa_compiler.report.canvas import Canvas
 from mofa_compiler.report.distribution import distribution
 from mofa_compiler.report.drawing import draw
 from mofa_compiler.report.figures import save, unet
+from mofa_compiler.report.layout import Form, UShapes, arrange
 from mofa_compiler.report.stages import Drawn
 from mofa_compiler.report.structure import Shape, StageSkip, UShape, structure
 from tests.analysis.anatomy.small import UNetPair
@@ -316,6 +318,29 @@ def test_several_skips_between_two_stages_are_one_line() -> None:
     assert " 2×cat " in "\n".join(draw(data, 80))
 
 
+@given(levels=st.integers(1, 6), passes=st.integers(1, 3), room=st.none() | st.integers(250, 400))
+@settings(max_examples=25)
+def test_boxes_stand_apart_and_skips_begin_and_end_at_theirs(levels: int, passes: int, room: int | None) -> None:
+    data = invented(levels, passes)
+    layout = UShapes(
+        data.passes, data, Form(True, True, True), lambda stage, *_: (stage.name, ["module", "1 / 2"]), room
+    )
+    assert layout.fits
+    layout.draw(data.joins, numbered=True)
+    assert layout.boxes.keys() == data.by_name.keys() and layout.skips.keys() == data.joins.keys()
+    cells = [
+        (row, x)
+        for b in layout.boxes.values()
+        for row in range(b.top, b.bottom + 1)
+        for x in range(b.left, b.right + 1)
+    ]
+    assert len(cells) == len(set(cells))
+    for (source, target), route in layout.skips.items():
+        start, end = layout.boxes[source], layout.boxes[target]
+        assert start.top <= route[0][0] <= start.bottom and route[0][1] == start.right
+        assert end.top <= route[-1][0] <= end.bottom and route[-1][1] == end.left - 1
+
+
 def test_lines_cross_but_do_not_run_over_anything() -> None:
     canvas = Canvas()
     canvas.box(0, 0, 6, "a", ["to"])
@@ -357,9 +382,9 @@ def test_a_figure_draws_every_skip(tmp_path: Path) -> None:
     assert drawn.count(">multiply</text>") == 1
 
 
-def test_no_unet_has_its_stages_in_a_row(drawings: dict[str, Drawn], tmp_path: Path) -> None:
+def test_no_unet_has_its_stages_in_lines(drawings: dict[str, Drawn], tmp_path: Path) -> None:
     save(lambda: unet(drawings["classifier"]), tmp_path / "figure.svg")
     drawn = (tmp_path / "figure.svg").read_text()
-    assert ">No U to draw, so its stages in a row: the resolution goes down once and never up again</text>" in drawn
+    assert ">No U to draw, so its stages in lines: the resolution goes down once and never up again</text>" in drawn
     for stage in drawings["classifier"].stages:
         assert f">{stage.name}</text>" in drawn

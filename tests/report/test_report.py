@@ -235,7 +235,8 @@ def test_markdown_has_the_headline_and_every_pass(report: dict[str, Any]) -> Non
             for line in lines
         )
         for edit in text.rewritten(step):
-            assert f"| `{edit.path}` | {edit.stage} | `{edit.before}` → " in rendered
+            then = ", same layer |" if edit.before == edit.after else " → "
+            assert f"| `{edit.path}` | {edit.stage} | `{edit.before}`{then}" in rendered
 
 
 def test_calibration_is_counted_the_same_everywhere(report: dict[str, Any]) -> None:
@@ -281,11 +282,11 @@ def test_markdown_escapes_what_would_be_markup(report: dict[str, Any]) -> None:
     assert rendered.startswith(r"## A\*B\_C\<i\> rewritten")
     (row,) = [line for line in rendered.splitlines() if "b`c" in line]
     assert cells(row)[0].strip() == r"``a\|b`c``"
-    assert len(cells(row)) == 6
+    assert len(cells(row)) == 7
     assert r"x\|y \`z\` \<b\>" in row
     assert r"- 1 × one \| two \*three\*: ```d``e```" in rendered
     tables = [line for line in rendered.splitlines() if line.startswith("|")]
-    assert {len(cells(line)) for line in tables} == {4, 6, 8}
+    assert {len(cells(line)) for line in tables} == {4, 7, 8}
 
 
 def test_markdown_cuts_long_lists_of_refusals(report: dict[str, Any]) -> None:

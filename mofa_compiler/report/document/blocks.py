@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,16 @@ class Code:
     text: str
 
 
-Words = str | Code | tuple[str | Code, ...]
+@dataclass(frozen=True)
+class Toned:
+    """Words that are judged or, soft ones, a remark: smaller, and on a page on a line of their own."""
+
+    said: str | Code
+    tone: Tone = "soft"
+
+
+Word = str | Code | Toned
+Words = Word | tuple[Word, ...]
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,8 @@ class Heading:
     """A title of what follows; the document's own is not among its blocks."""
 
     words: Words
+    anchor: str = ""
+    """By which links find it; a page lists these at its top"""
 
 
 @dataclass(frozen=True)
@@ -57,15 +69,22 @@ class Table:
     """The column that says what a row is of; a narrow terminal shortens it"""
     note: str = ""
     """How to read it"""
+    cards: bool = False
+    """Whether a page has room to show every row by itself: its name, before, after, the change, and what it means"""
 
     def narrower(self) -> Table:
         """Without the columns that it can do without."""
-        kept = [index for index in range(len(self.header)) if index not in self.spare]
+        return self.without(*self.spare)
+
+    def without(self, *left_out: int) -> Table:
+        """Without these columns."""
+        kept = [index for index in range(len(self.header)) if index not in left_out]
         return Table(
             tuple(self.header[index] for index in kept),
             tuple(tuple(row[index] for index in kept) for row in self.rows),
             "".join(self.sides[index] for index in kept),
             self.label,
+            spare=tuple(kept.index(index) for index in self.spare if index in kept),
             name=kept.index(self.name),
             note=self.note,
         )
@@ -93,6 +112,8 @@ class Details:
 
     summary: Words
     blocks: tuple[Block, ...]
+    anchor: str = ""
+    """A link to it opens it"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +124,35 @@ class Figure:
     label: str
 
 
-Block = Heading | Paragraph | Notice | Table | Groups | Details | Figure
+@dataclass(frozen=True)
+class Pane:
+    """A picture; `source` is a data URI, or empty where there is none."""
+
+    label: str
+    source: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What belongs to one image, side by side, for formats that show any."""
+
+    name: str
+    note: str
+    """What one sees of what is no usual image"""
+    size: tuple[int, int]
+    """Height and width"""
+    panes: tuple[Pane, ...]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A field that filters the rows and groups of its section, for formats that react."""
+
+    label: str
+
+
+Block = Heading | Paragraph | Notice | Table | Groups | Details | Figure | Pictures | Search
 
 
 @dataclass(frozen=True)
@@ -114,7 +163,12 @@ class Document:
     blocks: tuple[Block, ...]
 
 
+def inline(words: Words) -> Iterator[str | Code]:
+    """The parts of words, whatever their tone."""
+    for part in words if isinstance(words, tuple) else (words,):
+        yield part.said if isinstance(part, Toned) else part
+
+
 def plain(words: Words) -> str:
     """Words without a difference between code and others."""
-    parts = words if isinstance(words, tuple) else (words,)
-    return "".join(part.text if isinstance(part, Code) else part for part in parts)
+    return "".join(part.text if isinstance(part, Code) else part for part in inline(words))

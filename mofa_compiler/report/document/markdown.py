@@ -7,7 +7,21 @@ from collections.abc import Iterable, Iterator
 from ...base.spelling import code_span as code
 from ...base.spelling import html_in_markdown
 from ...base.spelling import markdown as escape
-from .blocks import Block, Code, Details, Document, Group, Groups, Heading, Notice, Paragraph, Table, Words, plain
+from .blocks import (
+    Block,
+    Code,
+    Details,
+    Document,
+    Group,
+    Groups,
+    Heading,
+    Notice,
+    Paragraph,
+    Table,
+    Words,
+    inline,
+    plain,
+)
 
 _PATHS = 8
 """Of a group's layers"""
@@ -35,8 +49,7 @@ def _rendered(blocks: Iterable[Block]) -> Iterator[str]:
 
 
 def _written(words: Words) -> str:
-    parts = words if isinstance(words, tuple) else (words,)
-    return "".join(code(part.text) if isinstance(part, Code) else _escaped(part) for part in parts)
+    return "".join(code(part.text) if isinstance(part, Code) else _escaped(part) for part in inline(words))
 
 
 def _escaped(part: str) -> str:
@@ -54,8 +67,8 @@ def _table(table: Table) -> str:
 
 def _cell(words: Words) -> str:
     """A pipe would end a cell even inside a code span."""
-    parts = words if isinstance(words, tuple) else (words,)
-    return "".join(code(one.text).replace("|", "\\|") if isinstance(one, Code) else _escaped(one) for one in parts)
+    spans = (code(one.text).replace("|", "\\|") if isinstance(one, Code) else _escaped(one) for one in inline(words))
+    return "".join(spans)
 
 
 def _group(group: Group) -> str:

@@ -5,8 +5,7 @@ nothing global is touched and no window opens. `save` writes one to a file, `inl
 """
 
 from .drawn_network import unet
-from .files import FORMATS, check_format, save
-from .inline import inline_svg
+from .output import FORMATS, check_format, inline_svg, save
 from .pareto_front import AXES, pareto
 from .stage_chart import flops
 from .steps_chart import roadmap

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from ...base import spelling
-from ..document.terminal import elide, grid, print_lines, wrap
-from ..figures.files import save
+from ...base import words
+from ..document import Block, Heading, Paragraph, Table, print_blocks
+from ..document.terminal import grid, print_lines, wrap
+from ..figures.output import save
 
 _SLOWEST = 20
 _COLOURS = {None: "#3d5a80", "faster": "#2a9d8f", "inside the noise": "#9aa5b1", "slower": "#d1495b"}
@@ -37,20 +36,7 @@ def print_engines(engines: Sequence[Mapping[str, Any]], console: Console) -> Non
 
 def print_measured(data: Mapping[str, Any], console: Console) -> None:
     """Print what `mofa measure --json` prints: for each engine a table of the networks, then their layers."""
-    shapes = ", ".join("x".join(map(str, one["shape"])) for one in data["inputs"])
-    for index, engine in enumerate(data["engines"]):
-        if index:
-            console.print()
-        threads = f"{engine['threads']} thread{'s' if engine['threads'] > 1 else ''}"
-        title = f"{engine['engine']} {engine['version']}, {threads}, input {shapes}, {engine['processor']}"
-        print_lines(console, wrap(title, console.width), "bold")
-        console.print()
-        console.print(_results(engine["results"], console.width))
-        console.print()
-        print_lines(console, wrap(_conditions(engine), console.width), "dim")
-        for result in engine["results"]:
-            if "layers" in result:
-                _print_layers(result, engine["engine"], console)
+    print_blocks(_measured(data, max(console.width, 60)), console)
 
 
 def plot_measured(data: Mapping[str, Any], path: Path) -> None:
@@ -63,24 +49,28 @@ def plot_measured(data: Mapping[str, Any], path: Path) -> None:
     save(lambda: _figure(data), path)
 
 
-def _results(results: Sequence[Mapping[str, Any]], width: int) -> Table:
-    memory = any("peak_mib" in result for result in results)
-    table = grid()
-    table.add_column("network", no_wrap=True)
-    for header in ("ms", "ratio", "95 %, with noise", *(("peak MiB",) if memory else ())):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for result in results:
-        first = result["ratio"] is None
-        table.add_row(
-            Text(spelling.printable(elide(result["name"], max(16, width - (64 if memory else 54))))),
-            f"{result['ms']:.3g}" if result["ms"] < 100 else f"{result['ms']:.0f}",
-            "1" if first else f"{result['ratio']:.3f}",
-            "" if first else _interval(result["widened"]),
-            *(([_mib(result["peak_mib"])]) if memory else []),
-            "" if first else result["verdict"],
-        )
-    return table
+def _measured(data: Mapping[str, Any], width: int) -> Iterator[Block]:
+    shapes = ", ".join("x".join(map(str, one["shape"])) for one in data["inputs"])
+    for engine in data["engines"]:
+        threads = words.count(engine["threads"], "thread")
+        yield Heading(f"{engine['engine']} {engine['version']}, {threads}, input {shapes}, {engine['processor']}")
+        yield _results(engine["results"])
+        yield Paragraph(_conditions(engine), "soft")
+        for result in engine["results"]:
+            if "layers" in result:
+                yield from _layers(result, engine["engine"], width)
+
+
+def _results(results: Sequence[Mapping[str, Any]]) -> Table:
+    rows = []
+    for one in results:
+        first = one["ratio"] is None
+        time = f"{one['ms']:.3g}" if one["ms"] < 100 else f"{one['ms']:.0f}"
+        compared = ("1", "") if first else (f"{one['ratio']:.3f}", _interval(one["widened"]))
+        memory = _mib(one["peak_mib"]) if "peak_mib" in one else ""
+        rows.append((one["name"], time, *compared, memory, "" if first else one["verdict"]))
+    table = Table(("network", "ms", "ratio", "95 %, with noise", "peak MiB", ""), tuple(rows), "lrrrrl", "Times")
+    return table if any("peak_mib" in one for one in results) else table.without(4)
 
 
 def _conditions(engine: Mapping[str, Any]) -> str:
@@ -94,31 +84,21 @@ def _conditions(engine: Mapping[str, Any]) -> str:
     )
 
 
-def _print_layers(result: Mapping[str, Any], engine: str, console: Console) -> None:
-    console.print()
+def _layers(result: Mapping[str, Any], engine: str, width: int) -> Iterator[Block]:
     if result["layers"] is None:
-        print_lines(console, wrap(f"{engine} does not tell what the layers of {result['name']} take", console.width))
+        yield Paragraph(f"{engine} does not tell what the layers of {result['name']} take")
         return
+    yield Heading(f"Layers of {result['name']}, the slowest first")
     total = sum(entry["ms"] for entry in result["layers"]) or 1.0
-    print_lines(console, wrap(f"Layers of {result['name']}, the slowest first", console.width), "bold")
-    shown = result["layers"][:_SLOWEST]
-    names = ["(not known)" if entry["layer"] is None else spelling.printable(entry["layer"]) for entry in shown]
-    room = max(console.width, 60) - 18  # of the columns of numbers
-    widest = min(max(map(len, names)), room // 2)
-    table = grid()
-    table.add_column("layer", no_wrap=True)
-    for header in ("ms", "share"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("operators", no_wrap=True)
-    for name, entry in zip(names, shown, strict=True):
+    rows, room = [], width // 2 - 18
+    for entry in result["layers"][:_SLOWEST]:
         kinds = ", ".join(dict.fromkeys(operator["kind"] for operator in entry["operators"]))
-        if len(kinds) > room - widest - 4:
-            kinds = f"{kinds[: room - widest - 5]}…"
         share = f"{100 * entry['ms'] / total:.1f} %"
-        table.add_row(Text(elide(name, widest)), f"{entry['ms']:.3f}", share, Text(kinds))
-    console.print(table)
+        name = "(not known)" if entry["layer"] is None else entry["layer"]
+        rows.append((name, f"{entry['ms']:.3f}", share, kinds if len(kinds) <= room else f"{kinds[: room - 1]}…"))
+    yield Table(("layer", "ms", "share", "operators"), tuple(rows), "lrrl", "Layers")
     if (left := len(result["layers"]) - _SLOWEST) > 0:
-        print_lines(console, [f"and {left} more"], "dim")
+        yield Paragraph(f"and {left} more", "soft")
 
 
 def _figure(data: Mapping[str, Any]) -> Any:

@@ -6,20 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from ...base import spelling, words
+from ...base import words
 from .. import text
-from ..document.terminal import grid, print_lines, wrap
+from ..document import Code, Heading, Table, print_blocks
+from ..document.terminal import print_lines, wrap
 
 
 def print_verification(data: Mapping[str, Any], console: Console) -> None:
     """Print what `Verification.to_data` holds: a table of the passes, then everything that was looked at."""
     if data["passes"]:
-        print_lines(console, wrap(f"Output errors on the {data['measured_on']}", console.width), "bold")
-        console.print()
-        console.print(_pass_table(data["passes"], data["output"]))
+        title = Heading(f"Output errors on the {data['measured_on']}")
+        print_blocks((title, _pass_table(data["passes"], data["output"])), console)
         console.print()
     label = max(len(check["name"]) for check in data["checks"]) + 2
     for check in data["checks"]:
@@ -32,28 +30,19 @@ def print_verification(data: Mapping[str, Any], console: Console) -> None:
 
 def _pass_table(steps: Sequence[Mapping[str, Any]], output: Mapping[str, Any]) -> Table:
     """Each pass against the network before it and against the original; the last row is the network as it is now."""
-    table = grid()
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("pass", overflow="fold")
-    for header in ("moved by", "PSNR", "so far", "PSNR", "check"):
-        table.add_column(header, justify="right", no_wrap=True)
+    rows = []
     for index, step in enumerate(steps, 1):
         verdict = step["verdict"]
         exact = step["exact"] and verdict["holds"]
-        table.add_row(
-            str(index),
-            Text(spelling.printable(step["name"])),
-            "exact" if exact else words.error_text(verdict["relative_error"]),
-            "" if exact else text.psnr_text(verdict["step_psnr"]),  # of rounding
-            words.error_text(verdict["accumulated"]),
-            text.psnr_text(verdict["psnr"]),
-            _claim(verdict),
-            style="" if verdict["holds"] else "red",
+        own = "" if exact else text.psnr_text(verdict["step_psnr"])  # of rounding
+        moved = "exact" if exact else words.error_text(verdict["relative_error"])
+        so_far = words.error_text(verdict["accumulated"])
+        rows.append(
+            (str(index), Code(step["name"]), moved, own, so_far, text.psnr_text(verdict["psnr"]), _claim(verdict))
         )
-    table.add_row(
-        "", "as saved", "", "", words.error_text(output["relative_error"]), text.psnr_text(output["psnr"]), ""
-    )
-    return table
+    now = (words.error_text(output["relative_error"]), text.psnr_text(output["psnr"]))
+    header = ("#", "pass", "moved by", "PSNR", "so far", "PSNR", "check")
+    return Table(header, (*rows, ("", "as saved", "", "", *now, "")), "rlrrrrr", "Output errors", name=1)
 
 
 def _claim(verdict: Mapping[str, Any]) -> str:

@@ -1,18 +1,17 @@
-"""The head of the page: the network before and after in one row of figures, and what a reader should beware of."""
+"""The head of a page: the network before and after in a few figures, and what a reader should beware of."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ...base import spelling, words
-from ...base.significance import noise, widened
-from .. import text
-from ..measured import Measurement, Place, Recovery
-from ..model import Report
-from ..summary import decided_measurement, shape_text
-
-_NONE = "–"
+from ..base import words
+from ..base.significance import noise, widened
+from . import text
+from .document.blocks import Tone
+from .measured import Measurement, Recovery
+from .model import Report
+from .summary import conditions, decided_measurement
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Card:
     after: str
     change: str
     note: str
-    tone: str = ""
+    tone: Tone = ""
 
 
 def cards(report: Report) -> list[Card]:
@@ -41,42 +40,17 @@ def cards(report: Report) -> list[Card]:
     return [*_costs(report), *_times(report), _quality(report)]
 
 
-def notices(report: Report) -> list[str]:
+def notices(report: Report) -> Iterator[str]:
     """Sentences on what is not as one may expect; usually none."""
     measured = report.measurements or report.decisions
-    sentences = (text.untrained(report), "" if measured else text.costs(report))
-    found = [sentence for sentence in sentences if sentence]
-    found += [f"{step.name}: {step.verdict.problem}." for step in report.passes if step.verdict.problem]
-    found += [
-        f"Not seen into, and so left alone: {spelling.printable(part.path)} ({part.cause})." for part in report.opaque
-    ]
+    if costs := "" if measured else text.costs(report):
+        yield costs
+    yield from (f"{step.name}: {step.verdict.problem}." for step in report.passes if step.verdict.problem)
     if any(recovery.best_step for recovery in report.recoveries):
-        found.append(
+        yield (
             "Trained since it was rewritten: weights, images and the quality above are of now, the output errors of "
-            "the steps of before the training."
+            "the passes of before the training."
         )
-    return found
-
-
-def conditions(found: Place) -> str:
-    """Where something was measured: `onnxruntime 1.32.0, 1 thread, input 1x3x64x64, AMD EPYC`."""
-    threads = words.count(found.threads, "thread")
-    shape = shape_text(found.input)
-    return f"{found.engine} {found.version}, {threads}, input {shape}, {found.processor}"
-
-
-def milliseconds(value: float | None) -> str:
-    """A time in three significant digits: `12.3 ms`, `84 µs`, `1.24 s`."""
-    if value is None:
-        return _NONE
-    for scale, unit in ((1e3, "s"), (1.0, "ms")):
-        if abs(value) >= 0.9995 * scale:
-            return f"{_digits(value / scale)} {unit}"
-    return f"{_digits(1e3 * value)} µs"
-
-
-def _digits(number: float) -> str:
-    return f"{number:.{2 if abs(number) < 9.995 else 1 if abs(number) < 99.95 else 0}f}"
 
 
 def _costs(report: Report) -> Iterator[Card]:
@@ -98,16 +72,19 @@ def _times(report: Report) -> Iterator[Card]:
         yield Card("Time", "", "not measured", "", note)
 
 
+_TONES: dict[str, Tone] = {"faster": "good", "slower": "bad"}
+
+
 def _time(one: Measurement) -> Card:
     low, high = widened(one.interval, one.control)
     by = f", widened by {100 * noise(one.control):.1f} % of noise"
     return Card(
         label=f"Time, {one.engine}",
-        before=milliseconds(one.original_ms),
-        after=milliseconds(one.rewritten_ms),
+        before=text.milliseconds(one.original_ms),
+        after=text.milliseconds(one.rewritten_ms),
         change=f"{one.ratio:.2f} × the time: {one.verdict}",
         note=f"{low:.2f} to {high:.2f}: 95 % interval{by}; {conditions(one)}",
-        tone={"faster": "good", "slower": "bad"}.get(one.verdict, ""),
+        tone=_TONES.get(one.verdict, ""),
     )
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...base import spelling
-from ..model import IMAGES, Image, Report
+from .document import Pane, Pictures
+from .model import IMAGES, Image, Report
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -28,28 +27,7 @@ _LARGEST = 16_383
 """Height and width that WebP can have"""
 
 
-@dataclass(frozen=True)
-class Pane:
-    """One picture of an image; `source` is a data URI, or empty where the file is missing or no image."""
-
-    label: str
-    source: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class Shown:
-    """An image as the page shows it."""
-
-    image: Image
-    panes: list[Pane]
-
-    @property
-    def name(self) -> str:
-        return spelling.printable(self.image.name)
-
-
-def pictures(report: Report, folder: Path | None, room: int) -> tuple[list[Shown], str]:
+def pictures(report: Report, folder: Path | None, room: int) -> tuple[list[Pictures], str]:
     """What the page shows of `report.images`, and a sentence where that is less than the files hold.
 
     Args:
@@ -60,11 +38,11 @@ def pictures(report: Report, folder: Path | None, room: int) -> tuple[list[Shown
     files = {name: found for name in _named(report.images) if (found := _read(folder, name))}
     sources, note = _embedded(files, room)
 
-    def panes(image: Image) -> list[Pane]:
+    def panes(image: Image) -> tuple[Pane, ...]:
         named = ((key, label, getattr(image, key)) for key, label in _PANES.items())
-        return [Pane(label, sources.get(name, ""), _caption(key, image)) for key, label, name in named if name]
+        return tuple(Pane(label, sources.get(name, ""), _caption(key, image)) for key, label, name in named if name)
 
-    return [Shown(image, panes(image)) for image in report.images], note
+    return [Pictures(one.name, one.shown, one.size, panes(one)) for one in report.images], note
 
 
 def missing(report: Report, folder: Path) -> list[str]:
