@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..analysis.fingerprint import architecture_hash
 from ..analysis.network import Network
 from ..base.errors import EngineError
+from ..base.torch_state import own_randomness
+from ..base.words import quantity
+from ..frontend import capture
 from ..result.decisions import Alternative, Comparison
 from ..rewriting.target import Conditions, Target
 from ..runtime import Cache, Compiled, Race, race
 from ..runtime import engine as find_engine
+from ..runtime.racing import shortest
 from .subgraphs import Piece
 
 T = TypeVar("T")
 Tell = Callable[[str, int, int], None]
 
-PIECE_SECONDS, PIECE_TOLERANCE = 0.25, 0.02
+PIECE_SECONDS, PIECE_TOLERANCE = 0.15, 0.02
 """Time for each alternative of a piece that may be the best, and the precision at which that is enough"""
 
 HEAT = 0.2
@@ -51,17 +57,53 @@ class Trials:
             self.engine.name, self.engine.version(), torch.__version__, self.engine.processor(), target.threads, shape
         )
 
+    def promising(self, groups: Sequence[Mapping[str, Piece | str]], tell: Tell) -> list[dict[str, Piece | str]]:
+        """The groups without what cannot win: words where the products alone take longer than all of the original.
+
+        That is judged before it is built, by the speed of a large matrix product on the same engine.
+        """
+        pieces = [piece for found in groups for piece in islice(found.values(), 1) if isinstance(piece, Piece)]
+        large = _large_product()
+        times = self._times([large, *pieces], tell)
+        speed = large.work / times[large.fingerprint] if large.fingerprint in times else math.inf
+        left = []
+        for found in groups:
+            first = next(iter(found.values()))
+            ms = times.get(first.fingerprint, math.inf) if isinstance(first, Piece) else math.inf
+            left.append({name: _unless_slower(piece, speed, ms) for name, piece in found.items()})
+        return left
+
+    def _times(self, pieces: Sequence[Piece], tell: Tell) -> dict[str, float]:
+        """The shortest run of each in ms, by its fingerprint; an engine may not take all of them."""
+        found: dict[str, float] = {}
+        by_print = {piece.fingerprint: piece for piece in pieces}
+        for one in by_print:
+            if (known := self._remembered({"alone": one}, float)) is not None:
+                found[one] = known
+        new = {one: piece for one, piece in by_print.items() if one not in found}
+        self._compile_at_once(new, tell)
+        for one, piece in new.items():
+            try:
+                found[one] = shortest(self._piece(piece), self.engine, self.target.threads)
+            except EngineError:
+                continue
+            self._remember({"alone": one}, found[one])
+        return found
+
     def prepare(self, groups: Sequence[Mapping[str, Piece | str]], tell: Tell) -> None:
         """Compile, many at once, what `pieces` will be asked for and does not remember."""
         unknown: dict[str, Piece] = {}
         for found in groups:
             if self._known(found) is None:
                 unknown |= {piece.fingerprint: piece for piece in found.values() if isinstance(piece, Piece)}
-        prints, step = list(unknown), self.engine.at_once
+        self._compile_at_once(unknown, tell)
+
+    def _compile_at_once(self, pieces: Mapping[str, Piece], tell: Tell) -> None:
+        prints, step = [one for one in pieces if one not in self._ready], self.engine.at_once
         for start in range(0, len(prints), step):
             tell("compiling pieces", start, len(prints))
             some = prints[start : start + step]
-            networks = [(unknown[one].module, unknown[one].inputs) for one in some]
+            networks = [(pieces[one].module, pieces[one].inputs) for one in some]
             self._ready |= zip(some, self.engine.prepare(networks, self.target.threads), strict=True)
 
     def pieces(self, found: Mapping[str, Piece | str]) -> list[Alternative]:
@@ -85,7 +127,8 @@ class Trials:
             alternatives |= self._heat(compiled, PIECE_SECONDS * HEAT, (4, 40))
             ratios = {name: one.ratio for name, one in alternatives.items() if one.ratio is not None}
             limit = NEAR * min(ratios.values())
-            near = {name: runner for name, runner in compiled.items() if name == first or ratios[name] <= limit}
+            lowest = {name: one.interval[0] for name, one in alternatives.items() if one.interval is not None}
+            near = {name: runner for name, runner in compiled.items() if name == first or lowest[name] <= limit}
             if len(near) > 1:
                 alternatives |= self._heat(near, PIECE_SECONDS, (10, 400))
         ordered = [alternatives.get(name, Alternative(name, problem="not compiled")) for name in found]
@@ -95,14 +138,18 @@ class Trials:
         return ordered
 
     def _heat(self, runners: Mapping[str, Compiled], seconds: float, rounds: tuple[int, int]) -> dict[str, Alternative]:
-        run = race(
-            list(runners.values()),
-            self.engine,
-            self.target.threads,
-            tolerance=PIECE_TOLERANCE,
-            seconds=seconds * len(runners),
-            rounds=rounds,
-        )
+        """Race these, and once more, longer, where the first one against itself shows that others were at work."""
+        for patience in (1, PATIENCE):
+            run = race(
+                list(runners.values()),
+                self.engine,
+                self.target.threads,
+                tolerance=PIECE_TOLERANCE,
+                seconds=patience * seconds * len(runners),
+                rounds=(patience * rounds[0], patience * rounds[1]),
+            )
+            if _is_quiet(run):
+                break
         return dict(zip(runners, _alternatives(list(runners), run), strict=True))
 
     def _piece(self, piece: Piece) -> Compiled:
@@ -146,8 +193,7 @@ class Trials:
                 tolerance=WHOLE_TOLERANCE,
                 seconds=patience * WHOLE_SECONDS * (len(compiled) - 1),
             )
-            _, (low, high) = run.control
-            if high - low < NOISY / 2:
+            if _is_quiet(run):
                 break
         medians = run.medians
         found = [
@@ -171,8 +217,29 @@ class Trials:
     def _remembered(self, key: dict[str, Any], kind: type[T]) -> T | None:
         return self.cache.read({**key, **vars(self.conditions)}, kind)
 
-    def _remember(self, key: dict[str, Any], value: dict[str, Any]) -> None:
+    def _remember(self, key: dict[str, Any], value: Any) -> None:
         self.cache.put({**key, **vars(self.conditions)}, value)
+
+
+def _is_quiet(run: Race) -> bool:
+    """Whether the first runner takes as long as itself."""
+    _, (low, high) = run.control
+    return high - low < NOISY / 2
+
+
+def _large_product() -> Piece:
+    """A matrix product as large as an engine is fast at: 268 million MACs."""
+    with own_randomness():
+        layer = nn.Conv2d(256, 256, 1).eval()
+    inputs = (torch.zeros(1, 256, 64, 64),)
+    return Piece(capture(layer, inputs, compare=False), inputs)
+
+
+def _unless_slower(piece: Piece | str, speed: float, ms: float) -> Piece | str:
+    """A piece, or words where its products at this speed (MACs a ms) take longer than the original."""
+    if isinstance(piece, str) or piece.work / speed <= ms:
+        return piece
+    return f"not built: its {quantity(piece.work)} MACs alone would take longer than all of the original"
 
 
 def _alternatives(names: Sequence[str], run: Race) -> list[Alternative]:

@@ -90,6 +90,8 @@ def decide(
     offers = Offers(roadmap, target.engine, bounded=bound is not None)
     exact, left = faster_lowerings(network, offers.whole, trials, inputs, tell)
     groups = list(_groups(network, offers, exact, tell))
+    if target.keep_if == "faster":
+        groups = _promising(groups, trials, tell)
     measured = [*_measured(groups, [group.pieces for group in groups], trials, tell)]
     forms = []
     for index, group in enumerate(groups):
@@ -128,6 +130,15 @@ def decide(
         for group, (candidate, reason), found in zip(groups, picked, measured, strict=True)
     )
     return Decided(final, Decisions(trials.conditions, layers, (*compared.values(), *left), name))
+
+
+def _promising(groups: Sequence[Group], trials: Trials, tell: Tell) -> list[Group]:
+    """The groups, with words in the place of alternatives that cannot be faster than the original."""
+    left = trials.promising([{c.name: piece for c, piece in group.pieces.items()} for group in groups], tell)
+    return [
+        replace(group, pieces=dict(zip(group.pieces, pieces.values(), strict=True)))
+        for group, pieces in zip(groups, left, strict=True)
+    ]
 
 
 def _measured(

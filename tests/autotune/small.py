@@ -33,6 +33,11 @@ def invented(cost: Cost, asked: list[str] | None = None) -> type:
         def __init__(self, target: Any, shape: str):
             self.conditions = Conditions(target.engine, "1", torch.__version__, "none", target.threads, shape)
 
+        def promising(
+            self, groups: Sequence[Mapping[str, Piece | str]], tell: Any
+        ) -> Sequence[Mapping[str, Piece | str]]:
+            return groups
+
         def prepare(self, groups: Sequence[Mapping[str, Piece | str]], tell: Any) -> None:
             pass
 

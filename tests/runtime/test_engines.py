@@ -130,6 +130,25 @@ def test_a_profile_sees_what_a_graph_itself_calls() -> None:
     assert {"stem.0", "norm", "body", "body.conv", "head"} <= {one.layer for one in operators}
 
 
+@pytest.mark.parametrize("name", CPU)
+@pytest.mark.sample("eager", "onnxruntime")
+def test_several_are_prepared_together_and_each_is_as_if_it_were_alone(name: str) -> None:
+    """Also one that returns several, one that shares its weights, and one that the engine does not take."""
+    shared = nn.Conv2d(3, 3, 1).eval()
+    two = [torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)]
+    takes_less = nn.Conv2d(4, 4, 1).eval()
+    given = [(network(), [example()]), (Two().eval(), two), (shared, two[:1]), (takes_less, two[:1]), (shared, two[1:])]
+    ready = engine(runs_here(name)).prepare(given)
+    for index, ((module, inputs), load) in enumerate(zip(given, ready, strict=True)):
+        if index == 3:
+            with raising(EngineError, "wrong-input", "Conv2d"):
+                load()
+            continue
+        with torch.no_grad():
+            expected = module(*inputs)
+            agree(load().outputs(), list(expected) if isinstance(expected, tuple) else [expected])
+
+
 @pytest.mark.parametrize("name", ["inductor", "mnn"])
 @pytest.mark.slow
 def test_some_cannot_tell(name: str) -> None:

@@ -1,0 +1,70 @@
+"""What cannot win is not built, what was measured is remembered: on an engine whose speed is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mofa_compiler.autotune import Target, benchmark
+from mofa_compiler.autotune.benchmark import Trials
+from mofa_compiler.autotune.subgraphs import Piece
+from mofa_compiler.frontend import capture
+from mofa_compiler.runtime import Cache, Compiled, engine
+
+
+def piece(*layers: nn.Module, channels: int = 8) -> Piece:
+    inputs = (torch.zeros(1, channels, 16, 16),)
+    return Piece(capture(nn.Sequential(*layers).eval(), inputs, compare=False), inputs)
+
+
+@pytest.fixture
+def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trials:
+    """A MAC takes a nanosecond, whatever is computed."""
+
+    def invented(runner: Compiled, *_: object) -> float:
+        return runner.macs / 1e6
+
+    def compiled(network: nn.Module, inputs: Sequence[Tensor], threads: int) -> Compiled:
+        made = compile_(network, inputs, threads)
+        made.macs = Piece(capture(network, tuple(inputs), compare=False), tuple(inputs)).work  # type: ignore[attr-defined]
+        return made
+
+    made = Trials(Target("eager"), "1x8x16x16", Cache(tmp_path))
+    compile_ = made.engine.compile
+    monkeypatch.setattr(made.engine, "compile", compiled)
+    monkeypatch.setattr(benchmark, "shortest", invented)
+    return made
+
+
+def test_work_counts_every_product_but_those_that_winograd_saves() -> None:
+    assert piece(nn.Conv2d(8, 16, 1)).work == 8 * 16 * 256
+    assert piece(nn.Conv2d(8, 8, 3, padding=1)).work == pytest.approx(8 * 8 * 9 * 256 * 4 / 9)
+    assert piece(nn.Conv2d(8, 8, 3, padding=1, groups=8)).work == 8 * 9 * 256
+
+
+def test_what_multiplies_more_than_the_original_can_is_not_built(trials: Trials) -> None:
+    small, large = piece(nn.Conv2d(8, 8, 1)), piece(nn.Conv2d(8, 64, 1), nn.Conv2d(64, 8, 1))
+    (left,) = trials.promising([{"original": small, "larger": large, "refused": "no"}], lambda *_: None)
+    assert left["original"] is small
+    assert isinstance(left["larger"], str) and "262 k" in left["larger"]
+    assert left["refused"] == "no"
+    (other,) = trials.promising([{"original": large, "smaller": small}], lambda *_: None)
+    assert other == {"original": large, "smaller": small}
+
+
+def test_what_was_measured_alone_is_remembered(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = [{"original": piece(nn.Conv2d(8, 8, 1)), "larger": piece(nn.Conv2d(8, 99, 1))}]
+    first = trials.promising(groups, lambda *_: None)
+    again = Trials(trials.target, "1x8x16x16", trials.cache)
+    monkeypatch.setattr(type(again.engine), "compile", None)
+    assert again.promising(groups, lambda *_: None) == first
+
+
+def test_equal_pieces_have_one_fingerprint_whatever_their_weights() -> None:
+    assert piece(nn.Conv2d(8, 8, 1)).fingerprint == piece(nn.Conv2d(8, 8, 1)).fingerprint
+    assert piece(nn.Conv2d(8, 8, 1)).fingerprint != piece(nn.Conv2d(8, 8, 3)).fingerprint
+    assert engine("eager").at_once == 1
