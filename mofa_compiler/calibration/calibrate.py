@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..analysis.channel_order import Orders, reordered
+from ..analysis.channels import Channels
 from ..analysis.layers import signature
 from ..analysis.network import Network
 from ..base.errors import RewriteError
@@ -28,7 +30,6 @@ from ..rewriting.fate import Fate
 from ..rewriting.layer_surgery import origin
 from ..rewriting.pass_api import Skip
 from .batches import Batches, gather
-from .channels import Channels, Orders, reordered
 from .fit_base import Fit
 from .lockstep import Lockstep, Shelf, Stretch
 from .ordering import channel_orders

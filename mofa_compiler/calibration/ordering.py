@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from ..analysis.channels import Channels, Positions
 from ..analysis.network import Network
 from ..base.torch_state import own_randomness
 from ..graph.call_spec import CallSpec
 from ..graph.interpreter import Interpreter
 from ..graph.program import Program
 from ..nn.partial_conv import PartialConv2d
-from .channels import Channels, Positions
 from .fit_kinds import unfolded
 from .lockstep import bound_arguments
 
