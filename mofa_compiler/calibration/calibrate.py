@@ -31,6 +31,7 @@ from ..rewriting.layer_surgery import origin
 from ..rewriting.pass_api import Skip
 from .batches import Batches, gather
 from .fit_base import Fit
+from .hidden_ranks import kept_channels
 from .lockstep import Lockstep, Shelf, Stretch
 from .ordering import channel_orders
 from .plan import Plan, Planner
@@ -209,9 +210,11 @@ def calibrate(
         if calibration.order:
             tell("choosing channels", 0, 1)
             channels = Channels(original.program)
-            orders = channel_orders(channels, original, networks[-1], fitting)
-            if orders:
-                aligned = Network(reordered(channels, orders), original.anatomy)
+            kept = kept_channels(original, networks[-1], fitting)
+            orders = channel_orders(channels, original, networks[-1], fitting, dict(kept.values()))
+            if orders or kept:
+                program = replace(reordered(channels, orders), ranked=frozenset(kept))
+                aligned = Network(program, original.anatomy)
                 stack.enter_context(evaluating(aligned.program.graph_module))
                 _check_order(original, aligned, batches)
                 passes = carry_out(aligned)
@@ -229,8 +232,8 @@ def calibrate(
     final = _with_what_stayed(chosen.final, [networks[-1], chosen.passes[-1]])
     for network, like_this in zip((*chosen.passes, final), (*networks[1:], networks[-1]), strict=True):
         _set_modes(network, like_this)
-    kept = [stage.name for stage in steps.stages if stage.kept][-1]
-    options = {**calibration.description, "inputs": batches.images, "held_out": held_out.images, "kept": kept}
+    best = [stage.name for stage in steps.stages if stage.kept][-1]
+    options = {**calibration.description, "inputs": batches.images, "held_out": held_out.images, "kept": best}
     options["output_error"] = " → ".join(f"{100 * stage.error:.3g} % {stage.name}" for stage in steps.stages)
     if worse := [stage.name for stage in steps.stages if not stage.kept]:
         options["not_kept"] = f"{', '.join(worse)}: no better on what was held out"

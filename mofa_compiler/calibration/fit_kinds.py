@@ -7,9 +7,10 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..nn.partial_conv import PartialConv2d, PConv2d
+from ..rewriting.layer_surgery import origin, selection
 from ..weights import fill
 from .correspondence import Link
 from .fit_base import STRENGTHS, Candidate, Fit, Gain, RidgeFit, Site, Solution
@@ -38,12 +39,12 @@ class ConvolutionFit(RidgeFit):
 class FeederFit(ConvolutionFit):
     """A convolution that a lone partial one reads: it takes up what that leaves undone in the untouched channels."""
 
-    def __init__(self, path: str, conv: nn.Conv2d, sites: Sequence[Site], own: str, convolved: int):
+    def __init__(self, path: str, conv: nn.Conv2d, sites: Sequence[Site], own: fx.Node, convolved: int):
         super().__init__(path, conv, sites)
-        self._own, self._convolved = own, convolved
+        self._own, self._selected, self._convolved = str(origin(own)), selection(own), convolved
 
     def wanted(self, networks: Lockstep, batch: Batch, link: Link) -> Tensor:
-        before = batch[networks.original, networks.original.node(self._own)]
+        before = networks.original.wanted(batch, self._own, self._selected)
         behind = super().wanted(networks, batch, link)
         return torch.cat([before[:, : self._convolved], behind[:, self._convolved :]], dim=1)
 

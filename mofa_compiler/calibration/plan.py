@@ -13,7 +13,7 @@ from ..analysis.network import Network
 from ..graph.plain_layers import altered, is_plain, is_torchs
 from ..graph.program import Program
 from ..nn.partial_conv import PartialConv2d, PConv2d, PDWConv2d
-from ..rewriting.layer_surgery import origin
+from ..rewriting.layer_surgery import origin, selection
 from ..rewriting.pass_api import Skip
 from .correspondence import commutes, link, sole_reader
 from .fit_base import Fit, Site
@@ -207,7 +207,7 @@ class Planner:
         found = link(reader, self.program, lambda _: False, here=True)
         if found is None:
             return
-        fit = FeederFit(path, conv, [Site(source, True, (), replace(found, clipped=False))], own, partial.convolved)
+        fit = FeederFit(path, conv, [Site(source, True, (), replace(found, clipped=False))], node, partial.convolved)
         self._add(fit, path)
         self._want(own, len(self.plan.steps) - 1)
 
@@ -255,7 +255,8 @@ class Planner:
         if first:
             return [Site(source, True, between, found)]
         twin = self.nodes.get(origin(source) or "")
-        return [Site(twin, False, (), found)] if twin and not between and not found.mixing else []
+        whole = selection(source) is None
+        return [Site(twin, False, (), found)] if twin and whole and not between and not found.mixing else []
 
     def _known_before(self, layer: fx.Node) -> Callable[[fx.Node], bool]:
         """Whether a value can be had before a layer's own; if so, it is from now on computed before that."""

@@ -11,6 +11,7 @@ from ..numerics.equivalence import EXACT_TOLERANCE, module_error
 from .fate import Fate
 from .graph_pass import GraphLowering, GraphPass, is_image
 from .graph_rewriter import Rewiring
+from .layer_surgery import Selection, selection
 from .pass_api import Lowering, Match, Moved, Pass, Phase, Replacement, Skip, unknown_subclass
 from .skip_codes import SKIP_CODES
 
@@ -32,6 +33,7 @@ __all__ = [
     "Rewiring",
     "RoadmapError",
     "SKIP_CODES",
+    "Selection",
     "Skip",
     "as_tuple",
     "convolved_channels",
@@ -39,5 +41,6 @@ __all__ = [
     "meta_twin",
     "module_error",
     "nearest",
+    "selection",
     "unknown_subclass",
 ]
