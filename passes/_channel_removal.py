@@ -21,10 +21,13 @@ Moments = Mapping[fx.Node, weights.ChannelMoments]
 """Of what layers read before it is pooled, by its node in the network before the pass"""
 
 
-def remove(wiring: Rewiring, hidden: Hidden, kept: Sequence[int], moments: Moments, note: str = "") -> None:
+def remove(
+    wiring: Rewiring, hidden: Hidden, kept: Sequence[int], moments: Moments, strength: float, note: str = ""
+) -> None:
     """Leave only the classes at these places of the orbit.
 
-    Without moments of what a layer reads, its weights for the channels that stay are kept as they are.
+    Without moments of what a layer reads, its weights for the channels that stay are kept as they are. `strength` is as
+    for `weights.take_up`.
     """
     classes = hidden.orbit[list(kept)]
     places = {node: np.flatnonzero(np.isin(mine, classes)) for node, mine in hidden.values.items()}
@@ -48,7 +51,7 @@ def remove(wiring: Rewiring, hidden: Hidden, kept: Sequence[int], moments: Momen
         mixed = [cut for cut, reads in cuts[path] if reads]
         new[path] = weights.with_channels(shorter, mixed, channels) if mixed else shorter
         if reading is not None and reading.seen in moments:
-            weights.take_up(shorter, new[path], moments[reading.seen], mixed[0][2])  # type: ignore[arg-type]
+            weights.take_up(shorter, new[path], moments[reading.seen], mixed[0][2], strength)  # type: ignore[arg-type]
     with ExitStack() as changes:
         for node in sorted(nodes, key=list(wiring.graph.nodes).index, reverse=True):
             changes.enter_context(wiring.changing(node))  # left in execution order

@@ -20,7 +20,7 @@ from mofa_compiler import weights
 from mofa_compiler.analysis.hidden import Held, Hidden, hidden_channels
 from mofa_compiler.analysis.layers import Layer
 from mofa_compiler.analysis.network import Network
-from mofa_compiler.rewriting import FROZEN, GraphPass, Match, Pass, Portion, Rewiring, Skip, selection
+from mofa_compiler.rewriting import FROZEN, GraphPass, Match, Pass, Portion, Rewiring, Skip, origin, selection
 
 from ._channel_removal import Moments, remove
 from ._random_fields import random_moments
@@ -78,14 +78,13 @@ class NarrowHidden(GraphPass):
                 wiring.refuse(path, wiring.describe(path), left)
                 continue
             assert isinstance(found, Hidden)
-            moments: Moments = {}
-            kept: Sequence[int] = range(left)
-            if not any(parameter.is_meta for parameter in wiring.modules[path].parameters()):
-                moments = random_moments(wiring, found)
-                if path not in wiring.network.program.ranked:
-                    layers = {one.path: wiring.exactly(one.path) for one in found.measured}
-                    kept = weights.dearest(found, layers, moments, left)
-            remove(wiring, found, kept, moments, f"{left} of {len(found.orbit)} hidden channels are left")
+            moments, ranked = _moments(wiring, found)
+            kept: Sequence[int] = found.first(left).tolist()
+            if moments and not ranked:
+                layers = {one.path: wiring.exactly(one.path) for one in found.measured}
+                kept = weights.dearest(found, layers, moments, left)
+            strength = weights.MEASURED if ranked else weights.EXACTLY
+            remove(wiring, found, kept, moments, strength, f"{left} of {len(found.orbit)} hidden channels are left")
         for edit in wiring.edits:
             wiring.refusals.pop(edit.path, None)  # what it makes stays, but it reads less
 
@@ -107,3 +106,15 @@ class NarrowHidden(GraphPass):
                 "threshold", f"of {now} hidden channels no share near {wanted} is a multiple of {self.multiple}"
             )
         return left
+
+
+def _moments(wiring: Rewiring, hidden: Hidden) -> tuple[Moments, bool]:
+    """Of what is read of hidden channels, and whether calibration saw it and put these in order."""
+    program = wiring.network.program
+    seen = {one.seen: program.ranked.get(origin(one.seen) or "") for one in hidden.readings}
+    known = {node: found for node, found in seen.items() if isinstance(found, weights.ChannelMoments)}
+    if len(known) == len(seen):
+        return known, True
+    if any(parameter.is_meta for parameter in program.modules[hidden.path].parameters()):
+        return {}, False
+    return random_moments(wiring, hidden), False

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from ..graph.program import Program
 from .channels import Channels, Positions
@@ -25,22 +25,18 @@ def reordered(channels: Channels, orders: Orders) -> Program:
         channels: of the program.
         orders: for the number of an orbit, which of its channels comes to each place.
     """
-    program = channels.program
-    new_class: dict[int, int] = {}
-    for number, places in orders.items():
-        orbit = channels.orbits[number]
-        new_class |= dict(zip(orbit.tolist(), orbit[list(places)].tolist(), strict=True))
+    program, new_class = channels.program, _new_classes(channels, orders)
     modules, tensors = dict(program.modules), dict(program.tensors)
     copies: dict[int, nn.Module] = {}
     for axis, classes in channels.axes.items():
-        sources = _sources(classes, new_class)
-        if bool((sources == np.arange(len(sources))).all()):
+        moved = _sources(classes, new_class)
+        if bool((moved == np.arange(len(moved))).all()):
             continue
-        order = torch.from_numpy(sources)
+        order = torch.from_numpy(moved)
         if not axis.names:
             old = tensors[axis.path]
-            moved = old.detach().index_select(axis.dim, order.to(old.device))
-            tensors[axis.path] = nn.Parameter(moved, old.requires_grad) if isinstance(old, nn.Parameter) else moved
+            tensor = old.detach().index_select(axis.dim, order.to(old.device))
+            tensors[axis.path] = nn.Parameter(tensor, old.requires_grad) if isinstance(old, nn.Parameter) else tensor
             continue
         old_module = program.modules[axis.path]
         module = copies.setdefault(id(old_module), copy.deepcopy(old_module))
@@ -50,6 +46,19 @@ def reordered(channels: Channels, orders: Orders) -> Program:
                 tensor.copy_(tensor.index_select(axis.dim, order.to(tensor.device)))
     modules = {path: copies.get(id(module), module) for path, module in modules.items()}
     return replace(program, modules=modules, tensors=tensors)
+
+
+def sources(channels: Channels, orders: Orders, node: fx.Node) -> Positions:
+    """For every place in a value, which of its channels comes there."""
+    return _sources(channels.values[node], _new_classes(channels, orders))
+
+
+def _new_classes(channels: Channels, orders: Orders) -> dict[int, int]:
+    new_class: dict[int, int] = {}
+    for number, places in orders.items():
+        orbit = channels.orbits[number]
+        new_class |= dict(zip(orbit.tolist(), orbit[list(places)].tolist(), strict=True))
+    return new_class
 
 
 def in_order(program: Program, orders: Orders) -> Program:

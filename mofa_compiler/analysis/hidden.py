@@ -70,6 +70,10 @@ class Hidden:
         """How many channels of each class a layer reads."""
         return len(self.values[reading.value]) // len(self.orbit)
 
+    def first(self, count: int) -> Positions:
+        """The places in the orbit of those classes that come first in what a layer reads."""
+        return np.argsort(self.blocks(self.measured[0].value)[:, 0], kind="stable")[:count]
+
     def blocks(self, node: fx.Node) -> Positions:
         """(classes, channels of each): where the classes of the orbit, in its order, are in a value."""
         return np.stack([np.flatnonzero(self.values[node] == one) for one in self.orbit])

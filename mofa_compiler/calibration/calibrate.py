@@ -31,7 +31,7 @@ from ..rewriting.layer_surgery import origin
 from ..rewriting.pass_api import Skip
 from .batches import Batches, gather
 from .fit_base import Fit
-from .hidden_ranks import kept_channels
+from .hidden_ranks import ranks
 from .lockstep import Lockstep, Shelf, Stretch
 from .ordering import channel_orders
 from .plan import Plan, Planner
@@ -210,10 +210,10 @@ def calibrate(
         if calibration.order:
             tell("choosing channels", 0, 1)
             channels = Channels(original.program)
-            kept = kept_channels(original, networks[-1], fitting)
-            orders = channel_orders(channels, original, networks[-1], fitting, dict(kept.values()))
-            if orders or kept:
-                program = replace(reordered(channels, orders), ranked=frozenset(kept))
+            hidden = ranks(original, networks[-1], fitting)
+            orders = channel_orders(channels, original, networks[-1], fitting, hidden.kept)
+            if orders or hidden.kept:
+                program = replace(reordered(channels, orders), ranked=hidden.seen(channels, orders))
                 aligned = Network(program, original.anatomy)
                 stack.enter_context(evaluating(aligned.program.graph_module))
                 _check_order(original, aligned, batches)

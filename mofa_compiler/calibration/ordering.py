@@ -40,13 +40,13 @@ def channel_orders(
     original: Network,
     rewritten: Network,
     batches: Iterable[CallSpec],
-    kept: Mapping[int, Positions],
+    kept: Mapping[int, tuple[Positions, Positions]],
 ) -> dict[int, tuple[int, ...]]:
     """The order in which the channels that matter most come first, for each orbit of `channels` whose order matters.
 
     A channel matters by the energy of what its kernels do to it and no scalar could, seen through the pointwise
     convolution behind, on these inputs; what several convolutions read counts for all of them. Of an orbit in `kept`
-    these places come first.
+    what is at these places comes to those.
     """
     readers = list(_readers(original, rewritten))
     if not (readers or kept) or not channels.orbits:
@@ -129,7 +129,7 @@ def _order(
     readers: Sequence[Reader],
     worths: Sequence[Positions],
     channels: Channels,
-    kept: Positions | None,
+    kept: tuple[Positions, Positions] | None,
 ) -> tuple[int, ...] | None:
     """The places of an orbit's classes, the ones that most readers convolve going to what is worth most there."""
     count = len(orbit)
@@ -144,7 +144,7 @@ def _order(
             positions = np.array(places)  # (count, how often a class occurs)
             table += (positions < reader.convolved).astype(float) @ worth[positions].T
     if kept is not None:
-        table[: len(kept), kept] += table.max() + 1
+        table[np.ix_(*kept)] += table.max() + 1
     if not table.any():
         return None
     order, free = np.full(count, -1), np.ones(count, dtype=bool)

@@ -17,7 +17,17 @@ from ..rewriting.layer_surgery import origin, selection
 from ..rewriting.pass_api import Skip
 from .correspondence import commutes, link, sole_reader
 from .fit_base import Fit, Site
-from .fit_kinds import ConvolutionFit, DepthwiseFit, FeederFit, KernelFit, NormFit, ProductFit, TransposedFit, kernel_of
+from .fit_kinds import (
+    ConvolutionFit,
+    DepthwiseFit,
+    FeederFit,
+    KernelFit,
+    LinearFit,
+    NormFit,
+    ProductFit,
+    TransposedFit,
+    kernel_of,
+)
 from .lockstep import is_harmless, writes_into_input
 
 MOST_FEATURES = 5000
@@ -114,6 +124,8 @@ class Planner:
             return Skip("worse", "is called several times, and fitting that made the output worse")
         if isinstance(module, _NORMS):
             return self._norm(path, module)
+        if isinstance(module, nn.Linear) and self._is_changed(path):
+            return self._linear(path, module)
         if conv is None and not isinstance(module, nn.ConvTranspose2d):
             return None
         layer = self.network.layers.get(path)
@@ -157,6 +169,14 @@ class Planner:
         if not isinstance(node.args[0], fx.Node):
             return Skip("no-counterpart", "does not read a value of the network")
         return self._add(NormFit(path, module, value.shape[1], self._sites(path, alone=True)), path)
+
+    def _linear(self, path: str, module: nn.Linear) -> Skip | None:
+        if reason := altered(module):
+            return Skip("altered", reason)
+        if module.in_features > MOST_FEATURES:
+            reason = f"has {module.in_features} inputs, more than a fit in closed form takes ({MOST_FEATURES})"
+            return Skip("too-large", reason)
+        return self._add(LinearFit(path, module, self._sites(path, alone=True)), path)
 
     def _transposed(self, path: str, module: nn.ConvTranspose2d) -> Skip | None:
         stride = module.stride[0]

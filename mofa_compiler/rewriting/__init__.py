@@ -11,7 +11,7 @@ from ..numerics.equivalence import EXACT_TOLERANCE, module_error
 from .fate import Fate
 from .graph_pass import GraphLowering, GraphPass, is_image
 from .graph_rewriter import Rewiring
-from .layer_surgery import Selection, selection
+from .layer_surgery import Selection, origin, selection
 from .pass_api import Lowering, Match, Moved, Pass, Phase, Replacement, Skip, unknown_subclass
 from .skip_codes import SKIP_CODES
 
@@ -41,6 +41,7 @@ __all__ = [
     "meta_twin",
     "module_error",
     "nearest",
+    "origin",
     "selection",
     "unknown_subclass",
 ]

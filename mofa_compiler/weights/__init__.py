@@ -18,7 +18,7 @@ from .narrowing import mixed_behind, narrow
 from .partial import ideal_depthwise, restore_kernels, restored_kernels, separable_from_depthwise, widen
 from .partial_forms import merged, of_channels, of_inputs, of_outputs, over_all_channels, without_inputs
 from .prior import CORRELATION, convolve_taps, period, projected, projection, single_taps
-from .removal import ChannelMoments, dearest, take_up
+from .removal import EXACTLY, MEASURED, ChannelMoments, dearest, take_up
 from .selecting import Cut, with_channels
 from .upsampling import (
     Enlarged,
@@ -33,6 +33,8 @@ from .upsampling import (
 
 __all__ = [
     "CORRELATION",
+    "EXACTLY",
+    "MEASURED",
     "ChannelMoments",
     "Cut",
     "dearest",

@@ -22,6 +22,9 @@ Dense = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 EXACTLY = 1e-9
 """Of a channel's mean energy: added to all, so that what is left without the others has an inverse"""
 
+MEASURED = 1e-4
+"""The same where moments are of images: what varies less on these may vary more on others"""
+
 
 @dataclass(frozen=True)
 class ChannelMoments:
@@ -39,6 +42,11 @@ class ChannelMoments:
 
     def __add__(self, other: ChannelMoments) -> ChannelMoments:
         return ChannelMoments(self.gram + other.gram, self.total + other.total, self.count + other.count)
+
+    def at(self, places: Tensor) -> ChannelMoments:
+        """Of these channels, in this order."""
+        places = places.to(self.gram.device)
+        return ChannelMoments(self.gram[places][:, places], self.total[places], self.count)
 
     def covariance(self, layer: Dense) -> Tensor:
         """Of the channels as a layer reads them: about their means where it has a bias that can take these up."""
