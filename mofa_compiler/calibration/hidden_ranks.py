@@ -45,9 +45,10 @@ def ranks(original: Network, rewritten: Network, batches: Iterable[CallSpec]) ->
     left = {str(origin(node)): found for node in rewritten.program.graph.nodes if (found := selection(node))}
     counts: dict[str, tuple[Hidden, int]] = {}
     for path, hidden in hidden_channels(original).items():
-        for node, classes in hidden.values.items() if isinstance(hidden, Hidden) else ():
+        if not isinstance(hidden, Hidden):
+            continue
+        for node, classes in hidden.values.items():
             if node.name in left:
-                assert isinstance(hidden, Hidden)
                 counts[path] = hidden, len(np.unique(classes[list(left[node.name].kept)]))
     moments = _moments(original, [hidden for hidden, _ in counts.values()], batches)
     kept = {}
