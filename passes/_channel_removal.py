@@ -42,6 +42,7 @@ def remove(
     counted = [path for path in calls if hasattr(wiring.modules[path], "num_features")]
     paths = [path for path in dict.fromkeys((*calls, *cuts)) if path in counted or path in cuts.keys() & wiring.modules]
     before = {path: wiring.describe(path) for path in paths}
+    tensors = {path: _sized(wiring, path) for path in cuts if path in wiring.tensors}
     new: dict[str, nn.Module] = {}
     for path in paths:
         module, output = wiring.exactly(path), places.get(calls[path]) if path in calls else None
@@ -53,7 +54,7 @@ def remove(
         if reading is not None and reading.seen in moments:
             weights.take_up(shorter, new[path], moments[reading.seen], mixed[0][2], strength)  # type: ignore[arg-type]
     with ExitStack() as changes:
-        for node in sorted(nodes, key=list(wiring.graph.nodes).index, reverse=True):
+        for node in sorted(nodes, reverse=True):
             changes.enter_context(wiring.changing(node))  # left in execution order
         for node, places_left in places.items():
             twin = wiring.node_of[node]
@@ -62,15 +63,19 @@ def remove(
             _cut_alike(wiring.node_of[node], len(kept), len(hidden.orbit))
         for path, module in new.items():
             wiring.put(path, module)
-        for path, ((_, dim, left), _) in ((path, some[0]) for path, some in cuts.items() if path in wiring.tensors):
-            old = wiring.tensors[path]
+        for path in tensors:
+            old, ((_, dim, left), _) = wiring.tensors[path], cuts[path][0]
             short = old.detach().index_select(dim, left.to(old.device))
             wiring.put_tensor(path, nn.Parameter(short, old.requires_grad) if isinstance(old, nn.Parameter) else short)
     for path in paths:
         wiring.tell(path, before[path], wiring.describe(path), Fate.INHERITED, note=note if path == hidden.path else "")
-    for path in cuts.keys() & wiring.tensors.keys():
-        shape = "x".join(map(str, wiring.tensors[path].shape))
-        wiring.tell(path.rpartition(".")[0] or path, path, f"{path} ({shape})", Fate.INHERITED)
+    for path, was in tensors.items():
+        wiring.tell(path.rpartition(".")[0] or path, was, _sized(wiring, path), Fate.INHERITED)
+
+
+def _sized(wiring: Rewiring, path: str) -> str:
+    """A parameter in one short line."""
+    return f"{path}({'x'.join(map(str, wiring.tensors[path].shape))})"
 
 
 def _outputs(module: nn.Module) -> int:

@@ -139,7 +139,8 @@ class _Search:
         number = self.number[int(classes[0])]
         orbit, values, axes = self.channels.orbits[number], dict.fromkeys(self.values[number]).keys(), self.axes[number]
         whole = [*(self.channels.values[one] for one in values), *(self.channels.axes[axis] for axis in axes)]
-        if any(set(some.tolist()) - set(orbit.tolist()) for some in whole):
+        apart = any(set(some.tolist()) - set(orbit.tolist()) for some in whole)
+        if apart or not all(self._cuts_evenly(one) for one in values):
             return Held(
                 "parts", "what it makes is cut into parts, or joined with others, of which each goes its own way"
             )
@@ -158,6 +159,18 @@ class _Search:
             readings,
             node in self.channels.last,
         )
+
+    def _cuts_evenly(self, node: fx.Node) -> bool:
+        """Whether a slice of channels takes the same ones when some are gone, with bounds in the same proportion."""
+        index = node.args[1] if function_name(node) == "getitem" else None
+        source = self.channels.values.get(node.args[0]) if index is not None else None  # type: ignore[arg-type]
+        if source is None or not isinstance(index, tuple) or len(index) < 2:
+            return True
+        assert isinstance(index[1], slice)
+        start, stop, step = index[1].indices(len(source))
+        every = np.unique(source)
+        counts = [(source[:end, None] == every).sum(0) for end in (start, stop)]
+        return step == 1 and all(len(np.unique(count)) == 1 for count in counts)
 
     def _moves(self, classes: Positions, node: fx.Node) -> Held | None:
         """Why channels cannot be told apart, or are no hidden ones."""

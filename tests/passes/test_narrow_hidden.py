@@ -198,6 +198,10 @@ def hooked() -> nn.Module:
     return model
 
 
+def side_by_side(y: Tensor) -> Tensor:
+    return y[:, ::2] * y[:, 1::2]
+
+
 STAYING: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "skip connection": (
         lambda: Between(lambda m, x: m.c(torch.cat([m.a(x), x], 1)), a=conv(8, 8), c=conv(16, 8)),
@@ -233,6 +237,16 @@ STAYING: dict[str, tuple[Callable[[], nn.Module], str]] = {
             b=conv(8, 8),
             c=conv(6, 8),
         ),
+        "parts",
+    ),
+    "every other one": (
+        lambda: Between(
+            lambda m, x: x + m.c(m.a(x)[:, ::2] * m.a2(x)[:, 1::2]), a=conv(8, 16), a2=conv(8, 16), c=conv(8, 8)
+        ),
+        "parts",
+    ),
+    "pairs side by side": (
+        lambda: Between(lambda m, x: x + m.c(side_by_side(m.a(x))), a=conv(8, 16), c=conv(8, 8)),
         "parts",
     ),
     "returned": (lambda: Between(lambda m, x: m.a(x), a=conv(8, 8)), "neighbour-held"),
