@@ -381,3 +381,10 @@ def test_gradients_and_buffers_keep_their_kind() -> None:
     assert {name for name, p in module.named_parameters() if not p.requires_grad} == {"w", "first.weight"}
     assert "fixed" in dict(module.named_buffers())
     assert tensors(module(torch.rand(2, 3, 8, 8)))[0].requires_grad
+
+
+def test_orders_in_bundles_keep_their_numbers() -> None:
+    """What earlier versions did not permute, groups, comes behind all that they did."""
+    model = Between(lambda m, x: m.c(F.relu(m.a(m.n(x)))), n=nn.GroupNorm(4, 8), a=conv(8, 6), c=conv(6, 8)).eval()
+    channels = Channels(capture(model, torch.rand(1, 3, 8, 8)))
+    assert [len(orbit) for orbit in channels.orbits] == [6, 8, 4]
