@@ -8,6 +8,7 @@ from .lower_layer_norm import LowerLayerNorm as LowerLayerNorm
 from .lower_pconv import LowerPConv as LowerPConv
 from .lower_shuffle import LowerShuffle as LowerShuffle
 from .merge_linear import MergeLinear as MergeLinear
+from .narrow_hidden import NarrowHidden as NarrowHidden
 from .narrow_portion import NarrowPortion as NarrowPortion
 from .pconv_to_pdwconv import PConvToPDWConv as PConvToPDWConv
 from .pointwise_first import PointwiseFirst as PointwiseFirst

@@ -41,6 +41,7 @@ from mofa_compiler.passes import (
     LowerLayerNorm,
     LowerShuffle,
     MergeLinear,
+    NarrowHidden,
     NarrowPortion,
     RestoreKernels,
     SepConvToPConv,
@@ -76,6 +77,7 @@ def _roadmaps() -> dict[str, Roadmap]:
     found["dropped"] = Roadmap([SepConvToPConv(portion="1/2", pointwise_bias="drop", kinds=("depthwise",))])
     found["restored"] = Roadmap([SepConvToPConv(portion="1/8"), WidenPortion(where="cheap"), RestoreKernels()])
     found["narrowed"] = Roadmap([SepConvToPConv(portion="1/2"), NarrowPortion(where="*", portion="1/8")])
+    found["hidden"] = Roadmap([NarrowHidden(keep="1/2", multiple=1), SepConvToPConv()])
     found["dense"] = Roadmap(
         [
             DecoupleUpsampling(mode="nearest", convolution="dense", pointwise_bias="drop"),

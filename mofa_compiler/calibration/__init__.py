@@ -1,6 +1,6 @@
 """Old weights to new weights with example inputs: channels chosen, layers fitted in closed form, blocks tuned."""
 
+from ..analysis.channel_order import Orders, in_order
 from .calibrate import NAME, Calibrated, Calibration, Stage, calibrate
-from .channels import Orders, in_order
 
 __all__ = ["NAME", "Calibrated", "Calibration", "Orders", "Stage", "calibrate", "in_order"]

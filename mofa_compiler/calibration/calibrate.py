@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..analysis.channel_order import Orders, reordered
+from ..analysis.channels import Channels
 from ..analysis.layers import signature
 from ..analysis.network import Network
 from ..base.errors import RewriteError
@@ -28,8 +30,8 @@ from ..rewriting.fate import Fate
 from ..rewriting.layer_surgery import origin
 from ..rewriting.pass_api import Skip
 from .batches import Batches, gather
-from .channels import Channels, Orders, reordered
 from .fit_base import Fit
+from .hidden_ranks import ranks
 from .lockstep import Lockstep, Shelf, Stretch
 from .ordering import channel_orders
 from .plan import Plan, Planner
@@ -208,9 +210,11 @@ def calibrate(
         if calibration.order:
             tell("choosing channels", 0, 1)
             channels = Channels(original.program)
-            orders = channel_orders(channels, original, networks[-1], fitting)
-            if orders:
-                aligned = Network(reordered(channels, orders), original.anatomy)
+            hidden = ranks(original, networks[-1], fitting)
+            orders = channel_orders(channels, original, networks[-1], fitting, hidden.kept)
+            if orders or hidden.kept:
+                program = replace(reordered(channels, orders), ranked=hidden.seen(channels, orders))
+                aligned = Network(program, original.anatomy)
                 stack.enter_context(evaluating(aligned.program.graph_module))
                 _check_order(original, aligned, batches)
                 passes = carry_out(aligned)
@@ -229,8 +233,8 @@ def calibrate(
     final = _with_what_stayed(chosen.final, [networks[-1], chosen.passes[-1]])
     for network, like_this in zip((*chosen.passes, final), (*networks[1:], networks[-1]), strict=True):
         _set_modes(network, like_this)
-    kept = [stage.name for stage in steps.stages if stage.kept][-1]
-    options = {**calibration.description, "inputs": batches.images, "held_out": held_out.images, "kept": kept}
+    best = [stage.name for stage in steps.stages if stage.kept][-1]
+    options = {**calibration.description, "inputs": batches.images, "held_out": held_out.images, "kept": best}
     options["output_error"] = " → ".join(f"{100 * stage.error:.3g} % {stage.name}" for stage in steps.stages)
     if worse := [stage.name for stage in steps.stages if not stage.kept]:
         options["not_kept"] = f"{', '.join(worse)}: no better on what was held out"

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from ..graph.macs import function_name
 from ..graph.plain_layers import is_plain, is_torchs
 from ..graph.program import Program
-from ..rewriting.layer_surgery import origin
+from ..rewriting.layer_surgery import Selection, origin, selection
 from .lockstep import Batch, Lockstep
 
 _ADDITIONS: frozenset[Any] = frozenset([operator.add, operator.iadd, torch.add])
@@ -31,12 +31,14 @@ class Link:
             every channel alike, so that it commutes with a pointwise convolution, or adds something that is known.
         known: what such an addition adds, by its name.
         clipped: whether a ReLU alone reads the value there: below zero it does not matter.
+        selection: what of the original's channels the rewritten network has there; None: all.
     """
 
     origin: str
     chain: tuple[fx.Node, ...] = ()
     known: tuple[tuple[str, fx.Node], ...] = ()
     clipped: bool = False
+    selection: Selection | None = None
 
     @property
     def mixing(self) -> tuple[fx.Node, ...]:
@@ -67,7 +69,7 @@ def link(node: fx.Node, program: Program, is_known: Callable[[fx.Node], bool], h
     while True:
         name = origin(node)
         if name is not None:
-            found = Link(name, tuple(chain), tuple(known), _is_clipped(node, program))
+            found = Link(name, tuple(chain), tuple(known), _is_clipped(node, program), selection(node))
         following = sole_reader(node)
         if following is None or here:
             return found

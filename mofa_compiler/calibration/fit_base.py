@@ -100,7 +100,7 @@ class Fit(ABC):
 
     def wanted(self, networks: Lockstep, batch: Batch, link: Link) -> Tensor:
         """What the original network has at the place of comparison."""
-        return batch[networks.original, networks.original.node(link.origin)]  # type: ignore[no-any-return]
+        return networks.original.wanted(batch, link.origin, link.selection)
 
     def rows(self, x: Tensor, pixels: Tensor) -> Tensor:
         """(1, C, H, W) → (pixels, C), float64."""

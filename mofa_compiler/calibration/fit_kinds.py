@@ -7,9 +7,10 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..nn.partial_conv import PartialConv2d, PConv2d
+from ..rewriting.layer_surgery import origin, selection
 from ..weights import fill
 from .correspondence import Link
 from .fit_base import STRENGTHS, Candidate, Fit, Gain, RidgeFit, Site, Solution
@@ -35,15 +36,36 @@ class ConvolutionFit(RidgeFit):
         put(self.conv, solution[0])
 
 
+class LinearFit(RidgeFit):
+    """A linear layer, whose channels lie along the last dimension."""
+
+    def __init__(self, path: str, linear: nn.Linear, sites: Sequence[Site]):
+        super().__init__([path], sites)
+        self.linear_layer, self.intercept = linear, linear.bias is not None
+
+    def features(self, x: Tensor) -> Tensor:
+        """(1, …, C) → (1, C, rows, 1)."""
+        return x.reshape(1, -1, x.shape[-1]).mT[..., None]
+
+    def target_rows(self, y: Tensor, pixels: Tensor) -> Tensor:
+        return self.rows(self.features(y), pixels)
+
+    def start(self) -> Solution:
+        return (affine(self.linear_layer),)
+
+    def fill(self, solution: Solution) -> None:
+        put(self.linear_layer, solution[0])
+
+
 class FeederFit(ConvolutionFit):
     """A convolution that a lone partial one reads: it takes up what that leaves undone in the untouched channels."""
 
-    def __init__(self, path: str, conv: nn.Conv2d, sites: Sequence[Site], own: str, convolved: int):
+    def __init__(self, path: str, conv: nn.Conv2d, sites: Sequence[Site], own: fx.Node, convolved: int):
         super().__init__(path, conv, sites)
-        self._own, self._convolved = own, convolved
+        self._own, self._selected, self._convolved = str(origin(own)), selection(own), convolved
 
     def wanted(self, networks: Lockstep, batch: Batch, link: Link) -> Tensor:
-        before = batch[networks.original, networks.original.node(self._own)]
+        before = networks.original.wanted(batch, self._own, self._selected)
         behind = super().wanted(networks, batch, link)
         return torch.cat([before[:, : self._convolved], behind[:, self._convolved :]], dim=1)
 
@@ -252,14 +274,14 @@ def unfolded(x: Tensor, conv: nn.Conv2d) -> Tensor:
     return columns.view(len(x), -1, *size)
 
 
-def affine(conv: nn.Conv2d) -> Tensor:
+def affine(conv: nn.Conv2d | nn.Linear) -> Tensor:
     """Kernel (O, I, k, k) and bias (O,) as the map (I·k·k + 1, O), float64."""
     weight = conv.weight.detach().double().flatten(1)
     bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
     return torch.cat([weight, bias[:, None]], dim=1).T
 
 
-def put(conv: nn.Conv2d, solution: Tensor) -> None:
+def put(conv: nn.Conv2d | nn.Linear, solution: Tensor) -> None:
     """Fill a convolution from such a map."""
     fill(conv.weight, solution[:-1].T.reshape(conv.weight.shape))
     if conv.bias is not None:

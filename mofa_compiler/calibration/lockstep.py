@@ -22,6 +22,7 @@ from ..graph.call_spec import CallSpec, tensor_leaves
 from ..graph.macs import function_name
 from ..graph.plain_layers import altered
 from ..nn.partial_conv import PartialConv2d
+from ..rewriting.layer_surgery import Selection
 from .batches import Batches
 
 _FRESH = (
@@ -135,6 +136,11 @@ class Stretch:
         if node in self._separate:
             args = (args[0].clone(), *args[1:])
         return getattr(self._interpreter, node.op)(node.target, args, kwargs)
+
+    def wanted(self, batch: Batch, name: str, selection: Selection | None) -> Tensor:
+        """A node's value, or what another network has left of its channels."""
+        value: Tensor = batch[self, self.node(name)]
+        return value if selection is None else selection.of(value)
 
     def apply(self, batch: Batch, node: fx.Node, value: Tensor) -> Tensor:
         """What a node makes of another first argument."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from ..analysis.channels import Channels, Positions
 from ..analysis.network import Network
 from ..base.torch_state import own_randomness
 from ..graph.call_spec import CallSpec
 from ..graph.interpreter import Interpreter
 from ..graph.program import Program
 from ..nn.partial_conv import PartialConv2d
-from .channels import Channels, Positions
 from .fit_kinds import unfolded
 from .lockstep import bound_arguments
 
@@ -36,18 +36,25 @@ class Reader:
 
 
 def channel_orders(
-    channels: Channels, original: Network, rewritten: Network, batches: Iterable[CallSpec]
+    channels: Channels,
+    original: Network,
+    rewritten: Network,
+    batches: Iterable[CallSpec],
+    kept: Mapping[int, tuple[Positions, Positions]],
 ) -> dict[int, tuple[int, ...]]:
     """The order in which the channels that matter most come first, for each orbit of `channels` whose order matters.
 
     A channel matters by the energy of what its kernels do to it and no scalar could, seen through the pointwise
-    convolution behind, on these inputs; what several convolutions read counts for all of them.
+    convolution behind, on these inputs; what several convolutions read counts for all of them. Of an orbit in `kept`
+    what is at these places comes to those.
     """
     readers = list(_readers(original, rewritten))
-    if not readers or not channels.orbits:
+    if not (readers or kept) or not channels.orbits:
         return {}
-    worth = _worths(original.program, readers, batches)
-    orders = {index: _order(orbit, readers, worth, channels) for index, orbit in enumerate(channels.orbits)}
+    worth = _worths(original.program, readers, batches) if readers else []
+    orders = {
+        index: _order(orbit, readers, worth, channels, kept.get(index)) for index, orbit in enumerate(channels.orbits)
+    }
     return {index: order for index, order in orders.items() if order is not None}
 
 
@@ -118,7 +125,11 @@ def _worth(reader: Reader, gram: Tensor) -> Positions:
 
 
 def _order(
-    orbit: Positions, readers: Sequence[Reader], worths: Sequence[Positions], channels: Channels
+    orbit: Positions,
+    readers: Sequence[Reader],
+    worths: Sequence[Positions],
+    channels: Channels,
+    kept: tuple[Positions, Positions] | None,
 ) -> tuple[int, ...] | None:
     """The places of an orbit's classes, the ones that most readers convolve going to what is worth most there."""
     count = len(orbit)
@@ -132,6 +143,8 @@ def _order(
         if places[0]:
             positions = np.array(places)  # (count, how often a class occurs)
             table += (positions < reader.convolved).astype(float) @ worth[positions].T
+    if kept is not None:
+        table[np.ix_(*kept)] += table.max() + 1
     if not table.any():
         return None
     order, free = np.full(count, -1), np.ones(count, dtype=bool)

@@ -13,11 +13,21 @@ from ..analysis.network import Network
 from ..graph.plain_layers import altered, is_plain, is_torchs
 from ..graph.program import Program
 from ..nn.partial_conv import PartialConv2d, PConv2d, PDWConv2d
-from ..rewriting.layer_surgery import origin
+from ..rewriting.layer_surgery import origin, selection
 from ..rewriting.pass_api import Skip
 from .correspondence import commutes, link, sole_reader
 from .fit_base import Fit, Site
-from .fit_kinds import ConvolutionFit, DepthwiseFit, FeederFit, KernelFit, NormFit, ProductFit, TransposedFit, kernel_of
+from .fit_kinds import (
+    ConvolutionFit,
+    DepthwiseFit,
+    FeederFit,
+    KernelFit,
+    LinearFit,
+    NormFit,
+    ProductFit,
+    TransposedFit,
+    kernel_of,
+)
 from .lockstep import is_harmless, writes_into_input
 
 MOST_FEATURES = 5000
@@ -114,6 +124,8 @@ class Planner:
             return Skip("worse", "is called several times, and fitting that made the output worse")
         if isinstance(module, _NORMS):
             return self._norm(path, module)
+        if isinstance(module, nn.Linear) and self._is_changed(path):
+            return self._linear(path, module)
         if conv is None and not isinstance(module, nn.ConvTranspose2d):
             return None
         layer = self.network.layers.get(path)
@@ -158,6 +170,14 @@ class Planner:
         if not isinstance(node.args[0], fx.Node):
             return Skip("no-counterpart", "does not read a value of the network")
         return self._add(NormFit(path, module, value.shape[1], self._sites(path, alone=True)), path)
+
+    def _linear(self, path: str, module: nn.Linear) -> Skip | None:
+        if reason := altered(module):
+            return Skip("altered", reason)
+        if module.in_features > MOST_FEATURES:
+            reason = f"has {module.in_features} inputs, more than a fit in closed form takes ({MOST_FEATURES})"
+            return Skip("too-large", reason)
+        return self._add(LinearFit(path, module, self._sites(path, alone=True)), path)
 
     def _transposed(self, path: str, module: nn.ConvTranspose2d) -> Skip | None:
         stride = module.stride[0]
@@ -208,7 +228,7 @@ class Planner:
         found = link(reader, self.program, lambda _: False, here=True)
         if found is None:
             return False
-        fit = FeederFit(path, conv, [Site(source, True, (), replace(found, clipped=False))], own, partial.convolved)
+        fit = FeederFit(path, conv, [Site(source, True, (), replace(found, clipped=False))], node, partial.convolved)
         self._add(fit, path)
         self._want(own, len(self.plan.steps) - 1)
         return True
@@ -257,7 +277,8 @@ class Planner:
         if first:
             return [Site(source, True, between, found)]
         twin = self.nodes.get(origin(source) or "")
-        return [Site(twin, False, (), found)] if twin and not between and not found.mixing else []
+        whole = selection(source) is None
+        return [Site(twin, False, (), found)] if twin and whole and not between and not found.mixing else []
 
     def _known_before(self, layer: fx.Node) -> Callable[[fx.Node], bool]:
         """Whether a value can be had before a layer's own; if so, it is from now on computed before that."""

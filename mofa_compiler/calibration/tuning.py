@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from ..graph.node_names import new_graph
 from ..graph.program import Program
 from ..nn.partial_conv import PartialConv2d
-from ..rewriting.layer_surgery import origin
+from ..rewriting.layer_surgery import origin, selection
 from .lockstep import Batch, Lockstep
 
 LEARNING_RATE = 1e-2
@@ -93,7 +93,7 @@ class Tuning:
         inputs = pytree.tree_map_only(Tensor, torch.clone, inputs)  # some layers write into their input
         total = torch.zeros(())
         for node, got in zip(self.block.outputs, self.module(*inputs), strict=True):
-            wanted = batch[networks.original, networks.original.node(str(origin(node)))].float()
+            wanted = networks.original.wanted(batch, str(origin(node)), selection(node)).float()
             energy = wanted.square().sum().clamp_min(torch.finfo(wanted.dtype).tiny)
             total = total.to(wanted.device) + (got.float() - wanted).square().sum() / energy
         return total

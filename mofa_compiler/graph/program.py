@@ -54,6 +54,7 @@ class Program:
     called in). A program is never changed: a pass makes another one, sharing the modules that it left alone. `ideals`
     remembers, by path of a partial convolution, the depthwise one over all channels that it stands for. `folded` has
     the keys of the model's state_dict that are gone, say of a weight normalization, and what weight each became.
+    `ranked` is what calibration saw at nodes, by origin, whose channels it has put in order: what is to stay first.
     `example` is the call that it was captured on, with the tensors that were given, or a spec where none was.
     """
 
@@ -69,6 +70,7 @@ class Program:
     training: bool = False
     comparison: Comparison = Comparison((), "not asked for")
     folded: Mapping[str, str] = field(default_factory=dict)
+    ranked: Mapping[str, object] = field(default_factory=dict)
 
     @cached_property
     def call(self) -> CallSpec:

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import fx, nn
 
+from ..analysis.channels import Channels
 from ..base.errors import MofaError, ReportError, one_line
 from ..base.plain import plain_data, read_json, versions
 from ..base.spelling import printable
@@ -25,7 +26,6 @@ from ..bundle import original
 from ..bundle.files import KEYMAP, REPORT, REPORT_PAGE, REPORT_TEXT, SOURCE, WEIGHTS, keymap_data, read_weights
 from ..bundle.recipe import FILE, class_name, decisions
 from ..bundle.updating import set_weights
-from ..calibration.channels import Channels
 from ..codegen.source import emit
 from ..report.content import for_reading
 from ..report.data import report as make_report

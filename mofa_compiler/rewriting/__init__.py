@@ -11,6 +11,7 @@ from ..numerics.equivalence import EXACT_TOLERANCE, module_error
 from .fate import Fate
 from .graph_pass import GraphLowering, GraphPass, is_image
 from .graph_rewriter import Rewiring
+from .layer_surgery import Selection, origin, selection
 from .pass_api import SKIP_CODES, Lowering, Match, Moved, Pass, Phase, Replacement, Skip, unknown_subclass
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Rewiring",
     "RoadmapError",
     "SKIP_CODES",
+    "Selection",
     "Skip",
     "as_tuple",
     "convolved_channels",
@@ -38,5 +40,7 @@ __all__ = [
     "meta_twin",
     "module_error",
     "nearest",
+    "origin",
+    "selection",
     "unknown_subclass",
 ]

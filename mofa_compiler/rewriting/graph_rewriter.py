@@ -22,7 +22,7 @@ from ..graph.shape_propagation import evaluate
 from ..numerics.equivalence import EXACT_TOLERANCE, failed, module_error, warn_of_precision
 from .diff import Edit, Refusal, together
 from .fate import Fate
-from .layer_surgery import Surgery, origin
+from .layer_surgery import Selection, Surgery, counterpart, selection
 from .pass_api import Pass, Skip
 
 _SHAPING = frozenset(["getitem", "view", "reshape", "unsqueeze", "flatten", "expand", "contiguous", "neg"])
@@ -186,7 +186,7 @@ class Rewiring(Surgery):
     def substitute(self, old: fx.Node, new: fx.Node) -> None:
         """Let everything read `new` instead of `old`, for whose value it stands; `old` goes, if it is no part of it."""
         self._unsaid[old.name, str(old.target) if old.op == "call_module" else path_of(old) or old.name] = False
-        new.meta["origin"] = origin(old)
+        new.meta |= counterpart(old)
         old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
         self.erase(old)
 
@@ -281,6 +281,13 @@ class Rewiring(Surgery):
             self.transient.add(path)
         else:
             self._parameters[""] += tensor.numel()
+
+    def select(self, node: fx.Node, kept: Sequence[int], dim: int) -> None:
+        """Note that of the channels of a value, which lie along `dim`, only some are left."""
+        before = selection(node)
+        width = before.width if before else int(node.meta["val"].shape[dim])
+        places = [before.kept[place] for place in kept] if before else kept
+        node.meta["selection"] = Selection(tuple(places), width, dim)
 
     # Checking and telling
 

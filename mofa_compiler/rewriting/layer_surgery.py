@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from ..analysis.layers import Layer, resize_options, signature
 from ..analysis.network import Network
@@ -44,7 +44,7 @@ class Surgery:
         self.graph.output(output)
         self.by_name = {node.name: new for node, new in self.node_of.items()}
         for node, new in self.node_of.items():
-            new.meta["origin"] = origin(node)
+            new.meta |= counterpart(node)
         names: dict[int, list[str]] = {}
         for path, module in program.modules.items():
             names.setdefault(id(module), []).append(path)
@@ -83,7 +83,7 @@ class Surgery:
                 break
             behind.append(further[0])
         ends = [self.by_name[name] for name in behind[-1:] or [node.name for node in layer.nodes]]
-        ends_as = [(end.meta["val"].shape, origin(end)) for end in ends]
+        ends_as = [(end.meta["val"].shape, counterpart(end)) for end in ends]
         call = _Call.like(self.by_name[moved.node], moved.like) if moved else None
         readers = {name: self._bypass(name) for name in gone}
         for path, neighbour in replacement.compensated.items():
@@ -149,10 +149,12 @@ class Surgery:
     def _scope(self) -> Program:
         return replace(self.network.program, modules=self.modules, tensors=self.tensors)
 
-    def _put(self, layer: Layer, new: nn.Module, ends: list[tuple[torch.Size, str | None]], last: _Call | None) -> int:
+    def _put(
+        self, layer: Layer, new: nn.Module, ends: list[tuple[torch.Size, dict[str, Any]]], last: _Call | None
+    ) -> int:
         """Put `new`, and the call that is moved behind it, where the layer stood, at every call; returns its MACs.
 
-        `ends` are the shape and the origin, at every call, of what comes out there.
+        `ends` are the shape and the counterpart, at every call, of what comes out there.
         """
         children = list(_spread(layer.path, new))
         for alias in self.aliases[layer.path]:
@@ -185,7 +187,7 @@ class Surgery:
                     f"{tuple(source.meta['val'].shape)}: a bug in this pass",
                     code="bug",
                 )
-            source.meta["origin"] = stands_for
+            source.meta |= stands_for
             node.replace_all_uses_with(source)
             self.node_of[original] = self.by_name[original.name] = source
             self.graph.erase_node(node)
@@ -281,13 +283,38 @@ class Surgery:
 
     def _revalue(self, node: fx.Node) -> None:
         """Bring a node at another resolution than before up to date; nothing in the original computes its value."""
-        node.meta.update(val=evaluate(node, self._scope), origin=None)
+        node.meta.update(val=evaluate(node, self._scope), origin=None, selection=None)
 
 
 def origin(node: fx.Node) -> str | None:
     """Name of the node in the captured graph whose value this one computes, or approximates; None where none does."""
     name: str | None = node.meta.get("origin", node.name)
     return name
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which channels are left of the `width` that the value had that a node stands for, by their places there."""
+
+    kept: tuple[int, ...]
+    width: int
+    dim: int
+    """Where they are"""
+
+    def of(self, value: Tensor) -> Tensor:
+        """These channels of the value in the captured graph."""
+        return value.index_select(self.dim, torch.tensor(self.kept, device=value.device))
+
+
+def selection(node: fx.Node) -> Selection | None:
+    """What a node has of the channels of its `origin`; None where it has all of them."""
+    found: Selection | None = node.meta.get("selection")
+    return found
+
+
+def counterpart(node: fx.Node) -> dict[str, Any]:
+    """What a node's value stands for, as `meta` holds it."""
+    return {"origin": origin(node), "selection": selection(node)}
 
 
 class _Call(NamedTuple):

@@ -65,6 +65,8 @@ SKIP_CODES: Mapping[str, str] = {
     "memory": "what it reads may share memory with something else, or is the network's own input",
     "size-asked": "the network asks for the size of a value that would have another one, or be gone",
     "joined": "what it reads is joined with other channels first",
+    "stream": "what it makes is added to, or joined with, what others make, and keeps its width",
+    "parts": "what it makes is cut into parts, or joined with others, of which each goes its own way",
     # norms, scales and gates
     "training": "it is in training mode, where it normalizes every batch by its own statistics",
     "no-statistics": "it has no running statistics",

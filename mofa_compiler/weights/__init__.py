@@ -17,7 +17,9 @@ from .linear import composed, only_outputs, passes_shift, unshuffled
 from .narrowing import mixed_behind, narrow
 from .partial import ideal_depthwise, restore_kernels, restored_kernels, separable_from_depthwise, widen
 from .partial_forms import merged, of_channels, of_inputs, of_outputs, over_all_channels, without_inputs
-from .prior import convolve_taps, period, projected, projection, single_taps
+from .prior import CORRELATION, convolve_taps, period, projected, projection, single_taps
+from .removal import EXACTLY, MEASURED, ChannelMoments, dearest, take_up
+from .selecting import Cut, with_channels
 from .upsampling import (
     Enlarged,
     Respond,
@@ -30,6 +32,14 @@ from .upsampling import (
 )
 
 __all__ = [
+    "CORRELATION",
+    "EXACTLY",
+    "MEASURED",
+    "ChannelMoments",
+    "Cut",
+    "dearest",
+    "take_up",
+    "with_channels",
     "Affine",
     "composed",
     "joint_bias",

@@ -19,10 +19,10 @@ SOURCE = Path(__file__).parents[2]
 
 
 def given_codes() -> Iterator[str]:
-    """The first argument of every `Skip(...)` in the package and its passes, as far as it is written out."""
+    """The first argument of each `Skip(...)` and `Held(...)` of the package and its passes, where it is written out."""
     for file in (*(SOURCE / "mofa_compiler").rglob("*.py"), *(SOURCE / "passes").glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Skip":
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("Skip", "Held"):
                 assert len(node.args) == 2, f"{file.name}:{node.lineno}: a Skip without a code"
                 for part in ast.walk(node.args[0]):
                     if isinstance(part, ast.Constant):

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from architectures import PMRID, NAFNet, UNet
 from mofa_compiler import capture
+from mofa_compiler.analysis.channel_order import reordered
+from mofa_compiler.analysis.channels import Channels
 from mofa_compiler.calibration import in_order
-from mofa_compiler.calibration.channels import Channels, reordered
 from mofa_compiler.graph.program import Program
 from tests.calibration.small import Between, conv, distance, trained_like
 from tests.nets import Plan, plans
@@ -115,6 +116,20 @@ def cropped(m: Between, x: Tensor) -> Tensor:
     return m.b(F.pad(x, (1, 1, 1, 1), mode="reflect"))[:, :, 1 : x.shape[2] + 1, 1:-1]
 
 
+def groups_across(m: Between, x: Tensor) -> Tensor:
+    return m.n(m.b(x))
+
+
+def linear(m: Between, x: Tensor) -> Tensor:
+    rows = x.flatten(2).transpose(1, 2)
+    return (rows + m.c(F.gelu(m.b(rows)))).transpose(1, 2).view_as(x)
+
+
+def linear_gate(m: Between, x: Tensor) -> Tensor:
+    a, b = m.b(x.permute(0, 2, 3, 1)).chunk(2, -1)
+    return m.c(F.dropout(torch.sigmoid(a), training=False) * b).permute(0, 3, 1, 2)
+
+
 THREE = {"a": (8, 3, 3), "b": (8, 3, 3), "c": (2, 8), "d": (3, 8)}
 
 MOVING: dict[str, tuple[Callable[[], nn.Module], list[int]]] = {
@@ -154,6 +169,16 @@ MOVING: dict[str, tuple[Callable[[], nn.Module], list[int]]] = {
     "in place in a view": (lambda: Between(in_place_view), [6, 2]),
     "resized": (lambda: Between(resized, b=conv(16, 8)), [8, 8]),
     "sizes are read": (lambda: Between(cropped, b=conv(8, 8, 3)), [8, 8]),
+    "per channel": (lambda: Between(lambda m, x: m.b(x), b=nn.PReLU(8)), [8]),
+    "group norm": (lambda: Between(lambda m, x: m.b(x), b=nn.GroupNorm(4, 8)), [4]),
+    "grouped": (lambda: Between(lambda m, x: m.b(x), b=conv(8, 8, 3, groups=2)), [2]),
+    "groups of two sizes": (
+        lambda: Between(lambda m, x: m.c(m.b(x)), b=conv(8, 12, 3, groups=4), c=conv(12, 8)),
+        [8, 4],
+    ),
+    "groups across": (lambda: Between(groups_across, b=conv(8, 8, groups=4), n=nn.GroupNorm(2, 8)), [2]),
+    "linear": (lambda: Between(linear, b=nn.Linear(8, 6), c=nn.Linear(6, 8)), [6]),
+    "linear gate": (lambda: Between(linear_gate, b=nn.Linear(8, 12), c=nn.Linear(6, 8)), [6]),
     "spread": (lambda: Between(lambda m, x: x / (x.std((2, 3), keepdim=True) + 1)), [8]),
 }
 
@@ -219,8 +244,6 @@ FROZEN: dict[str, Callable[[], nn.Module]] = {
     "setitem of some": lambda: Between(writing((slice(None), slice(2)), 0.5)),
     "setitem of a tensor": lambda: Between(writing((slice(None), slice(2)), lambda x: x[:, 4:6] * 2)),
     "tied": tied,
-    "per channel": lambda: Between(lambda m, x: m.b(x), b=nn.PReLU(8)),
-    "group norm": lambda: Between(lambda m, x: m.b(x), b=nn.GroupNorm(2, 8)),
     "group norm as a function": lambda: Between(lambda m, x: F.group_norm(x, 2)),
     "batch norm as a function": lambda: Between(
         lambda m, x: F.batch_norm(x, m.n.running_mean, m.n.running_var, m.n.weight, m.n.bias), n=nn.BatchNorm2d(8)
@@ -230,7 +253,6 @@ FROZEN: dict[str, Callable[[], nn.Module]] = {
     "attention": lambda: Between(attention),
     "pixel shuffle": lambda: Between(lambda m, x: F.pixel_unshuffle(F.pixel_shuffle(x, 2), 2)),
     "channel shuffle": lambda: Between(lambda m, x: F.channel_shuffle(x, 2)),
-    "grouped": lambda: Between(lambda m, x: m.b(x), b=conv(8, 8, 3, groups=2)),
     "roll": lambda: Between(lambda m, x: x.roll(1, 1)),
     "flip": lambda: Between(lambda m, x: x.flip(1)),
     "index": lambda: Between(lambda m, x: x[:, [1, 0, 3, 2, 4, 5, 6, 7]]),
@@ -271,12 +293,25 @@ def test_channels_that_may_not_move(name: str) -> None:
         (lambda: Between(lambda m, x: m.b(F.pad(x, (0, 0, 0, 0, 1, 1))), b=conv(10, 8, 3)), [8]),
         (lambda: Between(lambda m, x: m.b(x.index_select(1, torch.tensor([2, 0]))), b=conv(2, 8, 3)), [8]),
         (lambda: Between(lambda m, x: m.b(F.glu(x, 1)), b=conv(4, 8)), [8]),
-        (lambda: Between(lambda m, x: m.b(m.a(x)), a=conv(8, 16, 3, groups=8), b=conv(16, 8)), [8]),
+        (lambda: Between(lambda m, x: m.b(m.a(x)), a=conv(8, 16, 3, groups=8), b=conv(16, 8)), [8, 8]),
+        (lambda: Between(lambda m, x: m.c(m.b(m.b(x))), b=nn.Linear(16, 16), c=nn.Linear(16, 16)), []),
+        (lambda: Between(lambda m, x: m.n(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), n=nn.PReLU(16)), []),
         (read_aside(lambda m: m.a.weight[0, 0, 0, 0]), []),
         (read_aside(lambda m: m.n.weight[0]), [8]),
         (read_aside(lambda m: m.n.running_mean[0]), [8]),
     ],
-    ids=["hooked", "padded channels", "index_select", "glu", "multiplier", "weight read", "scale read", "mean read"],
+    ids=[
+        "hooked",
+        "padded channels",
+        "index_select",
+        "glu",
+        "multiplier",
+        "repeated linear",
+        "tokens",
+        "weight read",
+        "scale read",
+        "mean read",
+    ],
 )
 def test_only_others_move(make: Callable[[], nn.Module], expected: list[int]) -> None:
     found, error = off_by(make(), torch.rand(2, 3, 16, 16))
@@ -318,7 +353,7 @@ def test_generated_networks_compute_the_same(plan: Plan) -> None:
 
 
 def test_the_program_stays_as_it_was_and_shares_what_did_not_move() -> None:
-    model = trained_like(Between(lambda m, x: m.b(m.a(x)), a=conv(8, 8), b=conv(8, 8, 3, groups=2)))
+    model = trained_like(Between(lambda m, x: m.b(m.a(x)), a=conv(8, 8), b=nn.ChannelShuffle(2)))
     program = capture(model, torch.rand(1, 3, 8, 8))
     state = {key: tensor.clone() for key, tensor in program.state().items()}
     _, other = shuffled(program)
@@ -346,3 +381,10 @@ def test_gradients_and_buffers_keep_their_kind() -> None:
     assert {name for name, p in module.named_parameters() if not p.requires_grad} == {"w", "first.weight"}
     assert "fixed" in dict(module.named_buffers())
     assert tensors(module(torch.rand(2, 3, 8, 8)))[0].requires_grad
+
+
+def test_orders_in_bundles_keep_their_numbers() -> None:
+    """What earlier versions did not permute, groups, comes behind all that they did."""
+    model = Between(lambda m, x: m.c(F.relu(m.a(m.n(x)))), n=nn.GroupNorm(4, 8), a=conv(8, 6), c=conv(6, 8)).eval()
+    channels = Channels(capture(model, torch.rand(1, 3, 8, 8)))
+    assert [len(orbit) for orbit in channels.orbits] == [6, 8, 4]

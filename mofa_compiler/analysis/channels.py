@@ -2,15 +2,15 @@
 
 Channels are followed through the graph as in structural pruning (Fang et al., "DepGraph", CVPR 2023): what a
 convolution writes is new, what an elementwise operation joins is the same, and what reaches an operation that is not
-known stays where it is.
+known stays where it is. Channels that a group convolution or a group normalization treats together are one class: a
+class may be in a value several times.
 """
 
 from __future__ import annotations
 
-import copy
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,13 @@ from networkx.utils import UnionFind
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ..analysis.layers.neighbours import _ACTIVATIONS
 from ..frontend.proxies import IN_PLACE
 from ..graph.macs import function_name
 from ..graph.plain_layers import is_torchs
 from ..graph.program import Program
+from .layers.neighbours import _ACTIVATIONS
 
 Positions = np.ndarray[Any, np.dtype[Any]]
-Orders = Mapping[int, tuple[int, ...]]
 
 _ELEMENTWISE = _ACTIVATIONS | {
     *("abs", "exp", "log", "sqrt", "rsqrt", "neg", "pow", "square", "sin", "cos", "clamp", "clamp_min", "clamp_max"),
@@ -47,7 +46,11 @@ _PASSING = (
     nn.ReflectionPad2d,
     nn.ReplicationPad2d,
 )
-_MIXING_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.GLU, nn.PReLU)
+_MIXING_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.GLU)
+_ANYWHERE = (nn.Identity, nn.modules.dropout._DropoutNd)
+"""What passes channels on whatever dimension they are in"""
+_SPLITTING = frozenset(["chunk", "split", "tensor_split", "split_with_sizes"])
+_ADDING = frozenset(["add", "sub", "iadd", "isub"])
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 _PLAIN = (bool, int, float, str, torch.dtype, torch.device)
 
@@ -56,12 +59,14 @@ _PLAIN = (bool, int, float, str, torch.dtype, torch.device)
 class Axis:
     """A dimension of a parameter or buffer that runs along channels.
 
-    `path` is a module's (`names` are its tensors) or a tensor's own (no names).
+    `path` is a module's (`names` are its tensors) or a tensor's own (no names). `reads` those that a layer mixes; what
+    it makes of them are others.
     """
 
     path: str
     names: tuple[str, ...]
     dim: int
+    reads: bool = False
 
 
 class Channels:
@@ -69,13 +74,22 @@ class Channels:
 
     Attributes:
         values: for every node with a channel dimension, the number of each channel's class.
+        axes: the same for every axis of a weight that runs along channels.
         orbits: sets of classes that may be permuted among one another, each in its present order.
+        fixed: the node that keeps a class in its place, for those that may not be permuted.
+        summed: classes that are sums of what several layers make, or of that and what they read: residual streams.
+        joined: classes that a concatenation puts beside others.
+        last: nodes whose channels lie along the last dimension, as linear layers make them.
     """
 
     def __init__(self, program: Program):
         self.program = program
         self._same: UnionFind = UnionFind()
-        self._frozen: list[int] = []
+        self._frozen: dict[int, fx.Node] = {}
+        self._summed: list[int] = []
+        self._joined: list[int] = []
+        self._later: list[int] = []
+        self.last: set[fx.Node] = set()
         self._raw: dict[fx.Node, Any] = {}
         self._axes: dict[Axis, list[int]] = {}
         self._cuts: list[tuple[list[int], list[int]]] = []
@@ -86,16 +100,21 @@ class Channels:
         holders.update(id(program.tensor(path)) for path in read - program.tensors.keys())  # a module's, and read aside
         self._tied = {key for key, count in holders.items() if count > 1}
         for node in program.graph.nodes:
+            self._node = node
             self._raw[node] = self._visit(node)
-        frozen = {self._same[symbol] for symbol in self._frozen}
+        self.fixed = {self._same[symbol]: node for symbol, node in self._frozen.items()}
+        self.summed, self.joined = ({self._same[s] for s in some} for some in (self._summed, self._joined))
         self.values = {
             node: np.array([self._same[s] for s in raw]) for node, raw in self._raw.items() if isinstance(raw, list)
         }
         self.axes = {axis: np.array([self._same[s] for s in raw]) for axis, raw in self._axes.items()}
-        self.orbits = self._find_orbits(frozen)
+        self.orbits = self._find_orbits()
 
-    def _find_orbits(self, frozen: set[int]) -> list[Positions]:
-        """Classes that appear in the same values, equally often: in nothing but place do they differ."""
+    def _find_orbits(self) -> list[Positions]:
+        """Classes that appear in the same values, equally often: in nothing but place do they differ.
+
+        Bundles count them: what earlier versions did not know to be permutable comes last.
+        """
         appearances: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for index, classes in enumerate((*self.values.values(), *self.axes.values())):
             for one, times in zip(*np.unique(classes, return_counts=True), strict=True):
@@ -110,9 +129,11 @@ class Channels:
                 appearances[one].append((-number, rank))
         orbits: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
         for one, where in appearances.items():
-            if one not in frozen:
+            if one not in self.fixed:
                 orbits[tuple(where)].append(one)
-        return [np.array(sorted(orbit)) for orbit in orbits.values() if len(orbit) > 1]
+        later = {self._same[symbol] for symbol in self._later}
+        found = [np.array(sorted(orbit)) for orbit in orbits.values() if len(orbit) > 1]
+        return sorted(found, key=lambda orbit: int(orbit[0]) in later)
 
     def _visit(self, node: fx.Node) -> Any:
         value = node.meta.get("val")
@@ -128,54 +149,91 @@ class Channels:
             if not all(isinstance(leaf, _PLAIN) for leaf in leaves):  # x[...] = y, or a dataclass of tensors
                 self._freeze(node.all_input_nodes)
             return None
+        if any(
+            isinstance(self._raw.get(source), (list, tuple)) and source in self.last for source in node.all_input_nodes
+        ):
+            self.last.add(node)
         raw = self._module(node) if node.op == "call_module" else self._function(node)
-        if raw is not None and _fits(raw, value):
+        if raw is not None and _fits(raw, value, last=node in self.last):
             return raw
+        self.last.discard(node)
         self._freeze(node.all_input_nodes)
         return self._fixed(value)
 
     def _module(self, node: fx.Node) -> list[int] | None:
         path, module = str(node.target), self.program.modules[str(node.target)]
         source = self._of(node.args[0]) if node.args else None
-        if source is None or not is_torchs(module, nn.Module) or any(id(t) in self._tied for t in _tensors(module)):
+        if not is_torchs(module, nn.Module) or any(id(t) in self._tied for t in _tensors(module)):
             return None
+        if isinstance(module, nn.Linear):
+            return self._linear(node, path, module, source)
+        if source is None:
+            return None
+        if node in self.last:
+            return source if isinstance(module, _ANYWHERE) or _is_activation(module) else None
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.groups == 1:
             turned = isinstance(module, nn.ConvTranspose2d)
-            self._along(Axis(path, ("weight",), 0 if turned else 1), source)
+            self._along(Axis(path, ("weight",), 0 if turned else 1, reads=True), source)
             out = self._new(module.out_channels)
             if module.bias is not None:
                 self._along(Axis(path, ("bias",), 0), out)
             return self._along(Axis(path, ("weight",), 1 if turned else 0), out)
-        per_channel = isinstance(module, _NORMS) or (
-            isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels
-        )
-        if per_channel:
-            names = [n for n, t in (*module._parameters.items(), *module._buffers.items()) if t is not None and t.dim()]
-            return self._along(Axis(path, tuple(names), 0), source) if names else source
-        if isinstance(module, _PASSING):
-            return source
-        in_torch = type(module).__module__ == "torch.nn.modules.activation"
-        single = isinstance(module, nn.PReLU) and module.num_parameters == 1
-        return source if in_torch and (single or not isinstance(module, _MIXING_ACTIVATIONS)) else None
+        if isinstance(module, nn.Conv2d) and not module.groups == module.in_channels == module.out_channels:
+            out = self._new(module.out_channels)
+            self._together([source, out], module.groups)
+            return self._along(Axis(path, _named(module), 0), out)
+        if isinstance(module, nn.GroupNorm):
+            self._together([source], module.num_groups)
+        many = isinstance(module, nn.PReLU) and module.num_parameters > 1
+        if many or isinstance(module, (*_NORMS, nn.GroupNorm, nn.Conv2d)):
+            self._later += source if many else []
+            names = _named(module)
+            return self._along(Axis(path, names, 0), source) if names else source
+        return source if isinstance(module, _PASSING) or _is_activation(module) else None
+
+    def _linear(self, node: fx.Node, path: str, module: nn.Linear, source: list[int] | None) -> list[int]:
+        if source is None or node not in self.last:  # it reads another dimension than that of channels
+            self._freeze(node.all_input_nodes)
+            source = self._new(module.in_features)
+            self._frozen |= dict.fromkeys(source, node)
+        self._along(Axis(path, ("weight",), 1, reads=True), source)
+        self.last.add(node)
+        out = self._new(module.out_features)
+        self._later += out
+        if module.bias is not None:
+            self._along(Axis(path, ("bias",), 0), out)
+        return self._along(Axis(path, ("weight",), 0), out)
+
+    def _together(self, values: Iterable[list[int]], groups: int) -> None:
+        """Note that the channels of each group, in all these values, move as one."""
+        for symbols in zip(*(np.array_split(value, groups) for value in values), strict=True):
+            first, *others = np.concatenate(symbols).tolist()
+            self._later.append(first)
+            for other in others:
+                self._same.union(first, other)
 
     def _function(self, node: fx.Node) -> Any:
         name = function_name(node)
         images = [arg for arg in node.args if isinstance(arg, fx.Node) and _is_tensor(arg)]
         if name in _JOINING or (node.target in IN_PLACE and len(node.args) == 2):
-            return self._join([arg for arg in node.all_input_nodes if _is_tensor(arg)])
+            return self._join([arg for arg in node.all_input_nodes if _is_tensor(arg)], adding=name in _ADDING)
         if name in ("cat", "concat", "concatenate"):
-            return self._concatenate(node)
+            return self._concatenate(node) if node not in self.last else None
         source = self._of(node.args[0]) if node.args else None
         if name == "getitem":
             whole = self._raw.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
             if isinstance(whole, tuple):
                 return whole[node.args[1]] if isinstance(node.args[1], int) else None
-            return self._cut(source, _sliced(len(source), node.args[1])) if source is not None else None
+            if source is None or node in self.last:
+                return None
+            return self._cut(source, _sliced(len(source), node.args[1]))
         if source is None or [n for n in node.all_input_nodes if _is_tensor(n)] != images[:1]:
             return None
-        if name in ("chunk", "split", "tensor_split", "split_with_sizes"):
-            parts = _split(node)
+        if name in _SPLITTING:
+            parts = _split(node, last=node in self.last)
             return None if parts is None else tuple(self._cut(source, part) for part in parts)
+        if node in self.last:
+            return source if name in _ACTIVATIONS or name == "dropout" else None
         if name == "pad":
             padding = node.args[1] if len(node.args) > 1 else node.kwargs.get("pad")
             return source if isinstance(padding, (list, tuple)) and len(padding) <= 4 else None
@@ -186,14 +244,18 @@ class Channels:
             return source if inside else None
         return source if name in _ELEMENTWISE else None
 
-    def _join(self, images: list[fx.Node]) -> list[int] | None:
+    def _join(self, images: list[fx.Node], *, adding: bool) -> list[int] | None:
         raws = [self._of(image) for image in images]
-        if not raws or any(raw is None for raw in raws):
+        beside = self._node in self.last and not self.last.issuperset(images)
+        if not raws or any(raw is None for raw in raws) or beside:
             return None
         wide = [raw for raw in raws if raw is not None and len(raw) > 1] or [raws[0] or []]
         for raw in raws:
             if raw is not None and len(raw) == 1 and len(wide[0]) > 1:
-                self._frozen += raw
+                self._frozen |= dict.fromkeys(raw, self._node)
+        classes = {tuple(self._same[symbol] for symbol in raw) for raw in wide}
+        if adding and len(classes) > 1 and sum(image.op != "get_attr" for image in images) > 1:
+            self._summed += wide[0]
         for other in wide[1:]:
             if len(other) != len(wide[0]):
                 return None
@@ -209,7 +271,9 @@ class Channels:
         raws = [self._of(part) for part in parts]
         if any(raw is None for raw in raws):
             return None
-        return [symbol for raw in raws if raw is not None for symbol in raw]
+        found = [symbol for raw in raws if raw is not None for symbol in raw]
+        self._joined += found
+        return found
 
     def _cut(self, raw: list[int], positions: list[int] | None) -> list[int] | None:
         if positions is None:
@@ -243,7 +307,7 @@ class Channels:
     def _fixed(self, value: Any) -> Any:
         if isinstance(value, Tensor) and value.dim() == 4:
             symbols = self._new(value.shape[1])
-            self._frozen += symbols
+            self._frozen |= dict.fromkeys(symbols, self._node)
             return symbols
         return None
 
@@ -251,59 +315,7 @@ class Channels:
         for node in nodes:
             raw = self._raw.get(node)
             for symbols in raw if isinstance(raw, tuple) else (raw,):
-                self._frozen += symbols or []
-
-
-def reordered(channels: Channels, orders: Orders) -> Program:
-    """The program with channels permuted: it computes the same.
-
-    Args:
-        channels: of the program.
-        orders: for the number of an orbit, which of its channels comes to each place.
-    """
-    program = channels.program
-    new_class: dict[int, int] = {}
-    for number, places in orders.items():
-        orbit = channels.orbits[number]
-        new_class |= dict(zip(orbit.tolist(), orbit[list(places)].tolist(), strict=True))
-    modules, tensors = dict(program.modules), dict(program.tensors)
-    copies: dict[int, nn.Module] = {}
-    for axis, classes in channels.axes.items():
-        sources = _sources(classes, new_class)
-        if bool((sources == np.arange(len(sources))).all()):
-            continue
-        order = torch.from_numpy(sources)
-        if not axis.names:
-            old = tensors[axis.path]
-            moved = old.detach().index_select(axis.dim, order.to(old.device))
-            tensors[axis.path] = nn.Parameter(moved, old.requires_grad) if isinstance(old, nn.Parameter) else moved
-            continue
-        old_module = program.modules[axis.path]
-        module = copies.setdefault(id(old_module), copy.deepcopy(old_module))
-        with torch.no_grad():
-            for name in axis.names:
-                tensor = getattr(module, name)
-                tensor.copy_(tensor.index_select(axis.dim, order.to(tensor.device)))
-    modules = {path: copies.get(id(module), module) for path, module in modules.items()}
-    return replace(program, modules=modules, tensors=tensors)
-
-
-def in_order(program: Program, orders: Orders) -> Program:
-    """A program of an architecture whose channels were permuted, permuted in the same way."""
-    return reordered(Channels(program), orders) if orders else program
-
-
-def _sources(classes: Positions, new_class: Mapping[int, int]) -> Positions:
-    """For every position, the position whose content comes there: the same occurrence of the class that is to be."""
-    places: dict[int, list[int]] = defaultdict(list)
-    for position, one in enumerate(classes.tolist()):
-        places[one].append(position)
-    seen: Counter[int] = Counter()
-    sources = np.arange(len(classes))
-    for position, one in enumerate(classes.tolist()):
-        sources[position] = places[new_class.get(one, one)][seen[one]]
-        seen[one] += 1
-    return sources
+                self._frozen |= dict.fromkeys(symbols or [], self._node)
 
 
 def _sliced(count: int, index: Any) -> list[int] | None:
@@ -320,20 +332,40 @@ def _sliced(count: int, index: Any) -> list[int] | None:
     return channels[cut] if plain and rest else None
 
 
-def _split(node: fx.Node) -> list[list[int]] | None:
+def _split(node: fx.Node, *, last: bool) -> list[list[int]] | None:
     """Which channels each part has; None where something else than channels is split."""
     parts = node.meta["val"]
     dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
-    if dim not in (1, -3) or not all(isinstance(part, Tensor) and part.dim() == 4 for part in parts):
+    if not all(_has_channels(part, last=last) for part in parts):
         return None
-    ends = np.cumsum([part.shape[1] for part in parts]).tolist()
-    return [list(range(end - part.shape[1], end)) for end, part in zip(ends, parts, strict=True)]
+    axis = parts[0].dim() - 1 if last else 1
+    if not isinstance(dim, int) or dim % parts[0].dim() != axis:
+        return None
+    ends = np.cumsum([part.shape[axis] for part in parts]).tolist()
+    return [list(range(end - part.shape[axis], end)) for end, part in zip(ends, parts, strict=True)]
 
 
-def _fits(raw: Any, value: Any) -> bool:
+def _fits(raw: Any, value: Any, *, last: bool) -> bool:
     if isinstance(raw, tuple):
         return isinstance(value, (list, tuple)) and len(raw) == len(value)
-    return isinstance(value, Tensor) and value.dim() == 4 and value.shape[1] == len(raw)
+    return _has_channels(value, last=last) and value.shape[-1 if last else 1] == len(raw)
+
+
+def _has_channels(value: Any, *, last: bool) -> bool:
+    return isinstance(value, Tensor) and (value.dim() > 1 if last else value.dim() == 4)
+
+
+def _is_activation(module: nn.Module) -> bool:
+    """Whether a module does the same to every number."""
+    in_torch = type(module).__module__ == "torch.nn.modules.activation"
+    many = isinstance(module, nn.PReLU) and module.num_parameters > 1
+    return in_torch and not many and not isinstance(module, _MIXING_ACTIVATIONS)
+
+
+def _named(module: nn.Module) -> tuple[str, ...]:
+    """The names of a module's tensors that have a number or more for every channel."""
+    held = (*module._parameters.items(), *module._buffers.items())
+    return tuple(name for name, tensor in held if tensor is not None and tensor.dim())
 
 
 def _is_tensor(node: fx.Node) -> bool:
