@@ -165,14 +165,21 @@ class Trials:
         prints = {name: piece if isinstance(piece, str) else piece.fingerprint for name, piece in found.items()}
         return {"piece": prints, "seconds": PIECE_SECONDS}
 
-    def networks(self, networks: Mapping[str, Network], inputs: Sequence[Tensor]) -> list[Comparison]:
-        """Time whole networks against the first, which is the original.
+    def networks(
+        self, networks: Mapping[str, Network], inputs: Sequence[Tensor], share: float = 1.0
+    ) -> list[Comparison]:
+        """Time whole networks against the first, which is the original; for a share of the time, where that is enough.
 
         Raises:
             EngineError: the engine does not take the original.
         """
         shapes = ["x".join(map(str, x.shape)) for x in inputs]
-        key = {"networks": {name: architecture_hash(n.program) for name, n in networks.items()}, "shapes": shapes}
+        key: dict[str, Any] = {
+            "networks": {name: architecture_hash(n.program) for name, n in networks.items()},
+            "shapes": shapes,
+        }
+        if share != 1:
+            key["share"] = share
         remembered = self._remembered(key, dict[str, list[Comparison]])
         if remembered is not None and "comparisons" in remembered:
             return remembered["comparisons"]
@@ -191,7 +198,7 @@ class Trials:
                 self.engine,
                 self.target.threads,
                 tolerance=WHOLE_TOLERANCE,
-                seconds=patience * WHOLE_SECONDS * (len(compiled) - 1),
+                seconds=share * patience * WHOLE_SECONDS * (len(compiled) - 1),
             )
             if _is_quiet(run):
                 break

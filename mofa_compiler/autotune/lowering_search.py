@@ -18,6 +18,9 @@ from .candidates import ORIGINAL
 from .samples import Sample, samples
 from .subgraphs import Piece, extract
 
+SHARE = 0.4
+"""Of the time for whole networks that these get, which are compared once more in the end"""
+
 
 def faster_lowerings(
     network: Network,
@@ -117,7 +120,7 @@ class _Contest:
     def _of_networks(self, sets: Sequence[Sequence[Pass]], after: Sequence[Network]) -> list[_Timed]:
         """Whole networks, in one race."""
         contestants = {ORIGINAL: self.network, **dict(zip(map(_name, sets), after, strict=True))}
-        found = {one.name: one for one in self.trials.networks(contestants, self.inputs)}
+        found = {one.name: one for one in self.trials.networks(contestants, self.inputs, share=SHARE)}
         return [_Timed(passes, found.get(_name(passes))) for passes in sets]
 
 

@@ -53,7 +53,9 @@ def invented(cost: Cost, asked: list[str] | None = None) -> type:
                 alternatives.append(Alternative(name, ms, ratio, interval))
             return alternatives
 
-        def networks(self, networks: Mapping[str, Network], inputs: Sequence[Tensor]) -> list[Comparison]:
+        def networks(
+            self, networks: Mapping[str, Network], inputs: Sequence[Tensor], share: float = 1.0
+        ) -> list[Comparison]:
             heard.append("network")
             times = {name: cost(network.program.graph_module) for name, network in networks.items()}
             first, *rest = times
