@@ -26,6 +26,7 @@ def for_reading(report: Report) -> Document:
         (
             _amounts(report),
             Paragraph(" ".join(filter(None, (text.accuracy(report), text.quality(report), text.costs(report))))),
+            *([Notice(lost)] if (lost := text.loss(report)) else []),
             *origin(report),
             *_decisions(report, with_headline=True),
             *passes(report),
@@ -51,6 +52,7 @@ def for_screen(report: Report, verbose: bool = False) -> Document:
             *([Paragraph(quality)] if quality else []),
             *([Paragraph(decided.headline(report.decisions), "strong")] if report.decisions else []),
             *([Paragraph(costs, "warning")] if costs else []),
+            *([Notice(lost)] if (lost := text.loss(report)) else []),
             *origin(report),
             *passes(report),
         ),

@@ -45,6 +45,8 @@ def notices(report: Report) -> Iterator[str]:
     measured = report.measurements or report.decisions
     if costs := "" if measured else text.costs(report):
         yield costs
+    if lost := text.loss(report):
+        yield lost
     yield from (f"{step.name}: {step.verdict.problem}." for step in report.passes if step.verdict.problem)
     if any(recovery.best_step for recovery in report.recoveries):
         yield (

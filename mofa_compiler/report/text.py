@@ -21,6 +21,10 @@ def weights(report: Report) -> str:
     return f"Weights: {report.checkpoint}." if report.checkpoint else ""
 
 
+LOST_DB, MOVED = 0.3, 0.1
+"""dB of PSNR, and without a known target the share of the output, beyond which a rewrite is said to have lost skill"""
+
+
 def untrained(report: Report) -> str:
     """A sentence of warning where no checkpoint was given; else empty."""
     return f"No checkpoint was given: {UNTRAINED}." if report.checkpoint == "" else ""
@@ -176,6 +180,26 @@ def stage_rows(report: Report) -> list[tuple[str, str, str, str]]:
         )
         for was, now in pairs
     ]
+
+
+def loss(report: Report) -> str:
+    """A sentence where trained weights lost more than what goes unseen, and what to do about that; else empty."""
+    if report.checkpoint == "" or not any(step.edits for step in report.passes):
+        return ""
+    known, moved = with_target(report), report.passes[-1].verdict.accumulated
+    before, after = (mean(getattr(one.psnr, which) for one in known) for which in ("original", "rewritten"))
+    if before is not None and after is not None:
+        if before - after <= LOST_DB:
+            return ""
+        lost = f"It lost {before - after:.2f} dB"
+    elif moved is not None and moved > MOVED and not any(one.best_step for one in report.recoveries):
+        lost = f"Its output moved by {error_text(moved)}"
+    else:
+        return ""
+    return (
+        f"{lost}, which is more than goes unseen: bound it (--engine with --max-loss), calibrate on images like those "
+        "that it will meet (--calibrate), or train it on (mofa recover)."
+    )
 
 
 def costs(report: Report) -> str:

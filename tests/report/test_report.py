@@ -24,7 +24,7 @@ from mofa_compiler.report import content, text
 from mofa_compiler.report.document import markdown
 from mofa_compiler.report.model import Closeness, Image, Report
 from mofa_compiler.rewriting import Fate
-from tests.report.reports import printed, report_of, typed
+from tests.report.reports import image, printed, report_of, typed
 
 
 @pytest.fixture(scope="module")
@@ -354,3 +354,22 @@ def test_a_network_that_costs_more_than_before_is_told():
     assert "More MACs than before (+" in rendered_markdown(report)
     cheaper = apply(NAFNet(width=8), "paper-nafnet", torch.rand(1, 3, 32, 32)).report
     assert "More MACs" not in rendered_markdown(cheaper)
+
+
+def test_what_trained_weights_lost_is_said_with_what_to_do(report: dict[str, Any]) -> None:
+    changed = copy.deepcopy(report)
+    changed |= {"checkpoint": "net.pth", "images": [image("one", 32.0, 29.97)]}
+    lost = text.loss(typed(changed))
+    assert "2.03 dB" in lost and "--max-loss" in lost
+    assert escape(lost[:20]) in markdown(content.for_reading(typed(changed)))
+    assert lost[:20] in printed(changed, 120)
+    assert text.loss(typed({**changed, "images": [image("one", 32.0, 31.8)]})) == ""
+    assert text.loss(typed({**changed, "checkpoint": ""})) == "", "there was no skill to lose"
+
+
+def test_without_clean_images_the_output_says_how_much_was_lost(report: dict[str, Any]) -> None:
+    changed = copy.deepcopy(report)
+    changed |= {"checkpoint": "net.pth", "images": []}
+    for moved, is_told in ((0.3, True), (0.05, False)):
+        changed["passes"][-1]["verdict"]["accumulated"] = moved
+        assert bool(text.loss(typed(changed))) is is_told
