@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from networkx.utils import UnionFind
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -84,6 +83,8 @@ class Channels:
 
     def __init__(self, program: Program):
         self.program = program
+        from networkx.utils import UnionFind  # slow to import, and linting needs none
+
         self._same: UnionFind = UnionFind()
         self._frozen: dict[int, fx.Node] = {}
         self._summed: list[int] = []

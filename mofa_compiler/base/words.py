@@ -4,6 +4,8 @@ from __future__ import annotations
 
 _UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
+UNTRAINED = "the weights are those that the network is built with, usually random, and say little about its output"
+
 
 def quantity(number: float) -> str:
     """Three significant digits and a decimal prefix: `962 M`, `1.03 M`, `448`, or an exponent where there is none."""

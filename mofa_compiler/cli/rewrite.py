@@ -114,12 +114,12 @@ def rewrite(
     if destination is not None:
         _check_destination(destination, overwrite)
 
+    from ..base.words import UNTRAINED
     from ..bundle.files import save
     from ..bundle.obstacles import obstacles, sentence
     from ..compiler import apply
     from ..data import parse_degradation
     from ..report.data import reported
-    from ..report.text import UNTRAINED
     from ..rewriting.roadmap import Roadmap
 
     plan = Roadmap.load(roadmap)

@@ -13,9 +13,9 @@ from rich.console import Console
 from ..base import words
 from ..base.atomic_files import is_folder
 from ..base.errors import EngineError, LintError, MofaError, nearest
+from ..base.words import UNTRAINED
 from ..loading.import_target import parse_args
 from ..loading.input_files import Make
-from ..report import text
 from ..rewriting.diff import Diff
 from .config import Config
 from .finding import Finding, Linted, Outcome
@@ -281,7 +281,7 @@ def _fixed(
         say(f"{one.model}: {len(done)} of {len(one.findings)} findings fixed, saved to {saved}")
         if job.checkpoint == "":
             say(
-                f"warning: in {saved}, {text.UNTRAINED}: --checkpoint, or the model's `checkpoint` in the "
+                f"warning: in {saved}, {UNTRAINED}: --checkpoint, or the model's `checkpoint` in the "
                 "configuration, takes trained ones"
             )
         for diff in result.diffs:

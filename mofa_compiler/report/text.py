@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from statistics import fmean
 from typing import Any, TypeVar
 
-from ..base.words import change, count, error_text, off, quantity
+from ..base.words import UNTRAINED, change, count, error_text, off, quantity
 from .measured import Recovery
 from .model import Anatomy, Closeness, Edit, Image, Report, Step, TensorShape
 
 _Item = TypeVar("_Item")
 _Key = TypeVar("_Key")
-
-UNTRAINED = "the weights are those that the network is built with, usually random, and say little about its output"
 
 
 def weights(report: Report) -> str:
