@@ -174,12 +174,8 @@ class Trials:
             EngineError: the engine does not take the original.
         """
         shapes = ["x".join(map(str, x.shape)) for x in inputs]
-        key: dict[str, Any] = {
-            "networks": {name: architecture_hash(n.program) for name, n in networks.items()},
-            "shapes": shapes,
-        }
-        if share != 1:
-            key["share"] = share
+        hashes = {name: architecture_hash(network.program) for name, network in networks.items()}
+        key = {"networks": hashes, "shapes": shapes, "share": share}
         remembered = self._remembered(key, dict[str, list[Comparison]])
         if remembered is not None and "comparisons" in remembered:
             return remembered["comparisons"]
@@ -250,8 +246,6 @@ def _unless_slower(piece: Piece | str, speed: float, ms: float) -> Piece | str:
 
 
 def _alternatives(names: Sequence[str], run: Race) -> list[Alternative]:
-    medians = run.medians
-    return [
-        Alternative(name, medians[index], *(run.ratio(index, 0) if index else (1.0, (1.0, 1.0))))
-        for index, name in enumerate(names)
-    ]
+    """What a race tells of each; of the first, how it compares with itself."""
+    ratios = [(1.0, run.control[1]), *(run.ratio(index, 0) for index in range(1, len(names)))]
+    return [Alternative(name, ms, *found) for name, ms, found in zip(names, run.medians, ratios, strict=True)]

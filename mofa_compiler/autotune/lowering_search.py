@@ -133,11 +133,13 @@ def _summed(name: str, blocks: Sequence[tuple[int, Alternative, Alternative | No
     times = []
     for count, original, other in blocks:
         one = other or original
-        if original.ms is None or one.ms is None or one.interval is None:
+        if original.ms is None or original.interval is None or one.ms is None or one.interval is None:
             return None
-        times.append([count * ms for ms in (one.ms, original.ms, *(original.ms * edge for edge in one.interval))])
-    ms, original_ms, low, high = map(sum, zip(*times, strict=True))
-    return Comparison(name, ms, original_ms, ms / original_ms, (low / original_ms, high / original_ms), (1.0, 1.0))
+        edges = [original.ms * edge for edge in (*one.interval, *original.interval)]
+        times.append([count * ms for ms in (one.ms, original.ms, *edges)])
+    ms, whole, *edges = [math.fsum(each) for each in zip(*times, strict=True)]
+    low, high, control_low, control_high = (edge / whole for edge in edges)
+    return Comparison(name, ms, whole, ms / whole, (low, high), (control_low, control_high))
 
 
 def carried_out(network: Network, passes: Iterable[Pass]) -> Network:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from torch import Tensor, fx
 
 from ..analysis.network import Network
+from ..rewriting import is_image
 from ..rewriting.layer_surgery import origin
 from .subgraphs import Piece, Region, extract
 
@@ -27,8 +30,9 @@ def samples(network: Network, places: Sequence[Iterable[str]]) -> list[Sample]:
     Nothing where one of them lies in no block that can be cut out of the network: it has to be judged as a whole.
     """
     found: dict[Region, Sample] = {}
+    inside = _by_container(network.program.graph)
     for paths in places:
-        blocks = [_block(network, path) for path in dict.fromkeys(paths)]
+        blocks = [_block(network, path, inside) for path in dict.fromkeys(paths)]
         alike: dict[str, list[tuple[Region, Piece]]] = {}
         for block in dict.fromkeys(filter(None, blocks)):
             piece = extract(network.program, block)
@@ -42,36 +46,36 @@ def samples(network: Network, places: Sequence[Iterable[str]]) -> list[Sample]:
     return list(found.values())
 
 
-def _block(network: Network, path: str) -> Region | None:
+def _block(network: Network, path: str, inside: Mapping[str, Sequence[fx.Node]]) -> Region | None:
     """The smallest container of a layer that has a convolution and is entered and left in one place each."""
     while path := path.rpartition(".")[0]:
-        inside = list(_inside(network.program.graph, path))
-        if not any(_is_convolution(network, node) for node in inside):
+        nodes = inside.get(path, ())
+        if not any(node.op == "call_module" and str(node.target) in network.layers for node in nodes):
             continue
-        known = set(inside)
-        read = {source for node in inside for source in node.all_input_nodes if _is_image(source)} - known
-        left = [node for node in inside if set(node.users) - known]
-        if len(read) == len(left) == 1 and _is_image(left[0]):
+        known = set(nodes)
+        read = {source for node in nodes for source in node.all_input_nodes if _is_computed(source)} - known
+        left = [node for node in nodes if set(node.users) - known]
+        if len(read) == len(left) == 1 and _is_computed(left[0]):
             (start,), (end,) = read, left
             names = origin(start), origin(end)
             return Region(str(names[0]), str(names[1])) if all(names) else None
     return None
 
 
-def _inside(graph: fx.Graph, path: str) -> Iterator[fx.Node]:
+def _by_container(graph: fx.Graph) -> Mapping[str, Sequence[fx.Node]]:
+    """What is computed inside of each container."""
+    found: dict[str, list[fx.Node]] = defaultdict(list)
     for node in graph.nodes:
-        entered = [place for place, _ in (node.meta.get("nn_module_stack") or {}).values()]
-        if path in entered or (node.op == "call_module" and f"{node.target}.".startswith(f"{path}.")):
-            yield node
+        containers = {path for path, _ in (node.meta.get("nn_module_stack") or {}).values()}
+        if node.op == "call_module":
+            containers |= {*accumulate(str(node.target).split("."), "{}.{}".format)}
+        for path in containers:
+            found[path].append(node)
+    return found
 
 
-def _is_convolution(network: Network, node: fx.Node) -> bool:
-    return node.op == "call_module" and str(node.target) in network.layers
-
-
-def _is_image(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return node.op != "get_attr" and isinstance(value, Tensor) and value.dim() == 4
+def _is_computed(node: fx.Node) -> bool:
+    return node.op != "get_attr" and is_image(node)
 
 
 def _values(piece: Piece) -> int:
