@@ -22,11 +22,11 @@ from ..frontend.proxies import IN_PLACE
 from ..graph.macs import function_name
 from ..graph.plain_layers import is_torchs
 from ..graph.program import Program
-from .layers.neighbours import _ACTIVATIONS
+from .layers.neighbours import ACTIVATIONS, is_activation
 
 Positions = np.ndarray[Any, np.dtype[Any]]
 
-_ELEMENTWISE = _ACTIVATIONS | {
+_ELEMENTWISE = ACTIVATIONS | {
     *("abs", "exp", "log", "sqrt", "rsqrt", "neg", "pow", "square", "sin", "cos", "clamp", "clamp_min", "clamp_max"),
     *("to", "float", "half", "double", "contiguous", "clone", "detach", "dropout", "dropout2d"),
     *("interpolate", "upsample", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"),
@@ -45,7 +45,6 @@ _PASSING = (
     nn.ReflectionPad2d,
     nn.ReplicationPad2d,
 )
-_MIXING_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.GLU)
 _ANYWHERE = (nn.Identity, nn.modules.dropout._DropoutNd)
 """What passes channels on whatever dimension they are in"""
 _SPLITTING = frozenset(["chunk", "split", "tensor_split", "split_with_sizes"])
@@ -171,7 +170,7 @@ class Channels:
         if source is None:
             return None
         if node in self.last:
-            return source if isinstance(module, _ANYWHERE) or _is_activation(module) else None
+            return source if isinstance(module, _ANYWHERE) or _is_elementwise(module) else None
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.groups == 1:
             turned = isinstance(module, nn.ConvTranspose2d)
             self._along(Axis(path, ("weight",), 0 if turned else 1, reads=True), source)
@@ -190,7 +189,7 @@ class Channels:
             self._later += source if many else []
             names = _named(module)
             return self._along(Axis(path, names, 0), source) if names else source
-        return source if isinstance(module, _PASSING) or _is_activation(module) else None
+        return source if isinstance(module, _PASSING) or _is_elementwise(module) else None
 
     def _linear(self, node: fx.Node, path: str, module: nn.Linear, source: list[int] | None) -> list[int]:
         if source is None or node not in self.last:  # it reads another dimension than that of channels
@@ -234,7 +233,7 @@ class Channels:
             parts = _split(node, last=node in self.last)
             return None if parts is None else tuple(self._cut(source, part) for part in parts)
         if node in self.last:
-            return source if name in _ACTIVATIONS or name == "dropout" else None
+            return source if name in ACTIVATIONS or name == "dropout" else None
         if name == "pad":
             padding = node.args[1] if len(node.args) > 1 else node.kwargs.get("pad")
             return source if isinstance(padding, (list, tuple)) and len(padding) <= 4 else None
@@ -356,11 +355,9 @@ def _has_channels(value: Any, *, last: bool) -> bool:
     return isinstance(value, Tensor) and (value.dim() > 1 if last else value.dim() == 4)
 
 
-def _is_activation(module: nn.Module) -> bool:
+def _is_elementwise(module: nn.Module) -> bool:
     """Whether a module does the same to every number."""
-    in_torch = type(module).__module__ == "torch.nn.modules.activation"
-    many = isinstance(module, nn.PReLU) and module.num_parameters > 1
-    return in_torch and not many and not isinstance(module, _MIXING_ACTIVATIONS)
+    return is_activation(module) and not (isinstance(module, nn.PReLU) and module.num_parameters > 1)
 
 
 def _named(module: nn.Module) -> tuple[str, ...]:

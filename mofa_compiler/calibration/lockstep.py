@@ -15,7 +15,7 @@ from networkx.utils import UnionFind
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ..analysis.layers.neighbours import _ACTIVATIONS
+from ..analysis.layers.neighbours import ACTIVATIONS
 from ..base.torch_state import own_randomness
 from ..frontend.proxies import IN_PLACE
 from ..graph.call_spec import CallSpec, tensor_leaves
@@ -29,7 +29,7 @@ _FRESH = (
     *(nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.Linear, PartialConv2d),
     *(nn.Upsample, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
 )
-_FRESH_FUNCTIONS = _ACTIVATIONS | {
+_FRESH_FUNCTIONS = ACTIVATIONS | {
     *("add", "sub", "mul", "truediv", "div", "pow", "cat", "concat", "concatenate", "clone", "mean", "sum"),
     *("conv2d", "linear", "batch_norm", "instance_norm", "group_norm", "layer_norm", "interpolate", "max_pool2d"),
     *("avg_pool2d", "adaptive_avg_pool2d"),

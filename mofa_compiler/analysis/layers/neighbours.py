@@ -24,7 +24,7 @@ from .layer import Site, Step
 if TYPE_CHECKING:
     from ..anatomy import Anatomy
 
-_ACTIVATIONS = frozenset(
+ACTIVATIONS = frozenset(
     [
         "relu",
         "relu6",
@@ -51,7 +51,7 @@ _ACTIVATIONS = frozenset(
 _NORM_FUNCTIONS = frozenset(["batch_norm", "instance_norm", "group_norm", "layer_norm", "local_response_norm"])
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 _SILENT = (nn.Identity, nn.modules.dropout._DropoutNd)
-_NOT_POINTWISE_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.GLU)
+_MIXING = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.GLU)
 _RESIZE_OPTIONS = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
 
 
@@ -149,7 +149,7 @@ def writes_in_place(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
 
 def _function_kind(node: fx.Node) -> str:
     name = function_name(node) if node.op in ("call_function", "call_method") else ""
-    if name in _ACTIVATIONS:
+    if name in ACTIVATIONS:
         return "activation"
     if name in _NORM_FUNCTIONS:
         return "norm"
@@ -173,8 +173,12 @@ def _module_kind(module: nn.Module) -> str:
         return "shuffle"
     if isinstance(module, _SILENT):
         return "identity"
-    in_torch = type(module).__module__ == "torch.nn.modules.activation"
-    return "activation" if in_torch and not isinstance(module, _NOT_POINTWISE_ACTIVATIONS) else "other"
+    return "activation" if is_activation(module) else "other"
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether a module is an activation of torch's that mixes no values."""
+    return type(module).__module__ == "torch.nn.modules.activation" and not isinstance(module, _MIXING)
 
 
 def resize_options(node: fx.Node) -> dict[str, Any]:
