@@ -116,8 +116,7 @@ def _of_recovery(last: Recovery) -> Card:
 def _of_images(report: Report) -> Card | None:
     """Means over the images that have a target."""
     known = text.with_target(report)
-    before = text.mean(image.psnr.original for image in known)
-    after = text.mean(image.psnr.rewritten for image in known)
+    before, after = text.mean_psnr(report)
     if before is None or after is None:
         return None
     images = "the image below" if len(known) == 1 else f"mean of the {len(known)} images below"

@@ -106,6 +106,12 @@ def quality(report: Report) -> str:
     return f"On {count(len(known), 'image')}{sources(known)}: {psnr} dB PSNR{start}{ssims}."
 
 
+def mean_psnr(report: Report) -> tuple[float | None, float | None]:
+    """In dB, of the original and of the rewritten network, over the images with a known target; None without any."""
+    known = with_target(report)
+    return mean(image.psnr.original for image in known), mean(image.psnr.rewritten for image in known)
+
+
 def with_target(report: Report) -> list[Image]:
     """The images whose outputs were compared with a known target."""
     return [one for one in report.images if None not in (one.psnr.original, one.psnr.rewritten)]
@@ -184,8 +190,8 @@ def loss(report: Report) -> str:
     """A sentence where trained weights lost more than what goes unseen, and what to do about that; else empty."""
     if report.checkpoint == "" or not any(step.edits for step in report.passes):
         return ""
-    known, moved = with_target(report), report.passes[-1].verdict.accumulated
-    before, after = (mean(getattr(one.psnr, which) for one in known) for which in ("original", "rewritten"))
+    before, after = mean_psnr(report)
+    moved = report.passes[-1].verdict.accumulated
     if before is not None and after is not None:
         if before - after <= LOST_DB:
             return ""
