@@ -48,7 +48,8 @@ def trace_together(modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tenso
 
     Exporting has a price for every program, whatever its size. Raises whatever `torch.export` raises.
     """
-    return trace(_Together(modules), tuple(map(tuple, inputs)))
+    apart = tuple(tuple(x.clone() for x in given) for given in inputs)  # one tensor in two places would be one input
+    return trace(_Together(modules), apart)
 
 
 class _Together(nn.Module):

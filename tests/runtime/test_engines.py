@@ -46,6 +46,17 @@ class Two(nn.Module):
         return self.conv(x) - y, 2 * y
 
 
+class First(nn.Module):
+    """Two inputs, one of which says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.conv(x)
+
+
 def runs_here(name: str) -> str:
     """The engine's name; skips the test where it is not installed, which must not happen in CI."""
     if missing := engines()[name].missing():
@@ -133,11 +144,13 @@ def test_a_profile_sees_what_a_graph_itself_calls() -> None:
 @pytest.mark.parametrize("name", CPU)
 @pytest.mark.sample("eager", "onnxruntime")
 def test_several_are_prepared_together_and_each_is_as_if_it_were_alone(name: str) -> None:
-    """Also one that returns several, one that shares its weights, and one that the engine does not take."""
+    """Also one that returns several, one that shares its weights, one that the engine does not take, an idle input."""
     shared = nn.Conv2d(3, 3, 1).eval()
     two = [torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)]
     takes_less = nn.Conv2d(4, 4, 1).eval()
     given = [(network(), [example()]), (Two().eval(), two), (shared, two[:1]), (takes_less, two[:1]), (shared, two[1:])]
+    if name != "openvino":  # which drops an input that nothing reads, and does not take it then
+        given.append((First().eval(), two))
     ready = engine(runs_here(name)).prepare(given)
     for index, ((module, inputs), load) in enumerate(zip(given, ready, strict=True)):
         if index == 3:

@@ -26,7 +26,7 @@ def to_executorch_each(modules: Sequence[nn.Module], inputs: Sequence[Sequence[T
     no delegate across two of them, which is then taken apart.
     """
     program = trace_together(modules, inputs)
-    counts = returned_by_each(program)
+    counts = zip(map(len, inputs), returned_by_each(program), strict=True)
     lowered = to_edge_transform_and_lower(program, partitioner=[_Apart()]).exported_program()
     return [bytes(EdgeProgramManager({"forward": one}).to_executorch().buffer) for one in _each(lowered, counts)]
 
@@ -58,18 +58,19 @@ def _parts(program: ExportedProgram) -> dict[fx.Node, int]:
     return {node: index for index, part in enumerate(nx.connected_components(graph)) for node in part}
 
 
-def _each(whole: ExportedProgram, counts: Iterable[int]) -> Iterator[ExportedProgram]:
-    """A program for each of the networks in one, of which each gives so many of the outputs."""
+def _each(whole: ExportedProgram, counts: Iterable[tuple[int, int]]) -> Iterator[ExportedProgram]:
+    """A program for each of the networks in one, of which each takes and gives so many of the inputs and outputs."""
     signature = whole.graph_signature
     outputs = zip(whole.graph.output_node().args[0], signature.output_specs, strict=True)
     inputs = {spec.arg.name: spec for spec in signature.input_specs}
-    for count in counts:
-        results, specs = zip(*islice(outputs, count), strict=True)
-        root, graph = _cut(whole, results)
+    names = set(signature.user_inputs)
+    given = iter([node for node in whole.graph.nodes if node.name in names])
+    for takes, gives in counts:
+        results, specs = zip(*islice(outputs, gives), strict=True)
+        root, graph = _cut(whole, [*islice(given, takes)], results)
         taken = [inputs[node.name] for node in graph.nodes if node.op == "placeholder"]
-        given = tuple(0 for spec in taken if spec.kind is InputKind.USER_INPUT)
         called = ModuleCallSignature(
-            [], [], pytree.tree_structure((given, {})), pytree.tree_structure(tuple(0 for _ in results))
+            [], [], pytree.tree_structure(((0,) * takes, {})), pytree.tree_structure((0,) * gives)
         )
         yield ExportedProgram(
             root,
@@ -83,9 +84,11 @@ def _each(whole: ExportedProgram, counts: Iterable[int]) -> Iterator[ExportedPro
         )
 
 
-def _cut(whole: ExportedProgram, results: Sequence[fx.Node]) -> tuple[fx.GraphModule, fx.Graph]:
-    """What these nodes depend on, as a module that returns them."""
-    needed, waiting = set[fx.Node](), list(results)
+def _cut(
+    whole: ExportedProgram, given: Sequence[fx.Node], results: Sequence[fx.Node]
+) -> tuple[fx.GraphModule, fx.Graph]:
+    """What the results depend on, as a module that takes what is given, also where nothing reads it."""
+    needed, waiting = set[fx.Node](), [*given, *results]
     while waiting:
         node = waiting.pop()
         if node not in needed:
