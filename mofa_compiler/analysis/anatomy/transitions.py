@@ -14,9 +14,6 @@ from .levels import SAME
 from .types import Role, Stage
 from .units import Route
 
-_OUTSIDE = -1
-"""Where the paths into a run come from"""
-
 
 @dataclass
 class _Run:
@@ -101,18 +98,28 @@ def _find_entrances(flow: Flow, runs: list[_Run]) -> None:
 
 
 def _merge_of(flow: Flow, run: _Run, order: Mapping[fx.Node, int]) -> fx.Node:
-    """The first node that every path from the entrances of a run to the run's end passes through."""
+    """The first node that every path from the entrances of a run to the run's end passes through.
+
+    The immediate postdominator of what lies before the run, found in one sweep: nodes are in topological order.
+    """
     if len(run.entrances) == 1:
         return run.entrances[0]
-    import networkx as nx  # takes as long as linting a small network, and few have such a run
-
-    entrances = [order[node] for node in run.entrances]
-    last = order[flow.main[run.stop - 1]]
-    users = {i: [order[user] for user in flow.users[flow.nodes[i]]] for i in range(min(entrances), last)}
-    backwards = nx.DiGraph((user, i) for i in users for user in users[i] if user <= last)
-    backwards.add_edges_from((entrance, _OUTSIDE) for entrance in entrances)
-    merge: int = nx.immediate_dominators(backwards, last)[_OUTSIDE]
-    return flow.nodes[merge]
+    first, until = min(order[node] for node in run.entrances), order[flow.main[run.stop - 1]]
+    stretch = flow.nodes[first : until + 1]
+    needed = set(stretch[-1:])
+    for node in reversed(stretch):
+        if needed.intersection(flow.users[node]):
+            needed.add(node)
+    left, entered, furthest = needed.intersection(run.entrances), set[fx.Node](), first
+    for node in stretch:
+        if node not in needed or not (node in left or entered.intersection(flow.sources[node])):
+            continue
+        left.discard(node)
+        if not left and order[node] >= furthest:  # no edge passes it by
+            return node
+        entered.add(node)
+        furthest = max(furthest, *(order[user] for user in flow.users[node] if user in needed))
+    return stretch[-1]
 
 
 def _called_between(flow: Flow, begin: int, entrances: Sequence[fx.Node], merge: fx.Node) -> set[str]:

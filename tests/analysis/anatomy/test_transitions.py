@@ -25,6 +25,7 @@ def test_paths_merge_at_the_nearest_node_that_all_of_them_pass(seed: int) -> Non
     entrances = draw.sample(ahead, min(draw.randint(1, 3), len(ahead)))
     backwards = graph.reverse()
     backwards.add_edges_from((entrance, "source") for entrance in entrances)
-    flow = SimpleNamespace(nodes=nodes, users=users, main=[last])
+    sources = {i: [source for source in nodes if i in users[source]] for i in nodes}
+    flow = SimpleNamespace(nodes=nodes, users=users, sources=sources, main=[last])
     merge = _merge_of(cast(Any, flow), _Run(1.0, 0, 1, cast(Any, entrances)), cast(Any, {i: i for i in nodes}))
     assert cast(Any, merge) == nx.immediate_dominators(backwards, last)["source"]
