@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, fx, nn
 
@@ -29,6 +29,7 @@ from .report.data import report
 from .report.notebook import line, table
 from .report.pictures import pictures_of
 from .result.decisions import Decisions
+from .result.quality import Bound
 from .result.recovery import Recovery
 from .result.rewrite import KeyFate, Provenance, Rewrite, Step
 from .result.verdict import Verdict
@@ -39,6 +40,7 @@ from .rewriting.roadmap import Roadmap
 from .verification.per_pass import judge
 
 if TYPE_CHECKING:
+    from .autotune.search import Decided
     from .calibration import Calibration
     from .calibration.calibrate import Calibrated
 
@@ -208,6 +210,7 @@ def apply(
     calibration: str | Path | Iterable[Any] | Calibration | None = None,
     *,
     max_loss: float | None = None,
+    bound: Bound | Literal["default"] | None = None,
     to_save: bool = False,
     compare: bool = True,
     checkpoint: str | None = None,
@@ -227,9 +230,10 @@ def apply(
             images, a `.npy` file of inputs, or `synthetic`; or a `Calibration`, which has settings. The result then
             has one more diff, "calibration", behind the passes and before the lowerings. Without it, weights are
             inherited in closed form, without data.
-        max_loss: for a roadmap with a target: layers are rewritten, cheapest gain per dB first, until the calibrated
-            network's PSNR on held-out pairs is this many dB below the original's. Needs a calibration on images with
-            a degradation, which knows the clean ones.
+        max_loss: short for `bound=Bound("loss", max_loss)`.
+        bound: for a roadmap with a target and a calibration: what saves most time is chosen of all networks that are
+            within this bound on inputs that were held out of the calibration (see `Bound`). "default": 0.15 dB of
+            loss where clean images are known, else 45 dB to the original's output, or 99.5 % of its labels.
         compare: as for `capture`.
         to_save: the result is to be saved as a bundle: refuse before the work what `Result.save` would refuse after it.
         checkpoint: what the model's weights were read from, in words, for the report; empty where they are those that
@@ -254,7 +258,14 @@ def apply(
     tell("capturing", 0, len(roadmap) + 1)
     program = capture(copied(model), example_inputs, compare=compare)
     return apply_captured(
-        model, program, roadmap, calibration, max_loss=max_loss, to_save=to_save, checkpoint=checkpoint, tell=tell
+        model,
+        program,
+        roadmap,
+        calibration,
+        bound=_bound(bound, max_loss),
+        to_save=to_save,
+        checkpoint=checkpoint,
+        tell=tell,
     )
 
 
@@ -266,7 +277,7 @@ def apply_captured(
     roadmap: Roadmap,
     calibration: str | Path | Iterable[Any] | Calibration | None = None,
     *,
-    max_loss: float | None = None,
+    bound: Bound | Literal["default"] | None = None,
     to_save: bool = False,
     checkpoint: str | None = None,
     tell: Progress = lambda *_: None,
@@ -281,14 +292,15 @@ def apply_captured(
     args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
     example = CallSpec(args, kwargs)
     warn_of_values(network, example)
-    decisions = None
+    decisions = fitted = None
     if roadmap.target is not None:
-        roadmap, decisions = _decided(model, network, roadmap, example, settings, max_loss, tell)
-    elif max_loss is not None:
+        decided = _decided(model, network, roadmap, example, settings, bound, tell)
+        roadmap, decisions, fitted = decided.roadmap, decided.decisions, decided.calibrated
+    elif bound is not None:
         raise RoadmapError(
-            "max_loss bounds what a target is decided for: give the roadmap one (with_target)", code="needs-option"
+            "a bound is for what a target is decided for: give the roadmap one (with_target)", code="needs-option"
         )
-    steps, calibrated = _carried_out(network, roadmap, settings, tell)
+    steps, calibrated = _carried_out(network, roadmap, settings, tell, fitted)
     evaluation = None if calibrated is None else calibrated.evaluation
     orders = {} if calibrated is None else calibrated.orders
     return Result(
@@ -306,9 +318,12 @@ def apply_captured(
 
 
 def _carried_out(
-    network: Network, roadmap: Roadmap, settings: Calibration | None, tell: Progress
+    network: Network, roadmap: Roadmap, settings: Calibration | None, tell: Progress, fitted: Calibrated | None = None
 ) -> tuple[tuple[Step, ...], Calibrated | None]:
-    """What each pass made of the network; a calibration, where there is one, comes before the lowerings."""
+    """What each pass made of the network; a calibration, where there is one, comes before the lowerings.
+
+    `fitted`: the calibrated network, where deciding has made it already.
+    """
     number = len(roadmap) + 1
     passes = [pass_ for pass_ in roadmap if pass_.phase is not Phase.LOWER]
     steps: list[Step] = []
@@ -319,12 +334,13 @@ def _carried_out(
             steps.append(step)
 
     carry_out(network, passes, 1)
-    calibrated = None
-    if settings is not None and passes:  # without a pass there is nothing to fit
+    calibrated = fitted
+    if calibrated is None and settings is not None and passes:  # without a pass there is nothing to fit
         from .calibration import calibrate
 
         networks = [network, *(step.network for step in steps)]
         calibrated = calibrate(settings, networks, lambda other: [step.network for step in _steps(other, passes)], tell)
+    if calibrated is not None:
         *after, final = calibrated.networks
         steps = [replace(step, network=one) for step, one in zip(steps, after, strict=True)]
         steps.append(Step(None, calibrated.diff, final))
@@ -333,27 +349,56 @@ def _carried_out(
     return tuple(steps), calibrated
 
 
+def _bound(bound: Bound | Literal["default"] | None, max_loss: float | None) -> Bound | Literal["default"] | None:
+    """The one bound of two ways to give it.
+
+    Raises:
+        CalibrationError: both are given, or it makes no sense.
+    """
+    if max_loss is None:
+        return bound
+    if bound is not None:
+        raise CalibrationError("max_loss and bound are two bounds: give one", code="ambiguous")
+    return Bound("loss", max_loss)
+
+
 def _decided(
     model: nn.Module,
     network: Network,
     roadmap: Roadmap,
     call: CallSpec,
     calibration: Calibration | None,
-    max_loss: float | None,
+    bound: Bound | Literal["default"] | None,
     tell: Progress,
-) -> tuple[Roadmap, Decisions]:
+) -> Decided:
     """The roadmap that a target's measurements come to."""
-    from .autotune.quality_budget import Budget
-    from .autotune.search import decide
+    from .autotune.held_out import HeldOut
+    from .autotune.pricing import Prices
+    from .autotune.search import DECIDED, decide, fastest, survey
 
     assert roadmap.target is not None
-    shape = roadmap.target.shape
+    if bound is not None and calibration is None:
+        raise CalibrationError(
+            "a bound is measured on calibration inputs, and there are none: give some (calibration=..., --calibrate)",
+            code="needs-option",
+        )
+    if bound is not None and roadmap.target.keep_if == "always":
+        raise RoadmapError(
+            'keep_if = "always" carries the roadmap out whatever it costs, which no bound allows: leave one of the two '
+            "out",
+            code="ambiguous",
+        )
+    held_out = None
+    if bound is not None and calibration is not None:
+        tell("reading calibration inputs", 0, 1)
+        held_out = HeldOut(network, calibration, None if bound == "default" else bound)
+    shape, timed = roadmap.target.shape, network
     if shape is not None and shape not in [spec.shape for spec in network.program.inputs[:1]]:
         program = capture(copied(model), _reshaped(call, shape), compare=False)  # it was, at the example's size
-        network, call = Network(program, network.anatomy), program.call.example(device=program.device)
-    budget = None if max_loss is None else Budget(max_loss, calibration, tell)
-    decided = decide(network, roadmap, call, tell, budget)
-    return decided.roadmap, decided.decisions
+        timed, call = Network(program, network.anatomy), program.call.example(device=program.device)
+    choice = survey(timed, roadmap, call, tell, bounded=held_out is not None)
+    picked = fastest(choice) if held_out is None else Prices(network, choice, held_out, tell).within(held_out.bound)
+    return decide(choice, {DECIDED: picked}, tell)[DECIDED]
 
 
 def _reshaped(call: CallSpec, shape: tuple[int, ...]) -> CallSpec:

@@ -10,9 +10,11 @@ from ..analysis.anatomy import infer
 from ..analysis.layers import Layer, signature
 from ..analysis.network import Network
 from ..base.errors import MofaError, one_line
+from ..calibration import Calibrated
 from ..frontend import capture
 from ..graph.call_spec import CallSpec, tensors_by_position
-from ..result.decisions import Alternative, Decision, Decisions
+from ..result.decisions import Alternative, Comparison, Decision, Decisions
+from ..result.quality import Quality
 from ..rewriting.pass_api import Pass
 from ..rewriting.roadmap import Roadmap, in_order
 from ..rewriting.target import Target
@@ -44,41 +46,73 @@ class Choice:
     """What there is to choose from.
 
     Attributes:
-        network: the original.
+        network: the original, at the target's size.
+        call: inputs of that size.
+        roadmap: what may be done.
         groups: layers that are decided together.
         measured: the alternatives of each group, the original first.
-        made: the roadmap that makes of every group what is picked for it.
+        exact: the exact passes that make the whole network faster.
+        left: those that were measured and do not.
+        trials: what measures.
+        merged: the passes that make of layers what is chosen for them.
     """
 
     network: Network
+    call: CallSpec
+    roadmap: Roadmap
     groups: Sequence[Group]
     measured: Sequence[Sequence[Alternative]]
-    made: Callable[[Sequence[Candidate]], Roadmap]
+    exact: Sequence[Pass]
+    left: tuple[Comparison, ...]
+    trials: Trials
+    merged: Callable[[Mapping[Candidate, Sequence[str]]], list[Pass]]
+
+    def made(self, picked: Sequence[Candidate]) -> Roadmap:
+        """The roadmap that makes of every group what is picked for it."""
+        by_candidate: dict[Candidate, list[str]] = {}
+        for group, candidate in zip(self.groups, picked, strict=True):
+            by_candidate.setdefault(candidate, []).extend(group.paths)
+        passes = in_order([*self.merged(by_candidate), *self.exact])
+        return Roadmap(passes, self.roadmap.name, self.roadmap.description)
+
+
+@dataclass(frozen=True)
+class Picked:
+    """One alternative a group.
+
+    Attributes:
+        candidates: the alternatives.
+        reasons: why each was picked, in a line.
+        calibrated: the network with them, where it was calibrated to be judged.
+        quality: what came of the bound, where there was one.
+        worths: of every group's alternatives, by name, what the network is worth with that alone.
+    """
+
+    candidates: tuple[Candidate, ...]
+    reasons: tuple[str, ...]
+    calibrated: Calibrated | None = None
+    quality: Quality | None = None
+    worths: tuple[Mapping[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class Decided:
-    """A roadmap whose passes name the layers that they are for, and the decisions behind it."""
+    """A roadmap whose passes name the layers that they are for, the decisions behind it, and the calibrated network."""
 
     roadmap: Roadmap
     decisions: Decisions
+    calibrated: Calibrated | None = None
 
 
-def decide(
-    network: Network,
-    roadmap: Roadmap,
-    call: CallSpec,
-    tell: Tell,
-    bound: Callable[[Choice], Sequence[Candidate]] | None = None,
-) -> Decided:
-    """Turn a roadmap for a target into one that is decided.
+def survey(network: Network, roadmap: Roadmap, call: CallSpec, tell: Tell, *, bounded: bool = False) -> Choice:
+    """Measure what each layer of a network could become, for a roadmap with a target.
 
     Args:
         network: the original, captured on inputs of the target's shape.
         roadmap: what may be done, with a `target`.
         call: those inputs.
         tell: told before every step.
-        bound: picks under a bound on the loss, where not simply the fastest is wanted.
+        bounded: whether a bound on the loss decides in the end.
 
     Raises:
         EngineError: the engine is not there, or does not take the original.
@@ -87,7 +121,7 @@ def decide(
     assert target is not None
     inputs = tensors_by_position(network.program.graph_module, call)
     trials = Trials(target, ", ".join("x".join(map(str, x.shape)) for x in inputs))
-    offers = Offers(roadmap, target.engine, bounded=bound is not None)
+    offers = Offers(roadmap, target.engine, bounded=bounded)
     exact, left = faster_lowerings(network, offers.whole, trials, inputs, tell)
     groups = list(_groups(network, offers, exact, tell))
     if target.keep_if == "faster":
@@ -101,35 +135,61 @@ def decide(
     for index, found in enumerate(_measured(groups, raced, trials, tell)):
         measured[index] += found[1:]
         groups[index] = replace(groups[index], pieces={**groups[index].pieces, **forms[index]})
+    return Choice(network, call, roadmap, groups, measured, exact, left, trials, offers.merged)
 
-    def made(picked: Sequence[Candidate]) -> Roadmap:
-        by_candidate: dict[Candidate, list[str]] = {}
-        for group, candidate in zip(groups, picked, strict=True):
-            by_candidate.setdefault(candidate, []).extend(group.paths)
-        return Roadmap(in_order([*offers.merged(by_candidate), *exact]), roadmap.name, roadmap.description)
 
-    if bound is None:
-        picked = [_fastest(group, found, target) for group, found in zip(groups, measured, strict=True)]
-    else:
-        chosen = bound(Choice(network, groups, measured, made))
-        picked = [(candidate, "cheapest gain per dB first") for candidate in chosen]
-    decided = made([candidate for candidate, _ in picked])
+def fastest(choice: Choice) -> Picked:
+    """Of every group what takes least time, whatever is lost by it."""
+    target = choice.roadmap.target
+    assert target is not None
+    found = [_fastest(group, times, target) for group, times in zip(choice.groups, choice.measured, strict=True)]
+    return Picked(tuple(candidate for candidate, _ in found), tuple(reason for _, reason in found))
+
+
+def decide(choice: Choice, picked: Mapping[str, Picked], tell: Tell) -> dict[str, Decided]:
+    """Race networks as a whole, the original and its exact lowerings among them, and keep of each what is fastest.
+
+    Returns, by the names of `picked`: a roadmap that is decided.
+    """
+    target, network, roadmap = choice.roadmap.target, choice.network, choice.roadmap
+    assert target is not None
     tell("measuring the whole network", 0, 1)
-    contestants = {ORIGINAL: network, DECIDED: carried_out(network, decided)}
-    if exact:
-        contestants[LOWERED] = carried_out(network, exact)
-    compared = {one.name: one for one in trials.networks(contestants, inputs)}
-    best = min((one for one in compared.values() if one.is_faster), key=lambda one: one.ratio, default=None)
-    name = best.name if best is not None else ORIGINAL
-    if target.keep_if == "always":
-        name = DECIDED
-    alone = Roadmap(exact, roadmap.name, roadmap.description)
-    final = {DECIDED: decided, LOWERED: alone}.get(name, Roadmap((), roadmap.name, roadmap.description))
-    layers = tuple(
-        Decision(group.paths, signature(group.layers[0].module), candidate.name, reason, tuple(found))
-        for group, (candidate, reason), found in zip(groups, picked, measured, strict=True)
-    )
-    return Decided(final, Decisions(trials.conditions, layers, (*compared.values(), *left), name))
+    made = {name: choice.made(one.candidates) for name, one in picked.items()}
+    contestants = {ORIGINAL: network}
+    made[LOWERED] = Roadmap(choice.exact, roadmap.name, roadmap.description)
+    contestants |= {name: carried_out(network, passes) for name, passes in made.items() if len(passes)}
+    inputs = tensors_by_position(network.program.graph_module, choice.call)
+    compared = {one.name: one for one in choice.trials.networks(contestants, inputs)}
+    made[ORIGINAL] = Roadmap((), roadmap.name, roadmap.description)
+    found = {}
+    for name, one in picked.items():
+        rivals = [compared[rival] for rival in (name, LOWERED) if rival in compared]
+        best = min((rival for rival in rivals if rival.is_faster), key=lambda rival: rival.ratio, default=None)
+        kept = best.name if best is not None else ORIGINAL
+        if target.keep_if == "always":
+            kept = name
+        networks = (
+            *(replace(rival, name=DECIDED if rival.name == name else rival.name) for rival in rivals),
+            *choice.left,
+        )
+        decisions = Decisions(
+            choice.trials.conditions,
+            tuple(_decisions(choice, one)),
+            networks,
+            DECIDED if kept == name else kept,
+            one.quality if kept == name else None,
+        )
+        found[name] = Decided(made[kept], decisions, one.calibrated if kept == name else None)
+    return found
+
+
+def _decisions(choice: Choice, picked: Picked) -> Iterator[Decision]:
+    """What was picked for every group, and what for."""
+    worths = picked.worths or ({},) * len(choice.groups)
+    chosen = zip(picked.candidates, picked.reasons, worths, strict=True)
+    for group, times, (candidate, reason, worth) in zip(choice.groups, choice.measured, chosen, strict=True):
+        alternatives = tuple(replace(one, worth=worth.get(one.name)) for one in times)
+        yield Decision(group.paths, signature(group.layers[0].module), candidate.name, reason, alternatives)
 
 
 def _promising(groups: Sequence[Group], trials: Trials, tell: Tell) -> list[Group]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import DataError
-from .degradations import Degradation, Raw, parse_degradation
+from .degradations import Degradation, Pair, Raw, parse_degradation
 from .files import SUFFIXES, check_sides, image_files, read_image, to_channels
 from .leaves import dead_leaves
 from .samples import Sample
@@ -128,21 +128,37 @@ class CalibrationImages:
             else:
                 yield torch.stack([self._crop(index) for index in range(start, stop)])
 
-    def held_out(self, count: int) -> tuple[CalibrationImages, list[tuple[Tensor, Tensor]]]:
-        """These images without some of them, and inputs and targets (C, `size`, `size`) of `count` crops of those.
+    def first(self, count: int) -> CalibrationImages:
+        """The first `count` of these images alone."""
+        fewer = copy.copy(self)
+        fewer.crops = min(count, self.crops)
+        if self._inputs is not None:
+            fewer._inputs = self._inputs[:count]
+        return fewer
+
+    def held_out(self, count: int) -> tuple[CalibrationImages, list[Pair]]:
+        """These images without some of them, and `count` crops of those, with their targets where a degradation is.
 
         Every eighth image, at least one, is set aside. Of a single image or of synthetic ones nothing is: the crops are
-        then further ones, of other places and other noise.
+        then further ones, of other places and other noise. Of a file of inputs every eighth is set aside, at most
+        `count`, and that is all.
 
         Raises:
-            DataError: there is no degradation, so that inputs are all that is known.
+            DataError: a file holds a single input.
         """
-        if self.degradation is None:
-            raise DataError(
-                f"{self.source}: without a degradation there are no clean images to compare with", code="needs-option"
-            )
         rest = copy.copy(self)
         rest._kept = {}
+        if self._inputs is not None:
+            if len(self._inputs) < 2:
+                raise DataError(
+                    f"{self.source} holds one input, where one to fit to and one to judge by are needed: add inputs",
+                    code="no-data",
+                )
+            places = range(0, len(self._inputs), ASIDE)[:count]
+            rest._inputs = np.delete(self._inputs, places, 0)
+            rest.crops = len(rest._inputs)
+            given = [_finite(torch.from_numpy(self._inputs[i].astype(np.float32)), self.source) for i in places]
+            return rest, [_without_target(one) for one in given]
         aside = self._files
         if len(self._files) > 1:
             aside = self._files[::ASIDE]
@@ -155,8 +171,7 @@ class CalibrationImages:
                 clean = self._window(self._read(aside[index % len(aside)]), source)
             else:
                 clean = dead_leaves(self._clean_size(), self._clean_channels(), source)
-            pair = self.degradation(clean, source)
-            pairs.append((pair.input, pair.target))
+            pairs.append(self.degradation(clean, source) if self.degradation else _without_target(clean))
         return rest, pairs
 
     def samples(self, count: int) -> list[Sample]:
@@ -235,6 +250,10 @@ class CalibrationImages:
 
     def _degraded(self, clean: Tensor, source: torch.Generator) -> Tensor:
         return self.degradation(clean, source).input if self.degradation else clean
+
+
+def _without_target(image: Tensor) -> Pair:
+    return Pair(image, image.new_empty(0, *image.shape[1:]), torch.tensor((0.0, 1.0)))
 
 
 def calibration_batches(source: str | Path, **options: Any) -> CalibrationImages:

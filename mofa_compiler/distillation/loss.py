@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..base.errors import RecoveryError
-from ..data import restore
 from .batches import Batch
 from .options import Options
 
@@ -78,24 +77,6 @@ def check_targets(outputs: Sequence[Tensor], batch: Batch) -> None:
         if output.shape != target.shape:
             got, wanted = ("x".join(map(str, tensor.shape[1:])) for tensor in (output, target))
             raise RecoveryError(f"a target is {wanted}, and the network returns {got}", code="wrong-output")
-
-
-def psnrs(output: Tensor, wanted: Tensor, levels: Tensor | None, peak: float) -> Tensor:
-    """PSNR of every example of a batch in dB, float64; with levels, of values brought back to [0, 1] and clipped.
-
-    At most 200 dB, so that means stay finite where outputs agree.
-    """
-    got, wanted = output.double(), wanted.double()
-    if levels is not None:
-        got, wanted, peak = restore(got, levels), restore(wanted, levels), 1.0
-    errors = (got - wanted).square().flatten(1).mean(1)
-    return 10 * torch.log10(peak**2 / errors.clamp_min(peak**2 * 1e-20))
-
-
-def range_of(images: Sequence[Tensor]) -> float:
-    """The peak for PSNR: 1 for values in [0, 1], else the range of the values."""
-    low, high = min(float(i.min()) for i in images), max(float(i.max()) for i in images)
-    return 1.0 if low >= 0 and high <= 1 else high - low or 1.0
 
 
 def _error(got: Tensor, wanted: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.call_spec import tensor_leaves
+from ..numerics.psnr import psnrs, range_of
 from .batches import Batch, Stream
 from .features import Tapped
-from .loss import psnrs, range_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

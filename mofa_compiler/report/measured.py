@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -62,6 +62,8 @@ class Alternative(Part):
     interval: Interval | None
     problem: str
     """Why it was not measured"""
+    worth: Number = None
+    """What the network is worth with this alone, in the unit of the bound; null where that was not measured"""
 
 
 class Decision(Part):
@@ -104,6 +106,24 @@ class Compared(Part):
     """Of the original against itself in the same rounds: the noise"""
 
 
+class Quality(Part):
+    """What came of a bound, on inputs that nothing was chosen by or fitted to."""
+
+    measure: Literal["loss", "psnr", "agreement"]
+    """dB lost against clean images, dB to the original's output, or share of its labels"""
+    limit: float
+    value: Number
+    inputs: int
+    source: str
+    degraded: Number
+    """PSNR of the inputs against the clean images, in dB; null where none are known"""
+    original: Number
+    rewritten: Number
+    calibrations: int
+    """Of whole networks, until the bound held"""
+    sentence: str
+
+
 class Decisions(Part):
     """What was decided by measurement on a target."""
 
@@ -114,6 +134,7 @@ class Decisions(Part):
     chosen: str
     sentence: str
     """All of it in words"""
+    quality: Quality | None = None
 
     @property
     def final(self) -> Compared | None:

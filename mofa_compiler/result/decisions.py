@@ -7,6 +7,7 @@ from typing import Any
 
 from ..base.significance import verdict, widened
 from ..rewriting.target import Conditions
+from .quality import Quality
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Alternative:
         ratio: that divided by the time of the original piece.
         interval: 95 % interval of the ratio.
         problem: why it was not measured.
+        worth: what the network is worth with this alone, in the unit of the bound, where there is one.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Alternative:
     ratio: float | None = None
     interval: tuple[float, float] | None = None
     problem: str = ""
+    worth: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Decisions:
     networks: tuple[Comparison, ...]
     chosen: str
     """Which of `networks` it became, or `original`"""
+    quality: Quality | None = None
+    """What came of a bound, where there was one"""
 
     @property
     def final(self) -> Comparison | None:
@@ -97,4 +102,5 @@ class Decisions:
 
     def to_data(self) -> dict[str, Any]:
         """Plain data."""
-        return {**asdict(self), "sentence": self.sentence}
+        quality = None if self.quality is None else {**asdict(self.quality), "sentence": self.quality.sentence}
+        return {**asdict(self), "quality": quality, "sentence": self.sentence}

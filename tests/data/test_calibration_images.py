@@ -247,3 +247,43 @@ def test_samples_of_a_file_of_inputs_are_some_of_these(tmp_path: Path):
     samples = CalibrationImages(tmp_path / "inputs.npy", channels=3).samples(3)
     assert [sample.name for sample in samples] == [f"inputs.npy, input {index}" for index in (0, 1, 3)]
     assert torch.equal(samples[1].input, torch.from_numpy(inputs[1])) and samples[1].target is None
+
+
+def test_what_is_held_out_is_no_calibration_input() -> None:
+    images = CalibrationImages("synthetic", channels=3, size=16, degradation="gaussian:25", crops=4)
+    rest, pairs = images.held_out(3)
+    given, target, _ = pairs[0]
+    assert given.shape == target.shape == (3, 16, 16)
+    assert 0 < float((given - target).square().mean().sqrt()) < 0.2
+    assert all(not torch.equal(given, image) for batch in images for image in batch)
+    assert torch.equal(images.held_out(2)[1][1].input, pairs[1].input)
+    assert all(torch.equal(one, two) for one, two in zip(rest, images, strict=True))
+    assert CalibrationImages("synthetic", channels=3, size=16).held_out(1)[1][0].target.numel() == 0
+
+
+def test_whole_images_are_held_out_of_a_folder(tmp_path: Path) -> None:
+    for level in range(3):
+        Image.new("L", (24, 24), 100 * level).save(tmp_path / f"{level}.png")
+    images = CalibrationImages(tmp_path, channels=3, size=16, degradation="gaussian:1", crops=6)
+    rest, pairs = images.held_out(4)
+    assert {round(float(pair.target.mean()) * 255) for pair in pairs} == {0}
+    assert {round(float(image.mean()) * 2.55) for batch in rest for image in batch} == {1, 2}
+    assert len(images) == len(rest)
+
+
+def test_inputs_of_a_file_are_held_out(tmp_path: Path) -> None:
+    values = np.arange(10, dtype=np.float32)[:, None, None, None] * np.ones((1, 3, 4, 4), np.float32)
+    np.save(tmp_path / "x.npy", values)
+    rest, pairs = CalibrationImages(tmp_path / "x.npy", channels=3).held_out(8)
+    assert [float(pair.input[0, 0, 0]) for pair in pairs] == [0, 8]
+    assert [float(image[0, 0, 0]) for batch in rest for image in batch] == [1, 2, 3, 4, 5, 6, 7, 9]
+    np.save(tmp_path / "one.npy", values[:1])
+    with raising(DataError, "no-data"):
+        CalibrationImages(tmp_path / "one.npy", channels=3).held_out(8)
+
+
+def test_the_first_images_alone() -> None:
+    images = CalibrationImages("synthetic", channels=3, size=16, crops=10)
+    fewer = images.first(3)
+    assert [len(batch) for batch in fewer] == [3] and torch.equal(next(iter(fewer)), next(iter(images))[:3])
+    assert [len(batch) for batch in images] == [4, 4, 2]

@@ -1,0 +1,185 @@
+"""Held-out inputs: what a network is worth on examples that nothing was chosen by or fitted to."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..analysis.network import Network
+from ..base.errors import CalibrationError
+from ..calibration import Calibration
+from ..calibration.batches import gather
+from ..data import CalibrationImages
+from ..graph.call_spec import CallSpec, map_tree, tensor_leaves
+from ..numerics.error_sums import Figures
+from ..numerics.psnr import psnrs, range_of
+from ..numerics.running import run, values
+from ..result.quality import Bound, Measure, Quality
+
+COUNT = 8
+"""Images that quality is measured on"""
+
+ASIDE = 8
+"""One batch of so many is held out of those that are given as tensors"""
+
+DEFAULTS: dict[Measure, float] = {"loss": 0.15, "psnr": 45.0, "agreement": 0.995}
+"""Bounds where none is given: dB lost; where no clean images are known, dB to the original, or labels in common"""
+
+
+class HeldOut:
+    """Some of a calibration's inputs, and what the original makes of them.
+
+    Attributes:
+        calibration: without them.
+        bound: the one given, or else what suits the network: `loss` where clean images are known that its output is
+            nearer to than its input, `agreement` where its output has another number of channels, at least two, or
+            whole numbers, and `psnr` otherwise.
+
+    Raises:
+        CalibrationError, DataError: there is a single input, or a bound on the loss and no clean images.
+    """
+
+    def __init__(self, network: Network, calibration: Calibration, bound: Bound | None = None):
+        images = calibration.batches
+        self._clean: list[tuple[Tensor, Tensor]] = []
+        rest: Iterable[Any]
+        if isinstance(images, CalibrationImages):
+            rest, pairs = images.held_out(COUNT)
+            given = [pair.input[None] for pair in pairs]
+            if images.degradation is not None:
+                self._clean = [(pair.target[None], pair.levels) for pair in pairs]
+        else:
+            rest, given = _apart([images] if isinstance(images, Tensor) else list(images))
+        self._source = str(images) if isinstance(images, CalibrationImages) else "given"
+        if bound is not None and bound.measure == "loss" and not self._clean:
+            raise CalibrationError(
+                "max_loss is measured against clean images: calibrate on a folder of them, or on synthetic ones, with "
+                "a degradation (--calibrate DIR --degrade gaussian:25; CalibrationImages(..., degradation=...)), or "
+                "bound the distance to the original's own output (min_psnr_to_original, min_agreement)",
+                code="needs-option",
+            )
+        self.calibration = replace(calibration, batches=rest)
+        self._calls = _calls(network, given)
+        self._outputs = [run(network.program.graph_module, call) for call in self._calls]
+        self._original, self._degraded = self._psnr(self._outputs), self._psnr_of_inputs()
+        if bound is not None and bound.measure == "loss" and self._original is None:
+            raise CalibrationError(
+                "max_loss compares the output with the clean image, and they have different shapes: bound the distance "
+                "to the original's own output (min_psnr_to_original, min_agreement)",
+                code="wrong-output",
+            )
+        self.bound = bound or Bound(measure := self._measure(), DEFAULTS[measure])
+
+    def errors(self, network: Network) -> list[float]:
+        """What a network adds to the error of each input's output (see `Bound.error`), or infinity for not finite."""
+        return self._errors([run(network.program.graph_module, call) for call in self._calls])
+
+    def quality(self, network: Network, calibrations: int = 0, bound: Bound | None = None) -> Quality:
+        """All figures of a network."""
+        bound, outputs = bound or self.bound, [run(network.program.graph_module, call) for call in self._calls]
+        return Quality(
+            bound.measure,
+            bound.limit,
+            bound.value(self._errors(outputs)),
+            len(self._calls),
+            self._source,
+            degraded=_mean(self._degraded),
+            original=_mean(self._original),
+            rewritten=_mean(self._psnr(outputs)),
+            calibrations=calibrations,
+        )
+
+    def _errors(self, outputs: Sequence[Any]) -> list[float]:
+        if not all(bool(torch.isfinite(values("the network", output)).all()) for output in outputs):
+            return [math.inf] * len(outputs)
+        if self.bound.measure == "loss":
+            before, after = self._original, self._psnr(outputs)
+            assert before is not None and after is not None
+            return [self.bound.error(one - other) for one, other in zip(before, after, strict=True)]
+        compared = self._differing if self.bound.measure == "agreement" else self._squared
+        return compared(outputs)
+
+    def _measure(self) -> Measure:
+        if self._original is not None and (self._degraded is None or fmean(self._original) > fmean(self._degraded)):
+            return "loss"
+        output = next(tensor_leaves(self._outputs[0]), None)
+        given = next(tensor_leaves(self._calls[0].args), None)
+        if output is None or output.dim() < 2 or not output.numel():
+            return "psnr"
+        labelled = given is not None and output.shape[1] not in (1, given.shape[1] if given.dim() > 1 else 1)
+        return "agreement" if labelled or not output.is_floating_point() else "psnr"
+
+    def _psnr(self, outputs: Sequence[Any]) -> list[float] | None:
+        """dB against the clean images, one each; None where none are known, or of other shapes."""
+        return self._against_clean([next(tensor_leaves(output)) for output in outputs])
+
+    def _psnr_of_inputs(self) -> list[float] | None:
+        return self._against_clean([next(tensor_leaves(call.args)) for call in self._calls])
+
+    def _against_clean(self, found: Sequence[Tensor]) -> list[float] | None:
+        if not self._clean or [one.shape for one in found] != [wanted.shape for wanted, _ in self._clean]:
+            return None
+        peak = range_of([wanted for wanted, _ in self._clean])
+        pairs = zip(found, self._clean, strict=True)
+        return [float(psnrs(one.cpu(), wanted, levels, peak)) for one, (wanted, levels) in pairs]
+
+    def _squared(self, outputs: Sequence[Any]) -> list[float]:
+        """Mean squared error of all outputs to the original's, whose range is 1."""
+        figures, found = Figures(), []
+        for one, other in zip(self._outputs, outputs, strict=True):
+            before, expected = figures.error, values("the original", one)
+            figures.add(expected, values("the network", other))
+            found.append((figures.error - before) / max(expected.numel(), 1))
+        return [error / figures.peak**2 if error else 0.0 for error in found]
+
+    def _differing(self, outputs: Sequence[Any]) -> list[float]:
+        """Share of the first output's labels that are not the original's."""
+        pairs = [[next(tensor_leaves(one)) for one in both] for both in zip(self._outputs, outputs, strict=True)]
+        low, high = min(float(one.min()) for one, _ in pairs), max(float(one.max()) for one, _ in pairs)
+        middle = 0.5 if low >= 0 and high <= 1 else 0.0  # of probabilities, or of logits
+        return [float((_labels(one, middle) != _labels(other, middle)).double().mean()) for one, other in pairs]
+
+
+def _mean(found: Sequence[float] | None) -> float | None:
+    return None if found is None else fmean(found)
+
+
+def _labels(output: Tensor, middle: float) -> Tensor:
+    if not output.is_floating_point():
+        return output
+    return output.argmax(1) if output.dim() > 1 and output.shape[1] > 1 else output > middle
+
+
+def _calls(network: Network, given: Iterable[Any]) -> list[CallSpec]:
+    """Inputs as calls, in the network's precision."""
+    like = next((t for t in network.program.state().values() if t.is_floating_point()), torch.empty(0))
+    with tempfile.TemporaryDirectory(prefix="mofa-held-out-") as folder:
+        return list(gather(given, network, Path(folder), like, network.program.inputs))
+
+
+def _apart(batches: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Every eighth batch is held out; of a single batch the last eighth of its examples."""
+    if len(batches) > 1:
+        held = batches[::ASIDE]
+        return [batch for index, batch in enumerate(batches) if index % ASIDE], held
+    leaves = list(tensor_leaves(batches))
+    size = min((len(leaf) if leaf.dim() else 1 for leaf in leaves), default=0)
+    if size < 2:
+        raise CalibrationError(
+            "there is a single calibration input, and one to fit to and one to judge by are needed: give more",
+            code="no-data",
+        )
+    left = size - -(-size // ASIDE)
+    return [_rows(batches[0], slice(left))], [_rows(batches[0], slice(left, None))]
+
+
+def _rows(batch: Any, rows: slice) -> Any:
+    return map_tree(batch, Tensor, lambda tensor: tensor[rows] if tensor.dim() else tensor)

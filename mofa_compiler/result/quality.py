@@ -1,0 +1,126 @@
+"""How much worse a rewritten network may be than its original, and how much worse it is, on held-out inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal, get_args
+
+from ..base.errors import CalibrationError
+
+Measure = Literal["loss", "psnr", "agreement"]
+
+SMALLEST = 1e-12
+"""A mean squared error that counts as none: 120 dB"""
+
+_OPTIONS: Mapping[str, str] = {"loss": "max_loss", "psnr": "min_psnr_to_original", "agreement": "min_agreement"}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The worst that a rewritten network may be, the mean over inputs that were held out.
+
+    Attributes:
+        measure: `loss`: dB of PSNR against the clean images that the original has more; `psnr`: dB of PSNR of its
+            output against the original's; `agreement`: share of the labels (the largest of the channels, or the sign of
+            a single one) that are the original's.
+        limit: >= 0 dB, > 0 dB, or 0 to 1: at most that loss, at least that PSNR or agreement.
+
+    Raises:
+        CalibrationError: no such measure, or a limit out of its range.
+    """
+
+    measure: Measure
+    limit: float
+
+    def __post_init__(self) -> None:
+        if self.measure not in get_args(Measure):
+            known = ", ".join(get_args(Measure))
+            raise CalibrationError(f"a bound on {self.measure!r}: must be one of {known}", code="bad-value")
+        fits = {"loss": self.limit >= 0, "psnr": self.limit > 0, "agreement": 0 <= self.limit <= 1}
+        if not (math.isfinite(self.limit) and fits[self.measure]):
+            form = {"loss": "at least 0 dB", "psnr": "above 0 dB", "agreement": "between 0 and 1"}[self.measure]
+            raise CalibrationError(f"{_OPTIONS[self.measure]}={self.limit}: must be {form}", code="bad-value")
+
+    @property
+    def allowed(self) -> float:
+        """The error at the limit."""
+        return self.error(self.limit)
+
+    def error(self, value: float) -> float:
+        """What adds up, about, when several layers are changed: errors that are independent of each other.
+
+        Of a loss, the squared error that came to the original's, as part of that; of a PSNR, the squared error, the
+        peak being 1; of an agreement, the share of labels that differ.
+        """
+        if self.measure == "agreement":
+            return 1 - value
+        return 10 ** (value / 10) - 1 if self.measure == "loss" else 10 ** (-value / 10)
+
+    def value(self, errors: Sequence[float]) -> float:
+        """The mean over examples: of losses in dB, of squared errors, of labels in common; of none, the best."""
+        errors = errors or (0.0,)
+        if not all(map(math.isfinite, errors)):
+            return math.inf if self.measure == "loss" else -math.inf
+        if self.measure == "loss":
+            return fmean(10 * math.log10(max(1 + error, SMALLEST)) for error in errors)
+        return 1 - fmean(errors) if self.measure == "agreement" else -10 * math.log10(max(fmean(errors), SMALLEST))
+
+    def holds(self, value: float) -> bool:
+        """Whether a network of this value is within the bound."""
+        return value <= self.limit if self.measure == "loss" else value >= self.limit
+
+    def said(self, value: float) -> str:
+        """A value in words: `0.12 dB lost`, `46.1 dB to the original`, `99.71 % of the labels`."""
+        if self.measure == "loss":
+            return f"{value:.2f} dB lost" if value >= 0 else f"{-value:.2f} dB won"
+        return f"{value:.1f} dB to the original" if self.measure == "psnr" else f"{100 * value:.2f} % of the labels"
+
+    def __str__(self) -> str:
+        limits = {"loss": "at most {:g} dB lost", "psnr": "at least {:g} dB to the original"}
+        if self.measure == "agreement":
+            return f"at least {100 * self.limit:g} % of the original's labels"
+        return limits[self.measure].format(self.limit)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What came of a bound on held-out inputs, which nothing was chosen by or fitted to.
+
+    Attributes:
+        measure: as of the bound; `limit`: its limit; `value`: what the network came to.
+        inputs: how many were held out; `source`: where they come from.
+        degraded: PSNR in dB of the network's inputs against the clean images, None without these or where their shapes
+            differ; `original`, `rewritten`: of the networks' outputs.
+        calibrations: of whole networks, until the bound held.
+    """
+
+    measure: Measure
+    limit: float
+    value: float
+    inputs: int
+    source: str
+    degraded: float | None = None
+    original: float | None = None
+    rewritten: float | None = None
+    calibrations: int = 0
+
+    @property
+    def bound(self) -> Bound:
+        """What was asked for."""
+        return Bound(self.measure, self.limit)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bound holds."""
+        return self.bound.holds(self.value)
+
+    @property
+    def sentence(self) -> str:
+        """`0.12 dB lost on 8 held-out inputs (bound: at most 0.15 dB lost): degraded 20.2 → …`."""
+        steps = (("degraded", self.degraded), ("original", self.original), ("rewritten", self.rewritten))
+        chain = " → ".join(f"{name} {value:.2f}" for name, value in steps if value is not None)
+        number = "1 held-out input" if self.inputs == 1 else f"{self.inputs} held-out inputs"
+        return f"{self.bound.said(self.value)} on {number} (bound: {self.bound}){f': {chain} dB' if chain else ''}"

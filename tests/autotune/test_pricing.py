@@ -1,0 +1,140 @@
+"""A bound on the loss decides how much is rewritten."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mofa_compiler import Result, Roadmap, apply
+from mofa_compiler.autotune.candidates import Candidate
+from mofa_compiler.autotune.pricing import UNITS, Price, knapsack
+from mofa_compiler.base.errors import CalibrationError, RoadmapError
+from mofa_compiler.calibration import Calibration
+from mofa_compiler.data import CalibrationImages, Pair
+from mofa_compiler.passes import SepConvToPConv
+from mofa_compiler.result.quality import Bound
+from tests.autotune.small import Tower, depthwise_taps, invent
+from tests.raising import raising
+
+X = torch.rand(1, 3, 32, 32)
+ROADMAP = Roadmap([SepConvToPConv()])
+
+
+class Wanted(CalibrationImages):
+    """Images that the network restores to within -60 dB, so that whatever changes it is a loss."""
+
+    network: Tower
+
+    def held_out(self, count: int) -> tuple[CalibrationImages, list[Pair]]:
+        rest, pairs = super().held_out(count)
+        made = []
+        for pair in pairs:
+            with torch.no_grad():
+                output = self.network(pair.input[None])[0]
+            noise = 1e-3 * torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+            made.append(Pair(pair.input, output + noise, torch.tensor((-2.0, 2.0))))
+        return rest, made
+
+
+def wanted() -> Wanted:
+    torch.manual_seed(0)
+    images = Wanted("synthetic", channels=3, size=32, degradation="gaussian:25", crops=4)
+    images.network = Tower().eval()
+    return images
+
+
+def bounded(bound: float, monkeypatch: pytest.MonkeyPatch) -> Result:
+    asked = invent(monkeypatch, depthwise_taps)
+    images = wanted()
+    calibration = Calibration(images, order=False, fit=False, tuning=0)
+    result = apply(images.network, ROADMAP.with_target("eager"), X, calibration, max_loss=bound)
+    assert asked
+    return result
+
+
+def lost(result: Result) -> float:
+    images, errors = wanted(), []
+    result.model.eval()
+    with torch.no_grad():
+        for pair in images.held_out(8)[1]:
+            for network in (images.network, result.model):
+                error = (network(pair.input[None])[0] - pair.target).clamp(-2, 2).square().mean() / 16
+                errors.append(-10 * math.log10(float(error)))
+    return sum(errors[::2]) / 8 - sum(errors[1::2]) / 8
+
+
+@pytest.mark.slow
+def test_a_bound_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    everything, nothing = (bounded(bound, monkeypatch) for bound in (1000.0, 0.0))
+    assert everything.decisions and nothing.decisions
+    assert all(one.chosen != "original" for one in everything.decisions.layers)
+    assert all(one.chosen == "original" for one in nothing.decisions.layers)
+    assert lost(nothing) == 0
+    whole = lost(everything)
+    assert everything.decisions.quality.value == pytest.approx(whole, abs=0.01)
+    some = bounded(whole - 0.1, monkeypatch)
+    chosen = [one for one in some.decisions.layers if one.chosen != "original"]
+    assert chosen and 0 < lost(some) <= whole - 0.1
+    quality = some.decisions.quality
+    assert quality.holds and 1 <= quality.calibrations <= 4 and quality.inputs == 8
+    worths = [one.worth for each in chosen for one in each.alternatives if one.name == each.chosen]
+    assert None not in worths
+
+
+def test_a_network_that_loses_too_much_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    invent(monkeypatch, depthwise_taps)
+    torch.manual_seed(0)
+    tower = Tower().eval()
+    inputs = [torch.rand(2, 3, 32, 32) for _ in range(3)]
+    calibration = Calibration(inputs, order=False, fit=False, tuning=0)
+    result = apply(tower, ROADMAP.with_target("eager"), X, calibration, bound=Bound("psnr", 100))
+    assert result.decisions.chosen == "original" and torch.equal(result.model.eval()(X), tower(X))
+
+
+def test_bad_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    invent(monkeypatch, depthwise_taps)
+    tower, target = Tower().eval(), ROADMAP.with_target("eager")
+    with raising(CalibrationError, "needs-option"):
+        apply(tower, target, X, [X, X], max_loss=0.5)
+    with raising(CalibrationError, "bad-value", "max_loss"):
+        apply(tower, target, X, [X], max_loss=-1.0)
+    with raising(CalibrationError, "ambiguous"):
+        apply(tower, target, X, [X, X], max_loss=0.5, bound="default")
+    with raising(CalibrationError, "needs-option", "--calibrate"):
+        apply(tower, target, X, bound="default")
+    with raising(RoadmapError, "ambiguous", "keep_if"):
+        apply(tower, ROADMAP.with_target("eager", keep_if="always"), X, [X, X], bound="default")
+    with raising(RoadmapError, "needs-option", "with_target"):
+        apply(tower, "mofa", X, max_loss=0.5)
+
+
+def priced(entries: Sequence[tuple[int, int]]) -> list[Price]:
+    """A group, by savings and errors in units of a budget of 1."""
+    found = [Price(Candidate(str(index)), saving, (units / UNITS,)) for index, (saving, units) in enumerate(entries)]
+    return [Price(Candidate("original"), 0.0), *found]
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(1, 50), st.integers(0, 2 * UNITS)), min_size=0, max_size=3),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_the_choice_is_the_best_there_is(entries: list[list[tuple[int, int]]]) -> None:
+    groups = [priced(some) for some in entries]
+    chosen = knapsack(groups, 1.0)
+    assert sum(one.error for one in chosen) <= 1 + 1e-9
+    fitting = [some for some in itertools.product(*groups) if sum(one.error for one in some) <= 1 + 1e-9]
+    assert sum(one.saving for one in chosen) == max(sum(one.saving for one in some) for some in fitting)
+
+
+def test_nothing_may_be_lost_of_a_budget_of_nothing() -> None:
+    groups = [priced([(5, 1), (3, 0)]), priced([(7, 2)])]
+    assert [one.saving for one in knapsack(groups, 0.0)] == [3, 0]
