@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +40,7 @@ from .rewriting.roadmap import Roadmap
 from .verification.per_pass import judge
 
 if TYPE_CHECKING:
+    from .autotune.held_out import HeldOut
     from .autotune.search import Decided
     from .calibration import Calibration
     from .calibration.calibrate import Calibrated
@@ -292,15 +293,21 @@ def apply_captured(
     args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
     example = CallSpec(args, kwargs)
     warn_of_values(network, example)
-    decisions = fitted = None
+    bounded = _held_out(network, roadmap, settings, bound, tell)
+    settings = settings if bounded is None else bounded.calibration
+    decisions = fitted = timed = None
     if roadmap.target is not None:
-        decided = _decided(model, network, roadmap, example, settings, bound, tell)
-        roadmap, decisions, fitted = decided.roadmap, decided.decisions, decided.calibrated
-    elif bound is not None:
-        raise RoadmapError(
-            "a bound is for what a target is decided for: give the roadmap one (with_target)", code="needs-option"
-        )
+        timed = _at_shape(model, network, example, roadmap.target.shape)
+        if roadmap.target.keep_if != "told":
+            decided = _decided(network, timed, roadmap, bounded, tell)
+            roadmap, decisions, fitted = decided.roadmap, decided.decisions, decided.calibrated
     steps, calibrated = _carried_out(network, roadmap, settings, tell, fitted)
+    if timed is not None and decisions is None:
+        from .autotune.search import told
+
+        quality = None if bounded is None else bounded.quality(steps[-1].network if steps else network)
+        decisions = told(timed.network, roadmap, timed.call, quality, tell)
+        roadmap = Roadmap(roadmap, roadmap.name, roadmap.description)
     evaluation = None if calibrated is None else calibrated.evaluation
     orders = {} if calibrated is None else calibrated.orders
     return Result(
@@ -362,41 +369,64 @@ def _bound(bound: Bound | Literal["default"] | None, max_loss: float | None) -> 
     return Bound("loss", max_loss)
 
 
-def _decided(
-    model: nn.Module,
+def _held_out(
     network: Network,
     roadmap: Roadmap,
-    call: CallSpec,
     calibration: Calibration | None,
     bound: Bound | Literal["default"] | None,
     tell: Progress,
-) -> Decided:
-    """The roadmap that a target's measurements come to."""
-    from .autotune.held_out import HeldOut
-    from .autotune.pricing import Prices
-    from .autotune.search import DECIDED, decide, fastest, survey
+) -> HeldOut | None:
+    """What a bound is measured on; None where there is no bound.
 
-    assert roadmap.target is not None
-    if bound is not None and calibration is None:
+    Raises:
+        CalibrationError, DataError: there is nothing to measure it on.
+        RoadmapError: a bound makes no sense with this roadmap.
+    """
+    if bound is None:
+        return None
+    if roadmap.target is None:
+        raise RoadmapError(
+            "a bound is for what a target is decided for: give the roadmap one (with_target)", code="needs-option"
+        )
+    if calibration is None:
         raise CalibrationError(
             "a bound is measured on calibration inputs, and there are none: give some (calibration=..., --calibrate)",
             code="needs-option",
         )
-    if bound is not None and roadmap.target.keep_if == "always":
+    if roadmap.target.keep_if == "always":
         raise RoadmapError(
             'keep_if = "always" carries the roadmap out whatever it costs, which no bound allows: leave one of the two '
             "out",
             code="ambiguous",
         )
-    held_out = None
-    if bound is not None and calibration is not None:
-        tell("reading calibration inputs", 0, 1)
-        held_out = HeldOut(network, calibration, None if bound == "default" else bound)
-    shape, timed = roadmap.target.shape, network
-    if shape is not None and shape not in [spec.shape for spec in network.program.inputs[:1]]:
-        program = capture(copied(model), _reshaped(call, shape), compare=False)  # it was, at the example's size
-        timed, call = Network(program, network.anatomy), program.call.example(device=program.device)
-    choice = survey(timed, roadmap, call, tell, bounded=held_out is not None)
+    from .autotune.held_out import HeldOut
+
+    tell("reading calibration inputs", 0, 1)
+    return HeldOut(network, calibration, None if bound == "default" else bound)
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """A network at the size that it is timed at, and inputs of that size."""
+
+    network: Network
+    call: CallSpec
+
+
+def _at_shape(model: nn.Module, network: Network, call: CallSpec, shape: tuple[int, ...] | None) -> _Timed:
+    """The network captured at another size of its first input, where that is another one."""
+    if shape is None or shape in [spec.shape for spec in network.program.inputs[:1]]:
+        return _Timed(network, call)
+    program = capture(copied(model), _reshaped(call, shape), compare=False)  # it was, at the example's size
+    return _Timed(Network(program, network.anatomy), program.call.example(device=program.device))
+
+
+def _decided(network: Network, timed: _Timed, roadmap: Roadmap, held_out: HeldOut | None, tell: Progress) -> Decided:
+    """The roadmap that a target's measurements come to, under a bound where something is held out for one."""
+    from .autotune.pricing import Prices
+    from .autotune.search import DECIDED, decide, fastest, survey
+
+    choice = survey(timed.network, roadmap, timed.call, tell, bounded=held_out is not None)
     picked = fastest(choice) if held_out is None else Prices(network, choice, held_out, tell).within(held_out.bound)
     return decide(choice, {DECIDED: picked}, tell)[DECIDED]
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from torch import Tensor
+
 from ..analysis.anatomy import infer
 from ..analysis.layers import Layer, signature
 from ..analysis.network import Network
@@ -13,7 +15,7 @@ from ..base.errors import MofaError, one_line
 from ..calibration import Calibrated
 from ..frontend import capture
 from ..graph.call_spec import CallSpec, tensors_by_position
-from ..result.decisions import Alternative, Comparison, Decision, Decisions
+from ..result.decisions import TOLD, Alternative, Comparison, Decision, Decisions
 from ..result.quality import Quality
 from ..rewriting.pass_api import Pass
 from ..rewriting.roadmap import Roadmap, in_order
@@ -104,6 +106,32 @@ class Decided:
     calibrated: Calibrated | None = None
 
 
+def told(network: Network, roadmap: Roadmap, call: CallSpec, quality: Quality | None, tell: Tell) -> Decisions:
+    """What came of a roadmap that is carried out as it stands: its time on the target, and its quality.
+
+    Args:
+        network: the original, captured on inputs of the target's shape.
+        roadmap: what was done, with a `target`.
+        call: those inputs.
+        quality: on held-out inputs, where there are any.
+        tell: told before every step.
+
+    Raises:
+        EngineError: the engine is not there, or does not take the original.
+    """
+    trials, inputs = _trials(network, roadmap, call)
+    tell("measuring the whole network", 0, 1)
+    found = trials.networks({ORIGINAL: network, TOLD: carried_out(network, roadmap)}, inputs) if len(roadmap) else []
+    return Decisions(trials.conditions, (), tuple(found), TOLD if found else ORIGINAL, quality)
+
+
+def _trials(network: Network, roadmap: Roadmap, call: CallSpec) -> tuple[Trials, Sequence[Tensor]]:
+    """What measures on a roadmap's target, and the tensors of a call."""
+    inputs = tensors_by_position(network.program.graph_module, call)
+    assert roadmap.target is not None
+    return Trials(roadmap.target, ", ".join("x".join(map(str, x.shape)) for x in inputs)), inputs
+
+
 def survey(network: Network, roadmap: Roadmap, call: CallSpec, tell: Tell, *, bounded: bool = False) -> Choice:
     """Measure what each layer of a network could become, for a roadmap with a target.
 
@@ -119,8 +147,7 @@ def survey(network: Network, roadmap: Roadmap, call: CallSpec, tell: Tell, *, bo
     """
     target = roadmap.target
     assert target is not None
-    inputs = tensors_by_position(network.program.graph_module, call)
-    trials = Trials(target, ", ".join("x".join(map(str, x.shape)) for x in inputs))
+    trials, inputs = _trials(network, roadmap, call)
     offers = Offers(roadmap, target.engine, bounded=bounded)
     exact, left = faster_lowerings(network, offers.whole, trials, inputs, tell)
     groups = list(_groups(network, offers, exact, tell))

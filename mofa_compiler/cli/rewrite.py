@@ -6,18 +6,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..base.errors import BundleError, DataError, VerificationError, one_line
-from . import completion, options
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from ..data import CalibrationImages
-    from ..graph.call_spec import ExampleInputs
+from ..base.errors import BundleError, VerificationError
+from . import deciding, options
 
 
 def rewrite(
@@ -26,52 +20,21 @@ def rewrite(
     checkpoint: options.Checkpoint = None,
     key: options.Key = None,
     strip_prefix: options.StripPrefix = None,
-    roadmap: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="A roadmap's name (see `mofa roadmaps`) or a TOML file.",
-            autocompletion=completion.roadmaps,
-        ),
-    ] = "mofa",
+    roadmap: deciding.RoadmapOption = "mofa",
     inputs: options.Inputs = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ENGINE",
-            help="Decide layer by layer by measuring on this engine (see `mofa engines`): needs time.",
-            autocompletion=completion.engines,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Threads that it may use.", show_default="1")
-    ] = None,
-    max_loss: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DB",
-            help="Stop rewriting before the calibrated network is so much worse than the original, such as 0.5dB; "
-            "needs --engine, --calibrate and --degrade.",
-        ),
-    ] = None,
-    calibrate: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR|FILE.npy|synthetic",
-            help="Fit the rewritten layers on images: a folder, network inputs (N, C, H, W), or generated ones.",
-        ),
-    ] = None,
+    engine: deciding.EngineOption = None,
+    threads: deciding.Threads = None,
+    max_loss: deciding.MaxLoss = None,
+    min_psnr: deciding.MinPsnr = None,
+    min_agreement: deciding.MinAgreement = None,
+    as_told: Annotated[
+        bool, typer.Option("--as-told", help="Carry the roadmap out as it stands, and say whether that was worth it.")
+    ] = False,
+    calibrate: deciding.Calibrate = None,
     degrade: options.Degrade = None,
-    crops: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Crops to calibrate on.", show_default="64")
-    ] = None,
-    crop_size: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Their side in pixels.", show_default="128, less for a smaller --input"),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Of their places and noise.", show_default="0")
-    ] = None,
+    crops: deciding.Crops = None,
+    crop_size: deciding.CropSize = None,
+    seed: deciding.Seed = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to save the rewritten network.")] = None,
     overwrite: options.Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; report what would change.")] = False,
@@ -83,14 +46,18 @@ def rewrite(
 ) -> None:
     """Rewrite a network by a roadmap and save it.
 
-    Saved is a bundle: a folder with source, weights and report. The report also goes to stdout: what every pass
-    changed, what it refused and why, and how far the output moved.
+    With a checkpoint, what the roadmap offers is decided by measurement, on held-out images and within a bound. Without
+    one, or with --as-told, the roadmap is carried out as it stands.
+
+    Saved is a bundle: a folder with source, weights and report. The report also goes to stdout: what was traded for
+    what, what every pass changed, what it refused and why, and how far the output moved.
 
     \b
     mofa rewrite arch.py:Net --arg width=16 --checkpoint net.pth --out net-mofa
+    mofa rewrite arch.py:Net --checkpoint net.pth --engine xnnpack \\
+      --calibrate photos/ --degrade gaussian:25 --max-loss 0.1dB --out net-phone
+    mofa rewrite arch.py:Net --checkpoint net.pth --as-told --out net-told
     mofa rewrite models.unet:UNet --roadmap my.toml --input 1x4x512x512 --dry-run
-    mofa rewrite arch.py:Net --calibrate photos/ --degrade gaussian:25 --out out
-    mofa rewrite arch.py:Net --checkpoint net.pth --engine xnnpack --out net-phone
 
     \b
     Exit codes:
@@ -103,12 +70,20 @@ def rewrite(
     if out is None and not dry_run:
         raise typer.BadParameter("a folder is needed, unless with --dry-run", param_hint="--out")
     options.refuse_with_quiet(quiet, {"--json": as_json, "--verbose": verbose})
+    if calibrate == deciding.NONE and checkpoint is not None and not as_told:
+        raise typer.BadParameter(
+            "trained weights are fitted and judged on inputs, unless --as-told", param_hint="--calibrate"
+        )
+    calibrate = calibrate or (deciding.NONE if checkpoint is None else deciding.SYNTHETIC)
+    calibrate = None if calibrate == deciding.NONE else calibrate
     given = options.image_settings("--calibrate", calibrate, degrade, crops, crop_size, seed)
-    if engine is None and (threads is not None or max_loss is not None):
-        raise typer.BadParameter("needs --engine", param_hint="--threads" if threads is not None else "--max-loss")
-    if max_loss is not None and (calibrate is None or degrade is None):
-        raise typer.BadParameter("needs --calibrate and --degrade, to know the clean images", param_hint="--max-loss")
-    loss = None if max_loss is None else _decibels(max_loss)
+    bound = deciding.bound(max_loss, min_psnr, min_agreement)
+    if threads is not None and engine is None and checkpoint is None:
+        raise typer.BadParameter("needs --engine", param_hint="--threads")
+    if bound is not None and checkpoint is None and (engine is None or calibrate is None):
+        raise typer.BadParameter("without --checkpoint, needs --engine and --calibrate", param_hint=bound.option)
+    if bound is not None and bound.measure == "loss" and degrade is None:
+        raise typer.BadParameter("needs --degrade, to know the clean images", param_hint="--max-loss")
     given_inputs = options.parse_inputs(inputs)
     destination = None if dry_run or out is None else out.expanduser()
     if destination is not None:
@@ -118,30 +93,26 @@ def rewrite(
     from ..bundle.files import save
     from ..bundle.obstacles import obstacles, sentence
     from ..compiler import apply
-    from ..data import parse_degradation
     from ..report.data import reported
     from ..rewriting.roadmap import Roadmap
 
-    plan = Roadmap.load(roadmap)
-    if engine is not None:
-        plan = plan.with_target(engine, threads or 1)
-    if degrade is not None:
-        given["degradation"] = parse_degradation(degrade)
+    plan = deciding.target(Roadmap.load(roadmap), engine, threads, as_told=as_told, trained=checkpoint is not None)
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
         model, description = options.load_model(target, arguments, checkpoint, key, strip_prefix)
         if not quiet:
             _tell(f"weights: {description}" if description else f"warning: no --checkpoint: {UNTRAINED}")
         example = options.example_inputs(model, given_inputs)
-        calibration = None if calibrate is None else _calibration(model, example, calibrate, given)
+        calibration = None if calibrate is None else deciding.calibration(model, example, calibrate, given)
         if calibration is not None and not quiet:
-            _tell(f"calibration: {calibration}")
+            _tell(f"calibration: {calibrate if isinstance(calibration, list) else calibration}")
+        judged = calibration is not None and checkpoint is not None and plan.target is not None
         saving, tell = destination is not None, phase("rewriting")
         result = apply(
             model,
             plan,
             example,
             calibration,
-            max_loss=loss,
+            bound=bound or ("default" if judged else None),
             to_save=saving,
             compare=compare,
             checkpoint=description or "",
@@ -169,40 +140,6 @@ def rewrite(
         _tell(f"saved to {saved}")
 
 
-def _calibration(model: nn.Module, example: ExampleInputs, source: str, settings: dict[str, Any]) -> CalibrationImages:
-    """The images to calibrate on, of which the network took the first.
-
-    Raises:
-        DataError: they cannot be read, or the network does not take them.
-    """
-    import torch
-
-    from ..data import CalibrationImages
-    from ..graph.call_spec import example_call, specs
-
-    call = specs(example_call(model, example))
-    taken = call.tensors
-    if len(taken) != 1 or len(taken[0].shape) != 4 or call.args != taken:
-        raise DataError(
-            f"--calibrate is for networks of one image, this takes {call}: call apply(calibration=...)",
-            code="wrong-input",
-        )
-    _, channels, height, width = taken[0].shape
-    images = CalibrationImages(source, **{"channels": channels, "size": min(128, height, width), **settings})
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    first = next(iter(images))[:1]
-    try:
-        with torch.no_grad():
-            model(first.to(like))
-    except Exception as error:
-        shape = "x".join(map(str, first.shape))
-        remedy = "choose another --crop-size, a multiple of 32 say" if images.description["size"] else "crop the inputs"
-        raise DataError(
-            f"the network does not take {shape} from {source} ({one_line(error)}): {remedy}", code="wrong-input"
-        ) from error
-    return images
-
-
 def _check_destination(folder: Path, overwrite: bool) -> None:
     """Refuse before the work what saving would refuse after it.
 
@@ -217,17 +154,6 @@ def _check_destination(folder: Path, overwrite: bool) -> None:
         raise BundleError(f"cannot make {folder}: {above} is a file", code="unwritable")
     if not os.access(above, os.W_OK | os.X_OK):
         raise BundleError(f"cannot make {folder}: no permission to write to {above}", code="unwritable")
-
-
-def _decibels(text: str) -> float:
-    """`0.5dB` or `0.5` as a number; anything else is a usage error."""
-    try:
-        value = float(text.lower().removesuffix("db"))
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise typer.BadParameter(f"{text!r} is not a loss such as 0.5dB", param_hint="--max-loss")
-    return value
 
 
 def _tell(line: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import DataError
+from .arrays import read_arrays
 from .degradations import Degradation, Pair, Raw, parse_degradation
 from .files import SUFFIXES, check_sides, image_files, read_image, to_channels
 from .leaves import dead_leaves
@@ -139,9 +139,9 @@ class CalibrationImages:
     def held_out(self, count: int) -> tuple[CalibrationImages, list[Pair]]:
         """These images without some of them, and `count` crops of those, with their targets where a degradation is.
 
-        Every eighth image, at least one, is set aside. Of a single image or of synthetic ones nothing is: the crops are
-        then further ones, of other places and other noise. Of a file of inputs every eighth is set aside, at most
-        `count`, and that is all.
+        Every eighth image is set aside, of four and more at least two. Of a single image or of synthetic ones nothing
+        is: the crops are then further ones, of other places and other noise. Of a file of inputs every eighth is set
+        aside, at most `count`, and that is all.
 
         Raises:
             DataError: a file holds a single input.
@@ -160,8 +160,10 @@ class CalibrationImages:
             given = [_finite(torch.from_numpy(self._inputs[i].astype(np.float32)), self.source) for i in places]
             return rest, [_without_target(one) for one in given]
         aside = self._files
-        if len(self._files) > 1:
-            aside = self._files[::ASIDE]
+        number = len(self._files)
+        if number > 1:
+            some = max(2 if number > 3 else 1, number // ASIDE)
+            aside = [self._files[index * number // some] for index in range(some)]
             rest._files = [file for file in self._files if file not in aside]
         check_sides(aside, self._clean_size())
         pairs = []
@@ -263,24 +265,12 @@ def calibration_batches(source: str | Path, **options: Any) -> CalibrationImages
 
 def _network_inputs(path: Path, channels: int) -> np.ndarray[Any, Any]:
     """(N, C, H, W) of a file, not yet read where it is a `.npy`."""
-    if not path.is_file():
-        raise DataError(
-            f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}", code="not-found"
-        )
-    try:
-        loaded = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded as archive:
-                if len(archive.files) != 1:
-                    raise DataError(
-                        f"{path} holds {len(archive.files)} arrays, where one of network inputs is needed",
-                        code="wrong-input",
-                    )
-                loaded = archive[archive.files[0]]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read, it is damaged or no NumPy file ({error})", code="damaged") from error
+    found = read_arrays(path)
+    if len(found) != 1:
+        raise DataError(f"{path} holds {len(found)} arrays, where one of network inputs is needed", code="wrong-input")
+    (loaded,) = found.values()
     shape = "x".join(map(str, loaded.shape))
-    if loaded.ndim != 4 or not len(loaded):
+    if loaded.ndim != 4:
         raise DataError(
             f"{path} has the shape {shape}, where network inputs (N, C, H, W) are needed", code="wrong-input"
         )
@@ -293,7 +283,7 @@ def _network_inputs(path: Path, channels: int) -> np.ndarray[Any, Any]:
         raise DataError(
             f"{path} holds {loaded.dtype}, where network inputs as floating-point values are needed", code="wrong-input"
         )
-    return np.asarray(loaded) if not isinstance(loaded, np.memmap) else loaded
+    return loaded
 
 
 def _finite(images: Tensor, source: str) -> Tensor:

@@ -9,6 +9,9 @@ from ..base.significance import verdict, widened
 from ..rewriting.target import Conditions
 from .quality import Quality
 
+TOLD = "as told"
+"""What a network is called for which nothing was decided: a roadmap was carried out as it stands"""
+
 
 @dataclass(frozen=True)
 class Alternative:
@@ -93,12 +96,25 @@ class Decisions:
 
     @property
     def sentence(self) -> str:
-        """What came of it, in one line."""
-        final = self.final
+        """What was traded for what, in one line."""
+        final, conditions = self.final, str(self.conditions)
         if final is None:
-            return f"no rewrite is faster than the original on {self.conditions}: it was left as it is"
+            return f"no rewrite {self._wanted}is faster than the original on {conditions}: it was left as it is"
         low, high = widened(final.interval, final.control)
-        return f"{final.ratio:.2f} of the original's time ({low:.2f} to {high:.2f}) on {self.conditions}"
+        lost = f" for {self.quality.bound.said(self.quality.value)}" if self.quality else ""
+        time = f"{final.ratio:.2f} of the original's time ({low:.2f} to {high:.2f}){lost} on {conditions}"
+        if self.layers or self.chosen != TOLD:
+            return time
+        return f"{time}: {'worth' if self.is_worth_it else 'not worth'} shipping"
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether what came of it is faster beyond the noise, and within the bound where there is one."""
+        return self.final is not None and self.final.is_faster and (self.quality is None or self.quality.holds)
+
+    @property
+    def _wanted(self) -> str:
+        return f"within {self.quality.bound} " if self.quality else ""
 
     def to_data(self) -> dict[str, Any]:
         """Plain data."""

@@ -15,7 +15,7 @@ Measure = Literal["loss", "psnr", "agreement"]
 SMALLEST = 1e-12
 """A mean squared error that counts as none: 120 dB"""
 
-_OPTIONS: Mapping[str, str] = {"loss": "max_loss", "psnr": "min_psnr_to_original", "agreement": "min_agreement"}
+OPTIONS: Mapping[str, str] = {"loss": "max_loss", "psnr": "min_psnr_to_original", "agreement": "min_agreement"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,12 @@ class Bound:
         fits = {"loss": self.limit >= 0, "psnr": self.limit > 0, "agreement": 0 <= self.limit <= 1}
         if not (math.isfinite(self.limit) and fits[self.measure]):
             form = {"loss": "at least 0 dB", "psnr": "above 0 dB", "agreement": "between 0 and 1"}[self.measure]
-            raise CalibrationError(f"{_OPTIONS[self.measure]}={self.limit}: must be {form}", code="bad-value")
+            raise CalibrationError(f"{OPTIONS[self.measure]}={self.limit}: must be {form}", code="bad-value")
+
+    @property
+    def option(self) -> str:
+        """The option of the command line that gives it."""
+        return f"--{OPTIONS[self.measure].replace('_', '-')}"
 
     @property
     def allowed(self) -> float:

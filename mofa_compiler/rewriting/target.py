@@ -22,13 +22,14 @@ class Target:
         threads: that it may use.
         input: shape of the first input such as `1x3x256x256`; that of the example input unless given.
         keep_if: `faster`: what is not faster than the original beyond the noise is not done; `always`: the roadmap is
-            carried out whatever it costs, and only forms are chosen by measurement.
+            carried out whatever it costs, and only forms are chosen by measurement; `told`: it is carried out as it
+            stands, and what came of it is measured.
     """
 
     engine: str
     threads: int = Field(default=1, ge=1)
     input: str | None = None
-    keep_if: Literal["faster", "always"] = "faster"
+    keep_if: Literal["faster", "always", "told"] = "faster"
 
     @classmethod
     def from_data(cls, data: Any, origin: str) -> Target:

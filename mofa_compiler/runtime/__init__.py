@@ -2,7 +2,7 @@
 
 from .cache import Cache, measurement_key
 from .engine import Compiled, Engine, Operator
-from .engines import engine, engines
+from .engines import engine, engines, usual_engine
 from .measuring import Measurement, measure
 from .peak_memory import peak_memory
 from .racing import Race, race
@@ -20,4 +20,5 @@ __all__ = [
     "measurement_key",
     "peak_memory",
     "race",
+    "usual_engine",
 ]

@@ -153,7 +153,30 @@ def test_a_size_that_the_network_does_not_take(mofa: Callable[..., Result], call
 def test_networks_of_several_inputs(mofa: Callable[..., Result], calls: list[Any]):
     result = mofa("nets.py:Two", "--input", "1x3x16x16", "--input", "1x3x16x16", "--calibrate", "synthetic")
     assert result.exit_code == 1
-    assert "--calibrate is for networks of one image, this takes 1x3x16x16, 1x3x16x16: call apply(" in result.stderr
+    assert "this takes 1x3x16x16, 1x3x16x16: give --calibrate FILE.npz" in result.stderr
+    assert not calls
+
+
+@pytest.mark.parametrize("names", [(), ("y", "x")], ids=["in order", "by name"])
+def test_an_array_for_each_of_several_inputs(mofa: Callable[..., Result], calls: list[Any], names: tuple[str, ...]):
+    arrays = [np.full((6, 3, 16, 16), value, np.float32) for value in ((1.0, 0.0) if names else (0.0, 1.0))]
+    np.savez("inputs.npz", *([] if names else arrays), **dict(zip(names, arrays, strict=True)) if names else {})
+    result = mofa("nets.py:Two", "--input", "1x3x16x16", "--input", "1x3x16x16", "--calibrate", "inputs.npz")
+    assert result.exit_code == 0, result.stderr
+    batches = list(calls[0])
+    assert [[(len(x), float(x.mean())) for x in batch.args] for batch in batches] == [
+        [(4, 0.0), (4, 1.0)],
+        [(2, 0.0), (2, 1.0)],
+    ]
+
+
+def test_arrays_that_are_not_as_many_as_the_inputs(mofa: Callable[..., Result], calls: list[Any]):
+    np.savez("inputs.npz", np.zeros((6, 3, 16, 16), np.float32))
+    result = mofa("nets.py:Two", "--input", "1x3x16x16", "--input", "1x3x16x16", "--calibrate", "inputs.npz")
+    assert result.exit_code == 1 and "holds 1 arrays, and the network takes 2 inputs" in result.stderr
+    np.savez("inputs.npz", np.zeros((6, 3), np.float32), np.zeros((5, 3), np.float32))
+    result = mofa("nets.py:Two", "--input", "1x3x16x16", "--input", "1x3x16x16", "--calibrate", "inputs.npz")
+    assert result.exit_code == 1 and "the same number of examples" in result.stderr
     assert not calls
 
 

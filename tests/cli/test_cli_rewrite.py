@@ -17,6 +17,8 @@ from typer.testing import CliRunner, Result
 from architectures import UNet
 from mofa_compiler.cli import app
 from mofa_compiler.report import data, pictures
+from mofa_compiler.runtime import usual_engine
+from tests.autotune.small import depthwise_taps, invent
 
 UNET = str(Path(__file__).parents[2] / "examples" / "architectures" / "unet.py") + ":UNet"
 SMALL = [UNET, "--arg", "width=4", "--arg", "depth=2", "--input", "1x3x16x16"]
@@ -145,13 +147,36 @@ def test_nothing_to_rewrite_still_saves(mofa: Callable[..., Result], saved: list
 def test_a_checkpoint_is_loaded_and_described(mofa: Callable[..., Result]) -> None:
     state = UNet(width=4, depth=2).state_dict()
     torch.save({"params_ema": state, "params": state}, "c.pth")
-    result = mofa(*SMALL, "--checkpoint", "c.pth", "--dry-run")
+    told = ["--as-told", "--calibrate", "none", "--engine", "eager", "--dry-run"]
+    result = mofa(*SMALL, "--checkpoint", "c.pth", *told)
     assert result.exit_code == 0
     assert result.stderr == "weights: params_ema of c.pth (there is also params: --key)\n"
-    result = mofa(*SMALL, "--checkpoint", "c.pth", "--key", "params", "--dry-run")
+    result = mofa(*SMALL, "--checkpoint", "c.pth", "--key", "params", *told)
     assert result.stderr == "weights: params of c.pth\n"
-    said = [json.loads(mofa(*SMALL, *more, "--dry-run", "--json").stdout) for more in (["--checkpoint", "c.pth"], [])]
+    said = [
+        json.loads(mofa(*SMALL, *more, "--dry-run", "--json").stdout) for more in (["--checkpoint", "c.pth", *told], [])
+    ]
     assert [report["checkpoint"] for report in said] == ["params_ema of c.pth (there is also params: --key)", ""]
+
+
+@pytest.mark.slow
+def test_trained_weights_are_fitted_judged_and_bounded(
+    mofa: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invent(monkeypatch, depthwise_taps)
+    torch.save(UNet(width=4, depth=2).state_dict(), "c.pth")
+    common = [*SMALL, "--checkpoint", "c.pth", "--crops", "4", "--dry-run", "--json"]
+    done = mofa(*common)
+    assert done.exit_code == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["decisions"]["conditions"]["engine"] == usual_engine()
+    quality = report["decisions"]["quality"]
+    assert quality is None or quality["value"] >= quality["limit"] == 45
+    told = json.loads(mofa(*common, "--as-told", "--engine", "eager").stdout)
+    assert told["decisions"]["chosen"] == "as told" and told["decisions"]["layers"] == []
+    assert told["decisions"]["quality"]["measure"] == "psnr"
+    assert "worth shipping" in told["decisions"]["sentence"]
+    assert told["passes"][0]["name"] == "sepconv-to-pconv"
 
 
 def test_a_roadmap_of_ones_own(mofa: Callable[..., Result]) -> None:
@@ -238,11 +263,24 @@ USAGE_ERRORS: dict[str, tuple[list[str], str]] = {
     "no out": ([UNET], "--out"),
     "threads": ([*SMALL, "--dry-run", "--threads", "2"], "needs --engine"),
     "loss without engine": ([*SMALL, "--dry-run", "--max-loss", "1"], "needs --engine"),
-    "loss without images": ([*SMALL, "--dry-run", "--engine", "eager", "--max-loss", "1"], "needs --calibrate"),
+    "loss without images": ([*SMALL, "--dry-run", "--engine", "eager", "--max-loss", "1"], "and --calibrate"),
+    "loss without clean images": (
+        [*SMALL, "--dry-run", "--engine=eager", "--calibrate=x", "--max-loss=1"],
+        "needs --degrade",
+    ),
     "loss": (
         [*SMALL, "--dry-run", "--engine=eager", "--calibrate=x", "--degrade=gaussian:1", "--max-loss=1W"],
-        "is not a loss such as 0.5dB",
+        "is not a loss such as 0.15dB",
     ),
+    "agreement": (
+        [*SMALL, "--dry-run", "--engine=eager", "--calibrate=x", "--min-agreement=101%"],
+        "is not a share such as 99.5%",
+    ),
+    "two bounds": (
+        [*SMALL, "--dry-run", "--engine=eager", "--calibrate=x", "--min-agreement=99%", "--min-psnr-to-original=40"],
+        "is a second bound beside --min-psnr-to-original",
+    ),
+    "trained and unfitted": ([*SMALL, "--dry-run", "--checkpoint=c.pth", "--calibrate=none"], "unless --as-told"),
     "quiet json": ([*SMALL, "--dry-run", "--quiet", "--json"], "contradicts --quiet"),
     "quiet verbose": ([*SMALL, "--dry-run", "--quiet", "--verbose"], "contradicts --quiet"),
     "key alone": ([*SMALL, "--dry-run", "--key", "a"], "needs --checkpoint"),

@@ -202,7 +202,7 @@ REFUSED: dict[str, tuple[Callable[[Path], str | Path], dict[str, Any], str]] = {
     "inputs degraded": (save("a.npy", random(2, 3, 8, 8)), {"degradation": "blur:1"}, "leave the degradation out"),
     "inputs of other channels": (save("a.npy", random(2, 5, 8, 8)), {}, "5 channels, the network takes 3"),
     "no batch": (save("a.npy", random(3, 8, 8)), {}, "has the shape 3x8x8, where network inputs (N, C, H, W)"),
-    "empty": (save("a.npy", random(0, 3, 8, 8)), {}, "has the shape 0x3x8x8"),
+    "empty": (save("a.npy", random(0, 3, 8, 8)), {}, "0x3x8x8"),
     "integers": (save("a.npy", np.zeros((1, 3, 8, 8), np.uint8)), {}, "holds uint8"),
     "damaged": (text("a.npy"), {}, "cannot be read, it is damaged or no NumPy file"),
     "damaged archive": (text("a.npz"), {}, "cannot be read, it is damaged or no NumPy file"),

@@ -9,8 +9,8 @@ from torch import Tensor
 from mofa_compiler.base.errors import RecoveryError
 from mofa_compiler.distillation.batches import Batch
 from mofa_compiler.distillation.loss import Loss, Scales, check_targets
-from mofa_compiler.numerics.psnr import psnrs, range_of
 from mofa_compiler.distillation.options import Options
+from mofa_compiler.numerics.psnr import psnrs, range_of
 from tests.raising import raising
 
 

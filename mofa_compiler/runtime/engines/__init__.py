@@ -37,3 +37,9 @@ def engine(name: str) -> Engine:
     if why := known[name].missing():
         raise EngineError(f"the engine {name} cannot run here: {why}", code="not-installed")
     return known[name]
+
+
+def usual_engine() -> str:
+    """The name of the first engine here that networks are shipped with; PyTorch itself where none is installed."""
+    known = _known()
+    return next((name for name, one in known.items() if one.extra and not one.missing()), next(iter(known)))
