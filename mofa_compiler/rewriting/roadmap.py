@@ -66,6 +66,14 @@ class Roadmap:
                     f"{index + 1}): it lowers what all other passes made; put it last",
                     code="order",
                 )
+        prepared = next((i for i, pass_ in enumerate(self.passes) if pass_.phase is not Phase.PREPARE), len(names))
+        for index, pass_ in enumerate(self.passes[prepared:], prepared):
+            if pass_.phase is Phase.PREPARE:
+                raise RoadmapError(
+                    f"roadmap {self.name!r}: {names[prepared]} (pass {prepared + 1}) comes before {pass_.name} (pass "
+                    f"{index + 1}): it prepares the network for all other passes; put it first",
+                    code="order",
+                )
         for index, pass_ in enumerate(self.passes):
             late = next((name for name in names[index + 1 :] if name in pass_.after), None)
             if late:
