@@ -34,7 +34,7 @@ from .result.rewrite import KeyFate, Provenance, Rewrite, Step
 from .result.verdict import Verdict
 from .rewriting.diff import Diff
 from .rewriting.engine import rewrite
-from .rewriting.pass_api import Pass, Phase
+from .rewriting.pass_api import Pass
 from .rewriting.roadmap import Roadmap
 from .verification.per_pass import judge
 
@@ -308,9 +308,12 @@ def apply_captured(
 def _carried_out(
     network: Network, roadmap: Roadmap, settings: Calibration | None, tell: Progress
 ) -> tuple[tuple[Step, ...], Calibrated | None]:
-    """What each pass made of the network; a calibration, where there is one, comes before the lowerings."""
+    """What each pass made of the network; a calibration, where there is one, comes before the lowerings.
+
+    It fits what the passes made of the network to what the preparations left of it.
+    """
     number = len(roadmap) + 1
-    passes = [pass_ for pass_ in roadmap if pass_.phase is not Phase.LOWER]
+    preparations, passes, lowerings = roadmap.by_phase
     steps: list[Step] = []
 
     def carry_out(start: Network, some: Iterable[Pass], first: int) -> None:
@@ -318,17 +321,20 @@ def _carried_out(
             tell(step.name, index, number)
             steps.append(step)
 
-    carry_out(network, passes, 1)
+    carry_out(network, preparations, 1)
+    prepared = steps[-1].network if steps else network
+    carry_out(prepared, passes, len(steps) + 1)
     calibrated = None
     if settings is not None and passes:  # without a pass there is nothing to fit
         from .calibration import calibrate
 
-        networks = [network, *(step.network for step in steps)]
+        made = steps[len(preparations) :]
+        networks = [prepared, *(step.network for step in made)]
         calibrated = calibrate(settings, networks, lambda other: [step.network for step in _steps(other, passes)], tell)
         *after, final = calibrated.networks
-        steps = [replace(step, network=one) for step, one in zip(steps, after, strict=True)]
+        steps[len(preparations) :] = [replace(step, network=one) for step, one in zip(made, after, strict=True)]
         steps.append(Step(None, calibrated.diff, final))
-    carry_out(steps[-1].network if steps else network, roadmap.passes[len(passes) :], len(passes) + 1)
+    carry_out(steps[-1].network if steps else network, lowerings, number - len(lowerings))
     tell("done", number, number)
     return tuple(steps), calibrated
 
@@ -342,7 +348,7 @@ def _decided(
     max_loss: float | None,
     tell: Progress,
 ) -> tuple[Roadmap, Decisions]:
-    """The roadmap that a target's measurements come to."""
+    """The roadmap that a target's measurements come to: its preparations, and what is decided of what they make."""
     from .autotune.quality_budget import Budget
     from .autotune.search import decide
 
@@ -352,8 +358,15 @@ def _decided(
         program = capture(copied(model), _reshaped(call, shape), compare=False)  # it was, at the example's size
         network, call = Network(program, network.anatomy), program.call.example(device=program.device)
     budget = None if max_loss is None else Budget(max_loss, calibration, tell)
-    decided = decide(network, roadmap, call, tell, budget)
-    return decided.roadmap, decided.decisions
+    preparations = roadmap.by_phase[0]
+    for step in _steps(network, preparations):
+        network = step.network
+    rest = Roadmap(roadmap.passes[len(preparations) :], roadmap.name, roadmap.description, roadmap.target)
+    decided = decide(network, rest, call, tell, budget)
+    made = decided.roadmap
+    if made.by_phase[1]:  # or else nothing is left that could differ from call to call
+        made = Roadmap([*preparations, *made], made.name, made.description)
+    return made, decided.decisions
 
 
 def _reshaped(call: CallSpec, shape: tuple[int, ...]) -> CallSpec:

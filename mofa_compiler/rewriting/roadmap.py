@@ -89,6 +89,13 @@ class Roadmap:
     def __len__(self) -> int:
         return len(self.passes)
 
+    @property
+    def by_phase(self) -> tuple[tuple[Pass, ...], tuple[Pass, ...], tuple[Pass, ...]]:
+        """The preparations, what is fitted to what they make of a network, and the lowerings."""
+        first = sum(pass_.phase is Phase.PREPARE for pass_ in self.passes)
+        last = len(self.passes) - sum(pass_.phase is Phase.LOWER for pass_ in self.passes)
+        return self.passes[:first], self.passes[first:last], self.passes[last:]
+
     def with_target(self, engine: str, threads: int = 1, **options: Any) -> Roadmap:
         """The same roadmap, to be decided by measurement on an engine; options as `rewriting.target.Target` has them.
 
