@@ -35,7 +35,7 @@ from .result.rewrite import KeyFate, Provenance, Rewrite, Step
 from .result.verdict import Verdict
 from .rewriting.diff import Diff
 from .rewriting.engine import rewrite
-from .rewriting.pass_api import Pass, Phase
+from .rewriting.pass_api import Pass
 from .rewriting.roadmap import Roadmap
 from .verification.per_pass import judge
 
@@ -329,10 +329,12 @@ def _carried_out(
 ) -> tuple[tuple[Step, ...], Calibrated | None]:
     """What each pass made of the network; a calibration, where there is one, comes before the lowerings.
 
+    It fits what the passes made of the network to what the preparations left of it.
+
     `fitted`: the calibrated network, where deciding has made it already.
     """
     number = len(roadmap) + 1
-    passes = [pass_ for pass_ in roadmap if pass_.phase is not Phase.LOWER]
+    preparations, passes, lowerings = roadmap.by_phase
     steps: list[Step] = []
 
     def carry_out(start: Network, some: Iterable[Pass], first: int) -> None:
@@ -340,18 +342,20 @@ def _carried_out(
             tell(step.name, index, number)
             steps.append(step)
 
-    carry_out(network, passes, 1)
-    calibrated = fitted
+    carry_out(network, preparations, 1)
+    prepared = steps[-1].network if steps else network
+    carry_out(prepared, passes, len(steps) + 1)
+    made, calibrated = steps[len(preparations) :], fitted
     if calibrated is None and settings is not None and passes:  # without a pass there is nothing to fit
         from .calibration import calibrate
 
-        networks = [network, *(step.network for step in steps)]
+        networks = [prepared, *(step.network for step in made)]
         calibrated = calibrate(settings, networks, lambda other: [step.network for step in _steps(other, passes)], tell)
     if calibrated is not None:
         *after, final = calibrated.networks
-        steps = [replace(step, network=one) for step, one in zip(steps, after, strict=True)]
+        steps[len(preparations) :] = [replace(step, network=one) for step, one in zip(made, after, strict=True)]
         steps.append(Step(None, calibrated.diff, final))
-    carry_out(steps[-1].network if steps else network, roadmap.passes[len(passes) :], len(passes) + 1)
+    carry_out(steps[-1].network if steps else network, lowerings, number - len(lowerings))
     tell("done", number, number)
     return tuple(steps), calibrated
 
@@ -422,13 +426,27 @@ def _at_shape(model: nn.Module, network: Network, call: CallSpec, shape: tuple[i
 
 
 def _decided(network: Network, timed: _Timed, roadmap: Roadmap, held_out: HeldOut | None, tell: Progress) -> Decided:
-    """The roadmap that a target's measurements come to, under a bound where something is held out for one."""
+    """The roadmap that a target's measurements come to: its preparations, and what is decided of what they make."""
     from .autotune.pricing import Prices
     from .autotune.search import DECIDED, decide, fastest, survey
 
-    choice = survey(timed.network, roadmap, timed.call, tell, bounded=held_out is not None)
+    preparations = roadmap.by_phase[0]
+    rest = Roadmap(roadmap.passes[len(preparations) :], roadmap.name, roadmap.description, roadmap.target)
+    network, before = (_after(one, preparations) for one in (network, timed.network))
+    choice = survey(before, rest, timed.call, tell, bounded=held_out is not None)
     picked = fastest(choice) if held_out is None else Prices(network, choice, held_out, tell).within(held_out.bound)
-    return decide(choice, {DECIDED: picked}, tell)[DECIDED]
+    decided = decide(choice, {DECIDED: picked}, tell)[DECIDED]
+    made = decided.roadmap
+    if made.by_phase[1]:  # or else nothing is left that could differ from call to call
+        made = Roadmap([*preparations, *made], made.name, made.description)
+    return replace(decided, roadmap=made)
+
+
+def _after(network: Network, passes: Iterable[Pass]) -> Network:
+    """The network after all of these."""
+    for step in _steps(network, passes):
+        network = step.network
+    return network
 
 
 def _reshaped(call: CallSpec, shape: tuple[int, ...]) -> CallSpec:

@@ -15,4 +15,5 @@ from .pointwise_first import PointwiseFirst as PointwiseFirst
 from .restore_kernels import RestoreKernels as RestoreKernels
 from .sepconv_to_pconv import SepConvToPConv as SepConvToPConv
 from .shrink_kernels import ShrinkKernels as ShrinkKernels
+from .unshare import Unshare as Unshare
 from .widen_portion import WidenPortion as WidenPortion

@@ -27,8 +27,9 @@ def recipe(rewrite: Rewrite) -> dict[str, Any]:
     (`args` and `kwargs`; a tensor is its `shape` and `dtype`), `decisions`: one object a layer that a pass rewrote,
     adjusted or left alone (`skipped`, with the reason). `measured`: null, or what the roadmap's target was decided on;
     the passes name the layers then, and are replayed without measuring. `channel_orders`: how calibration permuted the
-    original's channels, by the number of a set of channels that may change places; empty without. `frozen`: the
-    parameters of the saved network that need no gradient, which its source says. The fitted weights are in no recipe.
+    channels of what the preparations left of the original, by the number of a set of channels that may change places;
+    empty without. `frozen`: the parameters of the saved network that need no gradient, which its source says. The
+    fitted weights are in no recipe.
     """
     program = rewrite.original.program
     written_by = versions()

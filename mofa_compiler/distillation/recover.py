@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from ..analysis.fingerprint import architecture_hash, checksum
+from ..analysis.network import Network
 from ..base.errors import RecoveryError, one_line
 from ..base.torch_state import in_normal_mode, kept_modes, kept_randomness, own_randomness
 from ..bundle.original import digest, short
@@ -29,6 +30,7 @@ from ..loading.wrappers import unwrapped
 from ..reproduce.replay import replayed
 from ..result.recovery import Recovery
 from ..result.rewrite import Rewrite
+from ..rewriting.engine import rewrite as carry_out
 from . import run_state
 from .batches import feed
 from .features import Tapped, stage_ends
@@ -117,12 +119,7 @@ def recover(
         trainer = Trainer(
             rewrite.model,
             Tapped(rewrite.model, rewrite.rewritten.program.graph, [end.rewritten for end in ends]),
-            _tapped_teacher(
-                in_order(program, rewrite.provenance.channel_orders),
-                rewrite.original.program.graph,
-                [end.original for end in ends],
-                accelerator.device,
-            ),
+            _tapped_teacher(program, rewrite, [end.original for end in ends], accelerator.device),
             examples,
             settings,
             accelerator,
@@ -167,9 +164,14 @@ def _matching(original: nn.Module, rewrite: Rewrite) -> Program:
     return program
 
 
-def _tapped_teacher(program: Program, graph: fx.Graph, nodes: list[str], device: torch.device) -> Tapped:
+def _tapped_teacher(program: Program, rewrite: Rewrite, nodes: list[str], device: torch.device) -> Tapped:
+    """The original, prepared and with its channels in the order in which the rewritten network has them."""
+    network = Network(program, rewrite.original.anatomy)
+    for pass_ in rewrite.roadmap.by_phase[0]:
+        network, _ = carry_out(network, pass_)
+    program = in_order(network.program, rewrite.provenance.channel_orders)
     root = copy.deepcopy(program.graph_module).to(device)
-    return Tapped(root, graph, nodes).eval().requires_grad_(False)
+    return Tapped(root, program.graph, nodes).eval().requires_grad_(False)
 
 
 def _recovery(course: Course, data: Mapping[str, Any], settings: Options) -> Recovery:

@@ -251,10 +251,10 @@ def _recipe_problems(folder: Path, document: Mapping[str, Any], rewrite: Rewrite
 def _order_problems(folder: Path, orders: Mapping[str, Sequence[int]], rewrite: Rewrite) -> Iterator[str]:
     if not orders:
         return
-    orbits = Channels(rewrite.original.program).orbits
+    orbits = Channels(rewrite.prepared.program).orbits
     for index, order in orders.items():
         if int(index) >= len(orbits):
-            yield f"channel_orders.{index} is of a set of channels that the original does not have"
+            yield f"channel_orders.{index} is of a set of channels that the network does not have"
         elif len(order) != len(orbits[int(index)]):
             yield f"channel_orders.{index} orders {len(order)} channels, and there are {len(orbits[int(index)])}"
     if not _fitted(folder):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -13,7 +13,7 @@ from ..data.samples import Sample
 from ..graph.call_spec import CallSpec, InputSpec
 from ..rewriting.diff import Diff
 from ..rewriting.fate import FITTED, Fate
-from ..rewriting.pass_api import Pass
+from ..rewriting.pass_api import Pass, Phase
 from ..rewriting.roadmap import Roadmap
 from .decisions import Decisions
 from .recovery import Recovery
@@ -58,7 +58,8 @@ class Provenance:
             that it is built with, None where that is not known.
         original_digest: of the weights that the original had, in hexadecimal (see `mofa_compiler.bundle.original`).
         decisions: what was measured on the roadmap's target and chosen by it, if it had one.
-        channel_orders: how calibration permuted channels of the original (see `mofa_compiler.calibration`).
+        channel_orders: how calibration permuted channels of what the preparations left of the original (see
+            `mofa_compiler.calibration`).
         recoveries: how the network was trained by `recover` since, one entry a call.
     """
 
@@ -105,6 +106,12 @@ class Rewrite:
         return self.steps[-1].network if self.steps else self.original
 
     @property
+    def prepared(self) -> Network:
+        """The network after the preparations, which compute the same: what the others were fitted to."""
+        made = [step.network for step in self.steps if step.pass_ and step.pass_.phase is Phase.PREPARE]
+        return made[-1] if made else self.original
+
+    @property
     def diffs(self) -> tuple[Diff, ...]:
         """What each step changed."""
         return tuple(step.diff for step in self.steps)
@@ -145,6 +152,14 @@ class Rewrite:
         return replace(self, samples=self.samples or samples, provenance=provenance)
 
     @cached_property
+    def _copies(self) -> Mapping[str, Collection[str]]:
+        """By path, those of the copies that preparations made of a layer."""
+        steps = [step for step in self.steps if step.pass_ and step.pass_.phase is Phase.PREPARE]
+        copied = [edit.path for step in steps for edit in step.diff.edits]
+        modules = self.prepared.program.modules
+        return {path: [one for one in modules if one.startswith(f"{path}.")] for path in copied}
+
+    @cached_property
     def keymap(self) -> Mapping[str, KeyFate]:
         """Every state_dict key of the original model: the keys that it became, and how."""
         before = self.original.program.state()
@@ -158,9 +173,10 @@ class Rewrite:
         compensated = {edit.path for edit in edits if edit.fate is Fate.COMPENSATED}
         fitted = {edit.path for edit in edits if edit.fate in FITTED}
         calibrated = self.original.program.aliases(fitted)
+        copies = self._copies
         fates = {}
         for key, tensor in before.items():
-            owner = key.rpartition(".")[0]
+            owner, _, name = key.rpartition(".")
             if after.get(key) is tensor:
                 fates[key] = KeyFate((key,), Fate.KEPT)
             elif key in after:
@@ -169,7 +185,9 @@ class Rewrite:
             elif owner not in below or (owner in compensated and f"{owner}.weight" in after):
                 fates[key] = KeyFate((), Fate.DROPPED)
             else:
-                fates[key] = KeyFate(tuple(below[owner]), Fate.REWRITTEN)
+                whole = [copy for copy in copies.get(owner, ()) if f"{copy}.{name}" in after]
+                found = [k for k in below[owner] if k.endswith(f".{name}") or k.rpartition(".")[0] not in whole]
+                fates[key] = KeyFate(tuple(found), Fate.REWRITTEN)
         for key, weight in self.original.program.folded.items():
             became = fates[weight]
             fates[key] = KeyFate(became.keys, Fate.REWRITTEN if became.fate is Fate.KEPT else became.fate)

@@ -12,7 +12,18 @@ from .fate import Fate
 from .graph_pass import GraphLowering, GraphPass, is_image
 from .graph_rewriter import Rewiring
 from .layer_surgery import Selection, origin, selection
-from .pass_api import SKIP_CODES, Lowering, Match, Moved, Pass, Phase, Replacement, Skip, unknown_subclass
+from .pass_api import (
+    SKIP_CODES,
+    Lowering,
+    Match,
+    Moved,
+    Pass,
+    Phase,
+    Preparation,
+    Replacement,
+    Skip,
+    unknown_subclass,
+)
 
 __all__ = [
     "EXACT_TOLERANCE",
@@ -26,6 +37,7 @@ __all__ = [
     "Pass",
     "Phase",
     "Portion",
+    "Preparation",
     "Program",
     "Replacement",
     "RewriteError",

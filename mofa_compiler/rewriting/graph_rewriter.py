@@ -80,9 +80,13 @@ class Rewiring(Surgery):
 
     def fixed(self, path: str) -> Skip | None:
         """Why the module at a path must stay as it is; None where it may be replaced."""
-        module = self.modules[path]
         if self.calls[path] > 1:
             return Skip("called-twice", f"{path} is called at {self.calls[path]} places")
+        return self.bound(path)
+
+    def bound(self, path: str) -> Skip | None:
+        """The same, where it does not matter at how many places it is called."""
+        module = self.modules[path]
         if any(self._holders[id(parameter)] > 1 for parameter in module.parameters()):
             return Skip("tied", f"{path} shares a parameter with another module")
         if any(self._reads[f"{alias}.{name}"] for alias in self.aliases[path] for name in module.state_dict()):
@@ -189,6 +193,19 @@ class Rewiring(Surgery):
         new.meta |= counterpart(old)
         old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
         self.erase(old)
+
+    def retarget(self, node: fx.Node, path: str) -> None:
+        """Let a node call the module at another path; its name, and what it stands for, stay."""
+        old = str(node.target)
+        self._unsaid[node.name, old] = False
+        self._count_macs(node, -1)
+        self.calls[old] -= 1
+        self.calls[path] += 1
+        node.target = path
+        stack = {key: value for key, value in (node.meta.get("nn_module_stack") or {}).items() if key != old}
+        node.meta["nn_module_stack"] = {**stack, path: (path, type(self.modules[path]))}
+        self.revalue(node)
+        self._count_macs(node, 1)
 
     def erase(self, *nodes: fx.Node) -> None:
         """Take nodes out that nothing reads, and then what they alone read."""

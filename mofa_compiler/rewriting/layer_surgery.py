@@ -24,7 +24,7 @@ from ..nn.partial_conv import PartialConv2d
 from ..numerics.equivalence import EXACT_TOLERANCE, failed, module_error, warn_of_precision
 from .diff import Edit
 from .fate import Fate
-from .pass_api import Lowering, Match, Pass, Replacement
+from .pass_api import Lowering, Match, Pass, Preparation, Replacement
 
 
 class Surgery:
@@ -108,9 +108,10 @@ class Surgery:
         Raises:
             RewriteError: it is one.
         """
-        if isinstance(self.pass_, Lowering) and not exact:
+        if isinstance(self.pass_, (Lowering, Preparation)) and not exact:
+            kind = "Lowering" if isinstance(self.pass_, Lowering) else "Preparation"
             raise RewriteError(
-                f"{self.pass_.name}: its edit of {path} is approximate, and a Lowering promises exact ones: a bug in "
+                f"{self.pass_.name}: its edit of {path} is approximate, and a {kind} promises exact ones: a bug in "
                 "this pass",
                 code="bug",
             )

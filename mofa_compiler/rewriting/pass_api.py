@@ -171,6 +171,8 @@ class Replacement:
 class Phase(IntEnum):
     """Where in a decided roadmap a pass belongs: a pass of a later phase works on whatever the earlier ones made."""
 
+    PREPARE = 0
+    """It computes the same, with more for others to choose from: before all others in any roadmap"""
     REPLACE = 1
     """It puts other layers where the original's stood"""
     REDUCE = 2
@@ -259,4 +261,15 @@ class Lowering(Pass):
 
     phase: ClassVar[Phase] = Phase.LOWER
     offered: ClassVar[bool] = True
+    per_layer: ClassVar[bool] = False
+
+
+class Preparation(Pass):
+    """A promise: every edit is exact, and a node's value is what it was; what comes behind has more freedom.
+
+    Preparations come first in a roadmap. To what they make of a network the others are fitted, and of it they are
+    decided.
+    """
+
+    phase: ClassVar[Phase] = Phase.PREPARE
     per_layer: ClassVar[bool] = False

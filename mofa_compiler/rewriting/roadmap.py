@@ -66,6 +66,14 @@ class Roadmap:
                     f"{index + 1}): it lowers what all other passes made; put it last",
                     code="order",
                 )
+        prepared = next((i for i, pass_ in enumerate(self.passes) if pass_.phase is not Phase.PREPARE), len(names))
+        for index, pass_ in enumerate(self.passes[prepared:], prepared):
+            if pass_.phase is Phase.PREPARE:
+                raise RoadmapError(
+                    f"roadmap {self.name!r}: {names[prepared]} (pass {prepared + 1}) comes before {pass_.name} (pass "
+                    f"{index + 1}): it prepares the network for all other passes; put it first",
+                    code="order",
+                )
         for index, pass_ in enumerate(self.passes):
             late = next((name for name in names[index + 1 :] if name in pass_.after), None)
             if late:
@@ -80,6 +88,13 @@ class Roadmap:
 
     def __len__(self) -> int:
         return len(self.passes)
+
+    @property
+    def by_phase(self) -> tuple[tuple[Pass, ...], tuple[Pass, ...], tuple[Pass, ...]]:
+        """The preparations, what is fitted to what they make of a network, and the lowerings."""
+        first = sum(pass_.phase is Phase.PREPARE for pass_ in self.passes)
+        last = len(self.passes) - sum(pass_.phase is Phase.LOWER for pass_ in self.passes)
+        return self.passes[:first], self.passes[first:last], self.passes[last:]
 
     def with_target(self, engine: str, threads: int = 1, **options: Any) -> Roadmap:
         """The same roadmap, to be decided by measurement on an engine; options as `rewriting.target.Target` has them.
