@@ -171,13 +171,13 @@ class Replacement:
 class Phase(IntEnum):
     """Where in a decided roadmap a pass belongs: a pass of a later phase works on whatever the earlier ones made."""
 
-    NARROW = 0
+    NARROW = 1
     """It takes away channels that several of the original's layers share; a layer that it starts at is only lowered"""
-    REPLACE = 1
+    REPLACE = 2
     """It puts other layers where the original's stood"""
-    REDUCE = 2
+    REDUCE = 3
     """It takes away from what stands there: taps of a kernel, products between channels"""
-    LOWER = 3
+    LOWER = 4
     """It computes the same in another form: behind calibration, and behind all others in any roadmap"""
 
 
