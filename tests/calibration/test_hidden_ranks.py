@@ -68,6 +68,17 @@ def test_images_bring_the_output_nearer(name: str) -> None:
     assert not result.diffs[-1].skips
 
 
+def test_images_bring_a_shared_block_nearer() -> None:
+    torch.manual_seed(0)
+    model = trained_like(
+        Between(lambda m, x: rows(m, F.silu(rows(m, x))), a=nn.Linear(8, 32), c=nn.Linear(32, 8))
+    ).eval()
+    roadmap = [NarrowHidden(keep=0.5)]
+    result = apply(model, roadmap, X[0], Calibration(X, tuning=0))
+    assert [len(edit.note) > 0 for edit in result.diffs[0].edits] == [True, False]
+    assert error(result, model) < 0.7 * error(apply(model, roadmap, X[0]), model)
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_what_stays_comes_first(name: str) -> None:
     model = block(name)
