@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from mofa_compiler import weights
-from mofa_compiler.analysis.hidden import Hidden
+from mofa_compiler.analysis.hidden import Hidden, Reading, counts_channels
 from mofa_compiler.analysis.nodes import function_name
 from mofa_compiler.rewriting import Fate, Rewiring
 
@@ -35,11 +35,13 @@ def remove(
     for axis, mine in hidden.axes.items():
         left = torch.from_numpy(np.flatnonzero(np.isin(mine, classes)))
         cuts[axis.path].append(((axis.names, axis.dim, left), axis.reads))
-    readings = {reading.path: reading for reading in hidden.readings}
+    readings: dict[str, list[Reading]] = defaultdict(list)
+    for reading in hidden.readings:
+        readings[reading.path].append(reading)
     calls = {str(node.target): node for node in hidden.nodes if node.op == "call_module"}
     readers = {user for node in hidden.values for user in node.users if str(user.target) in readings}
     nodes = dict.fromkeys(wiring.node_of[node] for node in (*hidden.nodes, *readers))
-    counted = [path for path in calls if hasattr(wiring.modules[path], "num_features")]
+    counted = [path for path in calls if counts_channels(wiring.modules[path])]
     paths = [path for path in dict.fromkeys((*calls, *cuts)) if path in counted or path in cuts.keys() & wiring.modules]
     before = {path: wiring.describe(path) for path in paths}
     tensors = {path: _sized(wiring, path) for path in cuts if path in wiring.tensors}
@@ -48,11 +50,11 @@ def remove(
         module, output = wiring.exactly(path), places.get(calls[path]) if path in calls else None
         channels = _outputs(module) if output is None else len(output)
         shorter = weights.with_channels(module, [cut for cut, reads in cuts[path] if not reads], channels)
-        reading = readings.get(path)
         mixed = [cut for cut, reads in cuts[path] if reads]
         new[path] = weights.with_channels(shorter, mixed, channels) if mixed else shorter
-        if reading is not None and reading.seen in moments:
-            weights.take_up(shorter, new[path], moments[reading.seen], mixed[0][2], strength)  # type: ignore[arg-type]
+        if path in readings and all(reading.seen in moments for reading in readings[path]):
+            seen = weights.at_all_calls(readings[path], moments)
+            weights.take_up(shorter, new[path], seen, mixed[0][2], strength)  # type: ignore[arg-type]
     with ExitStack() as changes:
         for node in sorted(nodes, reverse=True):
             changes.enter_context(wiring.changing(node))  # left in execution order

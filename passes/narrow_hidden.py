@@ -6,10 +6,10 @@ chosen before anything was trained. Those that cost least go, and what reads the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,13 +20,16 @@ from mofa_compiler import weights
 from mofa_compiler.analysis.hidden import Held, Hidden, hidden_channels
 from mofa_compiler.analysis.layers import Layer
 from mofa_compiler.analysis.network import Network
-from mofa_compiler.rewriting import FROZEN, GraphPass, Match, Pass, Portion, Rewiring, Skip, origin, selection
+from mofa_compiler.rewriting import FROZEN, GraphPass, Match, Pass, Phase, Portion, Rewiring, Skip, origin, selection
 
 from ._channel_removal import Moments, remove
 from ._random_fields import random_moments
 
-SHARES = (Fraction(7, 8), Fraction(3, 4), Fraction(5, 8), Fraction(1, 2))
-"""What is tried where a bound on the loss decides"""
+SHARES = (Fraction(1, 2), Fraction(5, 8), Fraction(3, 4), Fraction(7, 8))
+"""What is tried where a bound on the loss decides; of those that leave as many channels, the first"""
+
+MANY = 64
+"""Channels of which an eighth is what an engine computes at once"""
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -39,14 +42,17 @@ class NarrowHidden(GraphPass):
 
     Options:
         keep: the share of the channels that a projecting layer reads, or their number.
-        multiple: their number is a multiple of this, as near as it can be.
+        multiple: their number is a multiple of this, as near as it can be; `auto`: what engines compute at once, 8 of
+            64 or more, 4 of fewer.
     """
 
     name: ClassVar[str] = "narrow-hidden"
     per_layer: ClassVar[bool] = True
+    phase: ClassVar[Phase] = Phase.NARROW
+    offered_under_bound: ClassVar[bool] = True
 
     keep: Annotated[int, Field(gt=1)] | Portion = Fraction(3, 4)
-    multiple: Annotated[int, Field(ge=1)] = 4
+    multiple: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
 
     @classmethod
     def example(cls) -> tuple[Pass, nn.Module, Tensor]:
@@ -61,6 +67,10 @@ class NarrowHidden(GraphPass):
         for one in (self, *(replace(self, keep=share) for share in SHARES)):
             offered.setdefault(one._what(found), one)
         return tuple(offered.values())
+
+    def reach(self, layer: Layer, network: Network) -> Collection[str]:
+        found = hidden_channels(network).get(layer.path)
+        return {axis.path for axis in found.axes} if isinstance(found, Hidden) else ()
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         found = hidden_channels(network).get(layer.path)
@@ -99,12 +109,11 @@ class NarrowHidden(GraphPass):
         wanted = self.keep if isinstance(self.keep, int) else self.keep * was
         if now <= wanted:
             return Skip("done", f"{now} hidden channels are no more than wanted")
-        fitting = [n for n in range(1, len(found.orbit) + 1) if n * width % self.multiple == 0]
+        multiple = (8 if was >= MANY else 4) if self.multiple == "auto" else self.multiple
+        fitting = [n for n in range(1, len(found.orbit) + 1) if n * width % multiple == 0]
         left = min(fitting, key=lambda n: (abs(n * width - wanted), -n), default=len(found.orbit))
         if left == len(found.orbit):
-            return Skip(
-                "threshold", f"of {now} hidden channels no share near {wanted} is a multiple of {self.multiple}"
-            )
+            return Skip("threshold", f"of {now} hidden channels no share near {wanted} is a multiple of {multiple}")
         return left
 
 

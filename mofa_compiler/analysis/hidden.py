@@ -23,7 +23,7 @@ _POOLS = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.MaxPool2d
 
 @dataclass(frozen=True)
 class Reading:
-    """A layer that mixes hidden channels.
+    """A call of a layer that mixes hidden channels.
 
     Attributes:
         path: of the layer.
@@ -211,9 +211,10 @@ class _Search:
         making = {axis.path for axis in axes if not axis.reads}
         if all(reading.path in making for reading in readings):
             return Held("no-neighbour", "no layer takes up what it makes")
+        here = Counter(str(node.target) for node in {*values, *(user for node in values for user in node.users)})
         for one in paths:
-            if self.calls[one] > 1:
-                return Held("called-twice", f"{one} is called at {self.calls[one]} places")
+            if self.calls[one] > here[one] and (one not in called or counts_channels(self.program.modules[one])):
+                return Held("called-twice", f"{one} is called elsewhere, too, where it reads other channels")
             if one in self.ends and one != path:
                 return Held("neighbour-held", f"{one} is the network's input or output convolution")
             if any(parameter.is_complex() for parameter in self.program.modules[one].parameters()):
@@ -225,6 +226,11 @@ class _Search:
         if all(_is_single_pixel(node) for node in values):
             return Held("place", "makes a single pixel, which costs next to nothing")
         return None
+
+
+def counts_channels(module: nn.Module) -> bool:
+    """Whether a module that has as many channels as it reads knows their number, even without weights."""
+    return hasattr(module, "num_features") or hasattr(module, "num_channels")
 
 
 def _is_single_pixel(node: fx.Node) -> bool:

@@ -60,7 +60,8 @@ class Trials:
     def promising(self, groups: Sequence[Mapping[str, Piece | str]], tell: Tell) -> list[dict[str, Piece | str]]:
         """The groups without what cannot win: words where the products alone take longer than all of the original.
 
-        That is judged before it is built, by the speed of a large matrix product on the same engine.
+        That is judged before it is built, by the speed of a large matrix product on the same engine, or of the original
+        where that is as fast.
         """
         pieces = [piece for found in groups for piece in islice(found.values(), 1) if isinstance(piece, Piece)]
         large = _large_product()
@@ -68,9 +69,11 @@ class Trials:
         speed = large.work / times[large.fingerprint] if large.fingerprint in times else math.inf
         left = []
         for found in groups:
-            first = next(iter(found.values()))
+            name, first = next(iter(found.items()))
             ms = times.get(first.fingerprint, math.inf) if isinstance(first, Piece) else math.inf
-            left.append({name: _unless_slower(piece, speed, ms) for name, piece in found.items()})
+            reached = max(speed, first.work / ms) if isinstance(first, Piece) else speed
+            others = {other: piece for other, piece in found.items() if other != name}
+            left.append({name: first, **{one: _unless_slower(piece, reached, ms) for one, piece in others.items()}})
         return left
 
     def _times(self, pieces: Sequence[Piece], tell: Tell) -> dict[str, float]:

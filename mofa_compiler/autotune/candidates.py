@@ -56,7 +56,11 @@ class Offers:
     def __init__(self, roadmap: Roadmap, engine: str, *, bounded: bool = False):
         self.engine, self.bounded = engine, bounded
         self._named = {pass_.name for pass_ in roadmap}
-        others = [kind() for name, kind in available().items() if kind.offered and name not in self._named]
+        others = [
+            kind()
+            for name, kind in available().items()
+            if (kind.offered or (bounded and kind.offered_under_bound)) and name not in self._named
+        ]
         passes = in_order([*others, *roadmap])
         approximate = next((one.name for one in passes if not one.per_layer and one.phase is not Phase.LOWER), None)
         if bounded and approximate:
@@ -157,7 +161,8 @@ class Offers:
 
 def _follows(pass_: Pass, done: Sequence[Pass]) -> bool:
     """Whether a pass may work on what others made of a layer, or on the layer itself."""
-    return not done or any(one.name in pass_.after or one.phase < pass_.phase for one in done)
+    replaced = [one for one in done if one.phase is not Phase.NARROW or pass_.phase is Phase.LOWER]
+    return not done or any(one.name in pass_.after for one in done) or any(one.phase < pass_.phase for one in replaced)
 
 
 def _costs_nothing(diff: Diff) -> bool:

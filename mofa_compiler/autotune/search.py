@@ -23,7 +23,7 @@ from ..rewriting.target import Target
 from .benchmark import NEAR, Tell, Trials
 from .candidates import ORIGINAL, Attempt, Candidate, Offers
 from .lowering_search import carried_out, faster_lowerings
-from .subgraphs import Piece, Region, extract, region
+from .subgraphs import Piece, Region, extract, piece_around
 
 LOWERED = "lowered alone"
 DECIDED = "decided"
@@ -245,11 +245,11 @@ def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell)
     where: dict[str, Region] = {}
     for layer in network.layers.values():
         fitting = tuple(offers.fitting(layer, network))
-        around = region(layer, network) if fitting else None
-        piece = extract(network.program, around) if around else None
-        if around is None or piece is None:
+        reached = {path for one in fitting for path in one.reach(layer, network)}
+        cut = piece_around(layer, network, reached) if fitting else None
+        if cut is None:
             continue
-        where[layer.path] = around
+        where[layer.path], piece = cut
         alike.setdefault((piece.fingerprint, fitting, layer.in_transition), []).append(layer)
     for index, layers in enumerate(alike.values()):
         tell(f"alternatives of {layers[0].path}", index, len(alike))

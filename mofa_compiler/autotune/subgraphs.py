@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from ..graph.macs import node_macs
 from ..graph.node_names import new_graph
 from ..graph.program import Program
 from ..nn.partial_conv import PartialConv2d
+from ..rewriting import is_image
 from ..rewriting.layer_surgery import origin
 
 CONTEXT = 8
@@ -65,14 +66,42 @@ class Piece:
         return f"{architecture_hash(self.program)} {' '.join('x'.join(map(str, x.shape)) for x in self.inputs)}"
 
 
-def region(layer: Layer, network: Network) -> Region | None:
-    """The piece from the convolution before a layer to the pointwise one behind it; None where nothing bounds it."""
+def piece_around(layer: Layer, network: Network, reached: Collection[str] = ()) -> tuple[Region, Piece] | None:
+    """A region around a layer, and the piece that it is; None where nothing can be cut out there.
+
+    It goes from the convolution before the layer to the pointwise one behind it, and on to all calls of what is
+    `reached`, by path, where these lie in one piece with it.
+    """
     site = layer.sites[0]
     nodes = {node.name: node for node in network.program.graph.nodes}
     start, end = _start(site, nodes), _end(site, nodes)
-    if start is None or not (origin(start) and origin(end)):
+    if start is None:
         return None
-    return Region(str(origin(start)), str(origin(end)))
+    calls = [node for node in nodes.values() if node.op == "call_module" and str(node.target) in reached]
+    wide = _meeting({start, *_sources(calls)}, forward=False), _meeting({end, *calls}, forward=True)
+    for first, last in (wide, (start, end)) if calls else ((start, end),):
+        if first is not None and last is not None and origin(first) and origin(last):
+            where = Region(str(origin(first)), str(origin(last)))
+            if (piece := extract(network.program, where)) is not None:
+                return where, piece
+    return None
+
+
+def _sources(calls: Iterable[fx.Node]) -> Iterator[fx.Node]:
+    return (call.args[0] for call in calls if isinstance(call.args[0], fx.Node))
+
+
+def _meeting(nodes: Collection[fx.Node], *, forward: bool) -> fx.Node | None:
+    """The first image that depends on all of these, or the last that all depend on; it may be one of them."""
+    on_the_way = {node: {node} for node in nodes}
+    node = min(nodes) if forward else max(nodes)
+    while node.op not in ("output", "root"):
+        found = on_the_way.setdefault(node, set())
+        found.update(*(on_the_way.get(one, ()) for one in (node.all_input_nodes if forward else node.users)))
+        if len(found) == len(nodes) and is_image(node) and origin(node):
+            return node
+        node = node.next if forward else node.prev
+    return None
 
 
 def _start(site: Site, nodes: Mapping[str, fx.Node]) -> fx.Node | None:

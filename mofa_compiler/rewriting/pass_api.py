@@ -8,7 +8,7 @@ writes the diff.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from fnmatch import fnmatchcase
@@ -173,11 +173,13 @@ class Phase(IntEnum):
 
     PREPARE = 0
     """It computes the same, with more for others to choose from: before all others in any roadmap"""
-    REPLACE = 1
+    NARROW = 1
+    """It takes away channels that several of the original's layers share; a layer that it starts at is only lowered"""
+    REPLACE = 2
     """It puts other layers where the original's stood"""
-    REDUCE = 2
+    REDUCE = 3
     """It takes away from what stands there: taps of a kernel, products between channels"""
-    LOWER = 3
+    LOWER = 4
     """It computes the same in another form: behind calibration, and behind all others in any roadmap"""
 
 
@@ -191,6 +193,7 @@ class Pass(ABC):
     - `phase`: where the pass belongs, and so which others it may follow on the same layer, next to those of `after`.
     - `engines`: names of those on which it can make a network faster; None: all.
     - `offered`: whether it is tried, with default options, where the roadmap does not name it.
+    - `offered_under_bound`: the same, but only where a bound on the loss of quality picks.
     - `per_layer`: whether it is decided layer by layer, or else for the network as a whole.
 
     Options:
@@ -202,6 +205,7 @@ class Pass(ABC):
     phase: ClassVar[Phase] = Phase.REPLACE
     engines: ClassVar[tuple[str, ...] | None] = None
     offered: ClassVar[bool] = False
+    offered_under_bound: ClassVar[bool] = False
     per_layer: ClassVar[bool] = True
 
     layers: tuple[str, ...] = field(default=("*",), kw_only=True)
@@ -224,6 +228,13 @@ class Pass(ABC):
                 may lose much is better left out.
         """
         return (self,)
+
+    def reach(self, layer: Layer, network: Network) -> Collection[str]:
+        """Paths of layers, farther off than those next to it, that take another time once this one is rewritten.
+
+        A search times them together with it.
+        """
+        return ()
 
     def pays_on(self, engine: str) -> bool:
         """Whether the pass, with these options, can make a network faster on an engine."""

@@ -18,7 +18,7 @@ from .narrowing import mixed_behind, narrow
 from .partial import ideal_depthwise, restore_kernels, restored_kernels, separable_from_depthwise, widen
 from .partial_forms import merged, of_channels, of_inputs, of_outputs, over_all_channels, without_inputs
 from .prior import CORRELATION, convolve_taps, period, projected, projection, single_taps
-from .removal import EXACTLY, MEASURED, ChannelMoments, dearest, take_up
+from .removal import EXACTLY, MEASURED, ChannelMoments, at_all_calls, dearest, take_up
 from .selecting import Cut, with_channels
 from .upsampling import (
     Enlarged,
@@ -37,6 +37,7 @@ __all__ = [
     "MEASURED",
     "ChannelMoments",
     "Cut",
+    "at_all_calls",
     "dearest",
     "take_up",
     "with_channels",

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor, fx, nn
 
-from ..analysis.hidden import Hidden
+from ..analysis.hidden import Hidden, Reading
 from .kernels import fill
 from .linear import passes_shift
 from .prior import covariance
@@ -76,13 +78,18 @@ def dearest(
         strength: as for `removal_order`.
     """
     seen = []
-    for reading in hidden.measured:
-        layer = layers[reading.path]
+    for path in dict.fromkeys(reading.path for reading in hidden.measured):
+        layer, readings = layers[path], [reading for reading in hidden.measured if reading.path == path]
         assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
-        blocks = torch.from_numpy(hidden.blocks(reading.seen)).to(layer.weight.device)
-        seen.append(Seen(moments[reading.seen].covariance(layer), effect(layer), blocks))
+        blocks = torch.from_numpy(hidden.blocks(readings[0].seen)).to(layer.weight.device)
+        seen.append(Seen(at_all_calls(readings, moments).covariance(layer), effect(layer), blocks))
     gone = removal_order(seen, len(hidden.orbit) - count, strength)
     return sorted(set(range(len(hidden.orbit))).difference(gone))
+
+
+def at_all_calls(readings: Sequence[Reading], moments: Mapping[fx.Node, ChannelMoments]) -> ChannelMoments:
+    """Of what one layer reads, wherever it is called."""
+    return reduce(add, (moments[reading.seen] for reading in readings))
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,17 @@ def test_what_multiplies_more_than_the_original_can_is_not_built(trials: Trials)
     assert other == {"original": large, "smaller": small}
 
 
+def test_an_original_that_is_faster_than_a_large_product_says_how_fast_the_engine_is(
+    trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "shortest", lambda runner, *_: runner.macs / (1e6 if runner.macs > 1e8 else 4e6))
+    original, narrower = piece(nn.Conv2d(8, 8, 1)), piece(nn.Conv2d(8, 6, 1), nn.Conv2d(6, 8, 1))
+    wider = piece(nn.Conv2d(8, 16, 1), nn.Conv2d(16, 8, 1))
+    (left,) = trials.promising([{"original": original, "narrower": narrower, "wider": wider}], lambda *_: None)
+    assert left["original"] is original
+    assert isinstance(left["wider"], str)
+
+
 def test_what_was_measured_alone_is_remembered(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = [{"original": piece(nn.Conv2d(8, 8, 1)), "larger": piece(nn.Conv2d(8, 99, 1))}]
     first = trials.promising(groups, lambda *_: None)

@@ -20,7 +20,8 @@ from mofa_compiler.autotune.lowering_search import carried_out
 from mofa_compiler.base.errors import RoadmapError
 from mofa_compiler.bundle.recipe import architecture_hash
 from mofa_compiler.frontend import capture
-from mofa_compiler.passes import LowerPConv, SepConvToPConv, ShrinkKernels
+from mofa_compiler.nn.partial_conv import PConv2d
+from mofa_compiler.passes import LowerPConv, NarrowHidden, SepConvToPConv, ShrinkKernels
 from mofa_compiler.rewriting import Match, Pass, Replacement
 from mofa_compiler.rewriting.roadmap import in_order
 from tests.autotune.small import Tower
@@ -184,6 +185,46 @@ class Sized(Plain):
 def test_a_pass_of_another_package_takes_part(tower: Network, pass_: Pass, expected: list[str]) -> None:
     found = names(Offers(Roadmap([pass_]), "eager"), tower, "blocks.1.wide.0")
     assert [name for name in found if "plain" in name] == expected
+
+
+WIDTHS = [f"narrow-hidden{which}" for which in ("", " (keep=1/2)", " (keep=5/8)", " (keep=7/8)")]
+
+
+def test_hidden_channels_are_offered_where_a_bound_decides(nafnet: Network) -> None:
+    wide, path = captured(NAFNet(width=16, enc_blk_nums=(1,), dec_blk_nums=(1,))), "middle_blks.0.conv1"
+    assert names(Offers(Roadmap([]), "eager", bounded=True), wide, path) == ["original", *WIDTHS]
+    assert names(Offers(Roadmap([]), "eager"), wide, path) == ["original"]
+    assert names(Offers(Roadmap([NarrowHidden()]), "eager"), wide, path) == ["original", WIDTHS[0]]
+    assert names(Offers(Roadmap([]), "eager", bounded=True), nafnet, path) == ["original", WIDTHS[1]]
+
+
+def test_nothing_else_is_done_to_a_layer_whose_channels_are_taken_away() -> None:
+    """Every width with every other pass would be many, and what it makes may be rewritten where it is read."""
+    layers = [
+        nn.Conv2d(3, 16, 1),
+        nn.Conv2d(16, 64, 5, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(64, 16, 1),
+        nn.Conv2d(16, 3, 1),
+    ]
+    found = names(Offers(Roadmap.load("mofa"), "eager", bounded=True), captured(nn.Sequential(*layers)), "1")
+    assert [name for name in found if "narrow-hidden" in name] == WIDTHS
+    assert {"shrink-kernels", "sepconv-to-pconv"} <= set(found)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_channels_go_before_what_they_run_through_is_replaced(order: int) -> None:
+    """Whichever of them the roadmap has first, where something is chosen on both sides."""
+    network = captured(NAFNet(width=16, enc_blk_nums=(1,), dec_blk_nums=(1,)))
+    narrow, partial = NarrowHidden(keep=0.5), SepConvToPConv()
+    block = network.layers["middle_blks.0.conv1"], network.layers["middle_blks.0.conv2"]
+    offers = Offers(Roadmap([narrow, partial][::order]), "eager", bounded=True)
+    chosen = {Candidate("n", (narrow,)): [block[0].path], Candidate("p", (partial,)): [block[1].path]}
+    decided = in_order(offers.merged(chosen))
+    assert [one.name for one in decided] == ["narrow-hidden", "sepconv-to-pconv"]
+    after = carried_out(network, decided)
+    assert [after.layers[one.path].channels for one in block] == [32, 32]
+    assert isinstance(after.layers[block[1].path].module, PConv2d)
 
 
 def test_what_approximates_the_whole_network_is_not_decided_layer_by_layer() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import mofa_compiler
 from mofa_compiler import Result, apply
+from mofa_compiler.analysis.hidden import Hidden, hidden_channels
 from mofa_compiler.calibration import Calibration, in_order
 from mofa_compiler.calibration.hidden_ranks import ranks
 from mofa_compiler.graph.call_spec import CallSpec
@@ -67,6 +68,17 @@ def test_images_bring_the_output_nearer(name: str) -> None:
     assert not result.diffs[-1].skips
 
 
+def test_images_bring_a_shared_block_nearer() -> None:
+    torch.manual_seed(0)
+    model = trained_like(
+        Between(lambda m, x: rows(m, F.silu(rows(m, x))), a=nn.Linear(8, 32), c=nn.Linear(32, 8))
+    ).eval()
+    roadmap = [NarrowHidden(keep=0.5)]
+    result = apply(model, roadmap, X[0], Calibration(X, tuning=0))
+    assert [len(edit.note) > 0 for edit in result.diffs[0].edits] == [True, False]
+    assert error(result, model) < 0.7 * error(apply(model, roadmap, X[0]), model)
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_what_stays_comes_first(name: str) -> None:
     model = block(name)
@@ -90,6 +102,25 @@ def test_the_channels_that_matter_on_these_images_stay() -> None:
     rewritten = apply(model, [NarrowHidden(keep=0.5)], X[0]).rewritten
     ((_, places),) = ranks(original, rewritten, [CallSpec((x,)) for x in X]).kept.values()
     assert np.array_equal(places, np.arange(1, 16, 2))
+
+
+def test_the_channels_that_matter_at_any_call_stay() -> None:
+    def twice(m: Between, x: Tensor) -> Tensor:
+        return m.c(F.relu(m.a(x.abs()))) + m.c(F.relu(m.a(-x.abs())))
+
+    model = Between(twice, a=conv(8, 16), c=conv(16, 8)).eval()
+    with torch.no_grad():
+        model.a.weight.abs_()
+        model.a.bias.fill_(-50)  # dead at both calls
+        model.a.bias[::2] = 0  # alive at the first
+        model.a.weight[::4] *= -1  # or at the second
+    original = apply(model, [], X[0]).original
+    rewritten = apply(model, [NarrowHidden(keep=0.5)], X[0]).rewritten
+    ((_, places),) = ranks(original, rewritten, [CallSpec((torch.randn(2, 3, 16, 16),))]).kept.values()
+    hidden = hidden_channels(original)["a"]
+    assert isinstance(hidden, Hidden)
+    channels = hidden.blocks(hidden.readings[0].value)[places, 0]
+    assert set(channels.tolist()) == {*range(0, 16, 2)}
 
 
 def test_without_choosing_the_choice_is_the_weights() -> None:

@@ -120,6 +120,40 @@ NARROWED: dict[str, tuple[Callable[[], nn.Module], dict[str, str]]] = {
             "c": "Conv2d(48→8, k1, bias)",
         },
     ),
+    "group norm without weights": (
+        lambda: Between(plain, a=conv(8, 32), n=nn.GroupNorm(8, 32, affine=False), c=conv(32, 8)),
+        {
+            "a": "Conv2d(8→24, k1, bias)",
+            "n": str(nn.GroupNorm(6, 24, affine=False)),
+            "c": "Conv2d(24→8, k1, bias)",
+        },
+    ),
+    "called twice": (
+        lambda: Between(
+            lambda m, x: inverted(m, m.t(inverted(m, x))),
+            a=conv(8, 32),
+            n=nn.BatchNorm2d(32),
+            b=depthwise(32),
+            c=conv(32, 8),
+            t=nn.Tanh(),
+        ),
+        {
+            "a": "Conv2d(8→24, k1, bias)",
+            "n": str(nn.BatchNorm2d(24)),
+            "b": "Conv2d(24, k3, bias, depthwise)",
+            "c": "Conv2d(24→8, k1, bias)",
+        },
+    ),
+    "made by two, read at two places": (
+        lambda: Between(
+            lambda m, x: x + m.c(F.relu(m.a(x))) + m.c(F.relu(m.b(x))), a=conv(8, 16), b=conv(8, 16), c=conv(16, 8)
+        ),
+        {"a": "Conv2d(8→12, k1, bias)", "b": "Conv2d(8→12, k1, bias)", "c": "Conv2d(12→8, k1, bias)"},
+    ),
+    "one activation at all places": (
+        lambda: Between(lambda m, x: m.r(x + m.c(m.r(m.a(m.r(x))))), a=conv(8, 16), r=nn.ReLU(), c=conv(16, 8)),
+        {"a": "Conv2d(8→12, k1, bias)", "c": "Conv2d(12→8, k1, bias)"},
+    ),
     "scale of each channel": (
         lambda: Between(scaled, a=conv(8, 16), p=nn.PReLU(16), w=nn.Parameter(torch.rand(1, 16, 1, 1)), c=conv(16, 8)),
         {"a": "Conv2d(8→12, k1, bias)", "p": "PReLU(num_parameters=12)", "c": "Conv2d(12→8, k1, bias)"},

@@ -97,7 +97,12 @@ STAYING: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "between",
     ),
     "called twice": (
-        lambda: Between(lambda m, x: x + m.c(m.a(x)) + m.c(m.a(F.relu(x))), a=conv(8, 16), c=conv(16, 8)),
+        lambda: Between(
+            lambda m, x: x + m.c(m.n(m.a(x))) + m.n(torch.cat([x, x], 1))[:, :8],
+            a=conv(8, 16),
+            n=nn.InstanceNorm2d(16),
+            c=conv(16, 8),
+        ),
         "called-twice",
     ),
     "tied": (tied, "tied"),
@@ -184,6 +189,23 @@ def test_redundant_channels_cost_nothing(bias: bool, size: int) -> None:
     assert distance(run(rewritten.program.graph_module, x), run(model, x)) < 1e-7
 
 
+def test_redundant_channels_of_a_shared_block_cost_nothing() -> None:
+    """What a call reads counts as what every other one does."""
+    make = Between(lambda m, x: plain(m, torch.tanh(plain(m, x))), a=conv(8, 16), n=nn.BatchNorm2d(16), c=conv(16, 8))
+    model = redundant(make, dead=2, copies=2)
+    with torch.no_grad():
+        for tensor in (model.n.weight, model.n.bias, model.n.running_mean, model.n.running_var):
+            tensor[-4:-2] = tensor[:2]
+    rewritten, _ = assert_rewrites(
+        NarrowHidden(),
+        model,
+        {"a": rewritten_as(8, 12, 1, True), "n": str(nn.BatchNorm2d(12)), "c": rewritten_as(12, 8, 1, True)},
+        shape=SHAPE,
+    )
+    x = torch.randn(2, 3, 17, 19, dtype=torch.float64)
+    assert distance(run(rewritten.program.graph_module, x), run(model, x)) < 1e-7
+
+
 def rewritten_as(inputs: int, outputs: int, size: int, bias: bool) -> str:
     return f"Conv2d({inputs}→{outputs}, k{size}{', bias' if bias else ''})"
 
@@ -250,10 +272,24 @@ def test_a_share_is_of_the_original_width() -> None:
     assert result.rewritten.program.modules["a"].out_channels == 16
 
 
+def test_engines_get_multiples_of_what_they_compute_at_once() -> None:
+    def left(width: int) -> int:
+        model = Between(lambda m, x: x + m.c(F.relu(m.a(x))), a=conv(8, width), c=conv(width, 8)).eval()
+        return int(apply(model, [NarrowHidden()], torch.rand(SHAPE)).rewritten.program.modules["a"].out_channels)  # type: ignore[arg-type]
+
+    assert [left(width) for width in (20, 48, 72, 80)] == [16, 36, 56, 64]
+
+
+def test_its_effect_reaches_all_that_gets_narrower() -> None:
+    model = network(NARROWED["channel attention"][0]().eval(), *SHAPE)
+    assert set(NarrowHidden().reach(model.layers["a"], model)) == {"a", "s", "e", "c"}
+    assert not NarrowHidden().reach(model.layers["c"], model)
+
+
 def test_alternatives_are_those_that_differ() -> None:
     model = network(NARROWED["gate"][0]().eval(), *SHAPE)
     passes: list[Pass] = list(NarrowHidden().alternatives(model.layers["a"], model, bounded=True))
-    assert [one.options["keep"] for one in passes] == [Fraction(3, 4), Fraction(7, 8), Fraction(1, 2)]
+    assert [one.options["keep"] for one in passes] == [Fraction(3, 4), Fraction(1, 2), Fraction(7, 8)]
     assert NarrowHidden().alternatives(model.layers["a"], model) == (NarrowHidden(),)
 
 
@@ -276,6 +312,13 @@ def test_partial_convolutions_may_follow() -> None:
     model = NARROWED["inverted residual"][0]().eval()
     result = apply(model, [NarrowHidden(), SepConvToPConv()], torch.rand(SHAPE))
     assert [len(diff.rewritten) for diff in result.diffs] == [4, 1]
+
+
+def test_where_partial_convolutions_came_first_it_says_why_not() -> None:
+    model = NARROWED["inverted residual"][0]().eval()
+    result = apply(model, [SepConvToPConv(layers=("b",)), NarrowHidden(layers=("a",))], torch.rand(SHAPE))
+    assert [len(diff.rewritten) for diff in result.diffs] == [1, 0]
+    assert [(skip.path, skip.code) for skip in result.diffs[1].skips] == [("a", "between")]
 
 
 @drawn(12)
