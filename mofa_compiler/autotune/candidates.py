@@ -61,7 +61,7 @@ class Offers:
             for name, kind in available().items()
             if (kind.offered or (bounded and kind.offered_under_bound)) and name not in self._named
         ]
-        passes = in_order([*others, *roadmap])
+        passes = [one for one in in_order([*others, *roadmap]) if one.phase is not Phase.PREPARE]
         approximate = next((one.name for one in passes if not one.per_layer and one.phase is not Phase.LOWER), None)
         if bounded and approximate:
             raise RoadmapError(
