@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from .analysis.anatomy import infer
 from .analysis.network import Network, Totals
-from .base.errors import CalibrationError, RoadmapError
+from .base.errors import CalibrationError
 from .base.progress import Progress
 from .base.torch_state import in_normal_mode
 from .bundle import obstacles, save
@@ -21,7 +21,7 @@ from .data import Sample
 from .frontend.capture import capture
 from .frontend.causes import check_model
 from .frontend.state import copied, real_device
-from .graph.call_spec import CallSpec, ExampleInputs, InputSpec, map_tree, specs
+from .graph.call_spec import CallSpec, ExampleInputs, InputSpec, map_tree
 from .graph.program import Program
 from .loading.wrappers import unwrapped
 from .numerics.finite import check_weights, warn_of_values
@@ -40,8 +40,7 @@ from .rewriting.roadmap import Roadmap
 from .verification.per_pass import judge
 
 if TYPE_CHECKING:
-    from .autotune.held_out import HeldOut
-    from .autotune.search import Decided
+    from .autotune.session import Session
     from .calibration import Calibration
     from .calibration.calibrate import Calibrated
 
@@ -284,6 +283,23 @@ def apply_captured(
     tell: Progress = lambda *_: None,
 ) -> Result:
     """`apply` to a model of which a copy was captured already, as `program`."""
+    return start(
+        model, program, roadmap, calibration, bound=bound, to_save=to_save, checkpoint=checkpoint, tell=tell
+    ).result()
+
+
+def start(
+    model: nn.Module,
+    program: Program,
+    roadmap: Roadmap,
+    calibration: str | Path | Iterable[Any] | Calibration | None = None,
+    *,
+    bound: Bound | Literal["default"] | None = None,
+    to_save: bool = False,
+    checkpoint: str | None = None,
+    tell: Progress = lambda *_: None,
+) -> Start:
+    """What `apply_captured` does before it carries anything out."""
     original_digest = digest(model)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
@@ -293,35 +309,54 @@ def apply_captured(
     args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
     example = CallSpec(args, kwargs)
     warn_of_values(network, example)
-    bounded = _held_out(network, roadmap, settings, bound, tell)
-    settings = settings if bounded is None else bounded.calibration
-    decisions = fitted = timed = None
-    if roadmap.target is not None:
-        timed = _at_shape(model, network, example, roadmap.target.shape)
-        if roadmap.target.keep_if != "told":
-            decided = _decided(network, timed, roadmap, bounded, tell)
-            roadmap, decisions, fitted = decided.roadmap, decided.decisions, decided.calibrated
-    steps, calibrated = _carried_out(network, roadmap, settings, tell, fitted)
-    if timed is not None and decisions is None:
-        from .autotune.search import told
+    session = None
+    if roadmap.target is not None or bound is not None:
+        from .autotune.session import Session
 
-        quality = None if bounded is None else bounded.quality(steps[-1].network if steps else network)
-        decisions = told(timed.network, roadmap, timed.call, quality, tell)
-        roadmap = Roadmap(roadmap, roadmap.name, roadmap.description)
-    evaluation = None if calibrated is None else calibrated.evaluation
-    orders = {} if calibrated is None else calibrated.orders
-    return Result(
-        Rewrite(
-            roadmap=roadmap,
-            original=network,
-            steps=steps,
-            example=example,
-            model=copy.deepcopy((steps[-1].network if steps else network).program.graph_module),
-            evaluation=evaluation,
-            samples=() if settings is None else settings.samples(evaluation or ()),
-            provenance=Provenance(checkpoint, original_digest, decisions, orders),
+        session = Session(model, network, roadmap, example, settings, bound, tell)
+        settings = session.calibration
+    return Start(network, roadmap, settings, example, Provenance(checkpoint, original_digest), session, tell)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A captured model with all that is given for it, of which one result after another can be made."""
+
+    network: Network
+    roadmap: Roadmap
+    calibration: Calibration | None
+    example: CallSpec
+    provenance: Provenance
+    session: Session | None
+    tell: Progress
+
+    def result(self, bound: Bound | None = None) -> Result:
+        """The roadmap carried out, after it was decided where it has a target; within another bound than the first."""
+        network, roadmap, session, decided = self.network, self.roadmap, self.session, None
+        if session is not None and not session.is_told:
+            decided = session.decided(bound)
+            roadmap = decided.roadmap
+        fitted = None if decided is None else decided.calibrated
+        steps, calibrated = _carried_out(network, roadmap, self.calibration, self.tell, fitted)
+        last = steps[-1].network if steps else network
+        decisions = None if decided is None else decided.decisions
+        if session is not None and decisions is None:
+            decisions = session.told(last)
+            roadmap = Roadmap(roadmap, roadmap.name, roadmap.description)
+        evaluation = None if calibrated is None else calibrated.evaluation
+        orders = {} if calibrated is None else calibrated.orders
+        return Result(
+            Rewrite(
+                roadmap=roadmap,
+                original=network,
+                steps=steps,
+                example=self.example,
+                model=copy.deepcopy(last.program.graph_module),
+                evaluation=evaluation,
+                samples=() if self.calibration is None else self.calibration.samples(evaluation or ()),
+                provenance=replace(self.provenance, decisions=decisions, channel_orders=orders),
+            )
         )
-    )
 
 
 def _carried_out(
@@ -371,88 +406,6 @@ def _bound(bound: Bound | Literal["default"] | None, max_loss: float | None) -> 
     if bound is not None:
         raise CalibrationError("max_loss and bound are two bounds: give one", code="ambiguous")
     return Bound("loss", max_loss)
-
-
-def _held_out(
-    network: Network,
-    roadmap: Roadmap,
-    calibration: Calibration | None,
-    bound: Bound | Literal["default"] | None,
-    tell: Progress,
-) -> HeldOut | None:
-    """What a bound is measured on; None where there is no bound.
-
-    Raises:
-        CalibrationError, DataError: there is nothing to measure it on.
-        RoadmapError: a bound makes no sense with this roadmap.
-    """
-    if bound is None:
-        return None
-    if roadmap.target is None:
-        raise RoadmapError(
-            "a bound is for what a target is decided for: give the roadmap one (with_target)", code="needs-option"
-        )
-    if calibration is None:
-        raise CalibrationError(
-            "a bound is measured on calibration inputs, and there are none: give some (calibration=..., --calibrate)",
-            code="needs-option",
-        )
-    if roadmap.target.keep_if == "always":
-        raise RoadmapError(
-            'keep_if = "always" carries the roadmap out whatever it costs, which no bound allows: leave one of the two '
-            "out",
-            code="ambiguous",
-        )
-    from .autotune.held_out import HeldOut
-
-    tell("reading calibration inputs", 0, 1)
-    return HeldOut(network, calibration, None if bound == "default" else bound)
-
-
-@dataclass(frozen=True)
-class _Timed:
-    """A network at the size that it is timed at, and inputs of that size."""
-
-    network: Network
-    call: CallSpec
-
-
-def _at_shape(model: nn.Module, network: Network, call: CallSpec, shape: tuple[int, ...] | None) -> _Timed:
-    """The network captured at another size of its first input, where that is another one."""
-    if shape is None or shape in [spec.shape for spec in network.program.inputs[:1]]:
-        return _Timed(network, call)
-    program = capture(copied(model), _reshaped(call, shape), compare=False)  # it was, at the example's size
-    return _Timed(Network(program, network.anatomy), program.call.example(device=program.device))
-
-
-def _decided(network: Network, timed: _Timed, roadmap: Roadmap, held_out: HeldOut | None, tell: Progress) -> Decided:
-    """The roadmap that a target's measurements come to: its preparations, and what is decided of what they make."""
-    from .autotune.pricing import Prices
-    from .autotune.search import DECIDED, decide, fastest, survey
-
-    preparations = roadmap.by_phase[0]
-    rest = Roadmap(roadmap.passes[len(preparations) :], roadmap.name, roadmap.description, roadmap.target)
-    network, before = (_after(one, preparations) for one in (network, timed.network))
-    choice = survey(before, rest, timed.call, tell, bounded=held_out is not None)
-    picked = fastest(choice) if held_out is None else Prices(network, choice, held_out, tell).within(held_out.bound)
-    decided = decide(choice, {DECIDED: picked}, tell)[DECIDED]
-    made = decided.roadmap
-    if made.by_phase[1]:  # or else nothing is left that could differ from call to call
-        made = Roadmap([*preparations, *made], made.name, made.description)
-    return replace(decided, roadmap=made)
-
-
-def _after(network: Network, passes: Iterable[Pass]) -> Network:
-    """The network after all of these."""
-    for step in _steps(network, passes):
-        network = step.network
-    return network
-
-
-def _reshaped(call: CallSpec, shape: tuple[int, ...]) -> CallSpec:
-    """The call with its first tensor of another shape."""
-    left = [shape]
-    return specs(call).map(lambda spec: InputSpec(left.pop() if left else spec.shape, spec.dtype))
 
 
 def _steps(network: Network, passes: Iterable[Pass]) -> Iterator[Step]:

@@ -11,6 +11,7 @@ import torch
 from mofa_compiler import Roadmap, apply, compiler, load, replay
 from mofa_compiler.analysis.layers import Layer
 from mofa_compiler.analysis.network import Network
+from mofa_compiler.autotune import session
 from mofa_compiler.autotune.search import DECIDED
 from mofa_compiler.base.errors import EngineError, RoadmapError
 from mofa_compiler.bundle.recipe import read_recipe
@@ -146,7 +147,8 @@ def test_the_model_is_captured_again_only_at_another_size(
 ) -> None:
     invent(monkeypatch, depthwise_taps)
     captured = Mock(wraps=compiler.capture)
-    monkeypatch.setattr(compiler, "capture", captured)
+    for module in (compiler, session):
+        monkeypatch.setattr(module, "capture", captured)
     result = apply(tower, Roadmap([ShrinkKernels()]).with_target("eager", input=size), X)
     assert captured.call_count == captures
     assert result.decisions.conditions.input == (size or "1x3x32x32")

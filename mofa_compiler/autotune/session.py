@@ -1,0 +1,129 @@
+"""A network that is decided on a target: for one bound, or for several with what was measured once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Literal
+
+from torch import nn
+
+from ..analysis.network import Network
+from ..base.errors import CalibrationError, RoadmapError
+from ..calibration import Calibration
+from ..frontend import capture
+from ..frontend.state import copied
+from ..graph.call_spec import CallSpec, InputSpec, specs
+from ..result.decisions import Decisions
+from ..result.quality import Bound
+from ..rewriting.roadmap import Roadmap
+from .benchmark import Tell
+from .held_out import HeldOut
+from .lowering_search import carried_out
+from .pricing import Prices
+from .search import DECIDED, Choice, Decided, decide, fastest, survey, told
+
+
+class Session:
+    """What is known of a network on a roadmap's target.
+
+    Args:
+        model: the original, to capture it once more where the target has another input.
+        network: the same, captured.
+        roadmap: with a `target`.
+        call: the inputs that it was captured on.
+        calibration: inputs that rewritten layers are fitted on.
+        bound: on what is lost; None: of all layers what is fastest is taken.
+        tell: told before every step.
+
+    Raises:
+        CalibrationError, DataError: there is nothing to measure a bound on.
+        RoadmapError: a bound makes no sense with this roadmap.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        network: Network,
+        roadmap: Roadmap,
+        call: CallSpec,
+        calibration: Calibration | None,
+        bound: Bound | Literal["default"] | None,
+        tell: Tell,
+    ):
+        self._model, self._network, self._roadmap, self._call, self._tell = model, network, roadmap, call, tell
+        self.calibration, self.held_out = calibration, None
+        target = roadmap.target
+        if target is None:
+            raise RoadmapError(
+                "a bound is for what a target is decided for: give the roadmap one (with_target)", code="needs-option"
+            )
+        self.is_told = target.keep_if == "told"
+        if bound is None:
+            return
+        if calibration is None:
+            raise CalibrationError(
+                "a bound is measured on calibration inputs, and there are none: give some (calibration=..., "
+                "--calibrate)",
+                code="needs-option",
+            )
+        if target.keep_if == "always":
+            raise RoadmapError(
+                'keep_if = "always" carries the roadmap out whatever it costs, which no bound allows: leave one of the '
+                "two out",
+                code="ambiguous",
+            )
+        tell("reading calibration inputs", 0, 1)
+        self.held_out = HeldOut(network, calibration, None if bound == "default" else bound)
+        self.calibration = self.held_out.calibration
+
+    def decided(self, bound: Bound | None = None) -> Decided:
+        """The roadmap that measurements come to: its preparations, and what is decided of what they make.
+
+        Args:
+            bound: another one than the session's, with the same measure.
+        """
+        picked = fastest(self._choice) if self.prices is None else self.prices.within(bound or self._bound)
+        decided = decide(self._choice, {DECIDED: picked}, self._tell)[DECIDED]
+        made = decided.roadmap
+        if made.by_phase[1]:  # or else nothing is left that could differ from call to call
+            made = Roadmap([*self._roadmap.by_phase[0], *made], made.name, made.description)
+        return replace(decided, roadmap=made)
+
+    def told(self, made: Network) -> Decisions:
+        """What came of the roadmap, which was carried out as it stands and fitted."""
+        quality = None if self.held_out is None else self.held_out.quality(made)
+        network, call = self._timed
+        return told(network, self._roadmap, call, quality, self._tell)
+
+    @cached_property
+    def prices(self) -> Prices | None:
+        """Of all alternatives, where there is a bound."""
+        if self.held_out is None:
+            return None
+        network = carried_out(self._network, self._roadmap.by_phase[0])
+        return Prices(network, self._choice, self.held_out, self._tell)
+
+    @property
+    def _bound(self) -> Bound:
+        assert self.held_out is not None
+        return self.held_out.bound
+
+    @cached_property
+    def _choice(self) -> Choice:
+        roadmap, (network, call) = self._roadmap, self._timed
+        preparations = roadmap.by_phase[0]
+        rest = Roadmap(roadmap.passes[len(preparations) :], roadmap.name, roadmap.description, roadmap.target)
+        return survey(carried_out(network, preparations), rest, call, self._tell, bounded=self.held_out is not None)
+
+    @cached_property
+    def _timed(self) -> tuple[Network, CallSpec]:
+        """The network at the size that the target has, captured again where that is another one, and inputs."""
+        assert self._roadmap.target is not None
+        shape = self._roadmap.target.shape
+        if shape is None or shape in [spec.shape for spec in self._network.program.inputs[:1]]:
+            return self._network, self._call
+        left = [shape]
+        call = specs(self._call).map(lambda spec: InputSpec(left.pop() if left else spec.shape, spec.dtype))
+        program = capture(copied(self._model), call, compare=False)  # it was, at the example's size
+        return Network(program, self._network.anatomy), program.call.example(device=program.device)
