@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -275,6 +276,7 @@ def apply_captured(
     original_digest = digest(model)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
+    roadmap = _needed(network, roadmap)
     if to_save:
         obstacles.refuse(network, roadmap)
     call = program.example.example(device=program.device)
@@ -303,6 +305,14 @@ def apply_captured(
             provenance=Provenance(checkpoint, original_digest, decisions, orders),
         )
     )
+
+
+def _needed(network: Network, roadmap: Roadmap) -> Roadmap:
+    """A roadmap without the preparations that find nothing of their kind."""
+    preparations, *rest = roadmap.by_phase
+    idle = [step.pass_ for step in _steps(network, preparations) if not (step.diff.edits or step.diff.skips)]
+    passes = (*(one for one in preparations if one not in idle), *chain.from_iterable(rest))
+    return replace(roadmap, passes=passes) if idle else roadmap
 
 
 def _carried_out(
@@ -361,11 +371,11 @@ def _decided(
     preparations = roadmap.by_phase[0]
     for step in _steps(network, preparations):
         network = step.network
-    rest = Roadmap(roadmap.passes[len(preparations) :], roadmap.name, roadmap.description, roadmap.target)
+    rest = replace(roadmap, passes=roadmap.passes[len(preparations) :])
     decided = decide(network, rest, call, tell, budget)
     made = decided.roadmap
-    if made.by_phase[1]:  # or else nothing is left that could differ from call to call
-        made = Roadmap([*preparations, *made], made.name, made.description)
+    if made.by_phase[1]:  # or else there is nothing to prepare for
+        made = replace(made, passes=(*preparations, *made))
     return made, decided.decisions
 
 
