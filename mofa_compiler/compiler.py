@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -303,6 +304,7 @@ def start(
     original_digest = digest(model)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
+    roadmap = _needed(network, roadmap)
     if to_save:
         obstacles.refuse(network, roadmap)
     call = program.example.example(device=program.device)
@@ -357,6 +359,14 @@ class Start:
                 provenance=replace(self.provenance, decisions=decisions, channel_orders=orders),
             )
         )
+
+
+def _needed(network: Network, roadmap: Roadmap) -> Roadmap:
+    """A roadmap without the preparations that find nothing of their kind."""
+    preparations, *rest = roadmap.by_phase
+    idle = [step.pass_ for step in _steps(network, preparations) if not (step.diff.edits or step.diff.skips)]
+    passes = (*(one for one in preparations if one not in idle), *chain.from_iterable(rest))
+    return replace(roadmap, passes=passes) if idle else roadmap
 
 
 def _carried_out(

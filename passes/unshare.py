@@ -1,8 +1,7 @@
 """Give every call of a shared layer weights of its own.
 
-A layer that is called several times has one set of weights for all that it is fed. What it computes stays the same with
-copies of them, at the same MACs; but what later passes put in its place, and calibration fits, may then differ from call
-to call.
+A layer that is called several times has one set of weights for all that it is fed. With copies of them it computes the
+same, at the same MACs; but what later passes put in its place, and what calibration fits, may differ from call to call.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
-from torch import Tensor, fx, nn
+from torch import fx
 
-from mofa_compiler.rewriting import FROZEN, Fate, GraphPass, Pass, Preparation, Rewiring, is_image
+from mofa_compiler.rewriting import FROZEN, Fate, GraphPass, Preparation, Rewiring, is_image
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -23,12 +22,6 @@ class Unshare(GraphPass, Preparation):
     """
 
     name: ClassVar[str] = "unshare"
-
-    @classmethod
-    def example(cls) -> tuple[Pass, nn.Module, Tensor]:
-        shared = nn.Conv2d(8, 8, 3, padding=1)
-        model = nn.Sequential(nn.Conv2d(3, 8, 1), shared, nn.ReLU(), shared, nn.Conv2d(8, 3, 1))
-        return cls(), model, Tensor(1, 3, 16, 16).uniform_()
 
     def rewire(self, wiring: Rewiring) -> None:
         calls: dict[str, list[fx.Node]] = {}
@@ -50,11 +43,12 @@ def _copy(wiring: Rewiring, path: str, nodes: list[fx.Node]) -> None:
     old = wiring.exactly(path)
     for node, copied in zip(nodes, wiring.spread(path, [old] * len(nodes)), strict=True):
         source = node.args[0]
-        was = wiring.piece(source, node) if is_image(source) else None
+        if not isinstance(source, fx.Node) or not is_image(source):  # a copy of weights, which nothing is drawn for
+            wiring.retarget(node, copied)
+            continue
+        was = wiring.piece(source, node)
         wiring.retarget(node, copied)
-        if was is not None:
-            now = wiring.piece(source, node)
-            errors.append(wiring.check(path, was, now, source.meta["val"].shape[1]))
+        errors.append(wiring.check(path, was, wiring.piece(source, node), source.meta["val"].shape[1]))
     wiring.release(path)
     note = f"one copy for each of {len(nodes)} calls"
     wiring.tell(path, before, f"{len(nodes)} × {before}", Fate.EXACT, error=max(errors), note=note)

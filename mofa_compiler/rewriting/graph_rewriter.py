@@ -198,14 +198,12 @@ class Rewiring(Surgery):
         """Let a node call the module at another path; its name, and what it stands for, stay."""
         old = str(node.target)
         self._unsaid[node.name, old] = False
-        self._count_macs(node, -1)
         self.calls[old] -= 1
         self.calls[path] += 1
-        node.target = path
+        with self.changing(node):
+            node.target = path
         stack = {key: value for key, value in (node.meta.get("nn_module_stack") or {}).items() if key != old}
         node.meta["nn_module_stack"] = {**stack, path: (path, type(self.modules[path]))}
-        self.revalue(node)
-        self._count_macs(node, 1)
 
     def erase(self, *nodes: fx.Node) -> None:
         """Take nodes out that nothing reads, and then what they alone read."""

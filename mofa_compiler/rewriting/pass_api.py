@@ -279,7 +279,7 @@ class Preparation(Pass):
     """A promise: every edit is exact, and a node's value is what it was; what comes behind has more freedom.
 
     Preparations come first in a roadmap. To what they make of a network the others are fitted, and of it they are
-    decided.
+    decided. One that finds nothing of its kind is left out of what was carried out.
     """
 
     phase: ClassVar[Phase] = Phase.PREPARE

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from architectures import NAFNet
 from mofa_compiler.analysis.network import Network
@@ -28,6 +28,7 @@ from mofa_compiler.passes import (
     RestoreKernels,
     SepConvToPConv,
     ShrinkKernels,
+    Unshare,
     WidenPortion,
 )
 from mofa_compiler.rewriting.engine import rewrite
@@ -53,6 +54,18 @@ def depthwise(size: int = 3, outputs: int = 8) -> nn.Module:
     return chain(nn.Conv2d(8, 8, size, padding=size // 2, groups=8), nn.Conv2d(8, outputs, 1))
 
 
+class Repeated(nn.Module):
+    """A block that is called twice."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.block(self.block(x))
+        return result
+
+
 def shuffled() -> nn.Module:
     convolution = nn.Conv2d(8, 32, 1, bias=False)
     return nn.Sequential(nn.Conv2d(8, 8, 1), convolution, nn.PixelShuffle(2), nn.Conv2d(8, 8, 3, padding=1))
@@ -75,6 +88,7 @@ EXAMPLES = [
     Example(RestoreKernels(), depthwise, WIDENED),
     Example(SepConvToPConv(), depthwise),
     Example(ShrinkKernels(), lambda: depthwise(5)),
+    Example(Unshare(), lambda: Repeated(8)),
     Example(WidenPortion(where=EVERYWHERE), depthwise, WIDENED[:1]),
 ]
 """One for each of ours; a pass of another package brings its own"""
