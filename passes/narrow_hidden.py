@@ -28,8 +28,8 @@ from ._random_fields import random_moments
 SHARES = (Fraction(1, 2), Fraction(5, 8), Fraction(3, 4), Fraction(7, 8))
 """What is tried where a bound on the loss decides; of those that leave as many channels, the first"""
 
-MANY = 64
-"""Channels of which an eighth is what an engine computes at once"""
+MANY = 32
+"""Channels of which a few multiples of what an engine computes at once are left"""
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -42,8 +42,8 @@ class NarrowHidden(GraphPass):
 
     Options:
         keep: the share of the channels that a projecting layer reads, or their number.
-        multiple: their number is a multiple of this, as near as it can be; `auto`: what engines compute at once, 8 of
-            64 or more, 4 of fewer.
+        multiple: their number is a multiple of this, as near as it can be; `auto`: of what engines compute at once, 8,
+            where there are 32 or more, else of 4.
     """
 
     name: ClassVar[str] = "narrow-hidden"

@@ -207,13 +207,14 @@ class _Search:
     ) -> Held | None:
         """What around the channels keeps them from being taken away."""
         called = [str(node.target) for node in values if node.op == "call_module"]
+        along = {axis.path for axis in axes}
         paths = dict.fromkeys([*called, *(axis.path for axis in axes if axis.path in self.program.modules)])
         making = {axis.path for axis in axes if not axis.reads}
         if all(reading.path in making for reading in readings):
             return Held("no-neighbour", "no layer takes up what it makes")
         here = Counter(str(node.target) for node in {*values, *(user for node in values for user in node.users)})
         for one in paths:
-            if self.calls[one] > here[one] and (one not in called or counts_channels(self.program.modules[one])):
+            if self.calls[one] > here[one] and (one in along or counts_channels(self.program.modules[one])):
                 return Held("called-twice", f"{one} is called elsewhere, too, where it reads other channels")
             if one in self.ends and one != path:
                 return Held("neighbour-held", f"{one} is the network's input or output convolution")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -78,17 +78,16 @@ def piece_around(layer: Layer, network: Network, reached: Collection[str] = ()) 
     if start is None:
         return None
     calls = [node for node in nodes.values() if node.op == "call_module" and str(node.target) in reached]
-    wide = _meeting({start, *_sources(calls)}, forward=False), _meeting({end, *calls}, forward=True)
-    for first, last in (wide, (start, end)) if calls else ((start, end),):
+    bounds: list[tuple[fx.Node | None, fx.Node | None]] = [(start, end)]
+    if calls:
+        sources = {call.args[0] for call in calls if isinstance(call.args[0], fx.Node)}
+        bounds.insert(0, (_meeting({start, *sources}, forward=False), _meeting({end, *calls}, forward=True)))
+    for first, last in bounds:
         if first is not None and last is not None and origin(first) and origin(last):
             where = Region(str(origin(first)), str(origin(last)))
             if (piece := extract(network.program, where)) is not None:
                 return where, piece
     return None
-
-
-def _sources(calls: Iterable[fx.Node]) -> Iterator[fx.Node]:
-    return (call.args[0] for call in calls if isinstance(call.args[0], fx.Node))
 
 
 def _meeting(nodes: Collection[fx.Node], *, forward: bool) -> fx.Node | None:

@@ -191,7 +191,7 @@ WIDTHS = [f"narrow-hidden{which}" for which in ("", " (keep=1/2)", " (keep=5/8)"
 
 
 def test_hidden_channels_are_offered_where_a_bound_decides(nafnet: Network) -> None:
-    wide, path = captured(NAFNet(width=16, enc_blk_nums=(1,), dec_blk_nums=(1,))), "middle_blks.0.conv1"
+    wide, path = captured(NAFNet(width=32, enc_blk_nums=(1,), dec_blk_nums=(1,))), "middle_blks.0.conv1"
     assert names(Offers(Roadmap([]), "eager", bounded=True), wide, path) == ["original", *WIDTHS]
     assert names(Offers(Roadmap([]), "eager"), wide, path) == ["original"]
     assert names(Offers(Roadmap([NarrowHidden()]), "eager"), wide, path) == ["original", WIDTHS[0]]
