@@ -15,22 +15,39 @@ if TYPE_CHECKING:
     from .compiler import Result, apply
     from .distillation import recover
     from .frontend import capture
+    from .frontier import front
     from .graph.program import Program
     from .reproduce.replay import replay
     from .reproduce.verify import Verification, verify
+    from .result.quality import Bound
     from .rewriting.roadmap import Roadmap
 
     __version__: str
 
-__all__ = ["Program", "Result", "Roadmap", "Verification", "apply", "capture", "load", "recover", "replay", "verify"]
+__all__ = [
+    "Bound",
+    "Program",
+    "Result",
+    "Roadmap",
+    "Verification",
+    "apply",
+    "capture",
+    "front",
+    "load",
+    "recover",
+    "replay",
+    "verify",
+]
 
 _HOMES = {
+    "Bound": "result.quality",
     "Program": "graph.program",
     "Result": "compiler",
     "Roadmap": "rewriting.roadmap",
     "Verification": "reproduce.verify",
     "apply": "compiler",
     "capture": "frontend",
+    "front": "frontier",
     "load": "bundle",
     "recover": "distillation",
     "replay": "reproduce.replay",

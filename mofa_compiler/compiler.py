@@ -332,8 +332,8 @@ class Start:
     session: Session | None
     tell: Progress
 
-    def result(self, bound: Bound | None = None) -> Result:
-        """The roadmap carried out, after it was decided where it has a target; within another bound than the first."""
+    def result(self, bound: Bound | Literal["exact"] | None = None) -> Result:
+        """The roadmap carried out, after it was decided where it has a target: within the first bound, or another."""
         network, roadmap, session, decided = self.network, self.roadmap, self.session, None
         if session is not None and not session.is_told:
             decided = session.decided(bound)

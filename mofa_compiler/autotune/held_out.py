@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..analysis.network import Network
 from ..base.errors import CalibrationError
@@ -24,7 +26,7 @@ from ..numerics.psnr import psnrs, range_of
 from ..numerics.running import run, values
 from ..result.quality import Bound, Measure, Quality
 
-COUNT = 8
+COUNT = 16
 """Images that quality is measured on"""
 
 ASIDE = 8
@@ -78,13 +80,22 @@ class HeldOut:
             )
         self.bound = bound or Bound(measure := self._measure(), DEFAULTS[measure])
 
-    def errors(self, network: Network) -> list[float]:
-        """What a network adds to the error of each input's output (see `Bound.error`), or infinity for not finite."""
-        return self._errors([run(network.program.graph_module, call) for call in self._calls])
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the inputs and of the original's outputs, and so of its weights."""
+        found = hashlib.sha256()
+        for tensor in tensor_leaves([*((call.args, dict(call.kwargs)) for call in self._calls), *self._outputs]):
+            found.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
+            found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
 
-    def quality(self, network: Network, calibrations: int = 0, bound: Bound | None = None) -> Quality:
+    def errors(self, network: nn.Module) -> list[float]:
+        """What a network adds to the error of each input's output (see `Bound.error`), or infinity for not finite."""
+        return self._errors([run(network, call) for call in self._calls])
+
+    def quality(self, network: nn.Module, calibrations: int = 0, bound: Bound | None = None) -> Quality:
         """All figures of a network."""
-        bound, outputs = bound or self.bound, [run(network.program.graph_module, call) for call in self._calls]
+        bound, outputs = bound or self.bound, [run(network, call) for call in self._calls]
         return Quality(
             bound.measure,
             bound.limit,

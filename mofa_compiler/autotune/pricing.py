@@ -57,8 +57,8 @@ class Price:
 
     @property
     def error(self) -> float:
-        """What it adds, at least nothing."""
-        return max(_surely(self.errors), 0.0)
+        """What it adds in the mean, at least nothing."""
+        return max(fmean(self.errors or (0.0,)), 0.0)
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,16 @@ class Prices:
         self._together: dict[tuple[Candidate, ...], _Whole] = {}
         self.groups = [[*self._prices(index)] for index in range(len(choice.groups))]
 
+    def nothing(self, bound: Bound) -> Picked:
+        """The choice that changes nothing."""
+        return self._picked([prices[0] for prices in self.groups], _Whole(None, ()), 0, bound)
+
     def within(self, bound: Bound) -> Picked:
         """The choice that saves most time, of those whose network was calibrated and keeps the bound.
 
         The bound has to hold by a standard error of the mean over the held-out inputs.
         """
-        best = self._picked([prices[0] for prices in self.groups], _Whole(None, ()), 0, bound)
+        best = self.nothing(bound)
         budget, low, high, tried, saved = bound.allowed, 0.0, math.inf, 0, 0.0
         for _ in range(4 * TRIES):
             chosen = knapsack(self.groups, budget)
@@ -145,12 +149,12 @@ class Prices:
             return _Whole(None, ())
         quiet: Tell = lambda *_: None  # noqa: E731
         found = calibrate(calibration, networks, lambda other: after_each(other, passes)[1:], quiet)
-        return _Whole(found, tuple(self._held_out.errors(found.networks[-1])))
+        return _Whole(found, tuple(self._held_out.errors(found.networks[-1].program.graph_module)))
 
     def _picked(self, chosen: Sequence[Price], whole: _Whole, tried: int, bound: Bound) -> Picked:
         network = self._network if whole.calibrated is None else whole.calibrated.networks[-1]
         reasons = [_reason(one, prices, bound) for one, prices in zip(chosen, self.groups, strict=True)]
-        quality = self._held_out.quality(network, tried, bound)
+        quality = self._held_out.quality(network.program.graph_module, tried, bound)
         worths = tuple({one.candidate.name: bound.value(one.errors) for one in prices[1:]} for prices in self.groups)
         return Picked(tuple(one.candidate for one in chosen), tuple(reasons), whole.calibrated, quality, worths)
 

@@ -119,13 +119,13 @@ def told(network: Network, roadmap: Roadmap, call: CallSpec, quality: Quality | 
     Raises:
         EngineError: the engine is not there, or does not take the original.
     """
-    trials, inputs = _trials(network, roadmap, call)
+    trials, inputs = trials_of(network, roadmap, call)
     tell("measuring the whole network", 0, 1)
     found = trials.networks({ORIGINAL: network, TOLD: carried_out(network, roadmap)}, inputs) if len(roadmap) else []
     return Decisions(trials.conditions, (), tuple(found), TOLD if found else ORIGINAL, quality)
 
 
-def _trials(network: Network, roadmap: Roadmap, call: CallSpec) -> tuple[Trials, Sequence[Tensor]]:
+def trials_of(network: Network, roadmap: Roadmap, call: CallSpec) -> tuple[Trials, Sequence[Tensor]]:
     """What measures on a roadmap's target, and the tensors of a call."""
     inputs = tensors_by_position(network.program.graph_module, call)
     assert roadmap.target is not None
@@ -147,7 +147,7 @@ def survey(network: Network, roadmap: Roadmap, call: CallSpec, tell: Tell, *, bo
     """
     target = roadmap.target
     assert target is not None
-    trials, inputs = _trials(network, roadmap, call)
+    trials, inputs = trials_of(network, roadmap, call)
     offers = Offers(roadmap, target.engine, bounded=bounded)
     exact, left = faster_lowerings(network, offers.whole, trials, inputs, tell)
     groups = list(_groups(network, offers, exact, tell))

@@ -17,11 +17,12 @@ from ..graph.call_spec import CallSpec, InputSpec, specs
 from ..result.decisions import Decisions
 from ..result.quality import Bound
 from ..rewriting.roadmap import Roadmap
+from ..rewriting.target import Conditions
 from .benchmark import Tell
 from .held_out import HeldOut
 from .lowering_search import carried_out
 from .pricing import Prices
-from .search import DECIDED, Choice, Decided, decide, fastest, survey, told
+from .search import DECIDED, Choice, Decided, decide, fastest, survey, told, trials_of
 
 
 class Session:
@@ -77,13 +78,18 @@ class Session:
         self.held_out = HeldOut(network, calibration, None if bound == "default" else bound)
         self.calibration = self.held_out.calibration
 
-    def decided(self, bound: Bound | None = None) -> Decided:
+    def decided(self, bound: Bound | Literal["exact"] | None = None) -> Decided:
         """The roadmap that measurements come to: its preparations, and what is decided of what they make.
 
         Args:
-            bound: another one than the session's, with the same measure.
+            bound: another one than the session's, with the same measure; "exact": exact passes alone.
         """
-        picked = fastest(self._choice) if self.prices is None else self.prices.within(bound or self._bound)
+        if self.prices is None:
+            picked = fastest(self._choice)
+        elif bound == "exact":
+            picked = self.prices.nothing(self._bound)
+        else:
+            picked = self.prices.within(bound or self._bound)
         decided = decide(self._choice, {DECIDED: picked}, self._tell)[DECIDED]
         made = decided.roadmap
         if made.by_phase[1]:  # or else nothing is left that could differ from call to call
@@ -92,9 +98,15 @@ class Session:
 
     def told(self, made: Network) -> Decisions:
         """What came of the roadmap, which was carried out as it stands and fitted."""
-        quality = None if self.held_out is None else self.held_out.quality(made)
-        network, call = self._timed
+        quality = None if self.held_out is None else self.held_out.quality(made.program.graph_module)
+        network, call = self.timed
         return told(network, self._roadmap, call, quality, self._tell)
+
+    @property
+    def conditions(self) -> Conditions:
+        """Where it is decided."""
+        network, call = self.timed
+        return trials_of(network, self._roadmap, call)[0].conditions
 
     @cached_property
     def prices(self) -> Prices | None:
@@ -111,13 +123,13 @@ class Session:
 
     @cached_property
     def _choice(self) -> Choice:
-        roadmap, (network, call) = self._roadmap, self._timed
+        roadmap, (network, call) = self._roadmap, self.timed
         preparations = roadmap.by_phase[0]
         rest = Roadmap(roadmap.passes[len(preparations) :], roadmap.name, roadmap.description, roadmap.target)
         return survey(carried_out(network, preparations), rest, call, self._tell, bounded=self.held_out is not None)
 
     @cached_property
-    def _timed(self) -> tuple[Network, CallSpec]:
+    def timed(self) -> tuple[Network, CallSpec]:
         """The network at the size that the target has, captured again where that is another one, and inputs."""
         assert self._roadmap.target is not None
         shape = self._roadmap.target.shape

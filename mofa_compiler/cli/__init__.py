@@ -42,6 +42,8 @@ def root(
     mofa analyze arch.py:Net               where the computation lies
     mofa rewrite arch.py:Net --dry-run     what would change, and why not more
     mofa rewrite arch.py:Net --checkpoint net.pth --out net-mofa
+    mofa front arch.py:Net --checkpoint net.pth --out net-front
+                                           every dB priced in milliseconds
     mofa recover net-mofa --original arch.py:Net --checkpoint net.pth \\
         --data photos --degrade gaussian:25
     mofa verify net-mofa --original arch.py:Net --checkpoint net.pth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,8 +107,6 @@ def target(
 
 def bound(max_loss: str | None, min_psnr: str | None, min_agreement: str | None) -> Bound | None:
     """The bound that is given; two, or one that makes no sense, are a usage error."""
-    from ..result.quality import Bound
-
     given = {"--max-loss": max_loss, "--min-psnr-to-original": min_psnr, "--min-agreement": min_agreement}
     options = {name: text for name, text in given.items() if text is not None}
     if not options:
@@ -115,17 +114,32 @@ def bound(max_loss: str | None, min_psnr: str | None, min_agreement: str | None)
     if len(options) > 1:
         raise typer.BadParameter(f"is a second bound beside {next(iter(options))}", param_hint=list(options)[1])
     ((name, text),) = options.items()
+    return parsed(name, text, name)
+
+
+def parsed(option: str, text: str, given_as: str) -> Bound:
+    """`0.15dB` of `--max-loss`, `45` of `--min-psnr-to-original`, `99.5%` of `--min-agreement`; else a usage error."""
+    from ..result.quality import Bound
+
     measures: dict[str, tuple[Measure, str, float]] = {
         "--max-loss": ("loss", "db", 1),
         "--min-psnr-to-original": ("psnr", "db", 1),
         "--min-agreement": ("agreement", "%", 100),
     }
-    measure, unit, scale = measures[name]
+    measure, unit, scale = measures[option]
     try:
-        return Bound(measure, float(text.lower().removesuffix(unit)) / scale)
+        return Bound(measure, float(text.strip().lower().removesuffix(unit)) / scale)
     except (ValueError, CalibrationError) as error:
         form = {"loss": "a loss such as 0.15dB", "psnr": "a PSNR such as 45dB", "agreement": "a share such as 99.5%"}
-        raise typer.BadParameter(f"{text!r} is not {form[measure]}", param_hint=name) from error
+        raise typer.BadParameter(f"{text!r} is not {form[measure]}", param_hint=given_as) from error
+
+
+def tell_weights(description: str | None) -> None:
+    """Say on stderr where the weights come from."""
+    from ..base.words import UNTRAINED
+
+    said = f"weights: {description}" if description else f"warning: no --checkpoint: {UNTRAINED}"
+    print(said, file=sys.stderr, flush=True)
 
 
 def calibration(model: nn.Module, example: ExampleInputs, source: str, settings: dict[str, Any]) -> Iterable[Any]:

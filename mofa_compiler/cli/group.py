@@ -29,7 +29,8 @@ SETTINGS: Mapping[str, Any] = {
 # without arguments these do what they are for; the others show their help
 _WITHOUT_ARGUMENTS = ("lint", "engines", "passes", "roadmaps", "rule")
 _NAMES = (
-    *("rewrite", "recover", "verify", "export", "report", "analyze", "capture", "measure", "compare", "plot"),
+    *("rewrite", "front", "recover", "verify", "export", "report", "analyze", "capture", "measure", "compare"),
+    "plot",
     *_WITHOUT_ARGUMENTS,
 )
 

@@ -89,7 +89,6 @@ def rewrite(
     if destination is not None:
         _check_destination(destination, overwrite)
 
-    from ..base.words import UNTRAINED
     from ..bundle.files import save
     from ..bundle.obstacles import obstacles, sentence
     from ..compiler import apply
@@ -100,7 +99,7 @@ def rewrite(
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
         model, description = options.load_model(target, arguments, checkpoint, key, strip_prefix)
         if not quiet:
-            _tell(f"weights: {description}" if description else f"warning: no --checkpoint: {UNTRAINED}")
+            deciding.tell_weights(description)
         example = options.example_inputs(model, given_inputs)
         calibration = None if calibrate is None else deciding.calibration(model, example, calibrate, given)
         if calibration is not None and not quiet:

@@ -26,6 +26,9 @@ FITTED = "inputs that it was calibrated on"
 ASIDE = 8
 """One of so many images is held out"""
 
+COUNTED_ASIDE = 1000
+"""Synthetic images behind those that are fitted to, of which some are held out: no others are made of their numbers"""
+
 
 class CalibrationImages:
     """Batches (`batch`, `channels`, `size`, `size`) of network inputs, float32; the last one may be smaller.
@@ -127,6 +130,20 @@ class CalibrationImages:
                 yield _finite(torch.from_numpy(self._inputs[start:stop].astype(np.float32)), self.source)
             else:
                 yield torch.stack([self._crop(index) for index in range(start, stop)])
+
+    @property
+    def is_file(self) -> bool:
+        """Whether they are network inputs, used as they are."""
+        return self._inputs is not None
+
+    def to_folder(self, folder: Path, count: int) -> None:
+        """Put the clean images into a folder: links to those that there are, or else `count` synthetic ones."""
+        for index, file in enumerate(self._files):
+            (folder / f"{index}-{file.name}").symlink_to(file.absolute())
+        for index in range(0 if self._files else count):
+            source = generator(self.seed, self.crops + COUNTED_ASIDE + index)
+            clean = dead_leaves(2 * self._clean_size(), self._clean_channels(), source)
+            np.save(folder / f"{index}.npy", clean.numpy())
 
     def first(self, count: int) -> CalibrationImages:
         """The first `count` of these images alone."""

@@ -75,6 +75,23 @@ class Measurement:
         """All of it as plain data."""
         return {**asdict(self), "widened": self.widened, "noise": self.noise, "verdict": self.verdict}
 
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """As the report of a bundle keeps it, of which the first network is."""
+        return {
+            "engine": self.engine,
+            "version": self.version,
+            "processor": self.processor,
+            "threads": self.threads,
+            "input": self.shapes,
+            "original_ms": self.b_ms,
+            "rewritten_ms": self.a_ms,
+            "ratio": self.ratio,
+            "interval": self.interval,
+            "verdict": self.verdict,
+            "control": self.control_interval,
+        }
+
     @classmethod
     def of(cls, result: Race, a: int, b: int, engine: Engine, threads: int, inputs: Sequence[Tensor]) -> Measurement:
         """What a race tells about runner `a` against runner `b`."""

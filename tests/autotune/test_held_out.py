@@ -54,7 +54,7 @@ def noisy() -> CalibrationImages:
 def test_clean_images_that_the_network_restores_give_a_loss() -> None:
     judged = held(Averaging(), noisy())
     assert judged.bound == Bound("loss", 0.15)
-    same, worse = (judged.quality(network(Averaging(change))) for change in (None, lambda x: x + 0.2))
+    same, worse = (judged.quality(Averaging(change)) for change in (None, lambda x: x + 0.2))
     assert same.value == 0 and same.holds and same.inputs == COUNT
     assert same.degraded < same.original == same.rewritten
     assert worse.value == pytest.approx(worse.original - worse.rewritten, abs=1e-9) and not worse.holds
@@ -67,7 +67,7 @@ def test_a_network_that_restores_nothing_is_compared_with_itself() -> None:
 def test_without_a_degradation_the_distance_to_the_original_counts() -> None:
     judged = held(Averaging(), CalibrationImages("synthetic", channels=3, size=16, crops=4))
     assert judged.bound == Bound("psnr", 45)
-    quality = judged.quality(network(Averaging(lambda x: x + 0.01)))
+    quality = judged.quality(Averaging(lambda x: x + 0.01))
     peak = 40 - quality.value
     assert -3 < peak < 3 and quality.degraded is None, "20 log10 of the range of the outputs, which is about 1"
 
@@ -75,8 +75,8 @@ def test_without_a_degradation_the_distance_to_the_original_counts() -> None:
 def test_labels() -> None:
     judged = held(Averaging(channels=5), CalibrationImages("synthetic", channels=3, size=16, crops=4))
     assert judged.bound == Bound("agreement", 0.995)
-    assert judged.quality(network(Averaging(lambda x: 3 * x - 7, channels=5))).value == 1
-    shifted = judged.quality(network(Averaging(lambda x: x.roll(1, 1), channels=5)))
+    assert judged.quality(Averaging(lambda x: 3 * x - 7, channels=5)).value == 1
+    shifted = judged.quality(Averaging(lambda x: x.roll(1, 1), channels=5))
     assert shifted.value < 0.5 and not shifted.holds
 
 
@@ -88,20 +88,20 @@ def test_labels_of_one_channel_are_its_sign_or_its_half(scale: float, shift: flo
     original = Averaging(lambda x: (scale * x + shift - 0.2).clamp(-3, 1), channels=1)
     judged = held(original, images, bound)
     flipped = Averaging(lambda x: 1 - (scale * x + shift - 0.2).clamp(-3, 1) if scale < 1 else -x, channels=1)
-    assert judged.quality(network(original)).value == 1
-    assert judged.quality(network(flipped)).value < 0.5
+    assert judged.quality(original).value == 1
+    assert judged.quality(flipped).value < 0.5
 
 
 def test_what_is_not_finite_is_as_bad_as_can_be() -> None:
     judged = held(Averaging(), noisy())
-    assert judged.errors(network(Averaging(lambda x: x / 0))) == [math.inf] * COUNT
+    assert judged.errors(Averaging(lambda x: x / 0)) == [math.inf] * COUNT
 
 
 @pytest.mark.parametrize("count", [2, 9, 17])
 def test_every_eighth_batch_is_held_out(count: int) -> None:
     batches = [torch.full((1, 3, 16, 16), float(index)) + torch.rand(1, 3, 16, 16) for index in range(count)]
     judged = held(Averaging(), batches)
-    assert judged.quality(network(Averaging())).inputs == -(-count // 8)
+    assert judged.quality(Averaging()).inputs == -(-count // 8)
     left = list(judged.calibration.batches)
     assert [float(batch.mean()) // 1 for batch in left] == [index for index in range(count) if index % 8]
 

@@ -62,11 +62,11 @@ def lost(result: Result) -> float:
     images, errors = wanted(), []
     result.model.eval()
     with torch.no_grad():
-        for pair in images.held_out(8)[1]:
+        for pair in images.held_out(16)[1]:
             for network in (images.network, result.model):
                 error = (network(pair.input[None])[0] - pair.target).clamp(-2, 2).square().mean() / 16
                 errors.append(-10 * math.log10(float(error)))
-    return sum(errors[::2]) / 8 - sum(errors[1::2]) / 8
+    return sum(errors[::2]) / 16 - sum(errors[1::2]) / 16
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_a_bound_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = [one for one in some.decisions.layers if one.chosen != "original"]
     assert chosen and 0 < lost(some) <= whole - 0.1
     quality = some.decisions.quality
-    assert quality.holds and 1 <= quality.calibrations <= 4 and quality.inputs == 8
+    assert quality.holds and 1 <= quality.calibrations <= 4 and quality.inputs == 16
     worths = [one.worth for each in chosen for one in each.alternatives if one.name == each.chosen]
     assert None not in worths
 

@@ -5,9 +5,10 @@ nothing global is touched and no window opens. `save` writes one to a file, `inl
 """
 
 from .drawn_network import unet
+from .front_chart import front
 from .output import FORMATS, check_format, inline_svg, save
 from .pareto_front import AXES, pareto
 from .stage_chart import flops
 from .steps_chart import roadmap
 
-__all__ = ["AXES", "FORMATS", "check_format", "flops", "inline_svg", "pareto", "roadmap", "save", "unet"]
+__all__ = ["AXES", "FORMATS", "check_format", "flops", "front", "inline_svg", "pareto", "roadmap", "save", "unet"]

@@ -57,7 +57,7 @@ def pareto(reports: Sequence[Report], names: Sequence[str] = (), x: str | None =
         raise ReportError("a pareto plot needs at least one report")
     labels = [*names] or [f"{one.model}, {one.roadmap.name}" for one in reports]
     networks = [summary(report, label) for report, label in zip(reports, labels, strict=True)]
-    known = {axis: _Axis(axis, networks) for axis in AXES}
+    known = {axis: _Known(axis, networks) for axis in AXES}
     for axis in (x, y):
         if axis is not None and axis not in known:
             raise ReportError(f"there is no axis {axis!r}: choose of {', '.join(AXES)}")
@@ -73,18 +73,45 @@ def pareto(reports: Sequence[Report], names: Sequence[str] = (), x: str | None =
         return _draw(points, across, up)
 
 
+@dataclass
 class _Axis:
-    """One number of every network: its values, words for it, and why it is not known, if so."""
+    """One number of several networks, and words for it."""
+
+    name: str
+    label: str
+    note: str = ""
+    """How the numbers were made, where they are not those of the reports"""
+    higher_is_better: bool = False
+    is_relative: bool = False
+    """Whether it says something of a network only in relation to the original that it was made from"""
+
+    def formatter(self) -> Any:
+        """How ticks are written: with as many digits as tell them apart."""
+        from matplotlib.ticker import EngFormatter, PercentFormatter, ScalarFormatter
+
+        if self.name in ("parameters", "macs"):
+            return EngFormatter(sep=" ")
+        as_percent = PercentFormatter(1, symbol=" %")
+        return as_percent if self.name in ("error", "agreement") else ScalarFormatter(useOffset=False)
+
+
+def of_points(
+    points: Sequence[tuple[str, float, float, bool]], model: str, across: str, up: str, *, up_name: str, up_higher: bool
+) -> Figure:
+    """Networks as points, of which all is known: name, x (lower is better), y, and whether it is the original."""
+    with style():
+        drawn = [_Point(x, y, name, 0, model, is_original) for name, x, y, is_original in points]
+        return _draw(drawn, _Axis("ms", across), _Axis(up_name, up, higher_is_better=up_higher))
+
+
+class _Known(_Axis):
+    """The same with its values, and why it is not known, if so."""
 
     def __init__(self, name: str, networks: Sequence[Summary]):
-        self.name = name
+        super().__init__(name, {"error": "relative output error"}.get(name, name))
         self.missing = ""
-        self.note = ""
-        """How the numbers were made, where they are not those of the reports"""
         self.higher_is_better = name == "psnr"
         self.is_relative = name == "error"
-        """Whether it says something of a network only in relation to the original that it was made from"""
-        self.label = {"parameters": "parameters", "error": "relative output error"}.get(name, name)
         self.values = [(getattr(one.original, name, None), getattr(one.rewritten, name, None)) for one in networks]
         if name == "macs":
             shapes = {one.inputs for one in networks}
@@ -136,16 +163,8 @@ class _Axis:
         if any(one.original_ms != own for one, (own, _) in zip(times, self.values, strict=True)):
             self.note = "each network: its ratio × the median time of its original"
 
-    def formatter(self) -> Any:
-        """How ticks are written: with as many digits as tell them apart."""
-        from matplotlib.ticker import EngFormatter, PercentFormatter, ScalarFormatter
 
-        if self.name in ("parameters", "macs"):
-            return EngFormatter(sep=" ")
-        return PercentFormatter(1, symbol=" %") if self.name == "error" else ScalarFormatter(useOffset=False)
-
-
-def _points(networks: Sequence[Summary], across: _Axis, up: _Axis) -> Iterator[_Point]:
+def _points(networks: Sequence[Summary], across: _Known, up: _Known) -> Iterator[_Point]:
     """The originals, each once and where both numbers are known of it, and the rewritten networks."""
     families: dict[tuple[Any, ...], int] = {}
     for network, xs, ys in zip(networks, across.values, up.values, strict=True):

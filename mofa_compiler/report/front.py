@@ -1,0 +1,168 @@
+"""The front of one network: what every bit of quality costs in time; schema `mofa-front/1`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from ..base import words
+from ..base.significance import widened
+from ..result.quality import Bound, Measure
+from . import text
+from .document import Block, Code, Document, Figure, Notice, Paragraph, Table
+from .figures.pareto_front import front as not_dominated
+from .measured import Conditions
+from .part import Interval, Number, Part
+from .summary import conditions
+
+SCHEMA = "mofa-front/1"
+ORIGINAL, EXACT = "original", "exact"
+
+
+class Point(Part):
+    """One network of a front."""
+
+    name: str
+    kind: Literal["original", "front", "other"]
+    bundle: str
+    """Its folder, beside the front's report; empty for the original"""
+    limit: Number
+    """Of the bound that it was made within; null for the original, exact lowerings alone, and other bundles"""
+    value: Number
+    """What it is worth on the held-out inputs, in the unit of the measure"""
+    ms: float
+    ratio: float
+    """To the original's time in the same race"""
+    interval: Interval
+    """95 %, of the ratio"""
+    parameters: int
+    macs: int
+    memory: Number
+    """MiB that a run takes at its peak; null where that is not known"""
+    trained: bool = False
+    """Whether it was trained on after it was made"""
+
+
+class Front(Part):
+    """Networks made of one original within several bounds, measured in one race."""
+
+    schema_: Literal["mofa-front/1"] = Field(alias="schema")
+    model: str
+    measure: Literal["loss", "psnr", "agreement"]
+    held_out: int
+    """How many inputs the values were measured on"""
+    source: str
+    """Where these come from"""
+    degraded: Number
+    """PSNR of the inputs against the clean images, in dB; null where none are known"""
+    original: Number
+    """The same of the original's outputs"""
+    conditions: Conditions
+    control: Interval
+    """Of the original against itself in the race: the noise"""
+    points: tuple[Point, ...]
+    """The original first"""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> tuple[Point, ...]:
+        """The points that no other one dominates, in time and in value, from the best quality on."""
+        points = [(one.ms, -_error(self.measure, one)) for one in self.points]
+        kept = not_dominated(points, y_higher=True)
+        return tuple(sorted((self.points[index] for index in kept), key=lambda one: -one.ms))
+
+
+def _error(measure: Measure, one: Point) -> float:
+    return float("inf") if one.value is None else Bound(measure, 1.0).error(one.value)
+
+
+def document(data: Front, *, every: bool = False, drawn: bool = False) -> Document:
+    """A front to read: a sentence, a table, and, where `drawn`, a picture.
+
+    Args:
+        data: the front.
+        every: also points that another one dominates.
+        drawn: with the picture, which takes matplotlib.
+    """
+    shapes = data.conditions.input
+    return Document(
+        f"{data.model} at {shapes}: the front on {data.conditions.engine}", tuple(_blocks(data, every, drawn))
+    )
+
+
+def _blocks(data: Front, every: bool, drawn: bool) -> Iterator[Block]:
+    yield Paragraph(headline(data), "strong")
+    yield table(data, every=every)
+    hidden = [one.name for one in data.points if one not in data.best and one.kind != "original"]
+    if hidden and not every:
+        yield Paragraph(f"Not shown, since another one is at least as fast and as good: {', '.join(hidden)}.", "soft")
+    if drawn:
+        from . import figures
+
+        yield Figure(figures.inline_svg(figures.front(data), "front"), "Figure: quality over time")
+    yield from map(Notice, data.notes)
+    yield Paragraph(_where(data), "soft")
+
+
+def headline(data: Front) -> str:
+    """What the front offers, in a sentence: the first point and the fastest one."""
+    bound = Bound(data.measure, 1.0)
+    made = [one for one in data.best if one.kind == "front" and one.value is not None]
+    if not made:
+        return "No network within these bounds is faster than the original."
+    ends = [made[0]] if len(made) == 1 else [made[0], made[-1]]
+    offers = " to ".join(f"{one.ratio:.2f} of the time for {bound.said(one.value or 0.0)}" for one in ends)
+    return f"From {offers}." if len(ends) > 1 else f"{offers}."
+
+
+def table(data: Front, *, every: bool = False) -> Table:
+    """A row for each network, from the best quality on."""
+    bound = Bound(data.measure, 1.0)
+    original = data.points[0]
+    shown = (
+        sorted(data.points, key=lambda one: -one.ms)
+        if every
+        else [*(one for one in data.points[:1] if one not in data.best), *data.best]
+    )
+    with_memory = any(one.memory is not None for one in shown)
+    header = (
+        "network",
+        "quality",
+        "ms",
+        "ratio",
+        "95 % interval",
+        "MACs",
+        "parameters",
+        *(("MiB",) if with_memory else ()),
+    )
+    rows = []
+    for one in shown:
+        low, high = widened(one.interval, data.control)
+        amounts = [
+            words.quantity(now) if one.kind == "original" else f"{words.quantity(now)} ({words.change(was, now)})"
+            for was, now in ((original.macs, one.macs), (original.parameters, one.parameters))
+        ]
+        rows.append(
+            (
+                Code(one.name),
+                "" if one.value is None or one.kind == "original" else bound.said(one.value),
+                text.milliseconds(one.ms).removesuffix(" ms"),
+                "" if one.kind == "original" else f"{one.ratio:.3f}",
+                "" if one.kind == "original" else f"{low:.3f} to {high:.3f}",
+                *amounts,
+                *((("" if one.memory is None else f"{one.memory:.0f}"),) if with_memory else ()),
+            )
+        )
+    return Table(tuple(header), tuple(rows), "ll" + "r" * (len(header) - 2), "The front")
+
+
+def _where(data: Front) -> str:
+    known = {"degraded": data.degraded, "the original": data.original}
+    chain = ", ".join(f"{name} {value:.2f} dB" for name, value in known.items() if value is not None)
+    return (
+        f"Quality: mean over {words.count(data.held_out, 'input')} that nothing was fitted to ({data.source})"
+        f"{f'; PSNR: {chain}' if chain else ''}. Times: medians of one race on {conditions(data.conditions)}; each "
+        "interval is widened by the noise of the measurement."
+    )
