@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +37,7 @@ from .numerics.finite import check_weights
 from .report.document import markdown
 from .report.document.html import page
 from .report.front import EXACT, SCHEMA, Front, Point, document
+from .report.measured import Conditions
 from .report.reading import read_report
 from .result.quality import Bound, Measure
 from .rewriting.roadmap import Roadmap
@@ -311,7 +312,7 @@ def _measured(
         source=original.source,
         degraded=original.degraded,
         original=original.original,
-        conditions=session.conditions,
+        conditions=Conditions(**asdict(session.conditions)),
         control=run.control[1],
         points=tuple(points),
         notes=tuple(notes),

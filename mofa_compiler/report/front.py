@@ -12,7 +12,7 @@ from ..base.significance import widened
 from ..result.quality import Bound, Measure
 from . import text
 from .document import Block, Code, Document, Figure, Notice, Paragraph, Table
-from .figures.pareto_front import front as not_dominated
+from .dominance import not_dominated
 from .measured import Conditions
 from .part import Interval, Number, Part
 from .summary import conditions

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from mofa_compiler.base.errors import ReportError
 from mofa_compiler.report import figures
+from mofa_compiler.report.dominance import not_dominated
 from mofa_compiler.report.figures import inline_svg
-from mofa_compiler.report.figures.pareto_front import front
 from mofa_compiler.report.summary import summary
 from tests.raising import raising
 from tests.report.reports import HOSTILE, measured, recovered, report_of, typed
@@ -34,7 +34,7 @@ def pareto(reports: list[dict[str, Any]], *arguments: Any, **options: Any) -> Fi
 def test_the_front_is_what_nothing_dominates(
     points: list[tuple[float, float]], higher: bool, expected: list[int]
 ) -> None:
-    assert front(points, y_higher=higher) == expected
+    assert not_dominated(points, y_higher=higher) == expected
 
 
 def test_cost_against_error_with_the_original() -> None:

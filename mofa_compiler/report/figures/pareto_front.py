@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ...base.errors import ReportError
+from ..dominance import not_dominated
 from ..model import Report
 from ..summary import Summary, condition_text, summary
 from .style import COLOURS, clipped, style
@@ -183,23 +184,11 @@ def _family(network: Summary) -> tuple[Any, ...]:
     return network.model, network.inputs, original.parameters, original.macs
 
 
-def front(points: Sequence[tuple[float, float]], x_higher: bool = False, y_higher: bool = False) -> list[int]:
-    """Indices of the points that no other dominates, from the best by x on."""
-    signed = [(-a if x_higher else a, -b if y_higher else b) for a, b in points]
-    best = float("inf")
-    found: list[int] = []
-    for index in sorted(range(len(points)), key=lambda index: signed[index]):
-        if signed[index][1] < best or (found and signed[index] == signed[found[-1]]):
-            found.append(index)
-            best = signed[index][1]
-    return found
-
-
 def _fronts(points: Sequence[_Point], across: _Axis, up: _Axis) -> Iterator[list[tuple[float, float]]]:
     """The points of one front or, where a number is relative to an original, of one for each original."""
     for family in sorted({point.family for point in points}) if across.is_relative or up.is_relative else (None,):
         group = [(point.x, point.y) for point in points if family in (None, point.family)]
-        yield [group[index] for index in front(group, across.higher_is_better, up.higher_is_better)]
+        yield [group[index] for index in not_dominated(group, across.higher_is_better, up.higher_is_better)]
 
 
 def _draw(points: Sequence[_Point], across: _Axis, up: _Axis) -> Figure:
