@@ -16,9 +16,10 @@ from mofa_compiler.rewriting import FROZEN, Fate, GraphPass, Preparation, Rewiri
 
 @dataclass(frozen=True, config=FROZEN)
 class Unshare(GraphPass, Preparation):
-    """Copy layers that are called several times, one copy a call: more parameters, in the same time.
+    """Copy layers that are called several times, one copy a call. Exact: more parameters, in the same time.
 
-    The copies of `block.conv` are `block.conv.0`, `block.conv.1` and so on, in execution order.
+    What is in the network once stays so, and a roadmap of a network that shares nothing is carried out without this
+    pass. The copies of `block.conv` are `block.conv.0`, `block.conv.1` and so on, in execution order.
     """
 
     name: ClassVar[str] = "unshare"

@@ -136,6 +136,11 @@ class _Candidate:
     def plan(self, *, repeated: bool = True) -> Plan:
         return Planner(self.original.program, self.final, self.passes[-1].program, repeated=repeated).make()
 
+    @property
+    def repeats(self) -> bool:
+        """Whether layers that are called several times are among those that can be fitted."""
+        return len(self.plan(repeated=False).steps) < len(self.plan().steps)
+
     def fitted(self, batches: Batches, folder: Path, tell: Tell, *, repeated: bool = True) -> _Candidate:
         """Every layer fitted in closed form, in execution order; `repeated`: also those that are called several times.
 
@@ -219,11 +224,13 @@ def calibrate(
                 _check_order(original, aligned, batches)
                 passes = carry_out(aligned)
                 steps.take("channels chosen", _Candidate(aligned, passes, passes[-1], orders))
-        if calibration.fit and not steps.take("fitted", steps.best.changed(stack).fitted(fitting, folder, tell)):
-            once = steps.best.changed(stack).fitted(fitting, folder, tell, repeated=False)
-            if len(once.notes) < len(steps.last.notes):  # at other calls a layer gets what its own fit has changed
+        if calibration.fit:
+            start = steps.best
+            steps.take("fitted", start.changed(stack).fitted(fitting, folder, tell))
+            if start.repeats:  # at other calls a layer gets what its own fit has changed
+                once = start.changed(stack).fitted(fitting, folder, tell, repeated=False)
                 steps.take("fitted but for layers called several times", once)
-        refused = steps.last.refused
+        refused = (steps.best if steps.best.notes else steps.last).refused
         if calibration.tuning > 0:
             changed = steps.best.changed(stack)
             _tune(changed, fitting, held_out, folder, calibration.tuning, tell)

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mofa_compiler import apply
+from mofa_compiler import Roadmap, apply
 from mofa_compiler.calibration import Calibration, Stage
 from mofa_compiler.calibration.batches import Batches
 from mofa_compiler.graph.call_spec import CallSpec
+from mofa_compiler.passes import Unshare
 from tests.calibration.noise2noise import WEIGHTS, trained
 from tests.calibration.small import images
 
@@ -34,12 +35,16 @@ class Repeated(nn.Module):
         return x + self.head(y)  # type: ignore[no-any-return]
 
 
+SHARED = [pass_ for pass_ in Roadmap.load("mofa") if pass_.name != Unshare.name]
+"""Preset `mofa`, in which a block that is called several times stays one"""
+
+
 @pytest.mark.parametrize("tuning", range(14))
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.sample(10)
 def test_any_number_of_steps_and_batches(tuning: int, count: int) -> None:
     torch.manual_seed(0)
-    apply(Repeated().eval(), "mofa", torch.rand(1, 3, 8, 8), Calibration(images(count, 1, size=8), tuning=tuning))
+    apply(Repeated().eval(), SHARED, torch.rand(1, 3, 8, 8), Calibration(images(count, 1, size=8), tuning=tuning))
 
 
 def test_a_worse_step_is_not_kept_and_the_next_one_starts_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,12 +52,27 @@ def test_a_worse_step_is_not_kept_and_the_next_one_starts_before_it(monkeypatch:
     monkeypatch.setattr(sys.modules[Stage.__module__], "_error", lambda *_: next(errors))
     torch.manual_seed(0)
     net, x = Repeated().eval(), images(4, 2, size=16)
-    result = apply(net, "mofa", x[0], Calibration(x, tuning=2))
+    result = apply(net, SHARED, x[0], Calibration(x, tuning=2))
     options = result.diffs[-1].options
     assert options["kept"] == "tuned"
     assert options["not_kept"].startswith("fitted, fitted but for layers called several times:")
     assert options["held_out"] == 1
     assert "fitted" not in {edit.note.partition(":")[0] for edit in result.diffs[-1].edits}
+
+
+@pytest.mark.parametrize("with_shared", [0.2, 0.4])
+def test_layers_that_are_called_several_times_are_fitted_where_that_is_better(
+    with_shared: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where either way is better than none."""
+    errors = iter([0.6, 0.5, with_shared, 0.3])
+    monkeypatch.setattr(sys.modules[Stage.__module__], "_error", lambda *_: next(errors))
+    torch.manual_seed(0)
+    net, x = Repeated().eval(), images(4, 2, size=16)
+    diff = apply(net, SHARED, x[0], Calibration(x, tuning=0)).diffs[-1]
+    fitted = {edit.path.partition(".")[0] for edit in diff.edits if edit.note.startswith("fitted")}
+    left = {skip.path.partition(".")[0] for skip in diff.skips if skip.code == "worse"}
+    assert ("block" in fitted, "block" in left) == ((True, False) if with_shared < 0.3 else (False, True))
 
 
 @pytest.mark.parametrize("error", [float("inf"), 0.5])
