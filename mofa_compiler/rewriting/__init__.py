@@ -12,7 +12,7 @@ from .fate import Fate
 from .graph_pass import GraphLowering, GraphPass, is_image
 from .graph_rewriter import Rewiring
 from .layer_surgery import Selection, origin, selection
-from .pass_api import SKIP_CODES, Lowering, Match, Moved, Pass, Phase, Replacement, Skip, unknown_subclass
+from .pass_api import SKIP_CODES, Lowering, Match, Moved, Pass, Phase, Replacement, Skip, Watch, unknown_subclass
 
 __all__ = [
     "EXACT_TOLERANCE",
@@ -34,6 +34,7 @@ __all__ = [
     "SKIP_CODES",
     "Selection",
     "Skip",
+    "Watch",
     "as_tuple",
     "convolved_channels",
     "is_image",

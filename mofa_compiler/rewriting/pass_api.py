@@ -8,7 +8,7 @@ writes the diff.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from fnmatch import fnmatchcase
@@ -21,6 +21,9 @@ from ..analysis.network import Network
 from .fate import Fate
 
 OTHER = "other"
+
+Watch = Callable[[Collection[str], Callable[[str, Tensor], None]], None]
+"""Runs a network on every calibration input, and tells what each of these nodes reads first, by the node's name"""
 
 SKIP_CODES: Mapping[str, str] = {
     OTHER: "a reason that was given without a code",
@@ -222,6 +225,13 @@ class Pass(ABC):
                 may lose much is better left out.
         """
         return (self,)
+
+    def informed(self, network: Network, watch: Watch) -> Pass:
+        """This pass with what it has to know of values on calibration inputs among its options; by default itself.
+
+        It is asked before anything is carried out, and what it finds goes into recipes as any other option does.
+        """
+        return self
 
     def pays_on(self, engine: str) -> bool:
         """Whether the pass, with these options, can make a network faster on an engine."""
