@@ -282,6 +282,10 @@ def apply_captured(
     example = CallSpec(args, kwargs)
     warn_of_values(network, example)
     decisions = None
+    if settings is not None:
+        from .calibration import informed
+
+        roadmap, settings = informed(roadmap, network, settings, tell)
     if roadmap.target is not None:
         roadmap, decisions = _decided(model, network, roadmap, example, settings, max_loss, tell)
     elif max_loss is not None:

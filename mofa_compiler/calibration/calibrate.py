@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..analysis.channel_order import Orders, reordered
+from ..analysis.channel_order import Orders, places, reordered
 from ..analysis.channels import Channels
 from ..analysis.layers import signature
 from ..analysis.network import Network
@@ -213,7 +213,9 @@ def calibrate(
             hidden = ranks(original, networks[-1], fitting)
             orders = channel_orders(channels, original, networks[-1], fitting, hidden.kept)
             if orders or hidden.kept:
-                program = replace(reordered(channels, orders), ranked=hidden.seen(channels, orders))
+                program = replace(
+                    reordered(channels, orders), ranked=hidden.seen(channels, orders), places=places(channels, orders)
+                )
                 aligned = Network(program, original.anatomy)
                 stack.enter_context(evaluating(aligned.program.graph_module))
                 _check_order(original, aligned, batches)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from ..analysis.network import Network
-from ..base.errors import RewriteError, RoadmapError
+from ..base.errors import RoadmapError
 from ..base.progress import Progress
 from ..base.torch_state import own_randomness
 from ..graph.call_spec import CallSpec, map_tree
@@ -39,13 +40,12 @@ def informed(
 ) -> tuple[Roadmap, Calibration]:
     """The roadmap with every pass told what it asks of values on calibration inputs, and the calibration, unspent.
 
-    A pass sees all inputs, those that are held out among them, at several exposures and with more noise. What it then
-    makes of the network is compared on the inputs as they are.
+    A pass sees what is fitted to, also at other exposures and with more noise. Where on what is held out the network
+    then returns anything else than before, beyond rounding, it goes without, with a warning.
 
     Raises:
         CalibrationError: there are no inputs, or the network does not take them.
         RoadmapError: another pass comes before one that asks: what it sees would not be there any longer.
-        RewriteError: with what it saw a pass changes the output beyond rounding.
     """
     asking = [pass_ for pass_ in roadmap if type(pass_).informed is not Pass.informed]
     if not asking:
@@ -65,15 +65,12 @@ def informed(
         like = next((t for t in network.program.state().values() if t.is_floating_point()), torch.empty(0))
         batches = gather(calibration.batches, network, folder, like, network.program.inputs)
 
-        def watch(names: Collection[str], told: Callable[[str, Tensor], None]) -> None:
-            _watch(network, batches, names, told, tell)
+        fitting, held_out = batches.apart()
 
-        passes = []
-        for pass_ in roadmap:
-            one = pass_.informed(network, watch)
-            if one != pass_:
-                _compare(network, one, batches)
-            passes.append(one)
+        def watch(names: Collection[str], told: Callable[[str, Tensor], None]) -> None:
+            _watch(network, fitting, names, told, tell)
+
+        passes = [_kept(network, pass_, pass_.informed(network, watch), held_out) for pass_ in roadmap]
     return Roadmap(passes, roadmap.name, roadmap.description, roadmap.target), calibration
 
 
@@ -117,15 +114,20 @@ def variations(call: CallSpec) -> Iterator[CallSpec]:
         yield changed(lambda x, noise=noise: noisier(x, noise))  # type: ignore[misc]
 
 
-def _compare(network: Network, pass_: Pass, batches: Iterable[CallSpec]) -> None:
-    after, _ = rewrite(network, pass_)
+def _kept(network: Network, pass_: Pass, informed: Pass, held_out: Batches) -> Pass:
+    """The informed pass, if it leaves the output on what was held out as it was."""
+    if informed == pass_:
+        return pass_
+    after, _ = rewrite(network, informed)
     figures = Figures()
-    for call in batches:
+    for call in held_out:
         one, other = (values("the network", run(n.program.graph_module, call)) for n in (network, after))
         figures.add(one, other)
-    if not figures.relative_error <= rounding(network.program):
-        raise RewriteError(
-            f"{pass_.name}: what calibration saw changed the output by {figures.relative_error:.2g} (relative): a bug "
-            "in this pass",
-            code="bug",
-        )
+    if figures.relative_error <= rounding(network.program):
+        return informed
+    warnings.warn(
+        f"{pass_.name}: what was seen on calibration inputs does not hold on those that were held out, where the output "
+        f"would change by {figures.relative_error:.2g} (relative): it goes by the weights alone; give more inputs",
+        stacklevel=2,
+    )
+    return pass_
