@@ -207,7 +207,8 @@ def calibrate(
         batches = gather(calibration.batches, original, folder, like, original.program.inputs)
         fitting, held_out = batches.apart()
         steps = _Steps(original, networks[1:], held_out, tell)
-        if calibration.order:
+        differs = steps.error > rounding(original.program)  # else there is nothing to fit
+        if calibration.order and differs:
             tell("choosing channels", 0, 1)
             channels = Channels(original.program)
             hidden = ranks(original, networks[-1], fitting)
@@ -221,12 +222,12 @@ def calibrate(
                 _check_order(original, aligned, batches)
                 passes = carry_out(aligned)
                 steps.take("channels chosen", _Candidate(aligned, passes, passes[-1], orders))
-        if calibration.fit and not steps.take("fitted", steps.best.changed(stack).fitted(fitting, folder, tell)):
+        if calibration.fit and differs and not steps.take("fitted", steps.best.changed(stack).fitted(fitting, folder, tell)):
             once = steps.best.changed(stack).fitted(fitting, folder, tell, repeated=False)
             if len(once.notes) < len(steps.last.notes):  # at other calls a layer gets what its own fit has changed
                 steps.take("fitted but for layers called several times", once)
         refused = steps.last.refused
-        if calibration.tuning > 0:
+        if calibration.tuning > 0 and differs:
             changed = steps.best.changed(stack)
             _tune(changed, fitting, held_out, folder, calibration.tuning, tell)
             steps.take("tuned", changed)
