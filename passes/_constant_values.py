@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Set as AbstractSet
 from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,7 +79,7 @@ def _alive(graph: fx.Graph, cut: Collection[fx.Node]) -> set[fx.Node]:
     return found
 
 
-def _upstream(node: fx.Node, alive: Collection[fx.Node]) -> Iterator[fx.Node]:
+def _upstream(node: fx.Node, alive: AbstractSet[fx.Node]) -> Iterator[fx.Node]:
     """What is computed for a value alone, itself included."""
     seen, pending = set(alive), [node]
     while pending:
@@ -94,7 +94,7 @@ def _stays(
     wiring: Rewiring,
     node: fx.Node,
     fact: Tensor,
-    alive: Collection[fx.Node],
+    alive: AbstractSet[fx.Node],
     ends: Collection[str],
     every: Collection[fx.Node],
 ) -> Skip | None:
@@ -118,32 +118,33 @@ def _joins(user: fx.Node, node: fx.Node) -> bool:
     if user.op == "call_module" or len(others) != 1 or len(user.args) != 2 or user.kwargs:
         return False
     other = others[0]
-    same = isinstance(other, fx.Node) and isinstance(other.meta.get("val"), Tensor)
-    same = same and other.meta["val"].shape == user.meta["val"].shape
-    return same and (name in _ADDING or name in _SCALING)
+    if not isinstance(other, fx.Node) or not isinstance(other.meta.get("val"), Tensor):
+        return False
+    same = other.meta["val"].shape == user.meta["val"].shape
+    return bool(same) and name in (*_ADDING, *_SCALING)
 
 
-def _like(wiring: Rewiring, node: fx.Node, alive: Collection[fx.Node]) -> list[Any] | None:
+def _like(wiring: Rewiring, node: fx.Node, alive: AbstractSet[fx.Node]) -> list[Any] | None:
     """A value that is still computed, and the first pixel and the step of each slice that is as large as this one.
 
     None where a layer in between makes another size of it.
     """
     steps: list[tuple[int, int, int, int]] = []
     while node not in alive:
-        source = next((one for one in node.all_input_nodes if _is_image(one)), None)
-        if source is None:
-            return None
+        images = [one for one in node.all_input_nodes if _is_image(one)]
         module = wiring.module(node)
         if is_plain(module, nn.Conv2d):
             found = _strided(module)
             if found is None:
                 return None
             steps += [found] if found != (0, 1, 0, 1) else []
-        elif kind_of(node, wiring.modules) not in _SAME_SIZE and function_name(node) not in (*_ADDING, *_SCALING):
+        else:
+            images = [one for one in images if one.meta["val"].shape[2:] == node.meta["val"].shape[2:]]
+            if kind_of(node, wiring.modules) not in _SAME_SIZE and function_name(node) not in (*_ADDING, *_SCALING):
+                return None
+        if not images:
             return None
-        elif source.meta["val"].shape[2:] != node.meta["val"].shape[2:]:
-            return None
-        node = source
+        node = images[0]
     return [node, *reversed(steps)]
 
 
@@ -154,10 +155,10 @@ def _is_image(node: fx.Node) -> bool:
 
 def _strided(conv: nn.Conv2d) -> tuple[int, int, int, int] | None:
     """(first row, step, first column, step) of the pixels that are as many as a convolution makes, at any size."""
-    if isinstance(conv.padding, str):
-        first = [0, 0] if conv.padding == "same" else [d * (k - 1) for k, d in zip(conv.kernel_size, conv.dilation)]
-    else:
-        first = [d * (k - 1) - 2 * p for k, d, p in zip(conv.kernel_size, conv.dilation, conv.padding)]
+    spans = [dilation * (size - 1) for size, dilation in zip(conv.kernel_size, conv.dilation, strict=True)]
+    around = conv.padding if not isinstance(conv.padding, str) else None
+    added = [2 * one for one in around] if around else spans if conv.padding == "same" else [0, 0]
+    first = [span - padding for span, padding in zip(spans, added, strict=True)]
     return None if min(first) < 0 else (first[0], conv.stride[0], first[1], conv.stride[1])
 
 
@@ -195,7 +196,7 @@ def _named(wiring: Rewiring, path: str) -> str:
 class _Constant:
     """One constant value, put into each of its readers."""
 
-    def __init__(self, wiring: Rewiring, node: fx.Node, fact: Tensor, trained: bool, alive: Collection[fx.Node]):
+    def __init__(self, wiring: Rewiring, node: fx.Node, fact: Tensor, trained: bool, alive: AbstractSet[fx.Node]):
         self.wiring, self.node, self.fact, self.trained, self.alive = wiring, node, fact, trained, alive
         self.path = ""
         self._whole: fx.Node | None = None
@@ -209,8 +210,7 @@ class _Constant:
                 self._join(user)
             else:
                 user.replace_input_with(self.node, self._image())
-        dead = [user for user in self.node.users]
-        self.wiring.erase(*_ends(dead), self.node)
+        self.wiring.erase(*_ends(list(self.node.users)), self.node)
         return "constant" if bool(self.fact.any()) else "zero"
 
     def _join(self, user: fx.Node) -> None:
@@ -218,7 +218,7 @@ class _Constant:
         other = next(arg for arg in user.args if arg is not self.node)
         assert isinstance(other, fx.Node)
         adding = function_name(user) in _ADDING
-        if not adding or bool(self.fact.any()) and not self._in_bias(user, other):
+        if not adding or (bool(self.fact.any()) and not self._in_bias(user, other)):
             with self.wiring.at(user):
                 new = self.wiring.call(operator.add if adding else operator.mul, other, self._read())
                 new.meta |= {"origin": user.meta["origin"], "selection": user.meta.get("selection")}
@@ -242,7 +242,9 @@ class _Constant:
         before, new = self.wiring.describe(path), self.wiring.exactly(path)
         weights.add_bias(new, self.fact.to(new.weight.device))
         self.wiring.put(path, new)
-        self.wiring.tell(path, before, self.wiring.describe(path), Fate.COMPENSATED, note=f"adds what {place(self.node)} was")
+        self.wiring.tell(
+            path, before, self.wiring.describe(path), Fate.COMPENSATED, note=f"adds what {place(self.node)} was"
+        )
         return True
 
     def _read(self) -> fx.Node:

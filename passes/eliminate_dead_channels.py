@@ -22,8 +22,18 @@ from mofa_compiler import weights
 from mofa_compiler.analysis.hidden import Held, Hidden, hidden_channels
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.analysis.nodes import function_name, is_plain
-from mofa_compiler.rewriting import FROZEN, GraphPass, Pass, Program, Rewiring, RoadmapError, Skip, Watch
-from mofa_compiler.rewriting import origin, selection
+from mofa_compiler.rewriting import (
+    FROZEN,
+    GraphPass,
+    Pass,
+    Program,
+    Rewiring,
+    RoadmapError,
+    Skip,
+    Watch,
+    origin,
+    selection,
+)
 
 from ._channel_removal import remove
 from ._constant_values import Cuts, cut, described, find_cuts, place
@@ -49,7 +59,7 @@ class EliminateDeadChannels(GraphPass):
     deviation. That is what was seen, and no proof: an input unlike all of them may wake such a channel.
 
     Options:
-        margin: by how many standard deviations of all that an activation reads a dead channel has to miss what it lets through.
+        margin: how far a dead channel stays from what its activation lets through, in standard deviations of its layer.
         seen: what calibration saw, such as `encdec_relu: 0-63`: a value of the graph, and its dead channels.
     """
 
@@ -64,11 +74,12 @@ class EliminateDeadChannels(GraphPass):
 
     @classmethod
     def example(cls) -> tuple[Pass, nn.Module, Tensor]:
-        model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
+        dead = nn.Conv2d(8, 8, 1)
         with torch.no_grad():
-            model[1].weight[4:] = 0
-            model[1].bias[4:] = -1
-        return cls(), nn.Sequential(*model, nn.Conv2d(8, 3, 1)), torch.rand(1, 3, 16, 16)
+            dead.weight[4:] = 0
+            dead.get_parameter("bias")[4:] = -1
+        layers = nn.Conv2d(3, 8, 1), dead, nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 3, 1)
+        return cls(), nn.Sequential(*layers), torch.rand(1, 3, 16, 16)
 
     @cached_property
     def _entries(self) -> tuple[tuple[str, list[int], float], ...]:
@@ -137,7 +148,9 @@ class EliminateDeadChannels(GraphPass):
 
     def _cuts(self, wiring: Rewiring, graph: fx.Graph, ends: Collection[str]) -> Cuts:
         seen = self._facts(graph, wiring.network.program)
-        return find_cuts(wiring, graph, weights.constants(graph, wiring.modules, wiring.exactly, seen), ends, self.looks_at)
+        return find_cuts(
+            wiring, graph, weights.constants(graph, wiring.modules, wiring.exactly, seen), ends, self.looks_at
+        )
 
     def _facts(self, graph: fx.Graph, program: Program) -> weights.Facts:
         """What calibration saw, for the channels that values have by now, in their present order."""
@@ -148,16 +161,16 @@ class EliminateDeadChannels(GraphPass):
             fact[channels] = value
         facts: dict[fx.Node, Tensor] = {}
         for node in graph.nodes:
-            name = origin(node)
-            if name in known and _flat(node, program):
-                fact, left = known[name], selection(node)
-                fact = fact[program.places[name]] if name in program.places else fact
+            stands_for = origin(node) or ""
+            if stands_for in known and _flat(node, program):
+                fact, left = known[stands_for], selection(node)
+                fact = fact[program.places[stands_for]] if stands_for in program.places else fact
                 facts[node] = fact if left is None else fact[list(left.kept)]
         return facts
 
     def _narrow(self, wiring: Rewiring, hidden: Hidden, cuts: Cuts) -> Skip | None:
         """Take away hidden channels that no layer needs; or why those that are constant stay, where there are any."""
-        if hidden.last or not cuts.alive.issuperset(reading.value for reading in hidden.readings):
+        if hidden.last or not all(reading.value in cuts.alive for reading in hidden.readings):
             return None
         facts = {one: _fact(one.value, cuts.facts) for one in hidden.readings}
         free = np.ones(len(hidden.orbit), dtype=bool)
@@ -188,7 +201,7 @@ def _unneeded(layer: nn.Module, fact: Tensor) -> np.ndarray[Any, np.dtype[np.boo
     read = (held if isinstance(layer, nn.ConvTranspose2d) else held.transpose(0, 1)).flatten(1).any(1)
     shifts = weights.passes_shift(layer) and layer.bias is not None
     taken = ~fact.isnan() if shifts else fact == 0
-    return (taken | ~read).numpy()  # type: ignore[no-any-return]
+    return (taken | ~read).numpy()
 
 
 def _held(network: Network, held: Held, cuts: Cuts) -> Skip | None:

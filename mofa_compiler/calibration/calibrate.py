@@ -222,7 +222,11 @@ def calibrate(
                 _check_order(original, aligned, batches)
                 passes = carry_out(aligned)
                 steps.take("channels chosen", _Candidate(aligned, passes, passes[-1], orders))
-        if calibration.fit and differs and not steps.take("fitted", steps.best.changed(stack).fitted(fitting, folder, tell)):
+        if (
+            calibration.fit
+            and differs
+            and not steps.take("fitted", steps.best.changed(stack).fitted(fitting, folder, tell))
+        ):
             once = steps.best.changed(stack).fitted(fitting, folder, tell, repeated=False)
             if len(once.notes) < len(steps.last.notes):  # at other calls a layer gets what its own fit has changed
                 steps.take("fitted but for layers called several times", once)

@@ -53,8 +53,8 @@ def informed(
     first = [type(pass_) for pass_ in roadmap.passes[: len(asking)]]
     if late := next((pass_ for pass_ in asking if type(pass_) not in first), None):
         raise RoadmapError(
-            f"roadmap {roadmap.name!r}: {late.name} asks what values are like in the original, and {roadmap.passes[0].name} "
-            f"has changed them before: put {late.name} first",
+            f"roadmap {roadmap.name!r}: {late.name} asks what values are like in the original, which "
+            f"{roadmap.passes[0].name} has changed before: put {late.name} first",
             code="order",
         )
     if iter(calibration.batches) is calibration.batches:  # which can be gone through once
@@ -126,8 +126,8 @@ def _kept(network: Network, pass_: Pass, informed: Pass, held_out: Batches) -> P
     if figures.relative_error <= rounding(network.program):
         return informed
     warnings.warn(
-        f"{pass_.name}: what was seen on calibration inputs does not hold on those that were held out, where the output "
-        f"would change by {figures.relative_error:.2g} (relative): it goes by the weights alone; give more inputs",
+        f"{pass_.name}: what was seen on calibration inputs does not hold on those that were held out, where the "
+        f"output would change by {figures.relative_error:.2g} (relative): it goes by the weights alone",
         stacklevel=2,
     )
     return pass_

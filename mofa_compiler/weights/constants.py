@@ -37,8 +37,10 @@ _ARITHMETIC: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "div": operator.truediv,
 }
 _PASSING = frozenset(
-    ["contiguous", "clone", "detach", "to", "float", "double", "interpolate", "upsample", "max_pool2d"]
-    + ["adaptive_avg_pool2d", "adaptive_max_pool2d"]
+    [
+        *("contiguous", "clone", "detach", "to", "float", "double", "interpolate", "upsample"),
+        *("max_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"),
+    ]
 )
 """What makes of a constant image the same constant one"""
 _PASSING_MODULES = (
@@ -176,7 +178,8 @@ class _Constants:
         if not isinstance(parts, (list, tuple)) or dim not in (1, -3):
             return None
         facts = [self._of(part) for part in parts]
-        return torch.cat([fact for fact in facts if fact is not None]) if None not in map(type, facts) else None
+        known = [fact for fact in facts if fact is not None]
+        return torch.cat(known) if len(known) == len(facts) else None
 
     def _part(self, node: fx.Node) -> Tensor | None:
         """A slice of channels, or one of the parts that a value was split into."""
@@ -190,11 +193,12 @@ class _Constants:
             if whole is None or dim not in (1, -3) or function_name(source) not in ("chunk", "split", "tensor_split"):
                 return None
             sizes = [part.shape[1] for part in parts]
-            return whole.split(sizes)[index] if sum(sizes) == len(whole) else None
+            return torch.split(whole, sizes)[index] if sum(sizes) == len(whole) else None
         whole = self._of(source)
         if whole is None or not isinstance(index, tuple) or not all(isinstance(one, slice) for one in index):
             return None
-        channels: slice = index[1] if len(index) > 1 else slice(None)
+        channels = index[1] if len(index) > 1 else slice(None)
+        assert isinstance(channels, slice)
         bounds = (channels.start, channels.stop, channels.step)
         return whole[channels] if all(bound is None or isinstance(bound, int) for bound in bounds) else None
 
@@ -254,5 +258,3 @@ def _shuffled(source: Tensor, factor: Any) -> Tensor | None:
         return None
     groups = source.view(-1, factor**2)
     return torch.where((groups == groups[:, :1]).all(1), groups[:, 0], torch.nan)
-
-
