@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from mofa_compiler import weights
 from mofa_compiler.analysis.hidden import Held, Hidden, hidden_channels
+from mofa_compiler.analysis.layers import kind_of
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.analysis.nodes import function_name, is_plain
 from mofa_compiler.rewriting import (
@@ -132,7 +133,11 @@ class EliminateDeadChannels(GraphPass):
         for path, found in hidden_channels(network).items():
             if not self.looks_at(path):
                 continue
-            why = self._narrow(wiring, found, before) if isinstance(found, Hidden) else _held(network, found, before)
+            why = (
+                self._narrow(wiring, found, before)
+                if isinstance(found, Hidden)
+                else _held(network, path, found, before)
+            )
             if why is not None:
                 wiring.refuse(path, wiring.describe(path), why)
         for edit in wiring.edits:
@@ -204,8 +209,15 @@ def _unneeded(layer: nn.Module, fact: Tensor) -> np.ndarray[Any, np.dtype[np.boo
     return (taken | ~read).numpy()
 
 
-def _held(network: Network, held: Held, cuts: Cuts) -> Skip | None:
-    return None
+def _held(network: Network, path: str, held: Held, cuts: Cuts) -> Skip | None:
+    """Why channels that are constant behind a layer stay; None where there are none."""
+    modules, dead = network.program.modules, 0
+    pending = [node for node in network.program.graph.nodes if node.op == "call_module" and node.target == path]
+    while pending:
+        node = pending.pop()
+        dead = max(dead, int((~_fact(node, cuts.facts).isnan()).sum()) if node in cuts.alive else 0)
+        pending += [user for user in node.users if kind_of(user, modules) in ("activation", "norm", "identity")]
+    return Skip(held.code, f"{dead} channels are constant, but {held.reason}") if dead else None
 
 
 def _fact(node: fx.Node, facts: weights.Facts) -> Tensor:
