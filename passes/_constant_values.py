@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
@@ -168,19 +168,39 @@ def cut(wiring: Rewiring, cuts: Cuts, because: str) -> None:
         if node._erased:
             continue
         fact, path, before = cuts.facts[node], place(node), described(wiring, node)
-        gone = list(_upstream(node, cuts.alive))
-        paths = list(dict.fromkeys(str(one.target) for one in reversed(gone) if one.op in ("call_module", "get_attr")))
-        what = {one: _named(wiring, one) for one in paths}
-        trained = any(named[1].requires_grad for named in wiring.named(paths))
+        what = called(wiring, _upstream(node, cuts.alive))
+        trained = any(named[1].requires_grad for named in wiring.named(what))
         constant = _Constant(wiring, node, fact, trained, cuts.alive)
         after = constant.replace()
-        released = [one for one in paths if wiring.release(one)]
-        for one in released:
-            if one != path:
-                wiring.tell(one, what[one], "", Fate.REMOVED, note=f"works for {path} alone, which is constant")
-        wiring.tell(path, before, after, Fate.REMOVED if path in released else Fate.INHERITED, note=because)
+        released = release(wiring, what, f"works for {path} alone, which is constant", path)
+        wiring.tell(path, before, after, Fate.REMOVED if released else Fate.INHERITED, note=because)
         if constant.path:
             wiring.tell(constant.path, "", f"{len(fact)} constants", Fate.INHERITED, note=f"what {path} was")
+
+
+def called(wiring: Rewiring, nodes: Iterable[fx.Node]) -> dict[str, str]:
+    """What nodes call and read, by path, in execution order, in a few words."""
+    paths = [str(node.target) for node in nodes if node.op in ("call_module", "get_attr")]
+    return {path: _named(wiring, path) for path in reversed(dict.fromkeys(paths))}
+
+
+def release(wiring: Rewiring, what: Mapping[str, str], note: str, last: str = "") -> bool:
+    """Take away what is no longer called, as `called` gave it, and tell so; but for `last`: returns whether it went."""
+    released = [path for path in what if wiring.release(path)]
+    for path in released:
+        if path != last:
+            wiring.tell(path, what[path], "", Fate.REMOVED, note=note)
+    return last in released
+
+
+def pass_on(wiring: Rewiring, node: fx.Node, value: fx.Node) -> None:
+    """Let what reads a node read a value that it was made from; what was computed for it alone goes."""
+    new = value
+    if wiring.overwritten(node) and (len(value.users) > 1 or value.op == "placeholder"):
+        with wiring.at(node):
+            new = wiring.method("clone", value)  # which may be written into
+    node.replace_all_uses_with(new)
+    wiring.erase(node)
 
 
 def described(wiring: Rewiring, node: fx.Node) -> str:
@@ -222,11 +242,9 @@ class _Constant:
             with self.wiring.at(user):
                 new = self.wiring.call(operator.add if adding else operator.mul, other, self._read())
                 new.meta |= {"origin": user.meta["origin"], "selection": user.meta.get("selection")}
-        elif self.wiring.overwritten(user) and (len(other.users) > 1 or other.op == "placeholder"):
-            with self.wiring.at(user):
-                new = self.wiring.method("clone", other)
         else:
-            new = other
+            pass_on(self.wiring, user, other)
+            return
         user.replace_all_uses_with(new)
         self.wiring.erase(user)
 

@@ -7,7 +7,7 @@ reached, scales that went to zero. They cost what all others do.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
@@ -110,7 +110,8 @@ class EliminateDeadChannels(GraphPass):
         flats = {node.name: flat for node in network.program.graph.nodes if (flat := _flat(node, network.program))}
         margins: dict[tuple[str, float], Tensor] = {}
 
-        def told(name: str, x: Tensor) -> None:
+        def told(name: str, reads: Sequence[Any]) -> None:
+            x = reads[0]
             if x.dim() != 4:
                 return
             spread = x.double().std().clamp_min(torch.finfo(torch.float32).tiny)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +67,7 @@ def informed(
 
         fitting, held_out = batches.apart()
 
-        def watch(names: Collection[str], told: Callable[[str, Tensor], None]) -> None:
+        def watch(names: Collection[str], told: Callable[[str, Sequence[Any]], None]) -> None:
             _watch(network, fitting, names, told, tell)
 
         passes = [_kept(network, pass_, pass_.informed(network, watch), held_out) for pass_ in roadmap]
@@ -75,14 +75,16 @@ def informed(
 
 
 def _watch(
-    network: Network, batches: Batches, names: Collection[str], told: Callable[[str, Tensor], None], tell: Progress
+    network: Network,
+    batches: Batches,
+    names: Collection[str],
+    told: Callable[[str, Sequence[Any]], None],
+    tell: Progress,
 ) -> None:
     class Watching(Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             if n.name in names:
-                first = self.fetch_args_kwargs_from_env(n)[0][0]
-                if isinstance(first, Tensor):
-                    told(n.name, first)
+                told(n.name, self.fetch_args_kwargs_from_env(n)[0])
             return super().run_node(n)
 
     module = network.program.graph_module

@@ -22,8 +22,8 @@ from .fate import Fate
 
 OTHER = "other"
 
-Watch = Callable[[Collection[str], Callable[[str, Tensor], None]], None]
-"""Runs a network on every calibration input, and tells what each of these nodes reads first, by the node's name"""
+Watch = Callable[[Collection[str], Callable[[str, Sequence[Any]], None]], None]
+"""Runs a network on every calibration input, and tells what each of these nodes reads, by the node's name"""
 
 SKIP_CODES: Mapping[str, str] = {
     OTHER: "a reason that was given without a code",
