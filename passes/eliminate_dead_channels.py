@@ -66,6 +66,7 @@ class EliminateDeadChannels(GraphPass):
 
     name: ClassVar[str] = "eliminate-dead-channels"
     per_layer: ClassVar[bool] = False
+    keeps_output: ClassVar[bool] = True
 
     margin: Annotated[float, Field(ge=0)] = 0.05
     seen: tuple[str, ...] = ()

@@ -40,8 +40,8 @@ def informed(
 ) -> tuple[Roadmap, Calibration]:
     """The roadmap with every pass told what it asks of values on calibration inputs, and the calibration, unspent.
 
-    A pass sees what is fitted to, also at other exposures and with more noise. Where on what is held out the network
-    then returns anything else than before, beyond rounding, it goes without, with a warning.
+    A pass sees what is fitted to, also at other exposures and with more noise. One that promises to keep the output
+    goes without, with a warning, where on what is held out the network returns anything else, beyond rounding.
 
     Raises:
         CalibrationError: there are no inputs, or the network does not take them.
@@ -117,9 +117,9 @@ def variations(call: CallSpec) -> Iterator[CallSpec]:
 
 
 def _kept(network: Network, pass_: Pass, informed: Pass, held_out: Batches) -> Pass:
-    """The informed pass, if it leaves the output on what was held out as it was."""
-    if informed == pass_:
-        return pass_
+    """The informed pass, unless it breaks its promise on what was held out."""
+    if informed == pass_ or not pass_.keeps_output:
+        return informed
     after, _ = rewrite(network, informed)
     figures = Figures()
     for call in held_out:

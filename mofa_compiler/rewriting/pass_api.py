@@ -194,6 +194,9 @@ class Pass(ABC):
     - `offered`: whether it is tried, with default options, where the roadmap does not name it.
     - `per_layer`: whether it is decided layer by layer, or else for the network as a whole.
 
+    `keeps_output`: whether `informed` promises that the output on inputs like those that it saw stays as it is. Where
+    it does not on inputs that were held out, the pass goes without what it saw.
+
     Options:
         layers: globs over paths: the pass looks at no other layer.
     """
@@ -204,6 +207,7 @@ class Pass(ABC):
     engines: ClassVar[tuple[str, ...] | None] = None
     offered: ClassVar[bool] = False
     per_layer: ClassVar[bool] = True
+    keeps_output: ClassVar[bool] = False
 
     layers: tuple[str, ...] = field(default=("*",), kw_only=True)
 
