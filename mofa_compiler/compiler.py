@@ -312,6 +312,10 @@ def start(
     example = CallSpec(args, kwargs)
     warn_of_values(network, example)
     session = None
+    if settings is not None:
+        from .calibration import informed
+
+        roadmap, settings = informed(roadmap, network, settings, tell)
     if roadmap.target is not None or bound is not None:
         from .autotune.session import Session
 

@@ -3,6 +3,8 @@
 from .channels_last import ChannelsLast as ChannelsLast
 from .decouple_downsampling import DecoupleDownsampling as DecoupleDownsampling
 from .decouple_upsampling import DecoupleUpsampling as DecoupleUpsampling
+from .drop_block import DropBlock as DropBlock
+from .eliminate_dead_channels import EliminateDeadChannels as EliminateDeadChannels
 from .lower_gates import LowerGates as LowerGates
 from .lower_layer_norm import LowerLayerNorm as LowerLayerNorm
 from .lower_pconv import LowerPConv as LowerPConv

@@ -27,7 +27,7 @@ AT_MOST = 4e9
 
 def random_moments(wiring: Rewiring, hidden: Hidden) -> dict[fx.Node, weights.ChannelMoments]:
     """Second moments of what layers read of hidden channels, before it is pooled, by the node in the network before."""
-    fields = _Fields(wiring, _count(wiring, hidden), last=hidden.last)
+    fields = Fields(wiring, _count(wiring, hidden), last=hidden.last)
     with torch.no_grad():
         for node in hidden.nodes:
             fields.compute(wiring.node_of[node])
@@ -44,7 +44,7 @@ def _count(wiring: Rewiring, hidden: Hidden) -> int:
     return max(1, min(PIXELS_PER_CHANNEL * widest // SIDE**2 + 4, int(AT_MOST // macs)))
 
 
-class _Fields:
+class Fields:
     """Values of nodes on `count` fields; what is outside of the hidden channels is random itself."""
 
     def __init__(self, wiring: Rewiring, count: int, *, last: bool):

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from mofa_compiler import weights
 from mofa_compiler.analysis.hidden import Held, Hidden, hidden_channels
@@ -121,9 +121,15 @@ def _moments(wiring: Rewiring, hidden: Hidden) -> tuple[Moments, bool]:
     """Of what is read of hidden channels, and whether calibration saw it and put these in order."""
     program = wiring.network.program
     seen = {one.seen: program.ranked.get(origin(one.seen) or "") for one in hidden.readings}
-    known = {node: found for node, found in seen.items() if isinstance(found, weights.ChannelMoments)}
+    known = {node: _left(node, found) for node, found in seen.items() if isinstance(found, weights.ChannelMoments)}
     if len(known) == len(seen):
         return known, True
     if any(parameter.is_meta for parameter in program.modules[hidden.path].parameters()):
         return {}, False
     return random_moments(wiring, hidden), False
+
+
+def _left(node: fx.Node, moments: weights.ChannelMoments) -> weights.ChannelMoments:
+    """Of the channels that earlier passes left."""
+    found = selection(node)
+    return moments if found is None else moments.at(torch.tensor(found.kept))

@@ -2,5 +2,6 @@
 
 from ..analysis.channel_order import Orders, in_order
 from .calibrate import NAME, Calibrated, Calibration, Stage, calibrate
+from .watching import informed
 
-__all__ = ["NAME", "Calibrated", "Calibration", "Orders", "Stage", "calibrate", "in_order"]
+__all__ = ["NAME", "Calibrated", "Calibration", "Orders", "Stage", "calibrate", "in_order", "informed"]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..analysis.channel_order import Orders, reordered
+from ..analysis.channel_order import Orders, places, reordered
 from ..analysis.channels import Channels
 from ..analysis.layers import signature
 from ..analysis.network import Network
@@ -212,26 +212,29 @@ def calibrate(
         batches = gather(calibration.batches, original, folder, like, original.program.inputs)
         fitting, held_out = batches.apart()
         steps = _Steps(original, networks[1:], held_out, tell)
-        if calibration.order:
+        differs = steps.error > rounding(original.program)  # else there is nothing to fit
+        if calibration.order and differs:
             tell("choosing channels", 0, 1)
             channels = Channels(original.program)
             hidden = ranks(original, networks[-1], fitting)
             orders = channel_orders(channels, original, networks[-1], fitting, hidden.kept)
             if orders or hidden.kept:
-                program = replace(reordered(channels, orders), ranked=hidden.seen(channels, orders))
+                program = replace(
+                    reordered(channels, orders), ranked=hidden.seen(channels, orders), places=places(channels, orders)
+                )
                 aligned = Network(program, original.anatomy)
                 stack.enter_context(evaluating(aligned.program.graph_module))
                 _check_order(original, aligned, batches)
                 passes = carry_out(aligned)
                 steps.take("channels chosen", _Candidate(aligned, passes, passes[-1], orders))
-        if calibration.fit:
+        if calibration.fit and differs:
             start = steps.best
             steps.take("fitted", start.changed(stack).fitted(fitting, folder, tell))
             if start.repeats:  # at other calls a layer gets what its own fit has changed
                 once = start.changed(stack).fitted(fitting, folder, tell, repeated=False)
                 steps.take("fitted but for layers called several times", once)
         refused = (steps.best if steps.best.notes else steps.last).refused
-        if calibration.tuning > 0:
+        if calibration.tuning > 0 and differs:
             changed = steps.best.changed(stack)
             _tune(changed, fitting, held_out, folder, calibration.tuning, tell)
             steps.take("tuned", changed)

@@ -108,6 +108,8 @@ class Planner:
         for node in self.program.graph.nodes:
             twin = self.nodes.get(origin(node) or "")
             same = twin is not None and (twin.op, twin.target) == (node.op, node.target)
+            if same and twin is not None:  # what it reads may have been taken out
+                same = [origin(source) for source in node.all_input_nodes] == [one.name for one in twin.all_input_nodes]
             if same and node.op == "call_module":
                 same = not self._is_changed(str(node.target))
             if not same or any(source in found for source in node.all_input_nodes):

@@ -56,6 +56,15 @@ def lint(
             autocompletion=completion.engines,
         ),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|FILE.npy|synthetic",
+            help="Also look at what layers do with these: a folder of images, network inputs (N, C, H, W), or "
+            "generated images.",
+        ),
+    ] = None,
+    degrade: options.Degrade = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Time every rule's fixes on the engine; remembered on disk.")
     ] = False,
@@ -109,6 +118,7 @@ def lint(
     mofa lint arch.py:Net --input 1x3x256x256 --select MOFA2
     mofa lint --output-format sarif -o mofa.sarif
     mofa lint arch.py:Net --checkpoint net.pth --fix --out net-fixed
+    mofa lint arch.py:Net --checkpoint net.pth --calibrate photos/
 
     \b
     Exit codes:
@@ -118,6 +128,7 @@ def lint(
       130  interrupted
     """
     given_inputs = options.parse_inputs(inputs)
+    options.image_settings("--calibrate", calibrate, degrade, None, None)
     if output_format not in _FORMATS:
         from ..base.errors import nearest
 
@@ -154,6 +165,8 @@ def lint(
             extend_select=tuple(extend_select or ()),
             ignore=tuple(ignore or ()),
             engine=engine,
+            calibrate=calibrate,
+            degrade=degrade,
             measure=measure,
             baseline=baseline,
             write_baseline=write_baseline,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ def lint(
     thresholds: Mapping[str, Any] | None = None,
     budgets: Mapping[str, Any] | None = None,
     positions: Mapping[str, Position] | None = None,
+    calibration: Iterable[Any] | None = None,
 ) -> Linted:
     """Find FLOPs-cheap layers, missed rewrites and broken budgets in a module, which is not modified.
 
@@ -40,6 +41,7 @@ def lint(
         threads: that the engine may use.
         thresholds: as in the configuration: `portion`, `pdwconv`, `cheap-below`, `kernel`, `contraction`.
         budgets: as in the configuration: `parameters`, `macs`, `activation-memory`, and `stages` by name.
+        calibration: inputs like those that the model will meet, for rules on what it does with them.
         positions: where layers were made, by path (see `mofa_compiler.lint.source_positions.recording`).
 
     Raises:
@@ -69,7 +71,8 @@ def lint(
     chosen = settings(data, RULES)
     name = type(model).__name__
     known = positions or {}
-    job = Job(name, name, lambda: (model, known), lambda _: example_inputs, chosen)
+    made = None if calibration is None else (lambda _: calibration)
+    job = Job(name, name, lambda: (model, known), lambda _: example_inputs, chosen, calibration=made)
     with kept_modes(model):
         return lint_model(job).linted
 

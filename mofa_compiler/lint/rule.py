@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +31,7 @@ class Subject:
         positions: where layers were made, by path; the empty path is the model's own class or factory.
         budgets: what it may use.
         reference: makes what its latency is compared with, where there is such.
+        calibration: inputs like those that it will meet, where there are such.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Subject:
     positions: Mapping[str, Position] = field(default_factory=dict)
     budgets: ModelBudgets = field(default_factory=ModelBudgets)
     reference: Callable[[], nn.Module] | None = None
+    calibration: Iterable[Any] | None = None
     _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def position(self, path: str) -> Position | None:
@@ -87,6 +89,8 @@ class Rule(ABC):
     """Whether a fix keeps what the network computes; None where there is no fix"""
     needs_engine: ClassVar[bool] = False
     """Whether it has nothing to say without one"""
+    needs_calibration: ClassVar[bool] = False
+    """Whether it has nothing to say without calibration inputs"""
 
     @abstractmethod
     def check(self, subject: Subject) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..analysis.network import Network
 from ..base.errors import LintError, MofaError, nearest, one_line, source_line, source_place
-from ..graph.call_spec import ExampleInputs, specs
+from ..graph.call_spec import CallSpec, ExampleInputs, specs
 from .finding import Finding, Linted, Position
 from .rule import Rule, Subject
 from .rules import RULES
@@ -44,6 +44,7 @@ class Job:
         files: where `build` puts the names of the files in which layers were made.
         args: of the target.
         checkpoint: file of its weights; empty where they are those that it is built with, None where that is unknown.
+        calibration: makes calibration inputs for a network that is called so; None: there are none.
         blames: makes the error for a setting of this model that makes no sense, by its key.
     """
 
@@ -58,6 +59,7 @@ class Job:
     files: set[str] = field(default_factory=set)
     args: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
+    calibration: Callable[[CallSpec], Iterable[Any]] | None = None
     blames: Callable[..., LintError] = lambda message, *key: LintError(
         f"{'.'.join(map(str, key))}: {message}", code="bad-value"
     )
@@ -87,7 +89,7 @@ def lint_model(job: Job, tell: Tell = lambda _: None) -> Report:
         LintError: a setting makes no sense: an unknown engine, a budget for a stage that there is not.
     """
     start = time.perf_counter()
-    rules = rules_for(job.settings)
+    rules = rules_for(job.settings, calibrated=job.calibration is not None)
     _check_latency(job)
     subject: Subject | None = None
     positions: Mapping[str, Position] = {}
@@ -121,11 +123,11 @@ def lint_model(job: Job, tell: Tell = lambda _: None) -> Report:
     return Report(linted, subject, rules, findings)
 
 
-def rules_for(settings: Settings) -> list[Rule]:
+def rules_for(settings: Settings, *, calibrated: bool = False) -> list[Rule]:
     """The rules that are selected, with the thresholds that they take.
 
     Raises:
-        LintError: one was selected by its whole code that needs an engine, and there is none.
+        LintError: one was selected by its whole code that needs an engine, or calibration inputs, and there is none.
     """
     given = {name: value for name, value in dict(settings.thresholds).items() if value is not None}
     given |= {"engine": settings.engine, "threads": settings.threads}
@@ -136,6 +138,13 @@ def rules_for(settings: Settings) -> list[Rule]:
             if any(selection.names(code) for selection in settings.selections):
                 raise LintError(
                     f"{code} needs an engine: name one (engine, or --engine), or do not select it", code="needs-option"
+                )
+            continue
+        if kind.needs_calibration and not calibrated:
+            if any(selection.names(code) for selection in settings.selections):
+                raise LintError(
+                    f"{code} needs calibration inputs: give some (--calibrate), or leave it out",
+                    code="needs-option",
                 )
             continue
         names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
@@ -190,7 +199,8 @@ def _subject(job: Job, model: nn.Module, positions: Mapping[str, Position]) -> S
         call = program.call
         if not network.layers and not network.functional:
             raise _LintingError(NoConvolutions, f"no convolution of {kind} runs on {call}: is it the right target?")
-        return Subject(job.name, model, network, call, positions, job.settings.budgets, job.reference)
+        calibration = None if job.calibration is None else job.calibration(call)
+        return Subject(job.name, model, network, call, positions, job.settings.budgets, job.reference, calibration)
 
 
 @contextlib.contextmanager

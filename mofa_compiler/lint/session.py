@@ -24,7 +24,7 @@ from .rules import RULES
 from .runner import Job, Report, failed, lint_model
 from .settings import Selection, Settings, parse_prefixes
 from .suppressions import Suppressions
-from .targets import Checkpoint, configured, of_bundle, of_target
+from .targets import Checkpoint, calibration_images, configured, of_bundle, of_target
 
 if TYPE_CHECKING:
     from .comparison import Comparison
@@ -45,6 +45,8 @@ class Options:
     extend_select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     engine: str | None = None
+    calibrate: str | None = None
+    degrade: str | None = None
     measure: bool = False
     baseline: Path | None = None
     write_baseline: bool = False
@@ -348,7 +350,9 @@ def _jobs(options: Options, config: Config | None) -> list[Job]:
 
 def _with(job: Job, selection: Selection, options: Options) -> Job:
     settings = job.settings.overridden(selection, options.engine)
-    return replace(job, settings=settings, measure=options.measure, debug=options.debug)
+    job = replace(job, settings=settings, measure=options.measure, debug=options.debug)
+    source, degrade = options.calibrate, options.degrade
+    return job if source is None else replace(job, calibration=lambda call: calibration_images(source, degrade, call))
 
 
 def _destinations(options: Options, jobs: Sequence[Job]) -> dict[str, Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..base.atomic_files import is_folder
-from ..base.errors import MofaError
+from ..base.errors import DataError, MofaError
 from ..graph.call_spec import CallSpec
 from ..loading.import_target import load_target
 from ..loading.input_files import Make, of_shapes, read_inputs
@@ -96,6 +96,21 @@ def of_bundle(name: str, folder: Path, inputs: Make | None, settings: Settings) 
     call = CallSpec.from_data(read_recipe(folder)["inputs"])
     job = _recorded(name, str(folder), lambda: load(folder), inputs, settings)
     return job if inputs else replace(job, inputs=lambda _: call)
+
+
+def calibration_images(source: str, degrade: str | None, call: CallSpec) -> Iterable[Any]:
+    """Calibration inputs for a network that is called so.
+
+    Raises:
+        DataError: they cannot be read, or the network does not take one image.
+    """
+    from ..data import CalibrationImages  # slow to import, and most linting needs none
+
+    shapes = [spec.shape for spec in call.tensors]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise DataError(f"--calibrate is for networks of one image, this takes {call}", code="wrong-input")
+    _, channels, height, width = shapes[0]
+    return CalibrationImages(source, channels=channels, size=min(128, height, width), degradation=degrade)
 
 
 def _recorded(

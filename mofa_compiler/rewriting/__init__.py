@@ -22,6 +22,7 @@ from .pass_api import (
     Preparation,
     Replacement,
     Skip,
+    Watch,
     unknown_subclass,
 )
 
@@ -46,6 +47,7 @@ __all__ = [
     "SKIP_CODES",
     "Selection",
     "Skip",
+    "Watch",
     "as_tuple",
     "convolved_channels",
     "is_image",

@@ -8,7 +8,7 @@ writes the diff.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from fnmatch import fnmatchcase
@@ -21,6 +21,9 @@ from ..analysis.network import Network
 from .fate import Fate
 
 OTHER = "other"
+
+Watch = Callable[[Collection[str], Callable[[str, Sequence[Any]], None]], None]
+"""Runs a network on every calibration input, and tells what each of these nodes reads, by the node's name"""
 
 SKIP_CODES: Mapping[str, str] = {
     OTHER: "a reason that was given without a code",
@@ -196,6 +199,9 @@ class Pass(ABC):
     - `offered_under_bound`: the same, but only where a bound on the loss of quality picks.
     - `per_layer`: whether it is decided layer by layer, or else for the network as a whole.
 
+    `keeps_output`: whether `informed` promises that the output on inputs like those that it saw stays as it is. Where
+    it does not on inputs that were held out, the pass goes without what it saw.
+
     Options:
         layers: globs over paths: the pass looks at no other layer.
     """
@@ -207,6 +213,7 @@ class Pass(ABC):
     offered: ClassVar[bool] = False
     offered_under_bound: ClassVar[bool] = False
     per_layer: ClassVar[bool] = True
+    keeps_output: ClassVar[bool] = False
 
     layers: tuple[str, ...] = field(default=("*",), kw_only=True)
 
@@ -235,6 +242,13 @@ class Pass(ABC):
         A search times them together with it.
         """
         return ()
+
+    def informed(self, network: Network, watch: Watch) -> Pass:
+        """This pass with what it has to know of values on calibration inputs among its options; by default itself.
+
+        It is asked before anything is carried out, and what it finds goes into recipes as any other option does.
+        """
+        return self
 
     def pays_on(self, engine: str) -> bool:
         """Whether the pass, with these options, can make a network faster on an engine."""

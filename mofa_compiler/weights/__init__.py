@@ -10,9 +10,10 @@ none of the work. A bias then counts as one that is not zero, and a dense kernel
 """
 
 from .cheaper import joint_bias, mixed_first, shrunk
+from .constants import Facts, constants
 from .factors import cheap_convolution, depthwise_from_partial, factor_dense
 from .folding import Affine, compensate, scale_inputs, scale_outputs
-from .kernels import border, depthwise_like, fill, is_diagonal, like, without_bias, wraps_around
+from .kernels import add_bias, border, depthwise_like, fill, is_diagonal, like, without_bias, wraps_around
 from .linear import composed, only_outputs, passes_shift, unshuffled
 from .narrowing import mixed_behind, narrow
 from .partial import ideal_depthwise, restore_kernels, restored_kernels, separable_from_depthwise, widen
@@ -36,6 +37,9 @@ __all__ = [
     "EXACTLY",
     "MEASURED",
     "ChannelMoments",
+    "Facts",
+    "constants",
+    "add_bias",
     "Cut",
     "at_all_calls",
     "dearest",

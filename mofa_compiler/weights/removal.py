@@ -170,7 +170,8 @@ def take_up(old: Dense, new: Dense, moments: ChannelMoments, kept: Tensor, stren
     system = moments.covariance(old)
     within = system[kept][:, kept]
     within.diagonal().add_(strength * system.diagonal().mean().clamp_min(torch.finfo(system.dtype).tiny))
-    share = _inverse(within) @ system[kept][:, gone]
+    across = system[kept][:, gone]
+    share = _inverse(within) @ across if bool(across.any()) else across  # constants have nothing to do with the others
     lost = weight[gone]
     found = weight[kept] + (share @ lost.flatten(1)).view(len(kept), *lost.shape[1:])
     fill(new.weight, found.movedim(0, 0 if isinstance(old, nn.ConvTranspose2d) else 1))

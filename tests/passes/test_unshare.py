@@ -40,7 +40,14 @@ def repeated(times: int = 3, **layers: nn.Module) -> nn.Module:
 
 def test_every_call_gets_a_copy():
     conv, norm = "Conv2d(8→8, k3, bias)", signature(nn.BatchNorm2d(8))
-    after = {"block.0.0": conv, "block.0.1": conv, "block.1.0": norm, "block.1.1": norm, "block.0": None, "block.1": None}
+    after = {
+        "block.0.0": conv,
+        "block.0.1": conv,
+        "block.1.0": norm,
+        "block.1.1": norm,
+        "block.0": None,
+        "block.1": None,
+    }
     _, diff = assert_rewrites(Unshare(), repeated(2), after, shape=(1, 3, 16, 16))
     assert {edit.path: (edit.fate, edit.exact, edit.parameters, edit.macs) for edit in diff.edits} == {
         "block.0": ("exact", True, 584, 0),

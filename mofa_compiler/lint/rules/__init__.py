@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ..rule import Rule
 from .budgets import TooManyMacs, TooManyParameters, TooMuchMemory, TooSlow
 from .convolutions import DenseConvolution, DepthwiseBeforeContraction, LargeKernel, SeparableConvolution, WidePConv
+from .dead_weight import DeadWeight
 from .deployment import (
     ChannelGate,
     ChannelLayerNorm,
@@ -33,6 +34,7 @@ RULES: Mapping[str, type[Rule]] = {
         WidePConv,
         LargeKernel,
         DepthwiseBeforeContraction,
+        DeadWeight,
         TransposedConvolution,
         ConvolutionPixelShuffle,
         UpsampleBeforeConvolution,
