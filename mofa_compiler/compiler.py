@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -304,18 +304,20 @@ def start(
     original_digest = digest(model)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
-    roadmap = _needed(network, roadmap)
     if to_save:
         obstacles.refuse(network, roadmap)
     call = program.example.example(device=program.device)
     args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
     example = CallSpec(args, kwargs)
     warn_of_values(network, example)
-    session = None
+    session, told = None, {pass_.name for pass_ in roadmap}
+    if bound is not None and roadmap.target is not None and roadmap.target.keep_if != "told":
+        roadmap = roadmap.with_preparations()
     if settings is not None:
         from .calibration import informed
 
         roadmap, settings = informed(roadmap, network, settings, tell)
+    roadmap = _needed(network, roadmap, told)
     if roadmap.target is not None or bound is not None:
         from .autotune.session import Session
 
@@ -365,10 +367,14 @@ class Start:
         )
 
 
-def _needed(network: Network, roadmap: Roadmap) -> Roadmap:
-    """A roadmap without the preparations that find nothing of their kind."""
+def _needed(network: Network, roadmap: Roadmap, told: Collection[str]) -> Roadmap:
+    """A roadmap without the preparations that find nothing of their kind, or, where it does not name them, to do."""
     preparations, *rest = roadmap.by_phase
-    idle = [step.pass_ for step in _steps(network, preparations) if not (step.diff.edits or step.diff.skips)]
+    idle = [
+        step.pass_
+        for step in _steps(network, preparations)
+        if not step.diff.edits and not (step.name in told and step.diff.skips)
+    ]
     passes = (*(one for one in preparations if one not in idle), *chain.from_iterable(rest))
     return replace(roadmap, passes=passes) if idle else roadmap
 

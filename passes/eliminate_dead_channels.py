@@ -27,6 +27,7 @@ from mofa_compiler.rewriting import (
     FROZEN,
     GraphPass,
     Pass,
+    Phase,
     Program,
     Rewiring,
     RoadmapError,
@@ -65,6 +66,8 @@ class EliminateDeadChannels(GraphPass):
     """
 
     name: ClassVar[str] = "eliminate-dead-channels"
+    phase: ClassVar[Phase] = Phase.PREPARE
+    offered_under_bound: ClassVar[bool] = True
     per_layer: ClassVar[bool] = False
     keeps_output: ClassVar[bool] = True
 

@@ -23,6 +23,7 @@ class Unshare(GraphPass, Preparation):
     """
 
     name: ClassVar[str] = "unshare"
+    offered_under_bound: ClassVar[bool] = True
 
     def rewire(self, wiring: Rewiring) -> None:
         calls: dict[str, list[fx.Node]] = {}

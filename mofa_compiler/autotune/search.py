@@ -48,7 +48,9 @@ class Choice:
     """What there is to choose from.
 
     Attributes:
-        network: the original, at the target's size.
+        original: at the target's size.
+        preparations: what is done to it before anything is chosen.
+        network: what they make of it.
         call: inputs of that size.
         roadmap: what may be done.
         groups: layers that are decided together.
@@ -59,6 +61,8 @@ class Choice:
         merged: the passes that make of layers what is chosen for them.
     """
 
+    original: Network
+    preparations: Sequence[Pass]
     network: Network
     call: CallSpec
     roadmap: Roadmap
@@ -74,8 +78,16 @@ class Choice:
         by_candidate: dict[Candidate, list[str]] = {}
         for group, candidate in zip(self.groups, picked, strict=True):
             by_candidate.setdefault(candidate, []).extend(group.paths)
-        passes = in_order([*self.merged(by_candidate), *self.exact])
+        return self.named(in_order([*self.merged(by_candidate), *self.exact]))
+
+    def named(self, passes: Sequence[Pass]) -> Roadmap:
+        """A roadmap of these passes."""
         return Roadmap(passes, self.roadmap.name, self.roadmap.description)
+
+    def whole(self, passes: Roadmap) -> Roadmap:
+        """The same from the original on: what only offers others more to choose from is done where they are chosen."""
+        chosen = passes.by_phase[1]
+        return self.named([*(one for one in self.preparations if chosen or one.keeps_output), *passes])
 
 
 @dataclass(frozen=True)
@@ -147,6 +159,8 @@ def survey(network: Network, roadmap: Roadmap, call: CallSpec, tell: Tell, *, bo
     """
     target = roadmap.target
     assert target is not None
+    original, preparations = network, roadmap.by_phase[0]
+    network = carried_out(network, preparations)
     trials, inputs = trials_of(network, roadmap, call)
     offers = Offers(roadmap, target.engine, bounded=bounded)
     exact, left = faster_lowerings(network, offers.whole, trials, inputs, tell)
@@ -162,7 +176,7 @@ def survey(network: Network, roadmap: Roadmap, call: CallSpec, tell: Tell, *, bo
     for index, found in enumerate(_measured(groups, raced, trials, tell)):
         measured[index] += found[1:]
         groups[index] = replace(groups[index], pieces={**groups[index].pieces, **forms[index]})
-    return Choice(network, call, roadmap, groups, measured, exact, left, trials, offers.merged)
+    return Choice(original, preparations, network, call, roadmap, groups, measured, exact, left, trials, offers.merged)
 
 
 def fastest(choice: Choice) -> Picked:
@@ -178,16 +192,16 @@ def decide(choice: Choice, picked: Mapping[str, Picked], tell: Tell) -> dict[str
 
     Returns, by the names of `picked`: a roadmap that is decided.
     """
-    target, network, roadmap = choice.roadmap.target, choice.network, choice.roadmap
+    target, network = choice.roadmap.target, choice.original
     assert target is not None
     tell("measuring the whole network", 0, 1)
-    made = {name: choice.made(one.candidates) for name, one in picked.items()}
+    made = {name: choice.whole(choice.made(one.candidates)) for name, one in picked.items()}
+    made[LOWERED] = choice.whole(choice.named(choice.exact))
     contestants = {ORIGINAL: network}
-    made[LOWERED] = Roadmap(choice.exact, roadmap.name, roadmap.description)
     contestants |= {name: carried_out(network, passes) for name, passes in made.items() if len(passes)}
     inputs = tensors_by_position(network.program.graph_module, choice.call)
     compared = {one.name: one for one in choice.trials.networks(contestants, inputs)}
-    made[ORIGINAL] = Roadmap((), roadmap.name, roadmap.description)
+    made[ORIGINAL] = choice.named(())
     found = {}
     for name, one in picked.items():
         rivals = [compared[rival] for rival in (name, LOWERED) if rival in compared]

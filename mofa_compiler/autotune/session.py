@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -90,11 +89,7 @@ class Session:
             picked = self.prices.nothing(self._bound)
         else:
             picked = self.prices.within(bound or self._bound)
-        decided = decide(self._choice, {DECIDED: picked}, self._tell)[DECIDED]
-        made = decided.roadmap
-        if made.by_phase[1]:  # or else nothing is left that could differ from call to call
-            made = Roadmap([*self._roadmap.by_phase[0], *made], made.name, made.description)
-        return replace(decided, roadmap=made)
+        return decide(self._choice, {DECIDED: picked}, self._tell)[DECIDED]
 
     def told(self, made: Network) -> Decisions:
         """What came of the roadmap, which was carried out as it stands and fitted."""
@@ -123,10 +118,8 @@ class Session:
 
     @cached_property
     def _choice(self) -> Choice:
-        roadmap, (network, call) = self._roadmap, self.timed
-        preparations = roadmap.by_phase[0]
-        rest = Roadmap(roadmap.passes[len(preparations) :], roadmap.name, roadmap.description, roadmap.target)
-        return survey(carried_out(network, preparations), rest, call, self._tell, bounded=self.held_out is not None)
+        network, call = self.timed
+        return survey(network, self._roadmap, call, self._tell, bounded=self.held_out is not None)
 
     @cached_property
     def timed(self) -> tuple[Network, CallSpec]:

@@ -96,6 +96,14 @@ class Roadmap:
         last = len(self.passes) - sum(pass_.phase is Phase.LOWER for pass_ in self.passes)
         return self.passes[:first], self.passes[first:last], self.passes[last:]
 
+    def with_preparations(self) -> Roadmap:
+        """The same roadmap behind the preparations that are offered under a bound and that it does not name."""
+        named = {pass_.name for pass_ in self.passes}
+        kinds = [kind for name, kind in available().items() if kind.offered_under_bound and name not in named]
+        offered = [kind() for kind in kinds if kind.phase is Phase.PREPARE]
+        passes = sorted(offered, key=lambda one: not one.keeps_output)  # those that ask what values are like come first
+        return Roadmap([*passes, *self.passes], self.name, self.description, self.target)
+
     def with_target(self, engine: str, threads: int = 1, **options: Any) -> Roadmap:
         """The same roadmap, to be decided by measurement on an engine; options as `rewriting.target.Target` has them.
 

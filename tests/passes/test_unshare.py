@@ -115,7 +115,7 @@ def test_what_shares_nothing_is_rewritten_as_without_it():
 def test_a_bundle_holds_verifies_and_replays(tmp_path: Path, calibrated: bool):
     model, x = repeated(), images(4, 2)
     result = apply(model, "mofa", x[0], Calibration(x, tuning=0) if calibrated else None)
-    assert [pass_.name for pass_ in result.roadmap][0] == "unshare"
+    assert result.roadmap.passes[0].name == "unshare"
     assert all(verdict.holds for verdict in result.verdicts)
     folder = result.save(tmp_path / "bundle")
     assert verify(folder, model).problems == ()
