@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..analysis.network import Network
-from ..calibration import Calibrated, Calibration, calibrate
+from ..calibration import Calibrated, Calibration, Rehearsal, calibrate
 from ..data import CalibrationImages
 from ..graph.call_spec import tensor_leaves
 from ..result.quality import Bound
@@ -81,10 +81,11 @@ class Prices:
 
     def __init__(self, network: Network, choice: Choice, held_out: HeldOut, tell: Tell):
         self._network, self._choice, self._held_out, self._tell = network, choice, held_out, tell
-        self._few = replace(held_out.calibration, batches=_some(held_out.calibration.batches), tuning=0)
-        self._alone: dict[tuple[Pass, ...], _Whole] = {}
+        few = replace(held_out.calibration, batches=_some(held_out.calibration.batches))
+        self._alone: dict[tuple[Pass, ...], tuple[float, ...]] = {}
         self._together: dict[tuple[Candidate, ...], _Whole] = {}
-        self.groups = [[*self._prices(index)] for index in range(len(choice.groups))]
+        with Rehearsal(network, few) as rehearsal:
+            self.groups = [[*self._prices(index, rehearsal)] for index in range(len(choice.groups))]
 
     def nothing(self, bound: Bound) -> Picked:
         """The choice that changes nothing."""
@@ -121,7 +122,7 @@ class Prices:
                 break
         return best
 
-    def _prices(self, index: int) -> Iterator[Price]:
+    def _prices(self, index: int, rehearsal: Rehearsal) -> Iterator[Price]:
         group, times = self._choice.groups[index], {one.name: one for one in self._choice.measured[index]}
         originals = [next(iter(one.pieces)) for one in self._choice.groups]
         yield Price(originals[index], 0.0)
@@ -134,14 +135,21 @@ class Prices:
             picked = [*originals[:index], candidate, *originals[index + 1 :]]
             passes = tuple(self._approximate(self._choice.made(picked)))
             if passes not in self._alone:
-                self._alone[passes] = self._fitted(passes, self._few)
-            yield Price(candidate, (before - one.ms) * len(group.paths), self._alone[passes].errors)
+                self._alone[passes] = self._rehearsed(passes, rehearsal)
+            yield Price(candidate, (before - one.ms) * len(group.paths), self._alone[passes])
 
     def _whole(self, names: tuple[Candidate, ...]) -> _Whole:
         if names not in self._together:
             passes = self._approximate(self._choice.made(names))
             self._together[names] = self._fitted(passes, self._held_out.calibration)
         return self._together[names]
+
+    def _rehearsed(self, passes: Sequence[Pass], rehearsal: Rehearsal) -> tuple[float, ...]:
+        """What passes add to the error of each held-out input, fitted on few others."""
+        if not passes:
+            return ()
+        made = rehearsal.fitted(lambda network: after_each(network, passes)[1:])
+        return tuple(self._held_out.errors(made.program.graph_module))
 
     def _fitted(self, passes: Sequence[Pass], calibration: Calibration) -> _Whole:
         networks = after_each(self._network, passes)

@@ -2,6 +2,7 @@
 
 from ..analysis.channel_order import Orders, in_order
 from .calibrate import NAME, Calibrated, Calibration, Stage, calibrate
+from .rehearsal import Rehearsal
 from .watching import informed
 
-__all__ = ["NAME", "Calibrated", "Calibration", "Orders", "Stage", "calibrate", "in_order", "informed"]
+__all__ = ["NAME", "Calibrated", "Calibration", "Orders", "Rehearsal", "Stage", "calibrate", "in_order", "informed"]

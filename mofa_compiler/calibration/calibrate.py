@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from ..rewriting.layer_surgery import origin
 from ..rewriting.pass_api import Skip
 from .batches import Batches, gather
 from .fit_base import Fit
-from .hidden_ranks import ranks
+from .hidden_ranks import Ranks, ranks
 from .lockstep import Lockstep, Shelf, Stretch
 from .ordering import channel_orders
 from .plan import Plan, Planner
@@ -113,7 +113,7 @@ class Calibrated:
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class Candidate:
     """The networks after every pass, and the last of them with other weights.
 
     `original` has its channels in the order of `orders`. `notes` and `refused` say what came of fits, and why there are
@@ -127,7 +127,7 @@ class _Candidate:
     notes: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, Skip] = field(default_factory=dict)
 
-    def changed(self, stack: ExitStack) -> _Candidate:
+    def changed(self, stack: ExitStack) -> Candidate:
         """The same with weights of its own, in eval mode until the stack is left."""
         new = replace(self, final=_copied(self.final))
         stack.enter_context(evaluating(new.final.program.graph_module))
@@ -141,10 +141,12 @@ class _Candidate:
         """Whether layers that are called several times are among those that can be fitted."""
         return len(self.plan(repeated=False).steps) < len(self.plan().steps)
 
-    def fitted(self, batches: Batches, folder: Path, tell: Tell, *, repeated: bool = True) -> _Candidate:
+    def fitted(
+        self, batches: Batches, folder: Path, tell: Tell, *, repeated: bool = True, only: Container[str] | None = None
+    ) -> Candidate:
         """Every layer fitted in closed form, in execution order; `repeated`: also those that are called several times.
 
-        Its weights are changed.
+        `only`: layers at these paths alone. Its weights are changed.
         """
         module, nodes = self.original.program.graph_module, list(self.original.program.graph.nodes)
         plan = self.plan(repeated=repeated)
@@ -156,6 +158,8 @@ class _Candidate:
         )
         notes: dict[str, str] = {}
         for number, step in enumerate(plan.steps):
+            if only is not None and not any(path in only for path in step.fit.paths):
+                continue
             tell(f"fitting {step.fit.paths[-1]}", number, len(plan.steps))
             notes |= dict.fromkeys(step.fit.paths, _fitted(step.fit, networks, number, step.original, step.rewritten))
         return replace(self, notes=notes, refused=plan.refused)
@@ -167,11 +171,11 @@ class _Steps:
     def __init__(self, original: Network, passes: Sequence[Network], held_out: Batches, tell: Tell):
         self._original, self._held_out, self._tell = original, held_out, tell
         self.stages: list[Stage] = []
-        self.best = self.last = _Candidate(original, passes, passes[-1], {})
+        self.best = self.last = Candidate(original, passes, passes[-1], {})
         self.error = math.inf
         self.take("inherited", self.best)
 
-    def take(self, name: str, candidate: _Candidate) -> bool:
+    def take(self, name: str, candidate: Candidate) -> bool:
         """Whether this is better than all before, and kept."""
         self.last = candidate
         error = _error(self._original, candidate.final, self._held_out, self._tell)
@@ -219,14 +223,11 @@ def calibrate(
             hidden = ranks(original, networks[-1], fitting)
             orders = channel_orders(channels, original, networks[-1], fitting, hidden.kept)
             if orders or hidden.kept:
-                program = replace(
-                    reordered(channels, orders), ranked=hidden.seen(channels, orders), places=places(channels, orders)
-                )
-                aligned = Network(program, original.anatomy)
+                aligned = in_new_order(original, channels, orders, hidden)
                 stack.enter_context(evaluating(aligned.program.graph_module))
                 _check_order(original, aligned, batches)
                 passes = carry_out(aligned)
-                steps.take("channels chosen", _Candidate(aligned, passes, passes[-1], orders))
+                steps.take("channels chosen", Candidate(aligned, passes, passes[-1], orders))
         if calibration.fit and differs:
             start = steps.best
             steps.take("fitted", start.changed(stack).fitted(fitting, folder, tell))
@@ -267,6 +268,14 @@ def _unwritten(program: Program) -> Iterator[None]:
             buffer.copy_(value)
 
 
+def in_new_order(original: Network, channels: Channels, orders: Orders, hidden: Ranks) -> Network:
+    """A network that computes the same with its channels in another order, and knows what was measured of them."""
+    program = replace(
+        reordered(channels, orders), ranked=hidden.seen(channels, orders), places=places(channels, orders)
+    )
+    return Network(program, original.anatomy)
+
+
 def _check_order(original: Network, aligned: Network, batches: Batches) -> None:
     """A permutation is exact, or a bug.
 
@@ -301,7 +310,7 @@ def _fitted(fit: Fit, networks: Lockstep, number: int, original_upto: int, rewri
     raise AssertionError
 
 
-def _tune(candidate: _Candidate, fitting: Batches, held_out: Batches, folder: Path, steps: int, tell: Tell) -> None:
+def _tune(candidate: Candidate, fitting: Batches, held_out: Batches, folder: Path, steps: int, tell: Tell) -> None:
     """Tune block after block, and keep of each what made its values come closer on what was held out."""
     original, plan = candidate.original, candidate.plan()
     program, nodes = candidate.final.program, list(original.program.graph.nodes)

@@ -40,8 +40,13 @@ class Ranks:
         return {node.name: found.at(places[node]) for node, found in self.moments.items()}
 
 
-def ranks(original: Network, rewritten: Network, batches: Iterable[CallSpec]) -> Ranks:
-    """As many as the passes left, chosen by what the original's layers read on these inputs."""
+def ranks(
+    original: Network,
+    rewritten: Network,
+    batches: Iterable[CallSpec],
+    known: Mapping[fx.Node, ChannelMoments] | None = None,
+) -> Ranks:
+    """As many as the passes left, chosen by what the original's layers read on these inputs; `known`: its moments."""
     left = {str(origin(node)): found for node in rewritten.program.graph.nodes if (found := selection(node))}
     counts: dict[str, tuple[Hidden, int]] = {}
     for path, hidden in hidden_channels(original).items():
@@ -50,7 +55,8 @@ def ranks(original: Network, rewritten: Network, batches: Iterable[CallSpec]) ->
         for node, classes in hidden.values.items():
             if node.name in left:
                 counts[path] = hidden, len(np.unique(classes[list(left[node.name].kept)]))
-    moments = _moments(original, [hidden for hidden, _ in counts.values()], batches)
+    places = [hidden for hidden, _ in counts.values()]
+    moments = moments_of(original, places, batches) if known is None else _some(known, places)
     kept = {}
     for hidden, count in counts.values():
         stays = dearest(hidden, original.program.modules, moments, count, MEASURED)
@@ -58,7 +64,12 @@ def ranks(original: Network, rewritten: Network, batches: Iterable[CallSpec]) ->
     return Ranks(kept, moments)
 
 
-def _moments(
+def _some(known: Mapping[fx.Node, ChannelMoments], places: Iterable[Hidden]) -> Mapping[fx.Node, ChannelMoments]:
+    read = {reading.seen for hidden in places for reading in hidden.readings}
+    return {node: found for node, found in known.items() if node in read}
+
+
+def moments_of(
     original: Network, places: Iterable[Hidden], batches: Iterable[CallSpec]
 ) -> Mapping[fx.Node, ChannelMoments]:
     """Of what is read of hidden channels, before it is pooled."""
