@@ -78,8 +78,8 @@ class _Timed:
 
     @property
     def kept(self) -> list[Pass]:
-        """The passes if they make the network faster."""
-        return list(self.passes) if self.comparison is not None and self.comparison.is_faster else []
+        """The passes if it is faster with them; the race of whole networks says whether beyond the noise."""
+        return list(self.passes) if self.comparison is not None and self.comparison.ratio < 1 else []
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ import gc
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from mofa_compiler.runtime import Compiled, Engine, Measurement, Race, race
+from mofa_compiler.runtime import Compiled, Engine, Measurement, Race, race, racing
 
 
 class Clock:
@@ -52,7 +53,8 @@ class Nothing(Engine):
 def runner(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runner]:
     """Makes a runner that takes so many ms, give or take a share, at random."""
     clock = Clock()
-    monkeypatch.setattr("mofa_compiler.runtime.racing.time.perf_counter", clock)
+    for name in ("perf_counter", "process_time"):
+        monkeypatch.setattr(f"mofa_compiler.runtime.racing.time.{name}", clock)
 
     def make(ms: float, spread: float = 0.0, seed: int = 0) -> Runner:
         random = np.random.default_rng(seed)
@@ -159,3 +161,28 @@ def test_a_measurement_is_plain_data() -> None:
     assert json.loads(json.dumps(data))["verdict"] == "faster"
     assert data["threads"] == 1
     assert data["processor"]
+
+
+@pytest.mark.parametrize(
+    ("threads", "device", "share", "clock"),
+    [
+        (1, "cpu", 1.0, "process_time"),
+        (1, "cpu", 0.5, "process_time"),  # of a busy machine
+        (1, "cpu", 1.5, "perf_counter"),  # with a second thread
+        (1, "cpu", 0.0, "perf_counter"),  # done elsewhere
+        (2, "cpu", 1.0, "perf_counter"),
+        (1, "cuda", 1.0, "perf_counter"),
+    ],
+)
+def test_one_thread_is_timed_by_its_processor(
+    threads: int, device: str, share: float, clock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(racing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(racing.time, "process_time", lambda: share * now[0])
+
+    def run() -> None:
+        now[0] += 1.0
+
+    found = racing._clock(Mock(run=run), Mock(device=device), threads)
+    assert found is getattr(racing.time, clock)
