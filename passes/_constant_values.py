@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from mofa_compiler import weights
@@ -100,16 +99,35 @@ def _stays(
 ) -> Skip | None:
     """Why a constant value goes on being computed."""
     gone = [str(one.target) for one in _upstream(node, alive) if one.op == "call_module"]
-    if not any(True for path in gone for _ in wiring.modules[path].parameters()):
+    spared = sum(parameter.numel() for path in gone for parameter in wiring.modules[path].parameters())
+    if not spared:
         return Skip("done", "nothing is spared")
     if end := next((path for path in gone if path in ends), None):
         return Skip("input", f"{end} is the network's input or output convolution")
     for user in node.users:
         if user.op == "output":
             return Skip("stream", "is what the network returns")
-        if user in alive and not _joins(user, node) and _like(wiring, node, alive) is None:
-            return Skip("between", f"its size, which {user.name} needs, has no simple relation to that of what is left")
+        if user in alive and not _joins(user, node):
+            found = _like(wiring, node, alive)
+            if found is None:
+                why = f"its size, which {user.name} needs, has no simple relation to that of what is left"
+                return Skip("between", why)
+            if sum(parameter.numel() for parameter in _image_of(node, fact, *found).parameters()) >= spared:
+                return Skip("done", "nothing is spared")
     return None
+
+
+def _image_of(
+    node: fx.Node, fact: Tensor, source: fx.Node, start: Sequence[int], step: Sequence[int], trained: bool = False
+) -> nn.Conv2d:
+    """A convolution without any weight but its bias: constants at every pixel, where any engine computes the others."""
+    width, channels = len(fact), source.meta["val"].shape[1]
+    conv = nn.Conv2d(
+        channels, width, (start[0] + 1, start[1] + 1), (step[0], step[1]), groups=math.gcd(channels, width)
+    ).to(node.meta["val"].dtype)
+    nn.init.zeros_(conv.weight).requires_grad_(False)
+    conv.bias = nn.Parameter(fact.to(node.meta["val"].dtype), trained)
+    return conv
 
 
 def _joins(user: fx.Node, node: fx.Node) -> bool:
@@ -124,20 +142,22 @@ def _joins(user: fx.Node, node: fx.Node) -> bool:
     return bool(same) and name in (*_ADDING, *_SCALING)
 
 
-def _like(wiring: Rewiring, node: fx.Node, alive: AbstractSet[fx.Node]) -> list[Any] | None:
-    """A value that is still computed, and the first pixel and the step of each slice that is as large as this one.
+def _like(
+    wiring: Rewiring, node: fx.Node, alive: AbstractSet[fx.Node]
+) -> tuple[fx.Node, Sequence[int], Sequence[int]] | None:
+    """A value that is still computed, and the first row and column, and the steps, of as many of its pixels.
 
     None where a layer in between makes another size of it.
     """
-    steps: list[tuple[int, int, int, int]] = []
+    strided: list[tuple[list[int], tuple[int, ...]]] = []
     while node not in alive:
         images = [one for one in node.all_input_nodes if _is_image(one)]
         module = wiring.module(node)
         if is_plain(module, nn.Conv2d):
-            found = _strided(module)
-            if found is None:
+            first = _first(module)
+            if min(first) < 0:
                 return None
-            steps += [found] if found != (0, 1, 0, 1) else []
+            strided.append((first, module.stride))
         else:
             images = [one for one in images if one.meta["val"].shape[2:] == node.meta["val"].shape[2:]]
             if kind_of(node, wiring.modules) not in _SAME_SIZE and function_name(node) not in (*_ADDING, *_SCALING):
@@ -145,7 +165,11 @@ def _like(wiring: Rewiring, node: fx.Node, alive: AbstractSet[fx.Node]) -> list[
         if not images:
             return None
         node = images[0]
-    return [node, *reversed(steps)]
+    start, step = [0, 0], [1, 1]
+    for first, stride in reversed(strided):
+        start = [one + by * more for one, by, more in zip(start, step, first, strict=True)]
+        step = [by * more for by, more in zip(step, stride, strict=True)]
+    return node, start, step
 
 
 def _is_image(node: fx.Node) -> bool:
@@ -153,13 +177,12 @@ def _is_image(node: fx.Node) -> bool:
     return isinstance(value, Tensor) and value.dim() == 4 and node.op != "get_attr"
 
 
-def _strided(conv: nn.Conv2d) -> tuple[int, int, int, int] | None:
-    """(first row, step, first column, step) of the pixels that are as many as a convolution makes, at any size."""
+def _first(conv: nn.Conv2d) -> list[int]:
+    """The first row and column of the pixels that, a stride apart, are as many as a convolution makes, at any size."""
     spans = [dilation * (size - 1) for size, dilation in zip(conv.kernel_size, conv.dilation, strict=True)]
     around = conv.padding if not isinstance(conv.padding, str) else None
     added = [2 * one for one in around] if around else spans if conv.padding == "same" else [0, 0]
-    first = [span - padding for span, padding in zip(spans, added, strict=True)]
-    return None if min(first) < 0 else (first[0], conv.stride[0], first[1], conv.stride[1])
+    return [span - padding for span, padding in zip(spans, added, strict=True)]
 
 
 def cut(wiring: Rewiring, cuts: Cuts, because: str) -> None:
@@ -174,8 +197,8 @@ def cut(wiring: Rewiring, cuts: Cuts, because: str) -> None:
         after = constant.replace()
         released = release(wiring, what, f"works for {path} alone, which is constant", path)
         wiring.tell(path, before, after, Fate.REMOVED if released else Fate.INHERITED, note=because)
-        if constant.path:
-            wiring.tell(constant.path, "", f"{len(fact)} constants", Fate.INHERITED, note=f"what {path} was")
+        if constant.added is not None:
+            wiring.tell(constant.added, "", f"{len(fact)} constants", Fate.INHERITED, note=f"what {path} was")
 
 
 def called(wiring: Rewiring, nodes: Iterable[fx.Node]) -> dict[str, str]:
@@ -218,7 +241,12 @@ class _Constant:
 
     def __init__(self, wiring: Rewiring, node: fx.Node, fact: Tensor, trained: bool, alive: AbstractSet[fx.Node]):
         self.wiring, self.node, self.fact, self.trained, self.alive = wiring, node, fact, trained, alive
-        self.path = ""
+        called = node.op == "call_module"
+        owner = str(node.target).rpartition(".")[0] if called else path_of(node)
+        last = str(node.target).rpartition(".")[2] if called else node.name
+        self.name = f"{owner}.{last}" if owner else last
+        self.added: str | None = None
+        """The path of a parameter with the constants"""
         self._whole: fx.Node | None = None
 
     def replace(self) -> str:
@@ -267,28 +295,23 @@ class _Constant:
 
     def _read(self) -> fx.Node:
         """A new node with the constants, (1, C, 1, 1)."""
-        if not self.path:
-            owner = path_of(self.node) if self.node.op != "call_module" else str(self.node.target).rpartition(".")[0]
-            stem = f"{owner}." if owner else ""
-            last = str(self.node.target).rpartition(".")[2] if self.node.op == "call_module" else self.node.name
-            self.path = f"{stem}{last}_constant"
-            value = self.node.meta["val"]
-            held = self.fact.to(self.wiring.network.program.device, value.dtype).view(1, -1, 1, 1)
-            self.wiring.put_tensor(self.path, nn.Parameter(held, self.trained))
-        return self.wiring.read(self.path)
+        if self.added is None:
+            self.added = f"{self.name}_constant"
+            held = self.fact.to(self.wiring.network.program.device, self.node.meta["val"].dtype)
+            self.wiring.put_tensor(self.added, nn.Parameter(held.view(1, -1, 1, 1), self.trained))
+        return self.wiring.read(self.added)
 
     def _image(self) -> fx.Node:
         """A new node with the constants at every pixel, of the size that the value had."""
         if self._whole is None:
             found = _like(self.wiring, self.node, self.alive)
             assert found is not None
-            source, *slices = found
+            program, path = self.wiring.network.program, f"{self.name}_image"
+            conv = _image_of(self.node, self.fact, *found, self.trained)
+            self.wiring.add(path, conv.to(program.device).train(program.training))
             with self.wiring.at(self.node):
-                for row, down, column, right in slices or [(0, 1, 0, 1)]:
-                    pixels = slice(row, None, down), slice(column, None, right)
-                    source = self.wiring.call(operator.getitem, source, (slice(None), slice(None, 1), *pixels))
-                zeros = self.wiring.call(torch.zeros_like, source)
-                self._whole = self.wiring.call(operator.add, zeros, self._read())
+                self._whole = self.wiring.call(path, found[0])
+            self.wiring.tell(path, "", self.wiring.describe(path), Fate.INHERITED, note="makes the constant image")
         return self._whole
 
 

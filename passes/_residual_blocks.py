@@ -10,10 +10,8 @@ from torch import Tensor, fx, nn
 
 from mofa_compiler.analysis.layers import kind_of
 from mofa_compiler.analysis.network import Network
-from mofa_compiler.analysis.nodes import GUARDS, altered, function_name
+from mofa_compiler.analysis.nodes import GUARDS, altered, function_name, path_of
 from mofa_compiler.rewriting import Skip, is_image
-
-from ._constant_values import place
 
 _ADDING = frozenset(["add", "iadd"])
 
@@ -36,7 +34,13 @@ class Block:
 
     @property
     def path(self) -> str:
-        return place(self.sum)
+        return path_of_sum(self.sum)
+
+
+def path_of_sum(node: fx.Node) -> str:
+    """A container may have several: the name of the sum, below the path that it is made at."""
+    owner = path_of(node)
+    return f"{owner}.{node.name}" if owner else node.name
 
 
 def residual_blocks(network: Network) -> Iterator[tuple[fx.Node, Block | Skip]]:

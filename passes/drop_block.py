@@ -29,9 +29,9 @@ from mofa_compiler.rewriting import (
     origin,
 )
 
-from ._constant_values import called, pass_on, place, release
+from ._constant_values import called, pass_on, release
 from ._random_fields import Fields
-from ._residual_blocks import Block, residual_blocks
+from ._residual_blocks import Block, path_of_sum, residual_blocks
 
 FIELDS = 4
 """How many random fields a block is tried on without calibration inputs"""
@@ -43,7 +43,7 @@ class DropBlock(GraphPass):
 
     A block is x + f(x), with or without a scale, at one resolution and width. What it changes is the energy of f(x),
     relative to that of x: on calibration inputs, without these on random fields, by its weights. Behind the pass a
-    calibration fits the layers that follow to what the network made with the block.
+    calibration fits the layers that follow to what the network made with the block. A second run drops further ones.
 
     Options:
         drop: how many blocks go, or which share of them.
@@ -85,7 +85,7 @@ class DropBlock(GraphPass):
         blocks = {node: block for node, block in found.items() if isinstance(block, Block)}
         for node, why in found.items():
             if isinstance(why, Skip):
-                wiring.refuse(place(node), "add()", why)
+                wiring.refuse(path_of_sum(node), "add()", why)
         costs: dict[fx.Node, float] = {}
         if not self.blocks and wiring.network.program.device.type != "meta":
             costs = {node: _cost(wiring, block) for node, block in blocks.items()}
@@ -97,7 +97,7 @@ class DropBlock(GraphPass):
                 wiring.refuse(block.path, "add()", Skip("threshold", "others change less"))
 
     def _found(self, network: Network) -> dict[fx.Node, Block | Skip]:
-        return {node: found for node, found in residual_blocks(network) if self.looks_at(place(node))}
+        return {node: found for node, found in residual_blocks(network) if self.looks_at(path_of_sum(node))}
 
     def _cheapest(self, costs: Mapping[Any, float]) -> list[Any]:
         count = self.drop if isinstance(self.drop, int) else round(self.drop * len(costs))

@@ -244,6 +244,14 @@ class Rewiring(Surgery):
                 found.append((path, tensor))
         return found
 
+    def add(self, path: str, module: nn.Module) -> None:
+        """Put a module, in the precision that it is to have, at a path where nothing stands yet."""
+        self.aliases[path] = [path]
+        self._parameters[path] += _count(module)
+        self._unsaid["", path] = False
+        self._unrounded[path] = copy.deepcopy(module).double()
+        self.modules[path] = module
+
     def spread(self, path: str, parts: Sequence[nn.Module]) -> list[str]:
         """Put modules, given in float64, below the path of one that is to be released; returns their paths."""
         names = [f"{path}.{index}" for index in range(len(parts))]

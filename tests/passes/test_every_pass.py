@@ -134,5 +134,6 @@ def test_holds_on_whole_networks(found: Network, pass_: Pass, check: Check):
 def test_a_second_run_finds_nothing(found: Network, pass_: Pass):
     once, _ = rewrite(found, pass_)
     _again, second = rewrite(once, pass_)
-    if not pass_.name.startswith("decouple-"):  # an enlarged tensor may have a convolution behind it, for the next run
+    # An enlarged tensor may have a convolution behind it, for the next run; and of the blocks left others add least.
+    if not pass_.name.startswith(("decouple-", "drop-")):
         assert not second.edits
