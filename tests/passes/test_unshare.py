@@ -40,7 +40,14 @@ def repeated(times: int = 3, **layers: nn.Module) -> nn.Module:
 
 def test_every_call_gets_a_copy():
     conv, norm = "Conv2d(8→8, k3, bias)", signature(nn.BatchNorm2d(8))
-    after = {"block.0.0": conv, "block.0.1": conv, "block.1.0": norm, "block.1.1": norm, "block.0": None, "block.1": None}
+    after = {
+        "block.0.0": conv,
+        "block.0.1": conv,
+        "block.1.0": norm,
+        "block.1.1": norm,
+        "block.0": None,
+        "block.1": None,
+    }
     _, diff = assert_rewrites(Unshare(), repeated(2), after, shape=(1, 3, 16, 16))
     assert {edit.path: (edit.fate, edit.exact, edit.parameters, edit.macs) for edit in diff.edits} == {
         "block.0": ("exact", True, 584, 0),
@@ -108,7 +115,7 @@ def test_what_shares_nothing_is_rewritten_as_without_it():
 def test_a_bundle_holds_verifies_and_replays(tmp_path: Path, calibrated: bool):
     model, x = repeated(), images(4, 2)
     result = apply(model, "mofa", x[0], Calibration(x, tuning=0) if calibrated else None)
-    assert [pass_.name for pass_ in result.roadmap][0] == "unshare"
+    assert result.roadmap.passes[0] == Unshare()
     assert all(verdict.holds for verdict in result.verdicts)
     folder = result.save(tmp_path / "bundle")
     assert verify(folder, model).problems == ()
