@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,7 @@ from .result.recovery import Recovery
 from .result.rewrite import KeyFate, Provenance, Rewrite, Step
 from .result.verdict import Verdict
 from .rewriting.diff import Diff
-from .rewriting.engine import rewrite
+from .rewriting.engine import rewrite, without_idle_preparations
 from .rewriting.pass_api import Pass
 from .rewriting.roadmap import Roadmap
 from .verification.per_pass import judge
@@ -276,7 +275,7 @@ def apply_captured(
     original_digest = digest(model)
     settings = None if calibration is None else _calibration(calibration, program)
     network = Network(program, infer(program))
-    roadmap = _needed(network, roadmap)
+    roadmap = without_idle_preparations(network, roadmap)
     if to_save:
         obstacles.refuse(network, roadmap)
     call = program.example.example(device=program.device)
@@ -305,14 +304,6 @@ def apply_captured(
             provenance=Provenance(checkpoint, original_digest, decisions, orders),
         )
     )
-
-
-def _needed(network: Network, roadmap: Roadmap) -> Roadmap:
-    """A roadmap without the preparations that find nothing of their kind."""
-    preparations, *rest = roadmap.by_phase
-    idle = [step.pass_ for step in _steps(network, preparations) if not (step.diff.edits or step.diff.skips)]
-    passes = (*(one for one in preparations if one not in idle), *chain.from_iterable(rest))
-    return replace(roadmap, passes=passes) if idle else roadmap
 
 
 def _carried_out(

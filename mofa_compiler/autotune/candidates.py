@@ -45,7 +45,7 @@ class Offers:
     """The passes that candidates are made of: a roadmap's, and those that are always offered.
 
     Args:
-        roadmap: its passes, with their options, are what may be done.
+        roadmap: its passes, with their options, are what may be done; preparations were carried out before.
         engine: where the network will run: what cannot pay there is not tried unless the roadmap names it.
         bounded: whether a bound on the loss decides in the end.
 
@@ -57,7 +57,7 @@ class Offers:
         self.engine, self.bounded = engine, bounded
         self._named = {pass_.name for pass_ in roadmap}
         others = [kind() for name, kind in available().items() if kind.offered and name not in self._named]
-        passes = in_order([*others, *roadmap])
+        passes = in_order([*others, *(one for one in roadmap if one.phase is not Phase.PREPARE)])
         approximate = next((one.name for one in passes if not one.per_layer and one.phase is not Phase.LOWER), None)
         if bounded and approximate:
             raise RoadmapError(

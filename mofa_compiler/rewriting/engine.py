@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..analysis.layers import Layer, signature
 from ..analysis.network import Network
 from ..base.errors import RewriteError
@@ -11,6 +13,7 @@ from .graph_pass import GraphPass
 from .graph_rewriter import Rewiring
 from .layer_surgery import Surgery
 from .pass_api import Lowering, Match, Pass, Skip
+from .roadmap import Roadmap
 from .shape_check import check_shapes
 
 
@@ -24,6 +27,15 @@ def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
     with own_randomness():  # new modules draw random weights before they are filled
         after, edits, skips = _carry_out(network, pass_)
     return after, Diff(pass_.name, pass_.options, tuple(edits), tuple(skips), network.totals, after.totals)
+
+
+def without_idle_preparations(network: Network, roadmap: Roadmap) -> Roadmap:
+    """A roadmap without the preparations that find nothing of their kind in a network."""
+    needed, rest = [], roadmap.passes[len(roadmap.by_phase[0]) :]
+    for pass_ in roadmap.by_phase[0]:
+        network, diff = rewrite(network, pass_)
+        needed += [pass_] if diff.edits or diff.skips else []
+    return replace(roadmap, passes=(*needed, *rest))
 
 
 def _carry_out(network: Network, pass_: Pass) -> tuple[Network, list[Edit], list[Refusal]]:
