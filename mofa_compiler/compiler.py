@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,7 +34,7 @@ from .result.recovery import Recovery
 from .result.rewrite import KeyFate, Provenance, Rewrite, Step
 from .result.verdict import Verdict
 from .rewriting.diff import Diff
-from .rewriting.engine import rewrite
+from .rewriting.engine import rewrite, without_idle_preparations
 from .rewriting.pass_api import Pass
 from .rewriting.roadmap import Roadmap
 from .verification.per_pass import judge
@@ -317,7 +316,7 @@ def start(
         from .calibration import informed
 
         roadmap, settings = informed(roadmap, network, settings, tell)
-    roadmap = _needed(network, roadmap, told)
+    roadmap = without_idle_preparations(network, roadmap, told)
     if roadmap.target is not None or bound is not None:
         from .autotune.session import Session
 
@@ -365,18 +364,6 @@ class Start:
                 provenance=replace(self.provenance, decisions=decisions, channel_orders=orders),
             )
         )
-
-
-def _needed(network: Network, roadmap: Roadmap, told: Collection[str]) -> Roadmap:
-    """A roadmap without the preparations that find nothing of their kind, or, where it does not name them, to do."""
-    preparations, *rest = roadmap.by_phase
-    idle = [
-        step.pass_
-        for step in _steps(network, preparations)
-        if not step.diff.edits and not (step.name in told and step.diff.skips)
-    ]
-    passes = (*(one for one in preparations if one not in idle), *chain.from_iterable(rest))
-    return replace(roadmap, passes=passes) if idle else roadmap
 
 
 def _carried_out(

@@ -45,7 +45,7 @@ class Offers:
     """The passes that candidates are made of: a roadmap's, and those that are always offered.
 
     Args:
-        roadmap: its passes, with their options, are what may be done.
+        roadmap: its passes, with their options, are what may be done; preparations were carried out before.
         engine: where the network will run: what cannot pay there is not tried unless the roadmap names it.
         bounded: whether a bound on the loss decides in the end.
 

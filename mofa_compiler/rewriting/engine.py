@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+from itertools import chain
+
 from ..analysis.layers import Layer, signature
 from ..analysis.network import Network
 from ..base.errors import RewriteError
@@ -11,6 +15,7 @@ from .graph_pass import GraphPass
 from .graph_rewriter import Rewiring
 from .layer_surgery import Surgery
 from .pass_api import Lowering, Match, Pass, Skip
+from .roadmap import Roadmap
 from .shape_check import check_shapes
 
 
@@ -24,6 +29,17 @@ def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
     with own_randomness():  # new modules draw random weights before they are filled
         after, edits, skips = _carry_out(network, pass_)
     return after, Diff(pass_.name, pass_.options, tuple(edits), tuple(skips), network.totals, after.totals)
+
+
+def without_idle_preparations(network: Network, roadmap: Roadmap, told: Collection[str]) -> Roadmap:
+    """A roadmap without the preparations that find nothing of their kind, or, of those not told of, nothing to do."""
+    preparations, *rest = roadmap.by_phase
+    needed = []
+    for pass_ in preparations:
+        network, diff = rewrite(network, pass_)
+        if diff.edits or (pass_.name in told and diff.skips):
+            needed.append(pass_)
+    return replace(roadmap, passes=(*needed, *chain.from_iterable(rest)))
 
 
 def _carry_out(network: Network, pass_: Pass) -> tuple[Network, list[Edit], list[Refusal]]:

@@ -152,7 +152,8 @@ def test_the_documents_say_what_was_done(bundle: Path) -> None:
     assert recipe["architecture"]["class"] == "architectures.nafnet.NAFNet"
     assert len(recipe["architecture"]["sha256"]) == 64
     assert recipe["inputs"] == {"args": [{"shape": [1, 3, 32, 32], "dtype": "float32"}], "kwargs": {}}
-    assert Roadmap.from_dict(recipe["roadmap"]) == Roadmap.load("mofa")
+    carried_out = [pass_ for pass_ in Roadmap.load("mofa") if pass_.name != "unshare"]  # which found nothing
+    assert list(Roadmap.from_dict(recipe["roadmap"])) == carried_out
     first = recipe["decisions"][0]
     assert first["pass"] == "sepconv-to-pconv"
     assert {"path", "before", "after", "fate", "exact"} < first.keys()

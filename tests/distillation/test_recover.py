@@ -14,7 +14,11 @@ from torch import Tensor, nn
 from mofa_compiler import apply, load, recover
 from mofa_compiler.base.errors import BundleError, DataError, MofaError, RecoveryError
 from mofa_compiler.bundle import files
+from mofa_compiler.calibration import Calibration
 from mofa_compiler.distillation import Status
+from mofa_compiler.distillation.recover import _tapped_teacher
+from mofa_compiler.frontend import capture
+from mofa_compiler.passes import SepConvToPConv, Unshare
 from tests.distillation.small import SIZE, images, network, pairs, rewritten, same, weights
 from tests.raising import raising
 
@@ -83,6 +87,34 @@ def test_a_result_is_trained_in_place() -> None:
     assert [m.training for m in result.model.modules()] == modes
     assert result.recoveries == (recovery,) and result.report["recoveries"][0]["steps"] == 12
     assert same(weights(result.rewritten.program.graph_module), before)
+
+
+class Repeated(nn.Module):
+    """A convolution that is called several times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        for _ in range(3):
+            y = self.block(y).relu()
+        return self.head(y)  # type: ignore[no-any-return]
+
+
+def test_the_teacher_has_the_channels_of_every_call_in_the_order_of_the_rewritten_network() -> None:
+    torch.manual_seed(0)
+    model, batches = Repeated().eval(), [image[None] for image in images()]
+    result = apply(model, [Unshare(), SepConvToPConv()], batches[0], Calibration(batches, fit=False, tuning=0))
+    assert len(result.channel_orders) == 3
+    teacher = _tapped_teacher(capture(model, batches[0]), result.record, ["block_1"], torch.device("cpu"))
+    (output,), _ = teacher(batches[0])
+    torch.testing.assert_close(output, model(batches[0]))
+    weights = result.networks[2].program.state()
+    assert torch.equal(teacher.state_dict()["body.stem.weight"], weights["stem.weight"])
+    assert not torch.equal(weights["stem.weight"], model.stem.weight)
 
 
 @pytest.mark.slow

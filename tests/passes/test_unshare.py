@@ -115,7 +115,7 @@ def test_what_shares_nothing_is_rewritten_as_without_it():
 def test_a_bundle_holds_verifies_and_replays(tmp_path: Path, calibrated: bool):
     model, x = repeated(), images(4, 2)
     result = apply(model, "mofa", x[0], Calibration(x, tuning=0) if calibrated else None)
-    assert result.roadmap.passes[0].name == "unshare"
+    assert result.roadmap.passes[0] == Unshare()
     assert all(verdict.holds for verdict in result.verdicts)
     folder = result.save(tmp_path / "bundle")
     assert verify(folder, model).problems == ()
@@ -138,3 +138,12 @@ def test_calls_are_fitted_apart():
     assert errors[1] < errors[0]
     assert apart.after.macs == shared.after.macs
     assert apart.after.parameters > shared.after.parameters
+
+
+def test_a_decided_roadmap_names_the_copies():
+    """What is decided of one call is none of the others' business."""
+    roadmap = Roadmap([Unshare(), SepConvToPConv()]).with_target("eager", keep_if="always")
+    result = apply(repeated(2), roadmap, torch.rand(1, 3, 16, 16))
+    assert [pass_.name for pass_ in result.roadmap][:2] == ["unshare", "sepconv-to-pconv"]
+    assert {"block.0.0", "block.0.1"} <= set(result.roadmap.passes[1].layers)
+    assert any(key.startswith("block.0.1.pconv.") for key in result.model.state_dict())
