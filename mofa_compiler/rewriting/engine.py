@@ -14,7 +14,7 @@ from .diff import Diff, Edit, Refusal
 from .graph_pass import GraphPass
 from .graph_rewriter import Rewiring
 from .layer_surgery import Surgery
-from .pass_api import Lowering, Match, Pass, Skip
+from .pass_api import Lowering, Match, Pass, Phase, Skip
 from .roadmap import Roadmap
 from .shape_check import check_shapes
 
@@ -28,6 +28,9 @@ def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
     pass_.prepare(network)
     with own_randomness():  # new modules draw random weights before they are filled
         after, edits, skips = _carry_out(network, pass_)
+    if pass_.phase is Phase.PREPARE:  # others are fitted to what it left, which has all of its own channels
+        for node in after.program.graph.nodes:
+            node.meta.pop("selection", None)
     return after, Diff(pass_.name, pass_.options, tuple(edits), tuple(skips), network.totals, after.totals)
 
 
