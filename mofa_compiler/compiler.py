@@ -211,6 +211,7 @@ def apply(
     *,
     max_loss: float | None = None,
     bound: Bound | Literal["default"] | None = None,
+    minutes: float | None = None,
     to_save: bool = False,
     compare: bool = True,
     checkpoint: str | None = None,
@@ -234,6 +235,7 @@ def apply(
         bound: for a roadmap with a target and a calibration: what saves most time is chosen of all networks that are
             within this bound on inputs that were held out of the calibration (see `Bound`). "default": 0.15 dB of
             loss where clean images are known, else 45 dB to the original's output, or 99.5 % of its labels.
+        minutes: under a bound: after so many nothing new is priced or calibrated, and the best so far is taken.
         compare: as for `capture`.
         to_save: the result is to be saved as a bundle: refuse before the work what `Result.save` would refuse after it.
         checkpoint: what the model's weights were read from, in words, for the report; empty where they are those that
@@ -263,6 +265,7 @@ def apply(
         roadmap,
         calibration,
         bound=_bound(bound, max_loss),
+        minutes=minutes,
         to_save=to_save,
         checkpoint=checkpoint,
         tell=tell,
@@ -278,13 +281,22 @@ def apply_captured(
     calibration: str | Path | Iterable[Any] | Calibration | None = None,
     *,
     bound: Bound | Literal["default"] | None = None,
+    minutes: float | None = None,
     to_save: bool = False,
     checkpoint: str | None = None,
     tell: Progress = lambda *_: None,
 ) -> Result:
     """`apply` to a model of which a copy was captured already, as `program`."""
     return start(
-        model, program, roadmap, calibration, bound=bound, to_save=to_save, checkpoint=checkpoint, tell=tell
+        model,
+        program,
+        roadmap,
+        calibration,
+        bound=bound,
+        minutes=minutes,
+        to_save=to_save,
+        checkpoint=checkpoint,
+        tell=tell,
     ).result()
 
 
@@ -295,6 +307,7 @@ def start(
     calibration: str | Path | Iterable[Any] | Calibration | None = None,
     *,
     bound: Bound | Literal["default"] | None = None,
+    minutes: float | None = None,
     to_save: bool = False,
     checkpoint: str | None = None,
     tell: Progress = lambda *_: None,
@@ -320,7 +333,7 @@ def start(
     if roadmap.target is not None or bound is not None:
         from .autotune.session import Session
 
-        session = Session(model, network, roadmap, example, settings, bound, tell)
+        session = Session(model, network, roadmap, example, settings, bound, tell, minutes)
         settings = session.calibration
     return Start(network, roadmap, settings, example, Provenance(checkpoint, original_digest), session, tell)
 

@@ -8,6 +8,7 @@ assumption, so that whole networks are calibrated and measured, and the budget c
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -20,13 +21,14 @@ from ..analysis.network import Network
 from ..calibration import Calibrated, Calibration, Rehearsal, calibrate
 from ..data import CalibrationImages
 from ..graph.call_spec import tensor_leaves
+from ..result.decisions import Alternative
 from ..result.quality import Bound
 from ..rewriting.pass_api import Pass, Phase
 from .benchmark import Tell
 from .candidates import ORIGINAL, Candidate
 from .held_out import HeldOut
 from .lowering_search import after_each
-from .search import Choice, Picked
+from .search import Choice, Group, Picked
 
 UNITS = 5000
 """Into which a budget is divided"""
@@ -77,15 +79,20 @@ class Prices:
         choice: what there is to choose from, measured.
         held_out: what errors are measured on, and what is fitted to.
         tell: told before every step.
+        until: when, by `time.monotonic`, nothing new is begun: no alternative is priced in the last third of what was
+            left of the time, and no further network is calibrated after it.
     """
 
-    def __init__(self, network: Network, choice: Choice, held_out: HeldOut, tell: Tell):
+    def __init__(self, network: Network, choice: Choice, held_out: HeldOut, tell: Tell, until: float = math.inf):
         self._network, self._choice, self._held_out, self._tell = network, choice, held_out, tell
+        self._until, now = until, time.monotonic()
+        self._priced_until = now + (until - now) * 2 / 3
         few = replace(held_out.calibration, batches=_some(held_out.calibration.batches))
         self._alone: dict[tuple[Pass, ...], tuple[float, ...]] = {}
         self._together: dict[tuple[Candidate, ...], _Whole] = {}
         with Rehearsal(network, few) as rehearsal:
-            self.groups = [[*self._prices(index, rehearsal)] for index in range(len(choice.groups))]
+            prices = {index: [*self._prices(index, rehearsal)] for index in self._slowest_first}
+        self.groups = [prices[index] for index in range(len(choice.groups))]
 
     def nothing(self, bound: Bound) -> Picked:
         """The choice that changes nothing."""
@@ -104,7 +111,10 @@ class Prices:
             if not self._approximate(self._choice.made(names)):
                 break
             known = names in self._together
-            self._tell(f"calibrating, {bound}", tried, TRIES)
+            if not known and tried and time.monotonic() > self._until:
+                break
+            so_far = f"; best so far saves {saved:.3g} ms" if saved else ""
+            self._tell(f"calibrating, {bound}{so_far}", tried, TRIES)
             whole = self._whole(names)
             tried += not known
             error, saving = _surely(whole.errors), sum(one.saving for one in chosen)
@@ -131,12 +141,24 @@ class Prices:
             one = times[candidate.name]
             if before is None or one.ms is None or one.interval is None or one.interval[1] >= 1:
                 continue
+            if time.monotonic() > self._priced_until:
+                return
             self._tell(f"pricing {candidate.name} at {group.paths[0]}", index, len(self._choice.groups))
             picked = [*originals[:index], candidate, *originals[index + 1 :]]
             passes = tuple(self._approximate(self._choice.made(picked)))
             if passes not in self._alone:
                 self._alone[passes] = self._rehearsed(passes, rehearsal)
             yield Price(candidate, (before - one.ms) * len(group.paths), self._alone[passes])
+
+    @property
+    def _slowest_first(self) -> list[int]:
+        """The groups by the time that all of their layers take."""
+        times = [(found[0].ms or 0.0) * len(group.paths) for group, found in self._measured]
+        return sorted(range(len(times)), key=lambda index: -times[index])
+
+    @property
+    def _measured(self) -> Iterable[tuple[Group, Sequence[Alternative]]]:
+        return zip(self._choice.groups, self._choice.measured, strict=True)
 
     def _whole(self, names: tuple[Candidate, ...]) -> _Whole:
         if names not in self._together:

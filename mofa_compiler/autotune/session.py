@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from functools import cached_property
 from typing import Literal
 
@@ -35,6 +37,7 @@ class Session:
         calibration: inputs that rewritten layers are fitted on.
         bound: on what is lost; None: of all layers what is fastest is taken.
         tell: told before every step.
+        minutes: after which nothing new is priced or calibrated, and the best so far is taken.
 
     Raises:
         CalibrationError, DataError: there is nothing to measure a bound on.
@@ -50,7 +53,9 @@ class Session:
         calibration: Calibration | None,
         bound: Bound | Literal["default"] | None,
         tell: Tell,
+        minutes: float | None = None,
     ):
+        self._until = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self._model, self._network, self._roadmap, self._call, self._tell = model, network, roadmap, call, tell
         self.calibration, self.held_out = calibration, None
         target = roadmap.target
@@ -109,7 +114,7 @@ class Session:
         if self.held_out is None:
             return None
         network = carried_out(self._network, self._roadmap.by_phase[0])
-        return Prices(network, self._choice, self.held_out, self._tell)
+        return Prices(network, self._choice, self.held_out, self._tell, self._until)
 
     @property
     def _bound(self) -> Bound:

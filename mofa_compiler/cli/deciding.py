@@ -68,6 +68,12 @@ MinAgreement = Annotated[
         show_default="99.5% with --checkpoint, for labels",
     ),
 ]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1, metavar="N", help="Price and calibrate nothing new after so many minutes: take the best so far."
+    ),
+]
 Calibrate = Annotated[
     str | None,
     typer.Option(

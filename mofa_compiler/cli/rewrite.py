@@ -27,6 +27,7 @@ def rewrite(
     max_loss: deciding.MaxLoss = None,
     min_psnr: deciding.MinPsnr = None,
     min_agreement: deciding.MinAgreement = None,
+    minutes: deciding.Minutes = None,
     as_told: Annotated[
         bool, typer.Option("--as-told", help="Carry the roadmap out as it stands, and say whether that was worth it.")
     ] = False,
@@ -112,6 +113,7 @@ def rewrite(
             example,
             calibration,
             bound=bound or ("default" if judged else None),
+            minutes=minutes,
             to_save=saving,
             compare=compare,
             checkpoint=description or "",

@@ -24,11 +24,12 @@ def for_reading(report: Report) -> Document:
     return Document(
         title,
         (
+            *([Paragraph(decided.headline(report.decisions), "strong")] if report.decisions else []),
             _amounts(report),
             Paragraph(" ".join(filter(None, (text.accuracy(report), text.quality(report), text.costs(report))))),
             *([Notice(lost)] if (lost := text.loss(report)) else []),
             *origin(report),
-            *_decisions(report, with_headline=True),
+            *_decisions(report),
             *passes(report),
             *stages(report),
             *details(report, "tables"),
@@ -45,7 +46,7 @@ def for_screen(report: Report, verbose: bool = False) -> Document:
         title,
         (
             *details(report, "all" if verbose else "few"),
-            *_decisions(report, with_headline=False),
+            *_decisions(report),
             *stages(report),
             _amounts(report),
             Paragraph(text.accuracy(report)),
@@ -77,17 +78,15 @@ def origin(report: Report) -> Iterator[Block]:
         yield Notice(("not seen into, and so left alone: ", Code(part.path), f" ({part.cause})"))
 
 
-def _decisions(report: Report, *, with_headline: bool) -> Iterator[Block]:
+def _decisions(report: Report) -> Iterator[Block]:
     found = report.decisions
     if found is None:
         return
-    if with_headline:
-        yield Paragraph(decided.headline(found))
-    if sentence := decided.not_kept(found):
+    for sentence in filter(None, (decided.not_kept(found), decided.busy(found))):
         yield Notice(sentence)
     if rows := decided.rows(found):
-        cells = tuple((Code(name), Code(was), new, ms) for name, was, new, ms in rows)
-        yield Table(decided.header(found), cells, "lllr", "What was decided by measurement")
+        cells = tuple((Code(name), Code(was), new, ms, Toned(why)) for name, was, new, ms, why in rows)
+        yield Table(decided.header(found), cells, "lllrl", "What was decided by measurement", spare=(4,))
     for sentence in filter(None, (decided.kept(found), decided.tried(found))):
         yield Paragraph(sentence, "soft")
 

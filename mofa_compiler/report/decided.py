@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..base.significance import widened
+from ..result.quality import Bound
 from . import text
 from .document import Block, Code, Details, Notice, Paragraph, Table
 from .measured import Alternative, Compared, Decisions
@@ -22,29 +23,33 @@ def carried_out(decisions: Decisions) -> bool:
 
 def not_kept(decisions: Decisions) -> str:
     """A sentence that says so where what was picked for the layers was not carried out; empty where it was."""
-    if carried_out(decisions) or not rows(decisions):
+    if carried_out(decisions) or all(one.choice is one.original for one in decisions.layers):
         return ""
     chosen = f"as a whole, {decisions.chosen!r} was chosen"
     return f"What was picked layer by layer was not kept: {chosen}. The picks and their times are of what was tried."
 
 
-def header(decisions: Decisions) -> tuple[str, str, str, str]:
+def header(decisions: Decisions) -> tuple[str, str, str, str, str]:
     """The columns of `rows`."""
-    return ("layers", "was", "became" if carried_out(decisions) else "picked, not kept", "time")
+    return ("layers", "was", "became" if carried_out(decisions) else "picked, not kept", "time", "why")
 
 
-def rows(decisions: Decisions) -> list[tuple[str, str, str, str]]:
-    """One row for every group of layers for which something else was picked, the largest saving of time first."""
+LARGE = 0.08
+"""Part of the time of all layers that were measured from which on a group that stayed is told of, too"""
+
+
+def rows(decisions: Decisions) -> list[tuple[str, str, str, str, str]]:
+    """One row for every group of layers that something else was picked for, or that takes much time; slowest first."""
+    times = [(one.original.ms or 0.0) * len(one.paths) for one in decisions.layers]
     found = []
-    for one in decisions.layers:
-        original, chosen = one.original, one.choice
-        if chosen is original:
+    for ms, one in zip(times, decisions.layers, strict=True):
+        stays = one.choice is one.original
+        if stays and ms < LARGE * sum(times):
             continue
         more = len(one.paths) - 1
         name = one.paths[0] + (f" and {more} alike" if more else "")
-        saving = ((original.ms or 0) - (chosen.ms or 0)) * len(one.paths)
-        ratio = "–" if chosen.ratio is None else f"× {chosen.ratio:.2f}"
-        found.append((saving, (name, one.layer, one.chosen, ratio)))
+        ratio = "" if stays else "–" if one.choice.ratio is None else f"× {one.choice.ratio:.2f}"
+        found.append((ms, (name, one.layer, "(stays)" if stays else one.chosen, ratio, one.reason)))
     return [row for _, row in sorted(found, key=lambda entry: -entry[0])]
 
 
@@ -69,8 +74,25 @@ def tried(decisions: Decisions) -> str:
 
 
 def headline(decisions: Decisions) -> str:
-    """What the whole network came to."""
-    return f"Measured: {decisions.sentence}."
+    """What the whole network came to, in time and in quality."""
+    quality = f" Quality: {decisions.quality.sentence}." if decisions.quality else ""
+    return f"Measured: {decisions.sentence}.{quality}"
+
+
+NOISE = 0.05
+"""Half-width of the original's ratio to itself from which on a machine was busy"""
+
+
+def busy(decisions: Decisions) -> str:
+    """A sentence where the machine did other things while it measured; else empty."""
+    final = decisions.final or next(iter(decisions.networks), None)
+    noise = 0.0 if final is None else (final.control[1] - final.control[0]) / 2
+    if noise < NOISE:
+        return ""
+    return (
+        f"The machine was busy: the original differed from itself by ±{100 * noise:.0f} %. Decide again when it is "
+        "idle: what was measured too unsteadily is not remembered."
+    )
 
 
 def times(report: Report) -> dict[tuple[int, str], float]:
@@ -105,18 +127,26 @@ def alternatives(found: Decisions) -> Iterator[Block]:
     if found.layers:
         picked = "chosen" if carried_out(found) else "picked, but not kept,"
         yield Paragraph(f"What was {picked} for each group of equal layers, timed with every alternative:", "soft")
+    bound = Bound(found.quality.measure, found.quality.limit) if found.quality else None
     for one in found.layers:
         more = f" and {len(one.paths) - 3} more" if len(one.paths) > 3 else ""
         summary = (Code(one.layer), f" {', '.join(one.paths[:3])}{more}: {one.chosen} ({one.reason})")
         note = "; ".join(f"{other.name}: {other.problem}" for other in one.alternatives if other.problem)
-        yield Details(summary, (_compared(((other.name, other) for other in one.alternatives), note),))
+        yield Details(summary, (_compared(((other.name, other) for other in one.alternatives), note, bound),))
 
 
-def _compared(named: Iterable[tuple[str, Alternative | Compared]], note: str) -> Table:
+def _compared(named: Iterable[tuple[str, Alternative | Compared]], note: str, bound: Bound | None = None) -> Table:
     rows = []
     for name, one in named:
         interval = one.interval and widened(one.interval, one.control if isinstance(one, Compared) else None)
         said = "{:.2f} to {:.2f}".format(*interval) if interval else ""
-        rows.append((name, text.milliseconds(one.ms), "" if one.ratio is None else f"{one.ratio:.2f}", said))
-    header = ("", "time", "÷ original's", "95 % interval")
-    return Table(header, tuple(rows), "lrrr", "What was measured", note=note)
+        ratio = "" if one.ratio is None else f"{one.ratio:.2f}"
+        rows.append((name, text.milliseconds(one.ms), ratio, said, *([_worth(one, bound)] if bound else [])))
+    header = ("", "time", "÷ original's", "95 % interval", *(["alone"] if bound else []))
+    return Table(header, tuple(rows), "lrrrr"[: len(header)], "What was measured", note=note)
+
+
+def _worth(one: Alternative | Compared, bound: Bound | None) -> str:
+    """What the network is worth with an alternative alone, where that was measured."""
+    worth = one.worth if isinstance(one, Alternative) else None
+    return "" if worth is None or bound is None else bound.said(worth)
