@@ -71,7 +71,7 @@ class EliminateDeadChannels(GraphPass):
     per_layer: ClassVar[bool] = False
     keeps_output: ClassVar[bool] = True
 
-    margin: Annotated[float, Field(ge=0)] = 0.05
+    margin: Annotated[float, Field(ge=0)] = 0.02
     seen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

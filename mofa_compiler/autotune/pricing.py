@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from statistics import fmean, stdev
 from typing import Any
@@ -21,20 +22,22 @@ from ..analysis.network import Network
 from ..calibration import Calibrated, Calibration, Rehearsal, calibrate
 from ..data import CalibrationImages
 from ..graph.call_spec import tensor_leaves
-from ..result.decisions import Alternative
 from ..result.quality import Bound
 from ..rewriting.pass_api import Pass, Phase
 from .benchmark import Tell
 from .candidates import ORIGINAL, Candidate
 from .held_out import HeldOut
 from .lowering_search import after_each
-from .search import Choice, Group, Picked
+from .search import Choice, Picked
 
 UNITS = 5000
 """Into which a budget is divided"""
 
 PRICED_ON = 16
 """Images that a single alternative is fitted on"""
+
+WORTHWHILE = 0.001
+"""Part of the time of all groups that an alternative has to save to be priced"""
 
 TRIES = 4
 """Whole networks that are calibrated for a bound, at most"""
@@ -141,6 +144,9 @@ class Prices:
             one = times[candidate.name]
             if before is None or one.ms is None or one.interval is None or one.interval[1] >= 1:
                 continue
+            saving = (before - one.ms) * len(group.paths)
+            if saving < WORTHWHILE * self._whole_ms:
+                continue
             if time.monotonic() > self._priced_until:
                 return
             self._tell(f"pricing {candidate.name} at {group.paths[0]}", index, len(self._choice.groups))
@@ -148,17 +154,22 @@ class Prices:
             passes = tuple(self._approximate(self._choice.made(picked)))
             if passes not in self._alone:
                 self._alone[passes] = self._rehearsed(passes, rehearsal)
-            yield Price(candidate, (before - one.ms) * len(group.paths), self._alone[passes])
+            yield Price(candidate, saving, self._alone[passes])
 
     @property
     def _slowest_first(self) -> list[int]:
         """The groups by the time that all of their layers take."""
-        times = [(found[0].ms or 0.0) * len(group.paths) for group, found in self._measured]
-        return sorted(range(len(times)), key=lambda index: -times[index])
+        return sorted(range(len(self._times)), key=lambda index: -self._times[index])
 
     @property
-    def _measured(self) -> Iterable[tuple[Group, Sequence[Alternative]]]:
-        return zip(self._choice.groups, self._choice.measured, strict=True)
+    def _whole_ms(self) -> float:
+        return sum(self._times)
+
+    @cached_property
+    def _times(self) -> list[float]:
+        """ms of each group's originals, together; pieces overlap."""
+        groups = zip(self._choice.groups, self._choice.measured, strict=True)
+        return [(found[0].ms or 0.0) * len(group.paths) for group, found in groups]
 
     def _whole(self, names: tuple[Candidate, ...]) -> _Whole:
         if names not in self._together:
