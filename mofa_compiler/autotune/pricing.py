@@ -39,8 +39,10 @@ PRICED_ON = 16
 WORTHWHILE = 0.001
 """Part of the time of all groups that an alternative has to save to be priced"""
 
-TRIES = 4
-"""Whole networks that are calibrated for a bound, at most"""
+TRIES, TUNED = 4, 2
+"""Whole networks that are fitted at a time, and tuned, for a bound, at most"""
+
+TINY = 1e-12
 
 NEAR = 0.8
 """Part of a bound that, once reached, is not worth another whole network"""
@@ -92,7 +94,9 @@ class Prices:
         self._priced_until = now + (until - now) * 2 / 3
         few = replace(held_out.calibration, batches=_some(held_out.calibration.batches))
         self._alone: dict[tuple[Pass, ...], tuple[float, ...]] = {}
-        self._together: dict[tuple[Candidate, ...], _Whole] = {}
+        self._together: dict[tuple[tuple[Candidate, ...], bool], _Whole] = {}
+        self._gain = 1.0
+        """The error of a tuned network, as part of what it was when it was fitted"""
         with Rehearsal(network, few) as rehearsal:
             prices = {index: [*self._prices(index, rehearsal)] for index in self._slowest_first}
         self.groups = [prices[index] for index in range(len(choice.groups))]
@@ -104,34 +108,49 @@ class Prices:
     def within(self, bound: Bound) -> Picked:
         """The choice that saves most time, of those whose network was calibrated and keeps the bound.
 
-        The bound has to hold by a standard error of the mean over the held-out inputs.
+        Networks are fitted first, and tuned once they are near enough, with what tuning brought before taken into
+        account. The bound has to hold by a standard error of the mean over the held-out inputs.
         """
-        best = self.nothing(bound)
-        budget, low, high, tried, saved = bound.allowed, 0.0, math.inf, 0, 0.0
-        for _ in range(4 * TRIES):
-            chosen = knapsack(self.groups, budget)
-            names = tuple(one.candidate for one in chosen)
-            if not self._approximate(self._choice.made(names)):
+        best, saved, count = self.nothing(bound), 0.0, len(self._together)
+        goal = bound.allowed / self._gain
+        for _ in range(TUNED if self._is_tuned else 1):
+            found = self._fitted_within(bound, goal)
+            if found is None or (saved and time.monotonic() > self._until):
                 break
-            known = names in self._together
-            if not known and tried and time.monotonic() > self._until:
-                break
-            so_far = f"; best so far saves {saved:.3g} ms" if saved else ""
-            self._tell(f"calibrating, {bound}{so_far}", tried, TRIES)
-            whole = self._whole(names)
-            tried += not known
+            chosen, fitted = found
+            self._tell(f"tuning, {bound}{_so_far(saved)}", len(self._together) - count, TRIES + TUNED)
+            whole = self._whole(chosen, self._is_tuned)
             error, saving = _surely(whole.errors), sum(one.saving for one in chosen)
-            if error <= bound.allowed:
+            if error <= bound.allowed and saving > saved:
+                best, saved = self._picked(chosen, whole, len(self._together) - count, bound), saving
+            if NEAR * bound.allowed <= error <= bound.allowed or not math.isfinite(error):
+                break
+            if fitted > 0:
+                self._gain = min(max(error / fitted, 0.2), 1.0)
+            goal = (1 + NEAR) / 2 * bound.allowed / self._gain
+        return best
+
+    def _fitted_within(self, bound: Bound, goal: float) -> tuple[list[Price], float] | None:
+        """The choice that saves most, of those whose network, fitted, has an error up to the goal, and that error."""
+        best, saved, budget, low, high = None, 0.0, goal, 0.0, math.inf
+        most = sum(max(one.saving for one in prices) for prices in self.groups)
+        for index in range(TRIES):
+            chosen = knapsack(self.groups, budget)
+            if not self._approximate(self._choice.made([one.candidate for one in chosen])):
+                break
+            self._tell(f"calibrating, {bound}{_so_far(saved)}", index, TRIES + TUNED)
+            error, saving = _surely(self._whole(chosen, False).errors), sum(one.saving for one in chosen)
+            if error <= goal:
                 low = budget
                 if saving > saved:
-                    best, saved = self._picked(chosen, whole, tried, bound), saving
-                if error >= NEAR * bound.allowed or saving >= sum(max(p.saving for p in g) for g in self.groups):
+                    best, saved = (chosen, error), saving
+                if error >= NEAR * goal or saving >= most:
                     break
             else:
                 high = budget
-            wanted = budget * (1 + NEAR) / 2 * bound.allowed / max(error, bound.allowed / 8)
+            wanted = budget * (1 + NEAR) / 2 * goal / max(error, goal / 8, TINY)
             budget = wanted if low < wanted < high else (low + min(high, 2 * wanted)) / 2
-            if tried == TRIES or high - low < 0.02 * high:
+            if high - low < 0.02 * high or (best and time.monotonic() > self._until):
                 break
         return best
 
@@ -171,11 +190,18 @@ class Prices:
         groups = zip(self._choice.groups, self._choice.measured, strict=True)
         return [(found[0].ms or 0.0) * len(group.paths) for group, found in groups]
 
-    def _whole(self, names: tuple[Candidate, ...]) -> _Whole:
-        if names not in self._together:
-            passes = self._approximate(self._choice.made(names))
-            self._together[names] = self._fitted(passes, self._held_out.calibration)
-        return self._together[names]
+    def _whole(self, chosen: Sequence[Price], tuned: bool) -> _Whole:
+        """The network with these, fitted, and tuned where that was asked for."""
+        key = tuple(one.candidate for one in chosen), tuned
+        if key not in self._together:
+            calibration = self._held_out.calibration
+            passes = self._approximate(self._choice.made(key[0]))
+            self._together[key] = self._fitted(passes, calibration if tuned else replace(calibration, tuning=0))
+        return self._together[key]
+
+    @property
+    def _is_tuned(self) -> bool:
+        return self._held_out.calibration.tuning > 0
 
     def _rehearsed(self, passes: Sequence[Pass], rehearsal: Rehearsal) -> tuple[float, ...]:
         """What passes add to the error of each held-out input, fitted on few others."""
@@ -234,6 +260,10 @@ def _surely(errors: Sequence[float]) -> float:
         return math.inf
     spread = stdev(errors) / math.sqrt(len(errors)) if len(errors) > 1 else 0.0
     return fmean(errors) + spread if errors else 0.0
+
+
+def _so_far(saved: float) -> str:
+    return f"; best so far saves {saved:.3g} ms" if saved else ""
 
 
 def _some(batches: Iterable[Any]) -> Iterable[Any]:

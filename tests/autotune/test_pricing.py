@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from mofa_compiler import Result, Roadmap, apply
 from mofa_compiler.autotune.candidates import Candidate
-from mofa_compiler.autotune.pricing import UNITS, Price, knapsack
+from mofa_compiler.autotune.pricing import TRIES, TUNED, UNITS, Price, Prices, knapsack
 from mofa_compiler.base.errors import CalibrationError, RoadmapError
 from mofa_compiler.calibration import Calibration
 from mofa_compiler.data import CalibrationImages, Pair
@@ -138,3 +140,61 @@ def test_the_choice_is_the_best_there_is(entries: list[list[tuple[int, int]]]) -
 def test_nothing_may_be_lost_of_a_budget_of_nothing() -> None:
     groups = [priced([(5, 1), (3, 0)]), priced([(7, 2)])]
     assert [one.saving for one in knapsack(groups, 0.0)] == [3, 0]
+
+
+class Fitted(Prices):
+    """Prices of which it is known what networks come to: errors that add up, times what fitting leaves of them."""
+
+    def __init__(self, groups: Sequence[list[Price]], left: float, tuned: float, tuning: int = 1):
+        self.groups, self._left, self._tuned = list(groups), left, tuned
+        self._held_out = Mock(calibration=Calibration([], tuning=tuning))
+        self._choice = Mock(made=lambda names: [(index, one) for index, one in enumerate(names) if one.passes])
+        self._network, self._tell, self._until = Mock(), lambda *_: None, math.inf
+        self._together, self._gain, self.asked = {}, 1.0, list[bool]()
+
+    @staticmethod
+    def _approximate(passes: Any) -> Any:
+        return list(passes)
+
+    def _fitted(self, passes: Any, calibration: Calibration) -> Any:
+        self.asked.append(calibration.tuning > 0)
+        known = [{one.candidate: one.error for one in prices} for prices in self.groups]
+        error = self._left * sum(known[index][one] for index, one in passes)
+        return Mock(errors=(error * (self._tuned if calibration.tuning else 1.0),), calibrated=None)
+
+    def _picked(self, chosen: Any, whole: Any, tried: int, bound: Bound) -> Any:
+        return sum(one.saving for one in chosen), whole.errors, tried
+
+
+def many(count: int = 40) -> list[list[Price]]:
+    one = [Price(Candidate("original"), 0.0), Price(Candidate("other", (SepConvToPConv(),)), 1.0, (0.1,))]
+    return [[*one] for _ in range(count)]
+
+
+@pytest.mark.parametrize("left", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize(("tuning", "tuned"), [(0, 1.0), (1, 0.5), (1, 1.0)])
+def test_a_bound_is_reached_and_kept_though_errors_add_up_to_something_else(
+    left: float, tuning: int, tuned: float
+) -> None:
+    prices, bound = Fitted(many(), left, tuned, tuning), Bound("psnr", 0.5)
+    saved, (error,), tried = prices.within(bound)
+    assert error <= bound.allowed
+    best = min(40, int(bound.allowed / (0.1 * left * (tuned if tuning else 1.0))))
+    assert 0.6 * best <= saved <= best
+    assert 0 < tried <= len(prices.asked) <= 2 * (TRIES + TUNED)
+    assert prices.asked.count(True) <= (TUNED if tuning else 0)
+
+
+def test_what_tuning_brought_once_is_counted_on_for_the_next_bound() -> None:
+    prices = Fitted(many(), 1.0, 0.5)
+    prices.within(Bound("psnr", 10))
+    before = len(prices.asked)
+    prices.within(Bound("psnr", 0.5))
+    assert prices.asked[before:].count(True) == 1
+
+
+def test_after_the_time_the_best_so_far_is_taken() -> None:
+    prices = Fitted(many(), 0.1, 1.0)
+    prices._until = 0.0
+    saved, _, tried = prices.within(Bound("psnr", 0.5))
+    assert saved > 0 and tried == 2
