@@ -109,6 +109,8 @@ def front(
     folder = Path(out).expanduser().absolute()
     _check_folder(folder)
     others = _named(beside)
+    assert roadmap.target is not None
+    find_engine(roadmap.target.engine)
     model = unwrapped(model)
     check_model(model)
     check_weights(model)
