@@ -9,8 +9,9 @@ export MPLCONFIGDIR ?= $(CURDIR)/$(VENV)/matplotlib
 
 .PHONY: demo test test-slow test-all lint docs readme bench clean
 
-demo: $(VENV)/installed
-	$(BIN)/mofa rewrite examples/architectures/nafnet.py:NAFNet --checkpoint examples/checkpoints/nafnet_denoiser.safetensors --roadmap mofa --input 1x3x256x256 --out out/demo --overwrite
+# Needs one engine, and no more than $(VENV)/installed has where that is there.
+demo: $(or $(wildcard $(VENV)/installed),$(VENV)/demo)
+	$(BIN)/mofa rewrite examples/architectures/nafnet.py:NAFNet --checkpoint examples/checkpoints/nafnet_denoiser.safetensors --degrade gaussian:25 --engine onnxruntime --input 1x3x256x256 --crops 16 --crop-size 64 --out out/demo --overwrite
 	$(BIN)/python examples/demo.py out/demo --picture out/demo.png
 
 # Neighbours in a file stay with one worker, which then imports and builds once what they share.
@@ -50,4 +51,9 @@ clean:
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) -e ".[dev]"
+	touch $@
+
+$(VENV)/demo: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) -e ".[demo]"
 	touch $@

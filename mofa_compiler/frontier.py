@@ -107,7 +107,10 @@ def front(
             f"bounds on {' and '.join(sorted(measures))}: give those of one measure", code="ambiguous"
         )
     folder = Path(out).expanduser().absolute()
-    _check_folder(folder, overwrite)
+    _check_folder(folder)
+    others = _named(beside)
+    assert roadmap.target is not None
+    find_engine(roadmap.target.engine)
     model = unwrapped(model)
     check_model(model)
     check_weights(model)
@@ -131,8 +134,8 @@ def front(
             begun.result(bound or "exact").save(folder / name, progress=tell)
         if recover_minutes and bound is not None:
             _train(folder / name, model, begun, recover_minutes)
-    others = {Path(one).name: (Path(one).expanduser().absolute(), None) for one in beside}
-    data = _measured(begun, {**made, **others}, set(others), tell)
+    others = {str(path) if name in (ORIGINAL, *made) else name: path for name, path in others.items()}
+    data = _measured(begun, {**made, **{name: (path, None) for name, path in others.items()}}, others, tell)
     _write(data, folder, identity)
     return data
 
@@ -142,7 +145,20 @@ def name_of(bound: Bound) -> str:
     return f"{100 * bound.limit:g}pct" if bound.measure == "agreement" else f"{bound.limit:g}dB"
 
 
-def _check_folder(folder: Path, overwrite: bool) -> None:
+def _named(beside: Sequence[str | Path]) -> dict[str, Path]:
+    """Folders of bundles by their names, or by their paths where two have the same name.
+
+    Raises:
+        BundleError, ReportError: there is no bundle, or its report cannot be read.
+    """
+    paths = list(dict.fromkeys(Path(one).expanduser().absolute() for one in beside))
+    for path in paths:
+        read_report(path)
+    names = [path.name for path in paths]
+    return {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
+
+
+def _check_folder(folder: Path) -> None:
     """Refuse a folder that holds something else than a front.
 
     Raises:
@@ -150,14 +166,25 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{folder} is a file, not a folder", code="wrong-kind")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and _identity_in(folder) is None:
         raise BundleError(f"{folder} holds something else than a front: choose another folder", code="exists")
+
+
+def _identity_in(folder: Path) -> str | None:
+    """The identity of the front in a folder; None where there is none."""
+    try:
+        found = read_json(folder / FILE)
+    except (OSError, ValueError):
+        return None
+    identity = found.get("identity") if isinstance(found, dict) else None
+    return identity if isinstance(identity, str) else None
 
 
 def _identity(model: nn.Module, begun: Start, held_out: HeldOut, minutes: float) -> str:
     """A digest of all that the networks of a front depend on, but for its bounds."""
     assert begun.calibration is not None
-    parts = [digest(model), begun.roadmap.to_toml(), held_out.fingerprint, begun.calibration.description, minutes]
+    given = (begun.roadmap.to_toml(), begun.calibration.description, held_out.bound.measure, minutes)
+    parts = [digest(model), held_out.fingerprint, *given]
     return hashlib.sha256(json_text(parts).encode()).hexdigest()
 
 
@@ -167,21 +194,20 @@ def _claim(folder: Path, identity: str, overwrite: bool) -> None:
     Raises:
         BundleError: another front is there, or the folder cannot be written.
     """
-    file = folder / FILE
+    known = _identity_in(folder)
+    if known == identity:
+        return
+    if known is not None and not overwrite:
+        raise BundleError(
+            f"{folder} holds the front of another network, of other inputs or options: choose another folder, or have "
+            "it replaced (--overwrite)",
+            code="exists",
+        )
     try:
-        if file.is_file() and read_json(file).get("identity") != identity:
-            if not overwrite:
-                raise BundleError(
-                    f"{folder} holds the front of another network, of other inputs or options: choose another folder, "
-                    "or have it replaced (--overwrite)",
-                    code="exists",
-                )
-            with scratch_folder(folder) as scratch:
-                put_in_place(scratch, folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not file.is_file():
-            with replaced(file) as handle:
-                handle.write(json_text({"schema": SCHEMA, "identity": identity}) + "\n")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_folder(folder) as scratch:
+            (scratch / FILE).write_text(json_text({"schema": SCHEMA, "identity": identity}) + "\n", encoding="utf-8")
+            put_in_place(scratch, folder)
     except OSError as error:
         raise BundleError(f"cannot write {folder}: {error.strerror or error}", code="unwritable") from error
 
@@ -282,11 +308,16 @@ def _measured(
         tell(f"memory and quality of {one.name}", index, len(entries))
         timed = Measurement.of(run, index, 0, engine, target.threads, inputs)
         report = None if one.folder is None else read_report(one.folder)
-        if one.folder is not None:
+        if one.folder is not None and one.name not in others:
             record([timed.recorded], one.folder)
         quality = held_out.quality(one.module)
         totals = begun.network.totals if report is None else report.after
-        packed = one.compiled.packed if one.compiled.packed is not None else engine.pack(one.module, inputs)
+        memory = None
+        try:
+            packed = one.compiled.packed if one.compiled.packed is not None else engine.pack(one.module, inputs)
+            memory = peak_memory(packed, inputs, engine, target.threads)
+        except EngineError as error:
+            notes.append(f"the memory of {one.name} could not be measured: {one_line(error)}")
         points.append(
             Point(
                 name=one.name,
@@ -299,7 +330,7 @@ def _measured(
                 interval=timed.interval if index else run.control[1],
                 parameters=totals.parameters,
                 macs=totals.macs,
-                memory=peak_memory(packed, inputs, engine, target.threads),
+                memory=memory,
                 trained=bool(report and report.recoveries),
             )
         )
