@@ -100,7 +100,7 @@ def measured(name: str, engine_name: str, photographs: Path, options: argparse.N
     with torch.no_grad():
         one = Setting(model, engine(engine_name), x, quality, quality(model), images)
     row = {"name": "original", "kind": ORIGINAL, "macs": macs(model, x)}
-    entries, notes = [Entry([row], one.compiled(model))], []
+    entries = [Entry([row], one.compiled(model))]
     clock = Clock(phases=FITTING)
     try:
         entries += _ours(one, options.losses, options.tuning, clock)
@@ -129,7 +129,6 @@ def measured(name: str, engine_name: str, photographs: Path, options: argparse.N
         "fitting": fitting,
         **found,
         "rows": [*found["rows"], *failed],
-        "notes": notes,
     }
 
 

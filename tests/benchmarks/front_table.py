@@ -80,4 +80,3 @@ def _notes(one: Mapping[str, Any]) -> Iterator[str]:
     low, high = one["control"]
     yield f"the original again: {low:.3f} to {high:.3f} of its time; {one['rounds']} rounds"
     yield f"CPU seconds of the front: {one['seconds']:.0f}, of which pricing and calibrating: {one['fitting']:.0f}"
-    yield from one["notes"]

@@ -100,8 +100,8 @@ class Tiled(nn.Module):
         height, width = x.shape[-2:]
         whole = pad(x, (0, -width % self.size, 0, -height % self.size), mode="replicate")
         rows = []
-        for row in whole.split(self.size, -2):
-            tiles = [self._compiled.outputs([tile.contiguous()])[0] for tile in row.split(self.size, -1)]
+        for row in torch.split(whole, self.size, -2):
+            tiles = [self._compiled.outputs([tile.contiguous()])[0] for tile in torch.split(row, self.size, -1)]
             rows.append(torch.cat(tiles, -1))
         return torch.cat(rows, -2)[..., :height, :width]
 
@@ -111,5 +111,6 @@ def mosaics(batches: Sequence[Tensor], size: int) -> list[Tensor]:
     crops = torch.cat(list(batches))
     across = size // crops.shape[-1]
     number = len(crops) // across**2
-    squares = crops[: number * across**2].unflatten(0, (number, across, across))
-    return list(squares.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3).split(1))
+    squares = crops[: number * across**2].reshape(number, across, across, *crops.shape[1:])
+    rows = torch.cat(squares.unbind(2), -1)
+    return list(torch.cat(rows.unbind(1), -2)[:, None])
