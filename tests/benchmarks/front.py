@@ -135,6 +135,12 @@ def measured(name: str, engine_name: str, photographs: Path, options: argparse.N
 def _ours(one: Setting, losses: Sequence[float], tuning: int, clock: Clock) -> Iterator[Entry]:
     """The front's networks."""
     roadmap = Roadmap.load("mofa").with_target(one.engine.name, threads=1, input="x".join(map(str, one.x.shape)))
+
+    def tell(step: str, done: int, total: int) -> None:
+        clock(step, done, total)
+        if step.startswith(("pricing", "calibrating", "measuring all")):
+            _say(f"{clock.seconds.total():.0f} s: {step}")
+
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "front")
         data = front(
@@ -145,7 +151,7 @@ def _ours(one: Setting, losses: Sequence[float], tuning: int, clock: Clock) -> I
             out=out,
             bounds=[Bound("loss", limit) for limit in losses],
             compare=False,
-            progress=clock,
+            progress=tell,
         )
         clock("", 0, 0)
         for point in data.points:
