@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
@@ -47,6 +48,7 @@ PHASES = {
 class Clock:
     """CPU seconds of this process by phase; a `progress`."""
 
+    phases: Mapping[str, str] = field(default_factory=lambda: PHASES)
     seconds: Counter[str] = field(default_factory=Counter)
     phase: str = "capturing"
     since: float = field(default_factory=time.process_time)
@@ -55,7 +57,7 @@ class Clock:
         now = time.process_time()
         self.seconds[self.phase] += now - self.since
         self.since = now
-        self.phase = next((phase for words, phase in PHASES.items() if step.startswith(words)), "rewriting")
+        self.phase = next((phase for words, phase in self.phases.items() if step.startswith(words)), "rewriting")
 
 
 def decided(network: nn.Module, engine: str, x: Tensor) -> tuple[Clock, Decisions]:

@@ -6,7 +6,9 @@ None of them is needed by this project: `pip install torch-pruning onnxslim`, th
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -28,6 +30,8 @@ STEPS = 32
 """How many pruning ratios are tried to meet the MACs"""
 MULTIPLE = 4
 """Channels are pruned to multiples of this: other widths would be slow for no reason of the method's"""
+RATE = 1e-3
+"""At which a pruned network begins to learn"""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def _prune(context: Context) -> tuple[Compiled, str]:
 
 
 def pruned(original: nn.Module, x: Tensor, target: int) -> tuple[nn.Module, list[str]]:
-    """Torch-Pruning's structured magnitude pruning (L2), uniform over the layers, nearest to `target` MACs.
+    """Torch-Pruning's network nearest to `target` MACs, see `pruned_by`.
 
     Returns:
         The network, and the layers before a pixel shuffle, which had to be left alone.
@@ -123,8 +127,49 @@ def pruned(original: nn.Module, x: Tensor, target: int) -> tuple[nn.Module, list
     Raises:
         UnmetError: no pruning ratio gives a network that runs, for this reason.
     """
+    kept = unprunable(original, x)
+    found: dict[int, nn.Module] = {}
+    failure = ""
+    for step in range(1, STEPS):
+        try:
+            module = pruned_by(original, x, step / STEPS, kept)
+        except UnmetError as error:
+            failure = str(error)
+        else:
+            found.setdefault(macs(module, x), module)
+    if not found:
+        raise UnmetError(f"no pruning ratio gives a network that runs: {failure}")
+    return found[min(found, key=lambda count: abs(count - target))], kept[:-1]
+
+
+def pruned_by(original: nn.Module, x: Tensor, ratio: float, kept: Sequence[str]) -> nn.Module:
+    """Torch-Pruning's structured magnitude pruning (L2), uniform over the layers but for those of `unprunable`.
+
+    Raises:
+        UnmetError: it does not prune the network by this ratio to one that runs, for this reason.
+    """
     import torch_pruning
 
+    small, module = x[..., :64, :64], copy.deepcopy(original)
+    try:
+        with quiet():
+            torch_pruning.pruner.MetaPruner(
+                module,
+                small,
+                importance=torch_pruning.importance.MagnitudeImportance(p=2),
+                pruning_ratio=ratio,
+                ignored_layers=[module.get_submodule(path) for path in kept],
+                round_to=MULTIPLE,
+            ).step()
+            with torch.no_grad():
+                module(small)
+    except Exception as error:  # another project's code may raise anything; it is reported
+        raise UnmetError(one_line(error)) from error
+    return module
+
+
+def unprunable(original: nn.Module, x: Tensor) -> list[str]:
+    """Convolutions before a pixel shuffle, which it cannot prune through, and the last one, which makes the output."""
     program = capture(original, x)
     convolutions = [path for path, module in original.named_modules() if isinstance(module, nn.Conv2d)]
     called = [str(node.target) for node in program.graph.nodes if str(node.target) in convolutions]
@@ -135,26 +180,24 @@ def pruned(original: nn.Module, x: Tensor, target: int) -> tuple[nn.Module, list
         for source in node.all_input_nodes
         if str(source.target) in convolutions
     ]
-    small = x[..., :64, :64]
-    found: dict[int, nn.Module] = {}
-    failure = ""
-    for step in range(1, STEPS):
-        module = copy.deepcopy(original)
-        try:
-            with quiet():
-                torch_pruning.pruner.MetaPruner(
-                    module,
-                    small,
-                    importance=torch_pruning.importance.MagnitudeImportance(p=2),
-                    pruning_ratio=step / STEPS,
-                    ignored_layers=[module.get_submodule(path) for path in (*shuffled, called[-1])],
-                    round_to=MULTIPLE,
-                ).step()
-                with torch.no_grad():
-                    module(small)
-                found.setdefault(macs(module, x), module)
-        except Exception as error:
-            failure = one_line(error)
-    if not found:
-        raise UnmetError(f"no pruning ratio gives a network that runs: {failure}")
-    return found[min(found, key=lambda count: abs(count - target))], shuffled
+    return [*shuffled, called[-1]]
+
+
+def distilled(student: nn.Module, teacher: nn.Module, batches: Sequence[Tensor], seconds: float) -> int:
+    """Train a network to return what its teacher does (MSE of the output) for so many CPU seconds.
+
+    Adam with a cosine schedule over that time; it is in eval mode meanwhile. Returns the number of steps.
+    """
+    with torch.no_grad():
+        wanted = [teacher(batch) for batch in batches]
+    optimizer, steps, begun = torch.optim.Adam(student.parameters(), RATE), 0, time.process_time()
+    order = torch.Generator().manual_seed(0)
+    while (spent := (time.process_time() - begun) / seconds) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * (1 + math.cos(math.pi * spent)) / 2
+        index = int(torch.randint(len(batches), (1,), generator=order))
+        optimizer.zero_grad()
+        nn.functional.mse_loss(student(batches[index]), wanted[index]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        steps += 1
+    return steps
