@@ -36,8 +36,9 @@ from .loading.wrappers import unwrapped
 from .numerics.finite import check_weights
 from .report.document import markdown
 from .report.document.html import page
-from .report.front import EXACT, SCHEMA, Front, Point, document
+from .report.front import document
 from .report.measured import Conditions
+from .report.priced import EXACT, SCHEMA, Front, Point
 from .report.reading import read_report
 from .result.quality import Bound, Measure
 from .rewriting.roadmap import Roadmap

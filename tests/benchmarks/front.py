@@ -36,7 +36,7 @@ from mofa_compiler.bundle import load
 from mofa_compiler.calibration import Calibration
 from mofa_compiler.data import CalibrationImages
 from mofa_compiler.frontier import front
-from mofa_compiler.report.front import EXACT
+from mofa_compiler.report.priced import EXACT
 from mofa_compiler.result.quality import Bound
 from mofa_compiler.runtime import Compiled, Engine, engine, race
 from tests.benchmarks.deciding import Clock
