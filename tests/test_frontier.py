@@ -15,7 +15,7 @@ from mofa_compiler.base.errors import BundleError, CalibrationError, EngineError
 from mofa_compiler.calibration import Calibration
 from mofa_compiler.compiler import Start
 from mofa_compiler.passes import SepConvToPConv
-from mofa_compiler.report.front import Front
+from mofa_compiler.report.priced import Front
 from mofa_compiler.report.reading import read_report
 from tests.autotune.small import Tower, depthwise_taps, invent, invent_race
 from tests.killing import killed_at

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from architectures import UNet
 from mofa_compiler import Bound, apply, frontier
 from mofa_compiler.cli import app
-from mofa_compiler.report.front import Front
+from mofa_compiler.report.priced import Front
 from mofa_compiler.runtime import usual_engine
 from tests.autotune.small import depthwise_taps, invent, invent_race
 

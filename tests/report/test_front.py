@@ -15,7 +15,8 @@ from mofa_compiler.report import figures
 from mofa_compiler.report.document import markdown, show
 from mofa_compiler.report.document.html import page
 from mofa_compiler.report.figures import inline_svg
-from mofa_compiler.report.front import SAME, Front, document, headline, table
+from mofa_compiler.report.front import document, headline, table
+from mofa_compiler.report.priced import SAME, Front
 from tests.report.reports import HOSTILE
 from tests.report.test_drawn_figures import words
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..front import SAME, Front
+from ..priced import SAME, Front
 from ..summary import conditions
 from .pareto_front import of_points
 
