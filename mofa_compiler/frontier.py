@@ -38,7 +38,7 @@ from .report.document import markdown
 from .report.document.html import page
 from .report.front import document
 from .report.measured import Conditions
-from .report.priced import SCHEMA, Front, Point
+from .report.priced import EXACT, SCHEMA, Front, Point
 from .report.reading import read_report
 from .result.quality import Bound, Measure
 from .rewriting.roadmap import Roadmap
@@ -46,9 +46,6 @@ from .runtime import Compiled, Measurement, peak_memory, race, usual_engine
 from .runtime import engine as find_engine
 
 FILE, TEXT, PAGE = "front.json", "front.md", "front.html"
-
-EXACT = "exact"
-"""What the bundle of exact lowerings alone is called"""
 
 BOUNDS: Mapping[Measure, Sequence[float]] = {
     "loss": (0.05, 0.1, 0.2, 0.5, 1.0),

@@ -1,4 +1,4 @@
-"""The front of one network as data: what every bit of quality costs in time; schema `mofa-front/1`."""
+"""The data of a front: networks made of one original within several bounds; schema `mofa-front/1`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .measured import Conditions
 from .part import Interval, Number, Part
 
 SCHEMA = "mofa-front/1"
+ORIGINAL, EXACT = "original", "exact"
 
 SAME = 120.0
 """dB, from which on an output counts as the original's: its figures end there"""
@@ -66,15 +67,16 @@ class Front(Part):
     def best(self) -> tuple[Point, ...]:
         """The points that no other one dominates, in time and in value, from the best quality on.
 
-        Two bounds may have come to the same network, whose times differ by noise alone: it is there once.
+        Two bounds may have come to the same network, whose times differ by noise alone: it is there once, with the
+        shortest.
         """
         different: dict[tuple[object, ...], Point] = {}
-        for one in self.points:
+        for one in sorted(self.points, key=lambda point: point.ms):
             different.setdefault((one.kind == "original", one.value, one.macs, one.parameters), one)
         points = list(different.values())
-        kept = not_dominated([(one.ms, -_error(self.measure, one)) for one in points], y_higher=True)
+        kept = not_dominated([(one.ms, -error_of(self.measure, one)) for one in points], y_higher=True)
         return tuple(sorted((points[index] for index in kept), key=lambda one: -one.ms))
 
 
-def _error(measure: Measure, one: Point) -> float:
+def error_of(measure: Measure, one: Point) -> float:
     return float("inf") if one.value is None else Bound(measure, 1.0).error(one.value)
