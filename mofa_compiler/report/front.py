@@ -91,7 +91,9 @@ def _worth(measure: Measure, value: float | None) -> str:
         return "not finite"
     if measure == "psnr" and value >= SAME:
         return "the same"
-    return f"{value:.2f}" if measure == "loss" else f"{value:.1f}" if measure == "psnr" else f"{100 * value:.2f} %"
+    if measure == "loss":
+        return f"{round(value, 2) + 0.0:.2f}"  # never -0.00
+    return f"{value:.1f}" if measure == "psnr" else f"{100 * value:.2f} %"
 
 
 def _share(one: Point, control: tuple[float, float]) -> str:

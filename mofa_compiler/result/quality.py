@@ -80,7 +80,7 @@ class Bound:
     def said(self, value: float) -> str:
         """A value in words: `0.12 dB lost`, `46.1 dB to the original`, `99.71 % of the labels`."""
         if self.measure == "loss":
-            return f"{value:.2f} dB lost" if value >= 0 else f"{-value:.2f} dB won"
+            return f"{abs(value):.2f} dB lost" if value > -0.005 else f"{-value:.2f} dB won"
         return f"{value:.1f} dB to the original" if self.measure == "psnr" else f"{100 * value:.2f} % of the labels"
 
     def __str__(self) -> str:
