@@ -160,8 +160,8 @@ def _ours(one: Setting, losses: Sequence[float], tuning: int, clock: Clock) -> I
                 label = (
                     "ours: exact lowerings alone" if point.name == EXACT else f"ours: at most {point.limit:g} dB lost"
                 )
-                row = {"name": label, "kind": OURS, "exact": point.name == EXACT, "macs": point.macs}
-                row |= {"changes": one.changes(network), "on_crops": point.value}
+                row = {"name": label, "kind": OURS, "exact": point.name == EXACT}
+                row |= {"macs": macs(network, one.x), "changes": one.changes(network), "on_crops": point.value}
                 yield Entry([row], one.compiled(network))
 
 
