@@ -67,7 +67,8 @@ class Front(Part):
     def best(self) -> tuple[Point, ...]:
         """The points that no other one dominates, in time and in value, from the best quality on.
 
-        Two bounds may have come to the same network, whose times differ by noise alone: it is there once, with the shortest.
+        Two bounds may have come to the same network, whose times differ by noise alone: it is there once, with the
+        shortest.
         """
         different: dict[tuple[object, ...], Point] = {}
         for one in sorted(self.points, key=lambda point: point.ms):
