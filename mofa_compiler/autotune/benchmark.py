@@ -81,7 +81,7 @@ class Trials:
         found: dict[str, float] = {}
         by_print = {piece.fingerprint: piece for piece in pieces}
         for one in by_print:
-            if (known := self._remembered({"alone": one}, float)) is not None:
+            if (known := self.remembered({"alone": one}, float)) is not None:
                 found[one] = known
         new = {one: piece for one, piece in by_print.items() if one not in found}
         self._compile_at_once(new, tell)
@@ -90,7 +90,7 @@ class Trials:
                 found[one] = shortest(self._piece(piece), self.engine, self.target.threads)
             except EngineError:
                 continue
-            self._remember({"alone": one}, found[one])
+            self.remember({"alone": one}, found[one])
         return found
 
     def prepare(self, groups: Sequence[Mapping[str, Piece | str]], tell: Tell) -> None:
@@ -137,7 +137,7 @@ class Trials:
         ordered = [alternatives.get(name, Alternative(name, problem="not compiled")) for name in found]
         widths = [one.interval[1] - one.interval[0] for one in ordered if one.interval is not None]
         if all(width < NOISY for width in widths):
-            self._remember(self._key(found), {"alternatives": [vars(one) for one in ordered]})
+            self.remember(self._key(found), {"alternatives": [vars(one) for one in ordered]})
         return ordered
 
     def _heat(self, runners: Mapping[str, Compiled], seconds: float, rounds: tuple[int, int]) -> dict[str, Alternative]:
@@ -161,7 +161,7 @@ class Trials:
         return self.engine.compile(piece.module, piece.inputs, self.target.threads)
 
     def _known(self, found: Mapping[str, Piece | str]) -> list[Alternative] | None:
-        known = (self._remembered(self._key(found), dict[str, list[Alternative]]) or {}).get("alternatives", [])
+        known = (self.remembered(self._key(found), dict[str, list[Alternative]]) or {}).get("alternatives", [])
         return known if [one.name for one in known] == list(found) else None
 
     def _key(self, found: Mapping[str, Piece | str]) -> dict[str, Any]:
@@ -179,7 +179,7 @@ class Trials:
         shapes = ["x".join(map(str, x.shape)) for x in inputs]
         hashes = {name: architecture_hash(network.program) for name, network in networks.items()}
         key = {"networks": hashes, "shapes": shapes, "share": share}
-        remembered = self._remembered(key, dict[str, list[Comparison]])
+        remembered = self.remembered(key, dict[str, list[Comparison]])
         if remembered is not None and "comparisons" in remembered:
             return remembered["comparisons"]
         compiled: dict[str, Compiled] = {}
@@ -208,7 +208,7 @@ class Trials:
             if index
         ]
         if all(one.interval[1] - one.interval[0] < NOISY for one in found):
-            self._remember(key, {"comparisons": [vars(one) for one in found]})
+            self.remember(key, {"comparisons": [vars(one) for one in found]})
         return found
 
     def _compiled(self, network: Network, inputs: Sequence[Tensor]) -> Compiled:
@@ -220,10 +220,12 @@ class Trials:
         self._kept = [*self._kept[-2:], (network, found)]
         return found
 
-    def _remembered(self, key: dict[str, Any], kind: type[T]) -> T | None:
+    def remembered(self, key: dict[str, Any], kind: type[T]) -> T | None:
+        """What was kept under a key, under the same conditions."""
         return self.cache.read({**key, **vars(self.conditions)}, kind)
 
-    def _remember(self, key: dict[str, Any], value: Any) -> None:
+    def remember(self, key: dict[str, Any], value: Any) -> None:
+        """Keep plain data under a key."""
         self.cache.put({**key, **vars(self.conditions)}, value)
 
 

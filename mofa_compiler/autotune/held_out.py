@@ -82,9 +82,11 @@ class HeldOut:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the inputs and of the original's outputs, and so of its weights."""
-        found = hashlib.sha256()
-        for tensor in tensor_leaves([*((call.args, dict(call.kwargs)) for call in self._calls), *self._outputs]):
+        """SHA-256 of the inputs, of those that are fitted to, and of the original's outputs, and so of its weights."""
+        found = hashlib.sha256(repr(self.calibration.description).encode())
+        batches = self.calibration.batches
+        fitted = [] if isinstance(batches, CalibrationImages) else [*map(_arguments, batches)]
+        for tensor in tensor_leaves([*map(_arguments, self._calls), *fitted, *self._outputs]):
             found.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
             found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
@@ -161,6 +163,10 @@ class HeldOut:
 
 def _mean(found: Sequence[float] | None) -> float | None:
     return None if found is None else fmean(found)
+
+
+def _arguments(batch: Any) -> Any:
+    return (batch.args, dict(batch.kwargs)) if isinstance(batch, CallSpec) else batch
 
 
 def _labels(output: Tensor, middle: float) -> Tensor:

@@ -204,11 +204,17 @@ class Prices:
         return self._held_out.calibration.tuning > 0
 
     def _rehearsed(self, passes: Sequence[Pass], rehearsal: Rehearsal) -> tuple[float, ...]:
-        """What passes add to the error of each held-out input, fitted on few others."""
+        """What passes add to the error of each held-out input, fitted on few others; remembered on disk."""
         if not passes:
             return ()
+        key = {"priced": [repr(one) for one in passes], "held_out": self._held_out.fingerprint, "few": PRICED_ON}
+        if (known := self._choice.trials.remembered(key, tuple[float, ...])) is not None:
+            return known
         made = rehearsal.fitted(lambda network: after_each(network, passes)[1:])
-        return tuple(self._held_out.errors(made.program.graph_module))
+        errors = tuple(self._held_out.errors(made.program.graph_module))
+        if all(map(math.isfinite, errors)):
+            self._choice.trials.remember(key, errors)
+        return errors
 
     def _fitted(self, passes: Sequence[Pass], calibration: Calibration) -> _Whole:
         networks = after_each(self._network, passes)

@@ -43,6 +43,12 @@ def invented(cost: Cost, asked: list[str] | None = None) -> type:
         ) -> Sequence[Mapping[str, Piece | str]]:
             return groups
 
+        def remembered(self, key: dict[str, Any], kind: Any) -> None:
+            pass
+
+        def remember(self, key: dict[str, Any], value: Any) -> None:
+            pass
+
         def prepare(self, groups: Sequence[Mapping[str, Piece | str]], tell: Any) -> None:
             pass
 

@@ -198,3 +198,18 @@ def test_after_the_time_the_best_so_far_is_taken() -> None:
     prices._until = 0.0
     saved, _, tried = prices.within(Bound("psnr", 0.5))
     assert saved > 0 and tried == 2
+
+
+def test_a_price_is_remembered() -> None:
+    kept: dict[str, Any] = {}
+    trials = Mock(
+        remembered=lambda key, _: kept.get(repr(key)), remember=lambda key, value: kept.update({repr(key): value})
+    )
+    prices = Fitted(many(1), 1.0, 1.0)
+    prices._choice, prices._held_out = Mock(trials=trials), Mock(fingerprint="these", errors=lambda _: [0.1, 0.2])
+    rehearsal = Mock()
+    passes = (SepConvToPConv(),)
+    assert prices._rehearsed(passes, rehearsal) == (0.1, 0.2) == prices._rehearsed(passes, rehearsal)
+    assert rehearsal.fitted.call_count == 1
+    prices._held_out = Mock(fingerprint="others", errors=lambda _: [0.3])
+    assert prices._rehearsed(passes, rehearsal) == (0.3,)
