@@ -179,13 +179,20 @@ def _form(before: str, after: str) -> tuple[str | Code, ...]:
 
 
 def _alike(edits: Sequence[Edit]) -> Groups:
-    alike = text.grouped(edits, lambda edit: (edit.before, edit.after, edit.exact, edit.note))
+    """By what became of them; of those that went, whatever took them up."""
+    alike = text.grouped(edits, lambda edit: (edit.before, edit.after, edit.exact, edit.note if edit.after else ""))
     return Groups(
         tuple(
-            Group((*_form(before, after), ", exact" if exact else ""), tuple(one.path for one in group), note)
-            for (before, after, exact, note), group in alike.items()
+            Group((*_form(before, after), ", exact" if exact else ""), tuple(one.path for one in group), _notes(group))
+            for (before, after, exact, _), group in alike.items()
         )
     )
+
+
+def _notes(edits: Sequence[Edit]) -> str:
+    """The first of different ones, and how many more there are."""
+    first, *others = dict.fromkeys(edit.note for edit in edits)
+    return f"{first}, … {len(others)} more" if others else first
 
 
 def _edits(index: int, step: Step, edits: Sequence[Edit], times: Times) -> Table:

@@ -19,7 +19,7 @@ from architectures import NAFNet
 from mofa_compiler import Roadmap, apply
 from mofa_compiler.base.plain import plain_data
 from mofa_compiler.base.spelling import markdown as escape
-from mofa_compiler.passes import SepConvToPConv
+from mofa_compiler.passes import MergeLinear, SepConvToPConv
 from mofa_compiler.report import content, text
 from mofa_compiler.report.document import markdown
 from mofa_compiler.report.model import Closeness, Image, Report
@@ -374,3 +374,17 @@ def test_without_clean_images_the_output_says_how_much_was_lost(report: dict[str
     for moved, is_told in ((0.3, True), (0.05, False)):
         changed["passes"][-1]["verdict"]["accumulated"] = moved
         assert bool(text.loss(typed(changed))) is is_told
+
+
+def test_what_went_is_shown_once_wherever_it_went() -> None:
+    report = apply(
+        nn.Sequential(*(one for _ in range(3) for one in (nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU()))).eval(),
+        [MergeLinear()],
+        torch.rand(1, 3, 8, 8),
+    ).report
+    assert len({edit["note"] for edit in report["passes"][0]["edits"] if not edit["after"]}) == 3
+    shown = [line.strip() for line in printed(report, 80).splitlines()]
+    assert sum(line.startswith("3 × BatchNorm2d(3") for line in shown) == 1
+    assert "folded into 0, … 2 more" in shown
+    full = printed(report, 80, verbose=True)
+    assert all(f"folded into {path}" in " ".join(full.split()) for path in (0, 3, 6))
