@@ -17,7 +17,7 @@ from ..analysis.network import Network
 from ..base.torch_state import own_randomness
 from ..graph.call_spec import CallSpec
 from ..graph.interpreter import Interpreter
-from ..rewriting.layer_surgery import Selection, origin, selection
+from ..rewriting.layer_surgery import origin, selection
 from ..weights import MEASURED, ChannelMoments, dearest
 from .lockstep import bound_arguments
 
@@ -35,9 +35,9 @@ class Ranks:
     moments: Mapping[fx.Node, ChannelMoments]
 
     def seen(self, channels: Channels, orders: Orders) -> Mapping[str, ChannelMoments]:
-        """The moments with channels in another order, by the names of the nodes; zeros where passes took some away."""
+        """The moments with channels in another order, by the names of the nodes."""
         places = {node: torch.from_numpy(sources(channels, orders, node)) for node in self.moments}
-        return {node.name: _whole(node, found.at(places[node])) for node, found in self.moments.items()}
+        return {node.name: found.at(places[node]) for node, found in self.moments.items()}
 
 
 def ranks(
@@ -47,7 +47,7 @@ def ranks(
     known: Mapping[fx.Node, ChannelMoments] | None = None,
 ) -> Ranks:
     """As many as the passes left, chosen by what the original's layers read on these inputs; `known`: its moments."""
-    left = _left(original, rewritten)
+    left = {str(origin(node)): found for node in rewritten.program.graph.nodes if (found := selection(node))}
     counts: dict[str, tuple[Hidden, int]] = {}
     for path, hidden in hidden_channels(original).items():
         if not isinstance(hidden, Hidden):
@@ -62,20 +62,6 @@ def ranks(
         stays = dearest(hidden, original.program.modules, moments, count, MEASURED)
         kept[hidden.number] = hidden.first(count), np.array(stays)
     return Ranks(kept, moments)
-
-
-def _left(original: Network, rewritten: Network) -> Mapping[str, Selection]:
-    """What is left of the original's channels where some are gone that it had, by the names of its nodes."""
-    before = {node.name: selection(node) for node in original.program.graph.nodes}
-    found = {str(origin(node)): selection(node) for node in rewritten.program.graph.nodes}
-    within = {name: one and one.within(before.get(name)) for name, one in found.items()}
-    return {name: one for name, one in within.items() if one is not None}
-
-
-def _whole(node: fx.Node, moments: ChannelMoments) -> ChannelMoments:
-    """Moments of a value's channels as those of all that it had in the captured graph, as its selection counts them."""
-    found = selection(node)
-    return moments if found is None else moments.among(torch.tensor(found.kept), found.width)
 
 
 def _some(known: Mapping[fx.Node, ChannelMoments], places: Iterable[Hidden]) -> Mapping[fx.Node, ChannelMoments]:

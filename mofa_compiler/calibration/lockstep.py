@@ -23,7 +23,6 @@ from ..graph.macs import function_name
 from ..graph.plain_layers import altered
 from ..nn.partial_conv import PartialConv2d
 from ..rewriting.layer_surgery import Selection
-from ..rewriting.layer_surgery import selection as own_selection
 from .batches import Batches
 
 _FRESH = (
@@ -140,10 +139,8 @@ class Stretch:
 
     def wanted(self, batch: Batch, name: str, selection: Selection | None) -> Tensor:
         """A node's value, or what another network has left of its channels."""
-        node = self.node(name)
-        value: Tensor = batch[self, node]
-        left = selection and selection.within(own_selection(node))
-        return value if left is None else left.of(value)
+        value: Tensor = batch[self, self.node(name)]
+        return value if selection is None else selection.of(value)
 
     def apply(self, batch: Batch, node: fx.Node, value: Tensor) -> Tensor:
         """What a node makes of another first argument."""

@@ -279,7 +279,7 @@ class Planner:
         if first:
             return [Site(source, True, between, found)]
         twin = self.nodes.get(origin(source) or "")
-        whole = twin is not None and selection(source) == selection(twin)
+        whole = selection(source) is None
         return [Site(twin, False, (), found)] if twin and whole and not between and not found.mixing else []
 
     def _known_before(self, layer: fx.Node) -> Callable[[fx.Node], bool]:

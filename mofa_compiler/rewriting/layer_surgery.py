@@ -306,13 +306,6 @@ class Selection:
         """These channels of the value in the captured graph."""
         return value.index_select(self.dim, torch.tensor(self.kept, device=value.device))
 
-    def within(self, before: Selection | None) -> Selection | None:
-        """The same by its places among the channels that an earlier one left; None where it is all of these."""
-        if before is None or before == self:
-            return self if before is None else None
-        places = {channel: place for place, channel in enumerate(before.kept)}
-        return Selection(tuple(places[channel] for channel in self.kept), len(before.kept), self.dim)
-
 
 def selection(node: fx.Node) -> Selection | None:
     """What a node has of the channels of its `origin`; None where it has all of them."""

@@ -50,13 +50,6 @@ class ChannelMoments:
         places = places.to(self.gram.device)
         return ChannelMoments(self.gram[places][:, places], self.total[places], self.count)
 
-    def among(self, places: Tensor, width: int) -> ChannelMoments:
-        """These as channels at some places of `width`, the others of which are zero."""
-        places = places.to(self.gram.device)
-        gram, total = self.gram.new_zeros(width, width), self.total.new_zeros(width)
-        gram[places[:, None], places], total[places] = self.gram, self.total
-        return ChannelMoments(gram, total, self.count)
-
     def covariance(self, layer: Dense) -> Tensor:
         """Of the channels as a layer reads them: about their means where it has a bias that can take these up."""
         second = self.gram / self.count

@@ -13,15 +13,11 @@ from torch import Tensor, nn
 
 import mofa_compiler
 from mofa_compiler import Result, apply
-from mofa_compiler.analysis.anatomy import infer
 from mofa_compiler.analysis.hidden import Hidden, hidden_channels
-from mofa_compiler.analysis.network import Network
-from mofa_compiler.calibration import Calibration, Rehearsal, calibrate, in_order
+from mofa_compiler.calibration import Calibration, in_order
 from mofa_compiler.calibration.hidden_ranks import ranks
-from mofa_compiler.frontend import capture
 from mofa_compiler.graph.call_spec import CallSpec
 from mofa_compiler.passes import NarrowHidden, SepConvToPConv
-from mofa_compiler.rewriting.engine import rewrite
 from mofa_compiler.rewriting.layer_surgery import selection
 from tests.calibration.small import Between, conv, distance, images, run, trained_like
 
@@ -160,26 +156,3 @@ def test_bundle(calibration: Calibration | None, tmp_path: Path) -> None:
     again = [bool(torch.equal(t, result.model.state_dict()[k])) for k, t in replayed.model.state_dict().items()]
     assert all(again) or calibration is not None
     assert mofa_compiler.verify(folder, model).ok
-
-
-@pytest.mark.parametrize("name", BLOCKS)
-def test_a_network_that_has_lost_channels_already_is_what_is_fitted_to(name: str) -> None:
-    program = capture(block(name), X[0])
-    given = Network(program, infer(program))
-    before, _ = rewrite(given, NarrowHidden(keep=0.75, multiple=2))
-    assert any(selection(node) for node in before.program.graph.nodes)
-    further = NarrowHidden(keep=0.5, multiple=2)
-
-    def carry_out(network: Network) -> list[Network]:
-        return [rewrite(network, further)[0]]
-
-    made = carry_out(before)
-    with Rehearsal(before, Calibration(X, tuning=0)) as rehearsal:
-        rehearsed = rehearsal.fitted(carry_out)
-    calibrated = calibrate(Calibration(X, tuning=4), [before, *made], carry_out, lambda *_: None).networks[-1]
-    held_out = torch.cat(images(9, 2)[6:])
-    free, *fitted = (
-        distance(run(one.program.graph_module, held_out), run(before.program.graph_module, held_out))
-        for one in (made[-1], rehearsed, calibrated)
-    )
-    assert max(fitted) < 0.9 * free
