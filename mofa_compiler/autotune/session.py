@@ -74,8 +74,8 @@ class Session:
             )
         if target.keep_if == "always":
             raise RoadmapError(
-                'keep_if = "always" carries the roadmap out whatever it costs, which no bound allows: leave it out of the '
-                'roadmap, or have the roadmap carried out as it stands (keep_if = "told", --as-told)',
+                'keep_if = "always" carries the roadmap out whatever it costs, which no bound allows: leave it out of '
+                'the roadmap, or have the roadmap carried out as it stands (keep_if = "told", --as-told)',
                 code="ambiguous",
             )
         tell("reading calibration inputs", 0, 1)
