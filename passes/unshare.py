@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import fx
 
-from mofa_compiler.rewriting import FROZEN, Fate, GraphPass, Preparation, Rewiring, is_image
+from mofa_compiler.rewriting import FROZEN, Fate, GraphPass, Preparation, Rewiring, Skip, is_image
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -34,7 +34,10 @@ class Unshare(GraphPass, Preparation):
         for path, nodes in calls.items():
             if len(nodes) == 1:
                 continue
-            if why := wiring.bound(path):
+            why = wiring.bound(path)
+            if why is None and (others := [name for name in wiring.aliases[path] if name != path]):
+                why = Skip("tied", f"{path} is {others[0]}, too, and what has two names is meant to be one")
+            if why:
                 wiring.refuse(path, wiring.describe(path), why)
             else:
                 _copy(wiring, path, nodes)

@@ -80,6 +80,7 @@ def test_a_bundle_each_and_all_measured_together(timed: list[str], tmp_path: Pat
     assert latency.rewritten_ms == lax.ms
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_made_again(timed: list[str], tmp_path: Path) -> None:
     first = priced(tmp_path / "front")
     del timed[:]
@@ -144,6 +145,7 @@ def test_another_front_is_replaced_only_where_that_is_said(
     assert {path: path.read_bytes() for path in out.rglob("*.safetensors")} == was
 
 
+@pytest.mark.slow
 def test_overwriting_leaves_nothing_of_the_other_one(timed: list[str], tmp_path: Path) -> None:
     out = tmp_path / "front"
     priced(out)

@@ -13,7 +13,7 @@ from ..analysis.fingerprint import checksum
 from ..base.errors import ReportError, one_line
 from ..base.words import error_text
 from ..bundle.files import KEYMAP, REPORT, REPORT_PAGE, REPORT_TEXT, WEIGHTS
-from ..bundle.original import CHECKSUM, MADE_BY, REWRITE, read_marks
+from ..bundle.original import CALIBRATION, CHECKSUM, MADE_BY, REWRITE, read_marks
 from ..graph.call_spec import specs
 from ..numerics.error_sums import Figures
 from ..numerics.running import rounding, run_saved, values
@@ -151,11 +151,14 @@ def _differences(report: Report, rewrite: Rewrite, found: Sequence[Verdict]) -> 
             if (said := getattr(getattr(report, key), amount)) != now:
                 yield f"{said:,} {amount} {key} the rewrite, and it is {now:,}"
     tolerance = rounding(rewrite.original.program)
-    for step, verdict in zip(report.passes, found, strict=False):  # a calibration comes after the recipe's passes
+    names = [step.name for step in report.passes]
+    fitted = names.index(CALIBRATION) if CALIBRATION in names else len(names)
+    steps = [step for step in report.passes if step.name != CALIBRATION]  # which the recipe has not
+    for index, (step, verdict) in enumerate(zip(steps, found, strict=False)):
         if step.name != verdict.pass_name:
             yield f"{step.name} where the recipe has {verdict.pass_name}"
-        if step.verdict.measured_on != verdict.measured_on:
-            continue
+        if index >= fitted or step.verdict.measured_on != verdict.measured_on:
+            continue  # behind a calibration other weights are measured
         for key in ("relative_error", "accumulated"):
             said, now = getattr(step.verdict, key), getattr(verdict, key)
             if said is not None and not abs(said - now) <= tolerance + 0.01 * now:

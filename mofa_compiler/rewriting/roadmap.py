@@ -23,7 +23,7 @@ from .target import Target
 class Roadmap:
     """An ordered list of passes; one of none leaves a network as it is.
 
-    The order is checked, never changed.
+    The order is checked, and changed in one thing alone: preparations come first, wherever they stand.
 
     Raises:
         RoadmapError: a pass comes before one that it has to follow, or is no pass.
@@ -42,7 +42,9 @@ class Roadmap:
         description: str = "",
         target: Target | None = None,
     ):
-        object.__setattr__(self, "passes", tuple(passes))
+        given = list(passes)
+        first = [one for one in given if isinstance(one, Pass) and one.phase is Phase.PREPARE]
+        object.__setattr__(self, "passes", (*first, *(one for one in given if one not in first)))
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "description", description)
         object.__setattr__(self, "target", target)
@@ -64,14 +66,6 @@ class Roadmap:
                 raise RoadmapError(
                     f"roadmap {self.name!r}: {names[lowered]} (pass {lowered + 1}) comes before {pass_.name} (pass "
                     f"{index + 1}): it lowers what all other passes made; put it last",
-                    code="order",
-                )
-        prepared = next((i for i, pass_ in enumerate(self.passes) if pass_.phase is not Phase.PREPARE), len(names))
-        for index, pass_ in enumerate(self.passes[prepared:], prepared):
-            if pass_.phase is Phase.PREPARE:
-                raise RoadmapError(
-                    f"roadmap {self.name!r}: {names[prepared]} (pass {prepared + 1}) comes before {pass_.name} (pass "
-                    f"{index + 1}): it prepares the network for all other passes; put it first",
                     code="order",
                 )
         for index, pass_ in enumerate(self.passes):

@@ -37,7 +37,8 @@ def mofa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
 @pytest.fixture
 def bundle(mofa: Callable[..., Result]) -> str:
     target, *arguments = ORIGINAL[1:]
-    shape = ["--input", "1x3x16x16", "--checkpoint", "net.safetensors", "--out", "bundle"]
+    told = ["--as-told", "--calibrate", "none", "--engine", "eager"]
+    shape = ["--input", "1x3x16x16", "--checkpoint", "net.safetensors", *told, "--out", "bundle"]
     assert mofa("rewrite", target, *arguments, *shape, "--quiet").exit_code == 0
     return "bundle"
 
@@ -125,7 +126,7 @@ def test_a_rewrite_by_a_broken_pass_is_not_saved(mofa: Callable[..., Result], mo
     target, *arguments = ORIGINAL[1:]
     result = mofa(
         *("rewrite", target, *arguments, "--input", "1x3x16x16", "--roadmap", "broken.toml", "--out", "bundle"),
-        *("--checkpoint", "net.safetensors"),
+        *("--checkpoint", "net.safetensors", "--as-told", "--calibrate", "none", "--engine", "eager"),
     )
     assert result.exit_code == 1
     assert "NOT exact" in result.stdout

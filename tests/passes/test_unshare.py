@@ -12,12 +12,10 @@ from torch import Tensor, nn
 
 from mofa_compiler import Roadmap, apply, load, replay, verify
 from mofa_compiler.analysis.layers import signature
-from mofa_compiler.base.errors import RoadmapError
 from mofa_compiler.calibration import Calibration
 from mofa_compiler.passes import SepConvToPConv, Unshare
 from mofa_compiler.rewriting.engine import rewrite
 from tests.calibration.small import images, trained_like
-from tests.raising import raising
 from tests.rewrites import Net, assert_rewrites, assert_same_outputs, network
 
 
@@ -100,8 +98,14 @@ def test_a_key_becomes_several():
 
 
 def test_it_comes_first_in_a_roadmap():
-    with raising(RoadmapError, "order"):
-        Roadmap([SepConvToPConv(), Unshare()])
+    assert Roadmap([SepConvToPConv(), Unshare()]).passes == (Unshare(), SepConvToPConv())
+
+
+def test_what_has_two_names_stays_one():
+    block_ = block()
+    _, diff = rewrite(network(repeated(block=block_, alias=block_[0]), 1, 3, 16, 16), Unshare())
+    assert {skip.path: skip.code for skip in diff.skips}["block.0"] == "tied"
+    assert {edit.path for edit in diff.edits} == {"block.1"}
 
 
 def test_what_shares_nothing_is_rewritten_as_without_it():
@@ -140,6 +144,7 @@ def test_calls_are_fitted_apart():
     assert apart.after.parameters > shared.after.parameters
 
 
+@pytest.mark.slow
 def test_a_decided_roadmap_names_the_copies():
     """What is decided of one call is none of the others' business."""
     roadmap = Roadmap([Unshare(), SepConvToPConv()]).with_target("eager", keep_if="always")
