@@ -21,6 +21,8 @@ import mofa_compiler
 from architectures import NAFNet, UNet
 from mofa_compiler import Result, Verification, apply, compiler
 from mofa_compiler.base.errors import BundleError, VerificationError
+from mofa_compiler.calibration import Calibration
+from mofa_compiler.passes import MergeLinear, SepConvToPConv
 from mofa_compiler.report.printing.verification import print_verification
 from mofa_compiler.reproduce import replay as replay_module
 from tests.raising import raising
@@ -271,3 +273,11 @@ def test_a_broken_pass_is_named():
     assert found.problems[0].startswith("broken was declared exact, but the whole network's output is off by")
     size = mofa_compiler.verify(apply(model, [Broken(how="size")], torch.rand(1, 8, 16, 16)))
     assert [check.name for check in size.checks if not check.ok] == ["exactness", "another size"]
+
+
+def test_what_is_lowered_behind_a_calibration(original: nn.Module, tmp_path: Path):
+    batches = [torch.rand(2, 3, 16, 16) for _ in range(3)]
+    passes = [SepConvToPConv(), MergeLinear()]
+    result = apply(original, passes, batches[0], Calibration(batches, tuning=0))
+    assert [step.name for step in result.steps] == ["sepconv-to-pconv", "calibration", "merge-linear"]
+    assert mofa_compiler.verify(result.save(tmp_path / "bundle"), original).problems == ()
