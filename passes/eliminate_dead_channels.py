@@ -163,7 +163,7 @@ class EliminateDeadChannels(GraphPass):
         )
 
     def _facts(self, graph: fx.Graph, program: Program) -> weights.Facts:
-        """What calibration saw, for the channels that values have by now, in their present order."""
+        """What calibration saw, for the channels that values have by now."""
         widths = {origin(node): _width(node) for node in program.graph.nodes}
         known: dict[str, Tensor] = {}
         for name, channels, value in self._entries:
@@ -174,7 +174,6 @@ class EliminateDeadChannels(GraphPass):
             stands_for = origin(node) or ""
             if stands_for in known and _flat(node, program):
                 fact, left = known[stands_for], selection(node)
-                fact = fact[program.places[stands_for]] if stands_for in program.places else fact
                 facts[node] = fact if left is None else fact[list(left.kept)]
         return facts
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from ..graph.program import Program
 from .channels import Channels, Positions
@@ -51,12 +51,6 @@ def reordered(channels: Channels, orders: Orders) -> Program:
 def sources(channels: Channels, orders: Orders, node: fx.Node) -> Positions:
     """For every place in a value, which of its channels comes there."""
     return _sources(channels.values[node], _new_classes(channels, orders))
-
-
-def places(channels: Channels, orders: Orders) -> dict[str, Tensor]:
-    """The same for every value that it changes, by the name of its node."""
-    found = {node.name: sources(channels, orders, node) for node in channels.values}
-    return {name: torch.from_numpy(moved) for name, moved in found.items() if (np.diff(moved) != 1).any()}
 
 
 def _new_classes(channels: Channels, orders: Orders) -> dict[int, int]:

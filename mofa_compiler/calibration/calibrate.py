@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..analysis.channel_order import Orders, places, reordered
+from ..analysis.channel_order import Orders, reordered
 from ..analysis.channels import Channels
 from ..analysis.layers import signature
 from ..analysis.network import Network
@@ -270,9 +270,7 @@ def _unwritten(program: Program) -> Iterator[None]:
 
 def in_new_order(original: Network, channels: Channels, orders: Orders, hidden: Ranks) -> Network:
     """A network that computes the same with its channels in another order, and knows what was measured of them."""
-    program = replace(
-        reordered(channels, orders), ranked=hidden.seen(channels, orders), places=places(channels, orders)
-    )
+    program = replace(reordered(channels, orders), ranked=hidden.seen(channels, orders))
     return Network(program, original.anatomy)
 
 

@@ -55,7 +55,6 @@ class Program:
     remembers, by path of a partial convolution, the depthwise one over all channels that it stands for. `folded` has
     the keys of the model's state_dict that are gone, say of a weight normalization, and what weight each became.
     `ranked` is what calibration saw at nodes, by origin, whose channels it has put in order: what is to stay first.
-    `places` has, by origin, which of the captured network's channels calibration has put in each place of a value.
     `example` is the call that it was captured on, with the tensors that were given, or a spec where none was.
     """
 
@@ -72,7 +71,6 @@ class Program:
     comparison: Comparison = Comparison((), "not asked for")
     folded: Mapping[str, str] = field(default_factory=dict)
     ranked: Mapping[str, object] = field(default_factory=dict)
-    places: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def call(self) -> CallSpec:

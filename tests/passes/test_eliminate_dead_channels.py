@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from architectures import PMRID
 from images import TRAINING
-from mofa_compiler import apply, verify
+from mofa_compiler import Roadmap, apply, verify
 from mofa_compiler.analysis.layers import signature
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.base.errors import RoadmapError
@@ -266,6 +266,5 @@ def test_the_bottleneck_of_a_published_denoiser_does_nothing(pmrid: PMRID, tmp_p
 
 
 def test_it_comes_before_what_changes_values() -> None:
-    model = block(plain, a=conv(8, 16), n=nn.Identity(), c=conv(16, 8))
-    with raising(RoadmapError, "order", "eliminate-dead-channels", "sepconv-to-pconv"):
-        apply(model, [SepConvToPConv(), EliminateDeadChannels()], torch.rand(SHAPE), [torch.rand(SHAPE)])
+    first, second = Roadmap([SepConvToPConv(), EliminateDeadChannels()])
+    assert (first, second) == (EliminateDeadChannels(), SepConvToPConv()), "wherever it stands"
