@@ -86,12 +86,16 @@ def front(
     Args:
         model: as for `apply`.
         roadmap: as for `apply`; without a target, that of the first engine here that networks are shipped with.
-        example_inputs, calibration, compare, checkpoint, progress: as for `apply`.
+        example_inputs: as for `apply`.
+        calibration: as for `apply`.
         out: the folder for the bundles, `front.json`, `front.md` and `front.html`; its parents are made too.
         bounds: of one measure; by default five, of the measure that suits the network (see `apply`).
         beside: folders of other bundles of this model, to measure with them.
         recover_minutes: train every network on for so long.
         overwrite: replace another front that is there.
+        compare: as for `apply`.
+        checkpoint: as for `apply`.
+        progress: as for `apply`.
 
     Raises:
         BundleError: `out` holds something else, or a bundle cannot be made or read.

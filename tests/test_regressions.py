@@ -10,7 +10,8 @@ import torch
 
 import mofa_compiler
 from architectures import UNet
-from mofa_compiler import apply, capture
+from mofa_compiler import Roadmap, apply, capture
+from mofa_compiler.passes import DropBlock
 from tests.nets import GeneratedUNet, Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::mofa_compiler.frontend.modes.CaptureWarning")
@@ -44,6 +45,12 @@ def test_random_numbers_do_not_pass_for_an_output_error() -> None:
     plan = Plan(width=12, right="tokens", size="pad", odd_first=True, stochastic=True, training=True)
     result = apply(GeneratedUNet(plan), "mofa", plan.example(1, plan.sizes[0]))
     assert all(verdict.holds for verdict in result.verdicts)
+
+
+def test_a_block_that_reads_the_mode_is_tried_on_random_fields() -> None:
+    plan = Plan(stochastic=True, training=True)
+    result = apply(GeneratedUNet(plan), Roadmap([DropBlock()]), plan.example(1, plan.sizes[0]))
+    assert result.diffs[0].edits
 
 
 def test_a_norm_that_follows_the_mode_is_no_obstacle() -> None:

@@ -67,12 +67,13 @@ class Rewiring(Surgery):
         return self.modules[str(node.target)] if isinstance(node, fx.Node) and node.op == "call_module" else None
 
     def exactly(self, path: str) -> Any:
-        """The module or tensor at a path, in float64 and unrounded where this pass made it."""
+        """The module or tensor at a path, in float64 and unrounded where this pass made it; a flag as it is."""
         if path in self._unrounded:
             return self._unrounded[path]
         if path in self.modules:
             return copy.deepcopy(self.modules[path]).double()
-        return self._scope.tensor(path).detach().double()
+        held = self._scope.tensor(path)
+        return held.detach().double() if isinstance(held, Tensor) else held
 
     def tied(self, path: str) -> bool:
         """Whether the parameter or buffer at a path is held under another name, too."""
@@ -276,10 +277,12 @@ class Rewiring(Surgery):
 
     def release(self, path: str) -> bool:
         """Drop a module, parameter or buffer if nothing reads or shares it any longer; returns whether it went."""
+        holds_weights = path in self.modules or path in self.tensors  # no flag, as `training`
         used = self.calls[path] or self._reads[path] or (path in self.tensors and self.tied(path))
-        if not used:
+        goes = holds_weights and not used
+        if goes:
             self.drop(path)
-        return not used
+        return goes
 
     def drop(self, path: str) -> None:
         """Take away a module, parameter or buffer."""
