@@ -17,7 +17,7 @@ from .base.progress import Progress
 from .base.torch_state import in_normal_mode
 from .bundle import obstacles, save
 from .bundle.original import digest
-from .data import Sample
+from .data import CalibrationImages, Sample, ValidationImages
 from .frontend.capture import capture
 from .frontend.causes import check_model
 from .frontend.state import copied, real_device
@@ -29,7 +29,7 @@ from .report.data import report
 from .report.notebook import line, table
 from .report.pictures import pictures_of
 from .result.decisions import Decisions
-from .result.quality import Bound
+from .result.quality import Bound, Quality
 from .result.recovery import Recovery
 from .result.rewrite import KeyFate, Provenance, Rewrite, Step
 from .result.verdict import Verdict
@@ -38,8 +38,10 @@ from .rewriting.engine import rewrite, without_idle_preparations
 from .rewriting.pass_api import Pass
 from .rewriting.roadmap import Roadmap
 from .verification.per_pass import judge
+from .verification.validation import validated
 
 if TYPE_CHECKING:
+    from .autotune.held_out import HeldOut
     from .autotune.session import Session
     from .calibration import Calibration
     from .calibration.calibrate import Calibrated
@@ -186,6 +188,31 @@ class Result:
         record = self._verified()
         return report(record, pictures_of(record)).to_data()
 
+    @property
+    def quality(self) -> Quality | None:
+        """What the network was worth on inputs held out of its calibration, before any training, if there are any."""
+        return self.record.quality
+
+    def evaluate(
+        self, images: str | Path | ValidationImages, degradation: str | None = None, *, progress: Progress | None = None
+    ) -> Quality:
+        """What `model` is worth on a validation set beside the original; `report` says so from then on.
+
+        Args:
+            images: a folder with pairs in `input` and `target`, or of clean images with a degradation, or without one,
+                where the original's output is what is compared with.
+            degradation: what makes inputs of clean images, such as `gaussian:25`.
+            progress: told before every image.
+
+        Raises:
+            DataError: the images cannot be read.
+            VerificationError: a network takes something other than one image, or no part of one of these.
+        """
+        with real_device():
+            self.record = validated(self.record, images, degradation, progress)
+        assert self.record.validation is not None
+        return self.record.validation
+
     def save(self, directory: str | Path, *, overwrite: bool = True, progress: Progress | None = None) -> Path:
         """Write a bundle: source, weights, recipe, key map and reports (see `mofa_compiler.bundle`).
 
@@ -322,7 +349,7 @@ def start(
     args, kwargs = map_tree((call.args, dict(call.kwargs)), Tensor, lambda t: t.detach().clone().to(program.device))
     example = CallSpec(args, kwargs)
     warn_of_values(network, example)
-    session, told = None, {pass_.name for pass_ in roadmap}
+    session, held_out, told = None, None, {pass_.name for pass_ in roadmap}
     if bound is not None and roadmap.target is not None and roadmap.target.keep_if != "told":
         roadmap = roadmap.with_preparations()
     if settings is not None:
@@ -334,8 +361,14 @@ def start(
         from .autotune.session import Session
 
         session = Session(model, network, roadmap, example, settings, bound, tell, minutes)
-        settings = session.calibration
-    return Start(network, roadmap, settings, example, Provenance(checkpoint, original_digest), session, tell)
+        settings, held_out = session.calibration, session.held_out
+    elif settings is not None and isinstance(settings.batches, CalibrationImages) and settings.batches.crops > 1:
+        from .autotune.held_out import HeldOut
+
+        held_out = HeldOut(network, settings)
+        settings = held_out.calibration
+    provenance = Provenance(checkpoint, original_digest)
+    return Start(network, roadmap, settings, example, provenance, session, held_out, tell)
 
 
 @dataclass(frozen=True)
@@ -348,6 +381,7 @@ class Start:
     example: CallSpec
     provenance: Provenance
     session: Session | None
+    held_out: HeldOut | None
     tell: Progress
 
     def result(self, bound: Bound | Literal["exact"] | None = None) -> Result:
@@ -363,6 +397,9 @@ class Start:
         if session is not None and decisions is None:
             decisions = session.told(last)
             roadmap = Roadmap(roadmap, roadmap.name, roadmap.description)
+        quality = None if decisions is None else decisions.quality
+        if session is None and self.held_out is not None:
+            quality = replace(self.held_out.quality(last.program.graph_module), limit=None)
         evaluation = None if calibrated is None else calibrated.evaluation
         orders = {} if calibrated is None else calibrated.orders
         return Result(
@@ -375,6 +412,7 @@ class Start:
                 evaluation=evaluation,
                 samples=() if self.calibration is None else self.calibration.samples(evaluation or ()),
                 provenance=replace(self.provenance, decisions=decisions, channel_orders=orders),
+                quality=quality,
             )
         )
 
@@ -437,7 +475,6 @@ def _steps(network: Network, passes: Iterable[Pass]) -> Iterator[Step]:
 
 def _calibration(given: str | Path | Iterable[Any] | Calibration, program: Program) -> Calibration:
     from .calibration import Calibration
-    from .data import CalibrationImages
 
     if isinstance(given, Calibration):
         return given

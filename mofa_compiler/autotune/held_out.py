@@ -25,6 +25,7 @@ from ..numerics.error_sums import Figures
 from ..numerics.psnr import psnrs, range_of
 from ..numerics.running import run, values
 from ..result.quality import Bound, Measure, Quality
+from ..verification.validation import labels, suits
 
 COUNT = 16
 """Images that quality is measured on"""
@@ -121,14 +122,8 @@ class HeldOut:
         return compared(outputs)
 
     def _measure(self) -> Measure:
-        if self._original is not None and (self._degraded is None or fmean(self._original) > fmean(self._degraded)):
-            return "loss"
-        output = next(tensor_leaves(self._outputs[0]), None)
-        given = next(tensor_leaves(self._calls[0].args), None)
-        if output is None or output.dim() < 2 or not output.numel():
-            return "psnr"
-        labelled = given is not None and output.shape[1] not in (1, given.shape[1] if given.dim() > 1 else 1)
-        return "agreement" if labelled or not output.is_floating_point() else "psnr"
+        given, output = (next(tensor_leaves(one), None) for one in (self._calls[0].args, self._outputs[0]))
+        return suits(_mean(self._original), _mean(self._degraded), given, output)
 
     def _psnr(self, outputs: Sequence[Any]) -> list[float] | None:
         """dB against the clean images, one each; None where none are known, or of other shapes."""
@@ -158,7 +153,7 @@ class HeldOut:
         pairs = [[next(tensor_leaves(one)) for one in both] for both in zip(self._outputs, outputs, strict=True)]
         low, high = min(float(one.min()) for one, _ in pairs), max(float(one.max()) for one, _ in pairs)
         middle = 0.5 if low >= 0 and high <= 1 else 0.0  # of probabilities, or of logits
-        return [float((_labels(one, middle) != _labels(other, middle)).double().mean()) for one, other in pairs]
+        return [float((labels(one, middle) != labels(other, middle)).double().mean()) for one, other in pairs]
 
 
 def _mean(found: Sequence[float] | None) -> float | None:
@@ -167,12 +162,6 @@ def _mean(found: Sequence[float] | None) -> float | None:
 
 def _arguments(batch: Any) -> Any:
     return (batch.args, dict(batch.kwargs)) if isinstance(batch, CallSpec) else batch
-
-
-def _labels(output: Tensor, middle: float) -> Tensor:
-    if not output.is_floating_point():
-        return output
-    return output.argmax(1) if output.dim() > 1 and output.shape[1] > 1 else output > middle
 
 
 def _calls(network: Network, given: Iterable[Any]) -> list[CallSpec]:

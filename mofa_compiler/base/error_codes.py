@@ -39,6 +39,7 @@ ERROR_CODES: Mapping[str, str] = {
     "no-data": "there is nothing to work on",
     # what was made
     "does-not-fit": "weights or layers do not fit where they should stand",
+    "lossy": "more was lost on held-out inputs than is accepted unasked",
     "not-exact": "what was promised to compute the same does not",
     "computes-else": "the graph, or the written source, computes something else than the model",
     "bug": "a pass, or this package, broke a rule of its own",

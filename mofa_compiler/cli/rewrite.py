@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..base.errors import BundleError, VerificationError
-from . import deciding, options
+from . import deciding, judging, options
 
 
 def rewrite(
@@ -36,6 +36,8 @@ def rewrite(
     crops: deciding.Crops = None,
     crop_size: deciding.CropSize = None,
     seed: deciding.Seed = None,
+    evaluate: judging.Eval = None,
+    accept_loss: judging.AcceptLoss = False,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to save the rewritten network.")] = None,
     overwrite: options.Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; report what would change.")] = False,
@@ -64,7 +66,8 @@ def rewrite(
     Exit codes:
       0    done, also where there was nothing to rewrite
       1    an error in the input, a network that cannot be saved (with --dry-run
-           after the report), or a pass less exact than it says, in one line
+           after the report), a pass less exact than it says, or trained weights
+           that lost more than is accepted (not with --dry-run), in one line
       2    wrong usage
       130  interrupted
     """
@@ -77,7 +80,8 @@ def rewrite(
         )
     calibrate = calibrate or (deciding.NONE if checkpoint is None else deciding.SYNTHETIC)
     calibrate = None if calibrate == deciding.NONE else calibrate
-    given = options.image_settings("--calibrate", calibrate, degrade, crops, crop_size, seed)
+    alone = calibrate is None and evaluate is not None  # the degradation is then that of the validation set
+    given = options.image_settings("--calibrate", calibrate, None if alone else degrade, crops, crop_size, seed)
     bound = deciding.bound(max_loss, min_psnr, min_agreement)
     if threads is not None and engine is None and checkpoint is None:
         raise typer.BadParameter("needs --engine", param_hint="--threads")
@@ -105,6 +109,7 @@ def rewrite(
         calibration = None if calibrate is None else deciding.calibration(model, example, calibrate, given)
         if calibration is not None and not quiet:
             _tell(f"calibration: {calibrate if isinstance(calibration, list) else calibration}")
+        images = None if evaluate is None else judging.validation(model, example, evaluate, degrade, seed)
         judged = calibration is not None and checkpoint is not None and plan.target is not None
         saving, tell = destination is not None, phase("rewriting")
         result = apply(
@@ -120,6 +125,8 @@ def rewrite(
             progress=tell,
         )
         result.verify(progress=phase("comparing outputs"))
+        if images is not None:
+            result.evaluate(images, progress=phase("judging"))
         made = None if quiet else reported(result.record)
     if made is not None and as_json:
         print(json.dumps(made[0].to_data(), indent=2, ensure_ascii=False))
@@ -131,6 +138,9 @@ def rewrite(
     for verdict in result.verdicts:
         if verdict.problem:
             raise VerificationError(f"{verdict.problem}; nothing was saved", code="not-exact")
+    lost = None if accept_loss else judging.too_much(result.record)
+    if lost is not None and destination is not None:
+        raise judging.refusal(lost)
     if destination is None:
         if found := obstacles(result.rewritten.program):
             raise BundleError(f"without --dry-run nothing would be saved: {sentence(found)}", code="no-source")

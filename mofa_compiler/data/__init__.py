@@ -10,6 +10,7 @@ from .leaves import dead_leaves
 from .pairing import Pairs, pairs, split
 from .raw import add_noise
 from .samples import Sample
+from .validation import ValidationImages
 
 __all__ = [
     "SYNTHETIC",
@@ -18,6 +19,7 @@ __all__ = [
     "Pair",
     "Pairs",
     "Sample",
+    "ValidationImages",
     "add_noise",
     "calibration_batches",
     "dead_leaves",

@@ -209,12 +209,17 @@ def _part(dataset: Pairs, examples: Sequence[Example], repeat: int, *, fixed: bo
 
 
 def _examples(folder: Path, degradation: Degradation | None, patch: int) -> list[Example]:
-    examples = _found(folder, degradation)
+    examples = examples_of(folder, degradation)
     check_sides((example.input for example in examples), patch * (degradation.scale if degradation else 1))
     return examples
 
 
-def _found(folder: Path, degradation: Degradation | None) -> list[Example]:
+def examples_of(folder: Path, degradation: Degradation | None) -> list[Example]:
+    """The files of a folder that is laid out as for `pairs`.
+
+    Raises:
+        DataError: there is no image, a name lacks on one side, or a degradation is given for pairs.
+    """
     sides = [folder / INPUT, folder / TARGET]
     there = [side.is_dir() for side in sides]
     if not any(there):

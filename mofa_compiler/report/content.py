@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from ..base import words
-from . import decided, text
+from . import decided, judged, text
 from .document import Block, Code, Details, Document, Group, Groups, Notice, Paragraph, Table, Toned, Words
 from .model import Edit, Report, Step
 
@@ -24,10 +24,9 @@ def for_reading(report: Report) -> Document:
     return Document(
         title,
         (
-            *([Paragraph(decided.headline(report.decisions), "strong")] if report.decisions else []),
+            *traded(report),
             _amounts(report),
-            Paragraph(" ".join(filter(None, (text.accuracy(report), text.quality(report), text.costs(report))))),
-            *([Notice(lost)] if (lost := text.loss(report)) else []),
+            Paragraph(" ".join(filter(None, (text.accuracy(report), text.costs(report))))),
             *origin(report),
             *_decisions(report),
             *passes(report),
@@ -41,7 +40,7 @@ def for_reading(report: Report) -> Document:
 def for_screen(report: Report, verbose: bool = False) -> Document:
     """What matters last, for it stays on the screen; the summary of a preset fits 24 lines of 80 columns."""
     title = f"{report.model}, roadmap {report.roadmap.name}, input {text.shapes(report.inputs)}"
-    quality, costs = text.quality(report), text.costs(report)
+    costs = text.costs(report)
     return Document(
         title,
         (
@@ -50,14 +49,23 @@ def for_screen(report: Report, verbose: bool = False) -> Document:
             *stages(report),
             _amounts(report),
             Paragraph(text.accuracy(report)),
-            *([Paragraph(quality)] if quality else []),
-            *([Paragraph(decided.headline(report.decisions), "strong")] if report.decisions else []),
             *([Paragraph(costs, "warning")] if costs else []),
-            *([Notice(lost)] if (lost := text.loss(report)) else []),
+            *traded(report),
             *origin(report),
             *passes(report),
         ),
     )
+
+
+def traded(report: Report) -> Iterator[Block]:
+    """What was lost where that is much, then what was traded for what."""
+    yield from map(Notice, judged.opening(report))
+    if report.decisions:
+        yield Paragraph(decided.headline(report.decisions), "strong")
+    if quality := judged.quality(report):
+        yield Paragraph(quality, "strong")
+    if gone := judged.thrown_away(report):
+        yield Notice(gone)
 
 
 def _amounts(report: Report) -> Table:

@@ -34,6 +34,8 @@ def report(rewrite: Rewrite, shown: Sequence[Picture]) -> Report:
         "roadmap": rewrite.roadmap.to_dict(),
         "recoveries": [recovery.to_data() for recovery in rewrite.provenance.recoveries],
         "decisions": None if rewrite.provenance.decisions is None else rewrite.provenance.decisions.to_data(),
+        "quality": None if rewrite.quality is None else rewrite.quality.to_data(),
+        "validation": None if rewrite.validation is None else rewrite.validation.to_data(),
         "passes": [_step(step, verdict) for step, verdict in zip(rewrite.steps, rewrite.verdicts, strict=True)],
     }
     return Report(

@@ -74,9 +74,8 @@ def tried(decisions: Decisions) -> str:
 
 
 def headline(decisions: Decisions) -> str:
-    """What the whole network came to, in time and in quality."""
-    quality = f" Quality: {decisions.quality.sentence}." if decisions.quality else ""
-    return f"Measured: {decisions.sentence}.{quality}"
+    """What the whole network came to."""
+    return f"Measured: {decisions.sentence}."
 
 
 NOISE = 0.05
@@ -127,7 +126,8 @@ def alternatives(found: Decisions) -> Iterator[Block]:
     if found.layers:
         picked = "chosen" if carried_out(found) else "picked, but not kept,"
         yield Paragraph(f"What was {picked} for each group of equal layers, timed with every alternative:", "soft")
-    bound = Bound(found.quality.measure, found.quality.limit) if found.quality else None
+    limit = None if found.quality is None else found.quality.limit
+    bound = None if found.quality is None or limit is None else Bound(found.quality.measure, limit)
     for one in found.layers:
         more = f" and {len(one.paths) - 3} more" if len(one.paths) > 3 else ""
         summary = (Code(one.layer), f" {', '.join(one.paths[:3])}{more}: {one.chosen} ({one.reason})")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ..base import words
 from ..base.significance import noise, widened
-from . import text
+from . import judged, text
 from .document.blocks import Tone
-from .measured import Measurement, Recovery
+from .measured import Measurement, Quality, Recovery
 from .model import Report
 from .summary import conditions, decided_measurement
 
@@ -37,7 +37,7 @@ class Card:
 
 def cards(report: Report) -> list[Card]:
     """Parameters, MACs, the time on every engine that was measured, and the quality of the output."""
-    return [*_costs(report), *_times(report), _quality(report)]
+    return [*_costs(report), *_times(report), *_quality(report)]
 
 
 def notices(report: Report) -> Iterator[str]:
@@ -45,8 +45,6 @@ def notices(report: Report) -> Iterator[str]:
     measured = report.measurements or report.decisions
     if costs := "" if measured else text.costs(report):
         yield costs
-    if lost := text.loss(report):
-        yield lost
     yield from (f"{step.name}: {step.verdict.problem}." for step in report.passes if step.verdict.problem)
     if any(recovery.best_step for recovery in report.recoveries):
         yield (
@@ -90,8 +88,21 @@ def _time(one: Measurement) -> Card:
     )
 
 
-def _quality(report: Report) -> Card:
-    """Against the ground truth where that is known, of as many images as there are; else against the original."""
+def _quality(report: Report) -> list[Card]:
+    """On held-out inputs; else against the ground truth where that is known, or against the original."""
+    return [_judged(one) for one in judged.known(report)] or [_seen(report)]
+
+
+def _judged(one: Quality) -> Card:
+    tone: Tone = "" if one.acceptable else "bad"
+    value, where = one.sentence.partition(" on ")[::2]
+    if one.measure == "loss":
+        note = f"PSNR against the clean images, on {where}; higher is better"
+        return Card("Quality", *_decibels(one.original, one.rewritten), note, tone)
+    return Card("Output, against the original's", "", value, "", f"on {where}", tone)
+
+
+def _seen(report: Report) -> Card:
     last = report.recoveries[-1] if report.recoveries else None
     if last is not None and last.psnr_original is not None:
         note = "PSNR against the clean images, mean of the validation examples of the recovery; higher is better"
@@ -115,12 +126,12 @@ def _of_recovery(last: Recovery) -> Card:
 
 def _of_images(report: Report) -> Card | None:
     """Means over the images that have a target."""
-    known = text.with_target(report)
-    before, after = text.mean_psnr(report)
+    known = judged.with_target(report)
+    before, after = judged.mean_psnr(report)
     if before is None or after is None:
         return None
     images = "the image below" if len(known) == 1 else f"mean of the {len(known)} images below"
-    note = f"PSNR against the clean image, {images}{text.sources(known)}; higher is better"
+    note = f"PSNR against the clean image, {images}{judged.sources(known)}; higher is better"
     return Card("Quality", *_decibels(before, after), note)
 
 
@@ -140,6 +151,8 @@ def _of_output(report: Report) -> Card:
         return Card(label, "", "the same", "", "nothing was rewritten")
     verdict = report.passes[-1].verdict
     where = f"on the {verdict.measured_on}"
+    if judged.unknown(report):
+        where += ", which says little of images: what was lost is unknown"
     if verdict.accumulated == 0:
         return Card(label, "", "the same", "", where)
     psnr = text.psnr_text(verdict.psnr)

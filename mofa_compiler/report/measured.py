@@ -107,11 +107,12 @@ class Compared(Part):
 
 
 class Quality(Part):
-    """What came of a bound, on inputs that nothing was chosen by or fitted to."""
+    """What a network is worth on inputs that nothing was chosen by or fitted to."""
 
     measure: Literal["loss", "psnr", "agreement"]
     """dB lost against clean images, dB to the original's output, or share of its labels"""
-    limit: float
+    limit: Number
+    """Of the bound; null where there is none"""
     value: Number
     inputs: int
     source: str
@@ -121,7 +122,13 @@ class Quality(Part):
     rewritten: Number
     calibrations: int
     """Of whole networks, until the bound held"""
+    where: str = ""
+    """The inputs in words, where they are not just held out"""
     sentence: str
+    doubt: str = ""
+    """A sentence where the figures show that inputs, weights and degradation do not belong together"""
+    acceptable: bool = True
+    """Whether it lost so little that it may be saved unasked"""
 
 
 class Decisions(Part):

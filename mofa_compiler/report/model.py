@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from .measured import Decisions, Measurement, Recovery
+from .measured import Decisions, Measurement, Quality, Recovery
 from .part import Number, Part
 from .structure import Structure, check_structure
 
@@ -265,6 +265,10 @@ class Report(Part):
     decisions: Decisions | None
     measurements: tuple[Measurement, ...]
     images: tuple[Image, ...]
+    quality: Quality | None = None
+    """As it was rewritten, on held-out inputs; null where there are none"""
+    validation: Quality | None = None
+    """The same on a validation set of the user's"""
 
     @model_validator(mode="after")
     def _stages_are_known(self) -> Self:

@@ -9,8 +9,11 @@ from ..result.rewrite import Rewrite
 
 
 def line(rewrite: Rewrite) -> str:
-    """`<Result of NAFNet by roadmap mofa: 1.2 M → 850 k parameters, 2.1 G → 1.5 G MACs>`."""
+    """`<Result of NAFNet by roadmap mofa: 1.2 M → 850 k parameters, 2.1 G → 1.5 G MACs; 0.12 dB lost on …>`."""
     amounts = ", ".join(f"{before} → {after} {name}" for name, before, after, _ in _rows(rewrite))
+    judged = rewrite.validation or rewrite.quality
+    if judged is not None and not any(one.improved for one in rewrite.provenance.recoveries):
+        amounts += f"; {judged.said} on {judged.on}"
     return spelling.printable(
         f"<Result of {rewrite.original.program.name} by roadmap {rewrite.roadmap.name}: {amounts}>"
     )

@@ -58,8 +58,7 @@ def _above(report: Report) -> Iterator[Block]:
     """What matters first, and what each pass bought."""
     if report.roadmap.description:
         yield Paragraph(report.roadmap.description, "soft")
-    if report.decisions:
-        yield Paragraph(decided.headline(report.decisions), "strong")
+    yield from content.traded(report)
     yield Table(
         ("", "before", "after", "change", "meaning"),
         tuple((one.label, one.before, one.after, Toned(one.change, one.tone), one.note) for one in cards(report)),

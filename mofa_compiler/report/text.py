@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ..base.words import UNTRAINED, change, count, error_text, off, quantity
 from .measured import Recovery
-from .model import Anatomy, Closeness, Edit, Image, Report, Step, TensorShape
+from .model import Anatomy, Edit, Report, Step, TensorShape
 
 _Item = TypeVar("_Item")
 _Key = TypeVar("_Key")
@@ -17,10 +17,6 @@ _Key = TypeVar("_Key")
 def weights(report: Report) -> str:
     """A sentence on what the weights were read from; empty where that is not known, or they are no trained ones."""
     return f"Weights: {report.checkpoint}." if report.checkpoint else ""
-
-
-LOST_DB, MOVED = 0.3, 0.1
-"""dB of PSNR, and without a known target the share of the output, beyond which a rewrite is said to have lost skill"""
 
 
 def untrained(report: Report) -> str:
@@ -85,44 +81,6 @@ def accuracy(report: Report) -> str:
     return f"Output error on the {verdict.measured_on}, against the original: {figures}."
 
 
-def quality(report: Report) -> str:
-    """PSNR and SSIM of both networks, the mean over the report's images with a known target; empty without any.
-
-    With the PSNR of what they were given, where that is an image like the target.
-    """
-    known = with_target(report)
-    if not known:
-        return ""
-
-    def pair(measure: Callable[[Image], Closeness], digits: int) -> str:
-        before = mean(measure(image).original for image in known)
-        after = mean(measure(image).rewritten for image in known)
-        return "" if before is None or after is None else f"{before:.{digits}f} → {after:.{digits}f}"
-
-    psnr, ssim = pair(lambda image: image.psnr, 2), pair(lambda image: image.ssim, 3)
-    given = mean(image.psnr.input for image in known)
-    start = "" if given is None else f" (input {given:.2f})"
-    ssims = f", SSIM {ssim}" if ssim else ""
-    return f"On {count(len(known), 'image')}{sources(known)}: {psnr} dB PSNR{start}{ssims}."
-
-
-def mean_psnr(report: Report) -> tuple[float | None, float | None]:
-    """In dB, of the original and of the rewritten network, over the images with a known target; None without any."""
-    known = with_target(report)
-    return mean(image.psnr.original for image in known), mean(image.psnr.rewritten for image in known)
-
-
-def with_target(report: Report) -> list[Image]:
-    """The images whose outputs were compared with a known target."""
-    return [one for one in report.images if None not in (one.psnr.original, one.psnr.rewritten)]
-
-
-def sources(images: Iterable[Image]) -> str:
-    """Where images come from, in parentheses behind a space; empty where that is not known."""
-    found = "; ".join(sorted({image.source for image in images if image.source}))
-    return f" ({found})" if found else ""
-
-
 def mean(values: Iterable[float | None]) -> float | None:
     """None where one of them is not known, or there are none."""
     known = list(values)
@@ -184,26 +142,6 @@ def stage_rows(report: Report) -> list[tuple[str, str, str, str]]:
         )
         for was, now in pairs
     ]
-
-
-def loss(report: Report) -> str:
-    """A sentence where trained weights lost more than what goes unseen, and what to do about that; else empty."""
-    if report.checkpoint == "" or not any(step.edits for step in report.passes):
-        return ""
-    before, after = mean_psnr(report)
-    moved = report.passes[-1].verdict.accumulated
-    if before is not None and after is not None:
-        if before - after <= LOST_DB:
-            return ""
-        lost = f"It lost {before - after:.2f} dB"
-    elif moved is not None and moved > MOVED and not any(one.best_step for one in report.recoveries):
-        lost = f"Its output moved by {error_text(moved)}"
-    else:
-        return ""
-    return (
-        f"{lost}, which is more than goes unseen: bound it (--engine with --max-loss), calibrate on images like those "
-        "that it will meet (--calibrate), or train it on (mofa recover)."
-    )
 
 
 def costs(report: Report) -> str:

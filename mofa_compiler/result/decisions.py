@@ -101,22 +101,24 @@ class Decisions:
         if final is None:
             return f"no rewrite {self._wanted}is faster than the original on {conditions}: it was left as it is"
         low, high = widened(final.interval, final.control)
-        lost = f" for {self.quality.bound.said(self.quality.value)}" if self.quality else ""
+        lost = f" for {self.quality.said}" if self.quality else ""
         time = f"{final.ratio:.2f} of the original's time ({low:.2f} to {high:.2f}){lost} on {conditions}"
         if self.layers or self.chosen != TOLD:
             return time
+        if self.quality is None and final.is_faster:
+            return f"{time}: faster"  # what it lost is unknown
         return f"{time}: {'worth' if self.is_worth_it else 'not worth'} shipping"
 
     @property
     def is_worth_it(self) -> bool:
-        """Whether what came of it is faster beyond the noise, and within the bound where there is one."""
-        return self.final is not None and self.final.is_faster and (self.quality is None or self.quality.holds)
+        """Whether what came of it is faster beyond the noise, and within its bound."""
+        return self.final is not None and self.final.is_faster and self.quality is not None and self.quality.holds
 
     @property
     def _wanted(self) -> str:
-        return f"within {self.quality.bound} " if self.quality else ""
+        return f"within {self.quality.bound} " if self.quality and self.quality.bound else ""
 
     def to_data(self) -> dict[str, Any]:
         """Plain data."""
-        quality = None if self.quality is None else {**asdict(self.quality), "sentence": self.quality.sentence}
+        quality = None if self.quality is None else self.quality.to_data()
         return {**asdict(self), "quality": quality, "sentence": self.sentence}

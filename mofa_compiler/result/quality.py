@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..base.errors import CalibrationError
+from ..base.words import count
 
 Measure = Literal["loss", "psnr", "agreement"]
 
 SMALLEST = 1e-12
 """A mean squared error that counts as none: 120 dB"""
+
+ACCEPTED: Mapping[Measure, float] = {"loss": 0.3, "psnr": 42.0, "agreement": 0.99}
+"""Bounds beyond which a network is not saved unasked: twice the error of those that are kept where none is given"""
+
+NEARLY_CLEAN = 45.0
+"""dB of PSNR from which on an input has next to nothing that could be restored"""
 
 OPTIONS: Mapping[str, str] = {"loss": "max_loss", "psnr": "min_psnr_to_original", "agreement": "min_agreement"}
 
@@ -78,10 +85,8 @@ class Bound:
         return value <= self.limit if self.measure == "loss" else value >= self.limit
 
     def said(self, value: float) -> str:
-        """A value in words: `0.12 dB lost`, `46.1 dB to the original`, `99.71 % of the labels`."""
-        if self.measure == "loss":
-            return f"{abs(value):.2f} dB lost" if value > -0.005 else f"{-value:.2f} dB won"
-        return f"{value:.1f} dB to the original" if self.measure == "psnr" else f"{100 * value:.2f} % of the labels"
+        """A value in words (see `said`)."""
+        return said(self.measure, value)
 
     def __str__(self) -> str:
         limits = {"loss": "at most {:g} dB lost", "psnr": "at least {:g} dB to the original"}
@@ -90,20 +95,28 @@ class Bound:
         return limits[self.measure].format(self.limit)
 
 
+def said(measure: Measure, value: float) -> str:
+    """A value in words: `0.12 dB lost`, `46.1 dB to the original`, `99.71 % of the labels`."""
+    if measure == "loss":
+        return f"{abs(value):.2f} dB lost" if value > -0.005 else f"{-value:.2f} dB won"
+    return f"{value:.1f} dB to the original" if measure == "psnr" else f"{100 * value:.2f} % of the labels"
+
+
 @dataclass(frozen=True)
 class Quality:
-    """What came of a bound on held-out inputs, which nothing was chosen by or fitted to.
+    """What a network is worth on held-out inputs, which nothing was chosen by or fitted to.
 
     Attributes:
-        measure: as of the bound; `limit`: its limit; `value`: what the network came to.
+        measure: as of a bound; `limit`: that of the bound that was kept to, None without; `value`: what came of it.
         inputs: how many were held out; `source`: where they come from.
         degraded: PSNR in dB of the network's inputs against the clean images, None without these or where their shapes
             differ; `original`, `rewritten`: of the networks' outputs.
         calibrations: of whole networks, until the bound held.
+        where: the inputs in words, where they are not just held out.
     """
 
     measure: Measure
-    limit: float
+    limit: float | None
     value: float
     inputs: int
     source: str
@@ -111,21 +124,69 @@ class Quality:
     original: float | None = None
     rewritten: float | None = None
     calibrations: int = 0
+    where: str = ""
 
     @property
-    def bound(self) -> Bound:
+    def bound(self) -> Bound | None:
         """What was asked for."""
-        return Bound(self.measure, self.limit)
+        return None if self.limit is None else Bound(self.measure, self.limit)
 
     @property
     def holds(self) -> bool:
-        """Whether the bound holds."""
-        return self.bound.holds(self.value)
+        """Whether the bound holds; without one, that beyond which nothing is saved unasked."""
+        return (self.bound or self._accepted).holds(self.value)
+
+    @property
+    def is_acceptable(self) -> bool:
+        """Whether it may be saved unasked: within what is accepted, or within a bound that was given and is wider."""
+        return self.holds or self._accepted.holds(self.value)
+
+    @property
+    def said(self) -> str:
+        """`0.12 dB lost`, `46.1 dB to the original`, `99.71 % of the labels`."""
+        return said(self.measure, self.value)
+
+    @property
+    def chain(self) -> str:
+        """`input 20.20 → original 32.00 → rewritten 31.90 dB`; empty where no clean images are known."""
+        steps = (("input", self.degraded), ("original", self.original), ("rewritten", self.rewritten))
+        known = " → ".join(f"{name} {value:.2f}" for name, value in steps if value is not None)
+        return f"{known} dB" if known else ""
 
     @property
     def sentence(self) -> str:
-        """`0.12 dB lost on 8 held-out inputs (bound: at most 0.15 dB lost): degraded 20.2 → …`."""
-        steps = (("degraded", self.degraded), ("original", self.original), ("rewritten", self.rewritten))
-        chain = " → ".join(f"{name} {value:.2f}" for name, value in steps if value is not None)
-        number = "1 held-out input" if self.inputs == 1 else f"{self.inputs} held-out inputs"
-        return f"{self.bound.said(self.value)} on {number} (bound: {self.bound}){f': {chain} dB' if chain else ''}"
+        """`0.12 dB lost on 8 held-out inputs (bound: at most 0.15 dB lost): input 20.20 → …`."""
+        bound = f" (bound: {self.bound})" if self.bound else ""
+        return f"{self.said} on {self.on}{bound}{f': {self.chain}' if self.chain else ''}"
+
+    @property
+    def on(self) -> str:
+        """`16 held-out inputs`, `24 images of val`."""
+        return self.where or count(self.inputs, "held-out input")
+
+    @property
+    def doubt(self) -> str:
+        """A sentence where the figures show that inputs, weights and degradation do not belong together; else empty."""
+        if self.degraded is None or self.original is None:
+            return ""
+        said = f"{self.degraded:.2f} → {self.original:.2f} dB"
+        if self.original <= self.degraded:
+            clean = ", which are nearly clean" if self.degraded >= NEARLY_CLEAN else ""
+            return (
+                f"The original makes its inputs worse{clean} ({said}): are these its trained weights, and is this the "
+                "degradation that they were trained for?"
+            )
+        if self.degraded >= NEARLY_CLEAN:
+            return f"The inputs are nearly clean ({said}): is the degradation as strong as it is where it will run?"
+        if self.rewritten is not None and self.rewritten <= self.degraded:
+            return f"The rewritten network makes its inputs worse ({self.degraded:.2f} → {self.rewritten:.2f} dB)."
+        return ""
+
+    @property
+    def _accepted(self) -> Bound:
+        return Bound(self.measure, ACCEPTED[self.measure])
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data, with the figures in words."""
+        words = {"sentence": self.sentence, "doubt": self.doubt, "acceptable": self.is_acceptable}
+        return {**asdict(self), **words}

@@ -16,6 +16,7 @@ from ..rewriting.fate import FITTED, Fate
 from ..rewriting.pass_api import Pass, Phase
 from ..rewriting.roadmap import Roadmap
 from .decisions import Decisions
+from .quality import Quality
 from .recovery import Recovery
 from .verdict import Verdict
 
@@ -84,6 +85,8 @@ class Rewrite:
         evaluation: inputs that verification measures on, if there are better ones than the example.
         samples: images that the report shows, if there are any.
         provenance: where the weights come from.
+        quality: what it is worth on inputs that were held out of the calibration, if there are any.
+        validation: what it is worth on a validation set of the user's, if there is one.
     """
 
     roadmap: Roadmap
@@ -94,6 +97,8 @@ class Rewrite:
     evaluation: Sequence[CallSpec] | None = None
     samples: Sequence[Sample] = ()
     provenance: Provenance = field(default_factory=Provenance)
+    quality: Quality | None = None
+    validation: Quality | None = None
 
     @property
     def networks(self) -> tuple[Network, ...]:

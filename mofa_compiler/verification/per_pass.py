@@ -74,7 +74,7 @@ def measure(
     if inputs is None:
         inputs, name = rewrite.evaluation, "calibration input"
     if inputs is None:
-        inputs, name = [rewrite.example], f"{'generated ' if _is_generated(rewrite.example) else ''}example input"
+        inputs, name = [rewrite.example], f"{'random ' if _is_generated(rewrite.example) else ''}example input"
     steps = tuple(Figures() for _ in rewrite.diffs)
     totals = tuple(Figures() for _ in rewrite.diffs)
     beside = Figures()

@@ -52,7 +52,7 @@ def test_a_good_bundle(mofa: Callable[..., Result], bundle: str, monkeypatch: py
     monkeypatch.setenv("COLUMNS", str(width))
     result = mofa("verify", bundle, *weights())
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.startswith("Output errors on the generated example input 1x3x16x16\n")
+    assert result.stdout.startswith("Output errors on the random example input 1x3x16x16\n")
     assert "\nok      weights       all " in result.stdout
     assert "FAILED" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= width

@@ -71,7 +71,7 @@ def test_a_bundle_as_it_was_saved(saved: Path, original: nn.Module, result: Resu
     ]
     details = {check.name: check.detail for check in found.checks}
     assert "all 2" in details["weights"] or "all " in details["weights"]
-    assert details["report"].startswith("parameters, MACs and output errors repeat, on the generated example input")
+    assert details["report"].startswith("parameters, MACs and output errors repeat, on the random example input")
     assert details["another size"] == "1x3x8x12 is taken, the output is finite"
     assert "1 pass is exact in float64" in details["exactness"]
     assert found.verdicts == result.verdicts

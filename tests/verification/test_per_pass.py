@@ -176,7 +176,7 @@ def test_figures_are_of_the_inputs_that_were_given(approximate: Result):
     assert {verdict.measured_on for verdict in approximate.verify()} == {"example input 1x3x16x16"}
     assert apply(three(), []).verdicts == ()
     noise = apply(three(), [SepConvToPConv()]).verdicts[0]
-    assert noise.measured_on == "generated example input 1x8x256x256"
+    assert noise.measured_on == "random example input 1x8x256x256"
     batches = [torch.rand(2, 3, 16, 24), torch.rand(1, 3, 16, 24)]
     verdicts = approximate.verify(inputs=iter(batches), name="photograph")
     assert approximate.verdicts == verdicts
