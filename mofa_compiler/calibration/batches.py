@@ -67,6 +67,10 @@ class Batches:
             held.append(_mirrored(self[0]))
         return fitting._reversed(), held._reversed()
 
+    def first(self, number: int) -> Batches:
+        """The first batches alone."""
+        return self._some(range(min(number, len(self))))
+
     def together(self, others: Batches) -> Batches:
         """These and then others."""
         both = self._some(range(len(self)))

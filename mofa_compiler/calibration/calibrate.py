@@ -20,7 +20,7 @@ from ..analysis.layers import signature
 from ..analysis.network import Network
 from ..base.errors import RewriteError
 from ..data import CalibrationImages, Sample
-from ..data.calibration import FITTED
+from ..data.calibration import HELD_OUT
 from ..graph.call_spec import CallSpec, tensor_leaves
 from ..graph.program import Program
 from ..numerics.error_sums import Figures
@@ -35,13 +35,14 @@ from .hidden_ranks import Ranks, ranks
 from .lockstep import Lockstep, Shelf, Stretch
 from .ordering import channel_orders
 from .plan import Plan, Planner
+from .sufficiency import few_pixels, too_few
 from .tuning import Tuning, blocks
 
 NAME = "calibration"
 """What the last diff of a calibrated result is called"""
 
 EVALUATED = 4
-"""How many calibration batches a result keeps to be verified on"""
+"""How many batches of what was not fitted to a result keeps to be verified on"""
 
 SHOWN = 3
 """How many images a result keeps for people to look at"""
@@ -78,7 +79,7 @@ class Calibration:
             return self.batches.samples(SHOWN)
         first = [list(tensor_leaves((call.args, dict(call.kwargs)))) for call in evaluation[:SHOWN]]
         images = [leaves[0][0] for leaves in first if len(leaves) == 1 and leaves[0].dim() == 4]
-        return [Sample(f"input {index}", image.float(), source=FITTED) for index, image in enumerate(images, 1)]
+        return [Sample(f"input {index}", image.float(), source=HELD_OUT) for index, image in enumerate(images, 1)]
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Calibrated:
         diff: what was fitted and moved, and what could not be.
         orders: the new order of channels.
         stages: every step that was taken.
-        evaluation: some of the inputs, to verify on.
+        evaluation: some of the inputs that were not fitted to, to verify on.
     """
 
     networks: tuple[Network, ...]
@@ -161,7 +162,9 @@ class Candidate:
             if only is not None and not any(path in only for path in step.fit.paths):
                 continue
             tell(f"fitting {step.fit.paths[-1]}", number, len(plan.steps))
-            notes |= dict.fromkeys(step.fit.paths, _fitted(step.fit, networks, number, step.original, step.rewritten))
+            note = _fitted(step.fit, networks, number, step.original, step.rewritten)
+            note += few_pixels(step.fit.seen, step.fit.unknowns)
+            notes |= dict.fromkeys(step.fit.paths, note)
         return replace(self, notes=notes, refused=plan.refused)
 
 
@@ -234,12 +237,13 @@ def calibrate(
             if start.repeats:  # at other calls a layer gets what its own fit has changed
                 once = start.changed(stack).fitted(fitting, folder, tell, repeated=False)
                 steps.take("fitted but for layers called several times", once)
-        refused = (steps.best if steps.best.notes else steps.last).refused
+        fitted = steps.best if steps.best.notes else steps.last
         if calibration.tuning > 0 and differs:
             changed = steps.best.changed(stack)
             _tune(changed, fitting, held_out, folder, calibration.tuning, tell)
             steps.take("tuned", changed)
-        evaluation = tuple(batches[index] for index in range(min(EVALUATED, len(batches))))
+        left = _left(original, networks[-1], steps, fitting, tell)
+        evaluation = tuple(held_out[index] for index in range(min(EVALUATED, len(held_out))))
     chosen = steps.best
     final = _with_what_stayed(chosen.final, [networks[-1], chosen.passes[-1]])
     for network, like_this in zip((*chosen.passes, final), (*networks[1:], networks[-1]), strict=True):
@@ -247,13 +251,25 @@ def calibrate(
     best = [stage.name for stage in steps.stages if stage.kept][-1]
     options = {**calibration.description, "inputs": batches.images, "held_out": held_out.images, "kept": best}
     options["output_error"] = " → ".join(f"{100 * stage.error:.3g} % {stage.name}" for stage in steps.stages)
+    if few := too_few(*left, fitted.notes.values()):
+        options["too_few"] = few
     if worse := [stage.name for stage in steps.stages if not stage.kept]:
         options["not_kept"] = f"{', '.join(worse)}: no better on what was held out"
-    edits = tuple(_edits(networks[-1], chosen.passes[-1], final, chosen.notes, refused))
+    edits = tuple(_edits(networks[-1], chosen.passes[-1], final, chosen.notes, fitted.refused))
     calibrated = {edit.path for edit in edits if edit.fate is Fate.CALIBRATED}  # what has no fit may yet be tuned
-    skips = tuple(_refusal(final, path, why) for path, why in refused.items() if path not in calibrated)
+    skips = tuple(_refusal(final, path, why) for path, why in fitted.refused.items() if path not in calibrated)
     diff = Diff(NAME, options, edits, skips, networks[-1].totals, final.totals)
     return Calibrated((*chosen.passes, final), diff, chosen.orders, tuple(steps.stages), evaluation)
+
+
+def _left(original: Network, inherited: Network, steps: _Steps, fitting: Batches, tell: Tell) -> tuple[float, float]:
+    """Which part of the inherited weights' error is left, on inputs that were fitted to and on those held out."""
+    if steps.best.final is inherited:
+        return 1.0, 1.0
+    some = fitting.first(EVALUATED)
+    before, after = (_error(original, network, some, tell) for network in (inherited, steps.best.final))
+    start = steps.stages[0].error
+    return after / before if before else 1.0, steps.error / start if start else 1.0
 
 
 @contextmanager

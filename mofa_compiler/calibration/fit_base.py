@@ -77,6 +77,7 @@ class Fit(ABC):
         self._error = self._energy = 0.0
         self._first = math.nan
         self._best: tuple[float, Solution] | None = None
+        self.seen = self.unknowns = 0
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
@@ -167,6 +168,7 @@ class Fit(ABC):
     def _solve(self, folds: Sequence[Moments]) -> float:
         """Fill in the candidate that does best on images that it was not fitted on, unless the weights of now do."""
         whole = Moments.sum(folds)
+        self.seen, self.unknowns = whole.count, whole.gram.shape[-1]  # of each output
         rests = [Moments.sum([o for o in folds if o is not fold]) for fold in folds] if len(folds) > 1 else [whole]
         start = self.linear(self.start())
         error, best = sum(fold.error(start) for fold in folds), None

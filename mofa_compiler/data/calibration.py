@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .seeding import generator, integer
 
 SYNTHETIC = "synthetic"
 
-FITTED = "inputs that it was calibrated on"
+FITTED, HELD_OUT = "inputs that it was calibrated on", "held out of the calibration"
 
 ASIDE = 8
 """One of so many images is held out"""
@@ -79,6 +80,7 @@ class CalibrationImages:
         self.crops = crops
         self._files: list[Path] = []
         self._inputs: np.ndarray[Any, Any] | None = None
+        self._aside: CalibrationImages | None = None
         self._kept: dict[int, Tensor] = {}
         path = Path(source)
         if self.source == SYNTHETIC:
@@ -172,8 +174,9 @@ class CalibrationImages:
                     code="no-data",
                 )
             places = range(0, len(self._inputs), ASIDE)[:count]
-            rest._inputs = np.delete(self._inputs, places, 0)
+            rest._inputs, rest._aside = np.delete(self._inputs, places, 0), copy.copy(self)
             rest.crops = len(rest._inputs)
+            rest._aside._inputs, rest._aside.crops = self._inputs[places], len(places)
             given = [_finite(torch.from_numpy(self._inputs[i].astype(np.float32)), self.source) for i in places]
             return rest, [_without_target(one) for one in given]
         aside = self._files
@@ -181,7 +184,8 @@ class CalibrationImages:
         if number > 1:
             some = max(2 if number > 3 else 1, number // ASIDE)
             aside = [self._files[index * number // some] for index in range(some)]
-            rest._files = [file for file in self._files if file not in aside]
+            rest._files, rest._aside = [file for file in self._files if file not in aside], copy.copy(self)
+            rest._aside._files = aside
         check_sides(aside, self._clean_size())
         pairs = []
         for index in range(count):
@@ -196,11 +200,14 @@ class CalibrationImages:
     def samples(self, count: int) -> list[Sample]:
         """`count` images to look at: crops of other places and with other noise than those that are iterated over.
 
-        They are twice as large where the images are. A file of inputs gives some of these.
+        They are twice as large where the images are. A file of inputs gives some of these. Where images or inputs were
+        set aside, they are of these.
 
         Raises:
             DataError: an image is damaged.
         """
+        if self._aside is not None:
+            return [replace(one, source=HELD_OUT) for one in self._aside.samples(count)]
         if self._inputs is not None:
             number = min(count, self.crops)
             places = [index * self.crops // number for index in range(number)]

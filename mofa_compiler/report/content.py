@@ -64,8 +64,7 @@ def traded(report: Report) -> Iterator[Block]:
         yield Paragraph(decided.headline(report.decisions), "strong")
     if quality := judged.quality(report):
         yield Paragraph(quality, "strong")
-    if gone := judged.thrown_away(report):
-        yield Notice(gone)
+    yield from map(Notice, filter(None, (judged.thrown_away(report), judged.too_few(report))))
 
 
 def _amounts(report: Report) -> Table:

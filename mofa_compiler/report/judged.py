@@ -86,9 +86,17 @@ def thrown_away(report: Report) -> str:
     found = [step for step in report.passes if _not_kept(step)]
     return " ".join(
         f"Thrown away of the calibration: {_not_kept(step)} (error of the output there: "
-        f"{step.options.get('output_error', 'not known')})."
+        f"{step.options.get('output_error', 'not known')}); with more inputs it may be worth keeping."
         for step in found
     )
+
+
+def too_few(report: Report) -> str:
+    """A sentence where a calibration had too few inputs for what it fitted; empty where it had enough."""
+    found = next((str(step.options["too_few"]) for step in report.passes if "too_few" in step.options), "")
+    if not found:
+        return ""
+    return f"Too few calibration inputs: {found}. Give more or larger ones (--calibrate, --crops, --crop-size)."
 
 
 def mean_psnr(report: Report) -> tuple[float | None, float | None]:

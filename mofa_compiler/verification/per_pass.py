@@ -72,7 +72,7 @@ def measure(
     tell = progress or (lambda *_: None)
     given = inputs is not None
     if inputs is None:
-        inputs, name = rewrite.evaluation, "calibration input"
+        inputs, name = rewrite.evaluation, "held-out input"
     if inputs is None:
         inputs, name = [rewrite.example], f"{'random ' if _is_generated(rewrite.example) else ''}example input"
     steps = tuple(Figures() for _ in rewrite.diffs)

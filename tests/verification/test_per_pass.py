@@ -198,7 +198,7 @@ def test_figures_are_of_the_inputs_that_were_given(approximate: Result):
 def test_evaluation_inputs_are_the_default(approximate: Result):
     inputs = [as_call((torch.rand(1, 3, 16, 16),)), as_call(torch.rand(1, 3, 16, 16))]
     result = Result(replace(approximate.record, evaluation=inputs))
-    assert result.verify()[0].measured_on == "2 calibration inputs of 3x16x16 in 2 batches"
+    assert result.verify()[0].measured_on == "2 held-out inputs of 3x16x16 in 2 batches"
 
 
 def test_inputs_that_do_not_fit_are_named(approximate: Result):

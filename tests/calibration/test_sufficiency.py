@@ -1,0 +1,37 @@
+"""Whether there were enough calibration inputs for what was fitted to them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mofa_compiler import apply
+from mofa_compiler.calibration import Calibration
+from mofa_compiler.calibration.sufficiency import few_pixels, too_few
+
+STARVED, FED = few_pixels(8, 9), few_pixels(9, 9)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "held_out", "notes", "is_told"),
+    [
+        (0.2, 0.25, [FED], False),
+        (0.2, 0.4, [FED], True),
+        (0.2, 0.25, [STARVED, FED, FED], True),
+        (0.2, 0.25, [STARVED, *[FED] * 9], False),
+        (1.0, 1.0, [], False),
+    ],
+)
+def test_too_few(fitted: float, held_out: float, notes: list[str], is_told: bool) -> None:
+    assert bool(too_few(fitted, held_out, notes)) is is_told
+
+
+@pytest.mark.parametrize(("number", "side", "is_told"), [(2, 4, True), (32, 32, False)])
+def test_a_calibration_says_so(number: int, side: int, is_told: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 16), (16, 16), (16, 3)))).eval()
+    inputs = [torch.rand(1, 3, side, side) for _ in range(number)]
+    result = apply(model, "mofa", inputs[0], Calibration(inputs, tuning=0))
+    (options,) = (step.diff.options for step in result.steps if step.pass_ is None)
+    assert ("too_few" in options) is is_told
