@@ -30,6 +30,7 @@ from ..codegen.source import emit
 from ..report.content import for_reading
 from ..report.data import report as make_report
 from ..report.document import markdown
+from ..report.measured import Decisions
 from ..report.reading import read_document, read_report
 from ..result.rewrite import Rewrite
 from ..result.verdict import Check
@@ -47,7 +48,7 @@ _ACTIVE = re.compile(
 )
 """What a drawing of ours never holds: other elements than shapes and text, handlers, links to elsewhere"""
 
-_MEASURED = ("versions", "recoveries", "measurements", "images", "checkpoint", "decisions")
+_MEASURED = ("versions", "recoveries", "measurements", "images", "checkpoint", "decisions", "quality", "validation")
 """Keys of a report that the original does not determine, or that are compared with the recipe"""
 
 
@@ -273,13 +274,21 @@ def _report_problems(report: Mapping[str, Any], document: Mapping[str, Any], rew
         if key not in _MEASURED:
             yield from filter(None, [first_difference(said[key], expected[key], key)])
     recorded = {
-        "decisions": document.get("measured"),
+        "decisions": _as_reported(document.get("measured")),
         "versions": {"mofa-compiler": document["mofa"], "torch": document["torch"]},
     }
     if document.get("original"):
         recorded["checkpoint"] = document["original"].get("checkpoint")
     for key, value in recorded.items():
         yield from filter(None, [first_difference(report[key], value, key)])
+
+
+def _as_reported(measured: Any) -> Any:
+    """A recipe's measurements as a report has them: an earlier one lacks keys, which have defaults."""
+    try:
+        return measured and Decisions.model_validate(measured).to_data()
+    except ValidationError:
+        return measured
 
 
 def _determined(step: Mapping[str, Any], calibrated: bool) -> dict[str, Any]:

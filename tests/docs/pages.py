@@ -78,7 +78,7 @@ SMALLER: dict[str, list[tuple[str, str, str]]] = {
     "examples/guides/how-to/quality.md": [
         (
             "--calibrate synthetic (.*) --out out/kept",
-            r"--as-told --engine eager --calibrate synthetic \1 --crops 3 --crop-size 32 --out out/kept",
+            r"--as-told --engine eager --calibrate synthetic \1 --crops 3 --crop-size 32 --out out/kept --accept-loss",
             _DECIDING,
         ),
         (r"(mofa recover .*)", r"\1 --steps 2 --patch 32", "1000 steps otherwise"),

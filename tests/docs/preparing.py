@@ -16,6 +16,7 @@ def prepared(path: Path, folder: Path) -> Page:
     (folder / "examples").symlink_to(ROOT / "examples")
     if path.name == "quality.md":
         _photographs(folder / "photos")
+        _photographs(folder / "val")
     if path.name == "CONTRIBUTING.md":
         _entry_points(folder / "site" / "contributing-1.dist-info", path.read_text(encoding="utf-8"))
     return Page(path, folder)
