@@ -357,16 +357,17 @@ def start(
 
         roadmap, settings = informed(roadmap, network, settings, tell)
     roadmap = without_idle_preparations(network, roadmap, told)
+    if bound is None and settings is not None and isinstance(settings.batches, CalibrationImages):
+        from .autotune.held_out import HeldOut
+
+        if settings.batches.crops > 1:
+            held_out = HeldOut(network, settings)
+            settings = held_out.calibration
     if roadmap.target is not None or bound is not None:
         from .autotune.session import Session
 
         session = Session(model, network, roadmap, example, settings, bound, tell, minutes)
-        settings, held_out = session.calibration, session.held_out
-    elif settings is not None and isinstance(settings.batches, CalibrationImages) and settings.batches.crops > 1:
-        from .autotune.held_out import HeldOut
-
-        held_out = HeldOut(network, settings)
-        settings = held_out.calibration
+        settings, held_out = session.calibration, held_out or session.held_out
     provenance = Provenance(checkpoint, original_digest)
     return Start(network, roadmap, settings, example, provenance, session, held_out, tell)
 
@@ -398,7 +399,7 @@ class Start:
             decisions = session.told(last)
             roadmap = Roadmap(roadmap, roadmap.name, roadmap.description)
         quality = None if decisions is None else decisions.quality
-        if session is None and self.held_out is not None:
+        if quality is None and self.held_out is not None:
             quality = replace(self.held_out.quality(last.program.graph_module), limit=None)
         evaluation = None if calibrated is None else calibrated.evaluation
         orders = {} if calibrated is None else calibrated.orders

@@ -141,6 +141,8 @@ def rewrite(
     lost = None if accept_loss else judging.too_much(result.record)
     if lost is not None and destination is not None:
         raise judging.refusal(lost)
+    if lost is not None and not quiet:
+        _tell(f"without --dry-run nothing would be saved, unless with --accept-loss: {lost.said} on {lost.on}")
     if destination is None:
         if found := obstacles(result.rewritten.program):
             raise BundleError(f"without --dry-run nothing would be saved: {sentence(found)}", code="no-source")

@@ -103,10 +103,10 @@ def _share(one: Point, control: tuple[float, float]) -> str:
 
 
 def _where(data: Front) -> str:
-    known = {"degraded": data.degraded, "the original": data.original}
-    chain = ", ".join(f"{name} {value:.2f} dB" for name, value in known.items() if value is not None)
+    known = {"input": data.degraded, "original": data.original}
+    chain = " → ".join(f"{name} {value:.2f}" for name, value in known.items() if value is not None)
     return (
         f"Quality: mean over {words.count(data.held_out, 'input')} that nothing was fitted to ({data.source})"
-        f"{f'; PSNR: {chain}' if chain else ''}. Times: medians of one race on {conditions(data.conditions)}; each "
+        f"{f'; PSNR: {chain} dB' if chain else ''}. Times: medians of one race on {conditions(data.conditions)}; each "
         "interval is widened by the noise of the measurement."
     )

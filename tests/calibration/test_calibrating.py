@@ -156,7 +156,7 @@ def test_aligned_computes_the_same(model: nn.Module, result: Result) -> None:
     assert not same(aligned, model)
 
 
-def test_verdicts_are_on_calibration_inputs(result: Result) -> None:
+def test_verdicts_are_on_inputs_that_were_held_out(result: Result) -> None:
     assert all(verdict.holds for verdict in result.verdicts)
     assert result.verdicts[-1].measured_on == "held-out input 1x3x16x16"
     assert result.verdicts[-1].accumulated < result.verdicts[-2].accumulated

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mofa_compiler import Roadmap, apply
 from mofa_compiler.calibration import Calibration, Stage
 from mofa_compiler.calibration.batches import Batches
+from mofa_compiler.data import CalibrationImages
 from mofa_compiler.graph.call_spec import CallSpec
 from mofa_compiler.passes import Unshare
 from tests.calibration.noise2noise import WEIGHTS, trained
@@ -130,3 +131,16 @@ def test_a_denoiser_with_shared_blocks_is_calibrated_and_better_for_it() -> None
         expected = net(fresh)
         errors = [float((model(fresh) - expected).norm() / expected.norm()) for model in (calibrated, free)]
     assert errors[0] < errors[1]
+
+
+def test_a_result_is_judged_on_images_that_nothing_was_fitted_to() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 8), (8, 8), (8, 3)))).eval()
+    noisy = CalibrationImages("synthetic", channels=3, size=16, degradation="gaussian:25", crops=4)
+    result = apply(model, "mofa", torch.rand(1, 3, 16, 16), Calibration(noisy, tuning=0))
+    quality = result.quality
+    assert quality is not None and quality.limit is None and quality.inputs == 16
+    assert quality.degraded is not None and f"{quality.degraded:.2f}" in result.report["quality"]["sentence"]
+    assert quality.said in repr(result)
+    given = apply(model, "mofa", torch.rand(1, 3, 16, 16), Calibration(list(noisy), tuning=0))
+    assert given.quality is None, "what it is given it fits to, but for an eighth"

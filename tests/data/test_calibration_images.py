@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mofa_compiler.base.errors import DataError
 from mofa_compiler.data import CalibrationImages, calibration, calibration_batches
+from mofa_compiler.data.calibration import HELD_OUT
 from tests.raising import raising
 
 
@@ -287,3 +288,21 @@ def test_the_first_images_alone() -> None:
     fewer = images.first(3)
     assert [len(batch) for batch in fewer] == [3] and torch.equal(next(iter(fewer)), next(iter(images))[:3])
     assert [len(batch) for batch in images] == [4, 4, 2]
+
+
+def test_what_is_shown_was_held_out(tmp_path: Path) -> None:
+    for number in range(4):
+        np.save(tmp_path / f"{number}.npy", np.full((3, 16, 16), number / 10, dtype=np.float32))
+    images = CalibrationImages(tmp_path, channels=3, crops=4, size=8)
+    rest, pairs = images.held_out(4)
+    values = [{round(float(x.mean()) * 10) for x in found} for found in (next(iter(rest)), [p.input for p in pairs])]
+    assert values[0] & values[1] == set() and values[0] | values[1] == set(range(4))
+    shown = rest.samples(4)
+    assert {round(float(one.input.mean()) * 10) for one in shown} == values[1]
+    assert {one.source for one in shown} == {HELD_OUT} and {one.source for one in images.samples(4)} != {HELD_OUT}
+
+
+def test_inputs_of_a_file_that_are_shown_were_held_out(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(16, dtype=np.float32).reshape(16, 1, 1, 1))
+    rest, pairs = CalibrationImages(tmp_path / "x.npy", channels=1).held_out(4)
+    assert [float(one.input) for one in rest.samples(3)] == [float(pair.input) for pair in pairs] == [0.0, 8.0]

@@ -50,7 +50,11 @@ _WHOLE = r"result = mofa_compiler\.apply\(model, roadmap, .*calibration=batches\
 SMALLER: dict[str, list[tuple[str, str, str]]] = {
     "README.md": [
         ("--degrade gaussian:25 --input 1x3x256x256 --out out/nafnet", f"{_AS_TOLD} --out out/nafnet", _DECIDING),
-        ("--as-told --out out/told", f"{_AS_TOLD} --out out/told", "the size of the other one"),
+        (
+            "--as-told --accept-loss --out out/told",
+            f"{_AS_TOLD} --accept-loss --out out/told",
+            "the size of the other one",
+        ),
         ("mofa front .*", "mofa front --help", "minutes of deciding"),
     ],
     "examples/guides/how-to/networks.md": [
