@@ -29,9 +29,13 @@ def known(report: Report) -> list[Quality]:
 
 
 def quality(report: Report) -> str:
-    """A sentence on each, or else on PSNR and SSIM of the report's images with a known target; empty without any."""
+    """A sentence on each, or else on PSNR and SSIM of the report's images with a known target; empty without any.
+
+    What `loss` says already is left out.
+    """
     if found := known(report):
-        return " ".join(f"Quality: {one.sentence}." for one in found)
+        said = loss(report)
+        return " ".join(f"Quality: {one.sentence}." for one in found if one.sentence not in said)
     images = with_target(report)
     if not images:
         return ""
@@ -55,9 +59,9 @@ def loss(report: Report) -> str:
     before, after = mean_psnr(report)
     moved = report.passes[-1].verdict.accumulated
     if found := known(report):
-        lost = next((f"Much was lost, {one.sentence}" for one in found if not one.acceptable), "")
+        lost = next((f"Much was lost: {one.sentence}" for one in found if not one.acceptable), "")
     elif before is not None and after is not None:
-        lost = f"Much was lost, {before - after:.2f} dB" if before - after > ACCEPTED["loss"] else ""
+        lost = f"Much was lost: {before - after:.2f} dB" if before - after > ACCEPTED["loss"] else ""
     else:
         is_told = moved is not None and moved > MOVED and not trained(report) and not _is_unknown(report)
         lost = f"The output moved by {error_text(moved)}, which is much" if is_told else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_any_number_of_steps_and_batches(tuning: int, count: int) -> None:
 
 
 def test_a_worse_step_is_not_kept_and_the_next_one_starts_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = iter([0.5, 0.4, 0.6, 0.7, 0.3])
+    errors = chain([0.5, 0.4, 0.6, 0.7, 0.3], repeat(0.5))  # then those on what was fitted to
     monkeypatch.setattr(sys.modules[Stage.__module__], "_error", lambda *_: next(errors))
     torch.manual_seed(0)
     net, x = Repeated().eval(), images(4, 2, size=16)
@@ -66,7 +67,7 @@ def test_layers_that_are_called_several_times_are_fitted_where_that_is_better(
     with_shared: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where either way is better than none."""
-    errors = iter([0.6, 0.5, with_shared, 0.3])
+    errors = chain([0.6, 0.5, with_shared, 0.3], repeat(0.5))
     monkeypatch.setattr(sys.modules[Stage.__module__], "_error", lambda *_: next(errors))
     torch.manual_seed(0)
     net, x = Repeated().eval(), images(4, 2, size=16)
