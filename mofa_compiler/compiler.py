@@ -352,17 +352,17 @@ def start(
     session, held_out, told = None, None, {pass_.name for pass_ in roadmap}
     if bound is not None and roadmap.target is not None and roadmap.target.keep_if != "told":
         roadmap = roadmap.with_preparations()
-    if settings is not None:
-        from .calibration import informed
-
-        roadmap, settings = informed(roadmap, network, settings, tell)
-    roadmap = without_idle_preparations(network, roadmap, told)
     if bound is None and settings is not None and isinstance(settings.batches, CalibrationImages):
         from .autotune.held_out import HeldOut
 
         if settings.batches.crops > 1:
             held_out = HeldOut(network, settings)
             settings = held_out.calibration
+    if settings is not None:
+        from .calibration import informed
+
+        roadmap, settings = informed(roadmap, network, settings, tell)
+    roadmap = without_idle_preparations(network, roadmap, told)
     if roadmap.target is not None or bound is not None:
         from .autotune.session import Session
 
