@@ -16,18 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.network import Network
-from ..base.errors import CalibrationError
+from ..base.errors import CalibrationError, MofaError
 from ..calibration import Calibration
 from ..calibration.batches import gather
-from ..data import CalibrationImages
+from ..data import CalibrationImages, Pair
 from ..graph.call_spec import CallSpec, map_tree, tensor_leaves
 from ..numerics.error_sums import Figures
 from ..numerics.psnr import psnrs, range_of
 from ..numerics.running import run, values
 from ..result.quality import Bound, Measure, Quality
 
-COUNT = 16
-"""Images that quality is measured on"""
+COUNT, SIDE = 16, 128
+"""Images that quality is measured on, of so many pixels a side, and fewer where they are larger"""
+
+LARGEST = 256
+"""Side of the largest: beyond, they say little more"""
 
 ASIDE = 8
 """One batch of so many is held out of those that are given as tensors"""
@@ -39,6 +42,8 @@ DEFAULTS: dict[Measure, float] = {"loss": 0.15, "psnr": 45.0, "agreement": 0.995
 class HeldOut:
     """Some of a calibration's inputs, and what the original makes of them.
 
+    `side`: of the images that it will run on, in pixels.
+
     Attributes:
         calibration: without them.
         bound: the one given, or else what suits the network: `loss` where clean images are known that its output is
@@ -49,12 +54,12 @@ class HeldOut:
         CalibrationError, DataError: there is a single input, or a bound on the loss and no clean images.
     """
 
-    def __init__(self, network: Network, calibration: Calibration, bound: Bound | None = None):
+    def __init__(self, network: Network, calibration: Calibration, bound: Bound | None = None, side: int | None = None):
         images = calibration.batches
         self._clean: list[tuple[Tensor, Tensor]] = []
         rest: Iterable[Any]
         if isinstance(images, CalibrationImages):
-            rest, pairs = images.held_out(COUNT)
+            rest, pairs = _pairs(network, images, min(side or images.size, LARGEST))
             given = [pair.input[None] for pair in pairs]
             if images.degradation is not None:
                 self._clean = [(pair.target[None], pair.levels) for pair in pairs]
@@ -173,6 +178,23 @@ def _labels(output: Tensor, middle: float) -> Tensor:
     if not output.is_floating_point():
         return output
     return output.argmax(1) if output.dim() > 1 and output.shape[1] > 1 else output > middle
+
+
+def _pairs(network: Network, images: CalibrationImages, side: int) -> tuple[CalibrationImages, list[Pair]]:
+    """Crops near in size to what the network will run on, as far as it takes them.
+
+    PSNR is that of an image, and small crops of one are worth less and more than all of it: what a dark or smooth crop
+    loses nobody sees in the whole. And what pools over the image sees another one.
+    """
+    if side > images.size:
+        rest, pairs = images.held_out(max(4, COUNT * SIDE // side), side)
+        try:
+            run(network.program.graph_module, _calls(network, [pairs[0].input[None]])[0])
+        except (MofaError, RuntimeError):  # it was captured for one size alone, or takes no other
+            pass
+        else:
+            return rest, pairs
+    return images.held_out(COUNT)
 
 
 def _calls(network: Network, given: Iterable[Any]) -> list[CallSpec]:

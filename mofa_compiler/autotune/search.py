@@ -17,7 +17,7 @@ from ..frontend import capture
 from ..graph.call_spec import CallSpec, tensors_by_position
 from ..result.decisions import TOLD, Alternative, Comparison, Decision, Decisions
 from ..result.quality import Quality
-from ..rewriting.pass_api import Pass
+from ..rewriting.pass_api import Bypass, Pass
 from ..rewriting.roadmap import Roadmap, in_order
 from ..rewriting.target import Target
 from .benchmark import NEAR, Tell, Trials
@@ -31,16 +31,32 @@ DECIDED = "decided"
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that are alike, the piece of the network around one of them, and what could be made of it."""
+    """Layers that are alike, the piece of the network around one of them, and what could be made of it.
+
+    Attributes:
+        layers: these; none where it is another part of the network that could go.
+        region: where the piece is.
+        pieces: every alternative as a module with its inputs, the original first; or why there is none.
+        bypass: that other part.
+    """
 
     layers: tuple[Layer, ...]
     region: Region
     pieces: Mapping[Candidate, Piece | str]
-    """Every alternative as a module with its inputs, the original first; or why there is none"""
+    bypass: Bypass | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
-        return tuple(layer.path for layer in self.layers)
+        return (self.bypass.path,) if self.bypass else tuple(layer.path for layer in self.layers)
+
+    @property
+    def what(self) -> str:
+        """One of them in words."""
+        return self.bypass.what if self.bypass else signature(self.layers[0].module)
+
+    def goes_with(self, candidate: Candidate) -> tuple[str, ...]:
+        """Paths of what is not there any longer, where a candidate takes a part of the network away."""
+        return self.bypass.gone if self.bypass and candidate.passes else ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,7 @@ class Choice:
         exact: the exact passes that make the whole network faster.
         left: those that were measured and do not.
         trials: what measures.
+        bypassing: the passes that take parts of it away.
         merged: the passes that make of layers what is chosen for them.
     """
 
@@ -71,14 +88,22 @@ class Choice:
     exact: Sequence[Pass]
     left: tuple[Comparison, ...]
     trials: Trials
+    bypassing: Sequence[Pass]
     merged: Callable[[Mapping[Candidate, Sequence[str]]], list[Pass]]
 
     def made(self, picked: Sequence[Candidate]) -> Roadmap:
         """The roadmap that makes of every group what is picked for it."""
         by_candidate: dict[Candidate, list[str]] = {}
+        gone = self.gone(picked)
         for group, candidate in zip(self.groups, picked, strict=True):
-            by_candidate.setdefault(candidate, []).extend(group.paths)
+            if left := [path for path in group.paths if path not in gone]:
+                by_candidate.setdefault(candidate, []).extend(left)
         return self.named(in_order([*self.merged(by_candidate), *self.exact]))
+
+    def gone(self, picked: Sequence[Candidate]) -> set[str]:
+        """Paths of what goes as part of something else."""
+        chosen = zip(self.groups, picked, strict=True)
+        return {path for group, candidate in chosen for path in group.goes_with(candidate)}
 
     def named(self, passes: Sequence[Pass]) -> Roadmap:
         """A roadmap of these passes."""
@@ -164,7 +189,7 @@ def survey(network: Network, roadmap: Roadmap, call: CallSpec, tell: Tell, *, bo
     trials, inputs = trials_of(network, roadmap, call)
     offers = Offers(roadmap, target.engine, bounded=bounded)
     exact, left = faster_lowerings(network, offers.whole, trials, inputs, tell)
-    groups = list(_groups(network, offers, exact, tell))
+    groups = [*_groups(network, offers, exact, tell), *_bypasses(network, offers, exact)]
     if target.keep_if == "faster":
         groups = _promising(groups, trials, tell)
     measured = [*_measured(groups, [group.pieces for group in groups], trials, tell)]
@@ -176,7 +201,20 @@ def survey(network: Network, roadmap: Roadmap, call: CallSpec, tell: Tell, *, bo
     for index, found in enumerate(_measured(groups, raced, trials, tell)):
         measured[index] += found[1:]
         groups[index] = replace(groups[index], pieces={**groups[index].pieces, **forms[index]})
-    return Choice(original, preparations, network, call, roadmap, groups, measured, exact, left, trials, offers.merged)
+    return Choice(
+        original,
+        preparations,
+        network,
+        call,
+        roadmap,
+        groups,
+        measured,
+        exact,
+        left,
+        trials,
+        offers.bypassing,
+        offers.merged,
+    )
 
 
 def fastest(choice: Choice) -> Picked:
@@ -230,7 +268,7 @@ def _decisions(choice: Choice, picked: Picked) -> Iterator[Decision]:
     chosen = zip(picked.candidates, picked.reasons, worths, strict=True)
     for group, times, (candidate, reason, worth) in zip(choice.groups, choice.measured, chosen, strict=True):
         alternatives = tuple(replace(one, worth=worth.get(one.name)) for one in times)
-        yield Decision(group.paths, signature(group.layers[0].module), candidate.name, reason, alternatives)
+        yield Decision(group.paths, group.what, candidate.name, reason, alternatives)
 
 
 def _promising(groups: Sequence[Group], trials: Trials, tell: Tell) -> list[Group]:
@@ -281,10 +319,26 @@ def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell)
             yield Group(tuple(layers), around, pieces)
 
 
+def _bypasses(network: Network, offers: Offers, exact: Sequence[Pass]) -> Iterator[Group]:
+    """Parts of the network that could go, each against nothing."""
+    for pass_ in offers.bypassing:
+        for one in pass_.bypasses(network):
+            region = Region(one.source, one.value)
+            nothing = Region(one.source, one.source)
+            pieces = {
+                Candidate(ORIGINAL): _piece(Attempt(Candidate(ORIGINAL), network), region, exact),
+                Candidate(pass_.name, (one.by,)): _piece(Attempt(Candidate(ORIGINAL), network), nothing, exact),
+            }
+            if all(isinstance(piece, Piece) for piece in pieces.values()):
+                yield Group((), region, pieces, one)
+
+
 def _forms(
     network: Network, offers: Offers, group: Group, found: Sequence[Alternative], exact: Sequence[Pass]
 ) -> dict[Candidate, Piece | str]:
     """The forms of those alternatives that are near enough to the fastest for a form to make up for it."""
+    if not group.layers:
+        return {}
     ratios = {one.name: one.ratio for one in found if one.ratio is not None}
     limit = NEAR * min(ratios.values(), default=0.0)
     near = [one for one in group.pieces if ratios.get(one.name, limit + 1) <= limit]

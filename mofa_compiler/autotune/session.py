@@ -79,7 +79,8 @@ class Session:
                 code="ambiguous",
             )
         tell("reading calibration inputs", 0, 1)
-        self.held_out = HeldOut(network, calibration, None if bound == "default" else bound)
+        side = min(target.shape[2:], default=None) if target.shape else None
+        self.held_out = HeldOut(network, calibration, None if bound == "default" else bound, side)
         self.calibration = self.held_out.calibration
 
     def decided(self, bound: Bound | Literal["exact"] | None = None) -> Decided:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import fx
@@ -22,6 +22,7 @@ from .batches import gather
 from .calibrate import Calibration, Candidate, in_new_order
 from .hidden_ranks import moments_of, ranks
 from .ordering import channel_orders
+from .watching import watch
 
 
 class Rehearsal:
@@ -54,6 +55,10 @@ class Rehearsal:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def watch(self, names: Collection[str], told: Callable[[str, Sequence[Any]], None]) -> None:
+        """What these nodes of the network read on the inputs (see `mofa_compiler.rewriting.Watch`)."""
+        watch(self._original, self._batches, names, told, lambda *_: None)
 
     def fitted(self, carry_out: Callable[[Network], Sequence[Network]]) -> Network:
         """What passes make of the network: `carry_out` returns what it is after each."""
