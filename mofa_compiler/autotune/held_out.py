@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -46,6 +47,7 @@ class HeldOut:
 
     Attributes:
         calibration: without them.
+        pace: seconds in which the original runs on a single value of an input.
         bound: the one given, or else what suits the network: `loss` where clean images are known that its output is
             nearer to than its input, `agreement` where its output has another number of channels, at least two, or
             whole numbers, and `psnr` otherwise.
@@ -75,7 +77,9 @@ class HeldOut:
             )
         self.calibration = replace(calibration, batches=rest)
         self._calls = _calls(network, given)
+        began = time.perf_counter()
         self._outputs = [run(network.program.graph_module, call) for call in self._calls]
+        self.pace = (time.perf_counter() - began) / max(_size(self._calls), 1)
         self._original, self._degraded = self._psnr(self._outputs), self._psnr_of_inputs()
         if bound is not None and bound.measure == "loss" and self._original is None:
             raise CalibrationError(
@@ -95,6 +99,19 @@ class HeldOut:
             found.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
             found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
+
+    @property
+    def seconds(self) -> float:
+        """In which the original runs on them."""
+        return self.pace * _size(self._calls)
+
+    @property
+    def fitted_seconds(self) -> float:
+        """In which it runs on what is fitted to."""
+        batches = self.calibration.batches
+        if isinstance(batches, CalibrationImages):
+            return self.pace * batches.crops * next(iter(batches))[0].numel()
+        return self.pace * _size(batches)
 
     def errors(self, network: nn.Module) -> list[float]:
         """What a network adds to the error of each input's output (see `Bound.error`), or infinity for not finite."""
@@ -164,6 +181,11 @@ class HeldOut:
         low, high = min(float(one.min()) for one, _ in pairs), max(float(one.max()) for one, _ in pairs)
         middle = 0.5 if low >= 0 and high <= 1 else 0.0  # of probabilities, or of logits
         return [float((_labels(one, middle) != _labels(other, middle)).double().mean()) for one, other in pairs]
+
+
+def _size(values: Any) -> int:
+    """How many numbers they hold."""
+    return sum(leaf.numel() for leaf in tensor_leaves([*map(_arguments, values)]))
 
 
 def _mean(found: Sequence[float] | None) -> float | None:

@@ -16,11 +16,13 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ..analysis.network import Network
+from ..base.progress import Forecast
 from ..calibration import Calibrated, Calibration, Rehearsal, calibrate
 from ..data import CalibrationImages
 from ..graph.call_spec import tensor_leaves
 from ..result.quality import Bound
 from ..rewriting.pass_api import Pass, Phase
+from . import schedule
 from .benchmark import Tell
 from .candidates import ORIGINAL, Candidate
 from .held_out import HeldOut
@@ -58,13 +60,15 @@ class Prices:
         network: the original, captured at any size.
         choice: what there is to choose from, measured.
         held_out: what errors are measured on, and what is fitted to.
-        tell: told before every step.
+        forecast: of the phases in `schedule.PHASES`.
         until: when, by `time.monotonic`, nothing new is begun: no alternative is priced in the last third of what was
             left of the time, and no further network is calibrated after it.
     """
 
-    def __init__(self, network: Network, choice: Choice, held_out: HeldOut, tell: Tell, until: float = math.inf):
-        self._network, self._choice, self._held_out, self._tell = network, choice, held_out, tell
+    def __init__(
+        self, network: Network, choice: Choice, held_out: HeldOut, forecast: Forecast, until: float = math.inf
+    ):
+        self._network, self._choice, self._held_out, self._forecast = network, choice, held_out, forecast
         self._until, now = until, time.monotonic()
         self._priced_until = now + (until - now) * 2 / 3
         few = replace(held_out.calibration, batches=_some(held_out.calibration.batches))
@@ -74,6 +78,8 @@ class Prices:
         """The error of a tuned network, as part of what it was when it was fitted"""
         with Rehearsal(network, few) as rehearsal:
             self._bypasses = self._cheap_bypasses(rehearsal)
+            self._count, self._number = 0, sum(len(self._worthwhile(index)) for index in range(len(choice.groups)))
+            self._pricing = forecast.phase("pricing", schedule.PRICE * self._number * held_out.seconds)
             prices = {index: [*self._prices(index, rehearsal)] for index in self._slowest_first}
         self.groups = [prices[index] for index in range(len(choice.groups))]
 
@@ -89,12 +95,13 @@ class Prices:
         """
         found, saved, count = self.nothing(bound), 0.0, len(self._together)
         goal = bound.allowed / self._gain
+        tell = self._forecast.phase("fitting", counted=False)
         for _ in range(TUNED if self._is_tuned else 1):
             candidate = self._fitted_within(bound, goal)
             if candidate is None or (saved and time.monotonic() > self._until):
                 break
             chosen, fitted = candidate
-            self._tell(f"tuning, {bound}{_so_far(saved)}", len(self._together) - count, TRIES + TUNED)
+            tell(f"tuning, {bound}{_so_far(saved)}", len(self._together) - count, TRIES + TUNED)
             whole = self._whole(chosen, self._is_tuned)
             error, saving = _surely(whole.errors), sum(one.saving for one in chosen)
             if error <= bound.allowed and saving > saved:
@@ -109,12 +116,13 @@ class Prices:
     def _fitted_within(self, bound: Bound, goal: float) -> tuple[list[Price], float] | None:
         """The choice that saves most, of those whose network, fitted, has an error up to the goal, and that error."""
         found, saved, budget, low, high = None, 0.0, goal, 0.0, math.inf
+        tell = self._forecast.phase("fitting", counted=False)
         most = sum(max(one.saving for one in prices) for prices in self.groups)
         for index in range(TRIES):
             chosen = best(self._items, budget)
             if not self._approximate(self._choice.made([one.candidate for one in chosen])):
                 break
-            self._tell(f"calibrating, {bound}{_so_far(saved)}", index, TRIES + TUNED)
+            tell(f"calibrating, {bound}{_so_far(saved)}", index, TRIES + TUNED)
             error, saving = _surely(self._whole(chosen, False).errors), sum(one.saving for one in chosen)
             if error <= goal:
                 low = budget
@@ -131,27 +139,34 @@ class Prices:
         return found
 
     def _prices(self, index: int, rehearsal: Rehearsal) -> Iterator[Price]:
-        group, times = self._choice.groups[index], {one.name: one for one in self._choice.measured[index]}
+        group = self._choice.groups[index]
         originals = [next(iter(one.pieces)) for one in self._choice.groups]
         yield Price(originals[index], 0.0)
-        if group.bypass and group.bypass.path not in self._bypasses:
-            return
-        before = times[ORIGINAL].ms
-        for candidate in group.pieces:
-            one = times[candidate.name]
-            if before is None or one.ms is None or one.interval is None or one.interval[1] >= 1:
-                continue
-            saving = (before - one.ms) * len(group.paths)
-            if saving < WORTHWHILE * self._whole_ms:
-                continue
+        for candidate, saving in self._worthwhile(index).items():
             if time.monotonic() > self._priced_until:
                 return
-            self._tell(f"pricing {candidate.name} at {group.paths[0]}", index, len(self._choice.groups))
+            self._pricing(f"pricing {candidate.name} at {group.paths[0]}", self._count, self._number)
+            self._count += 1
             picked = [*originals[:index], candidate, *originals[index + 1 :]]
             passes = tuple(self._approximate(self._choice.made(picked)))
             if passes not in self._alone:
                 self._alone[passes] = self._rehearsed(passes, rehearsal)
             yield Price(candidate, saving, self._alone[passes])
+
+    def _worthwhile(self, index: int) -> dict[Candidate, float]:
+        """Alternatives of a group that are faster beyond the noise, and the ms that each saves."""
+        group, times = self._choice.groups[index], {one.name: one for one in self._choice.measured[index]}
+        before, found = times[ORIGINAL].ms, {}
+        if group.bypass and group.bypass.path not in self._bypasses:
+            return {}
+        for candidate in group.pieces:
+            one = times[candidate.name]
+            if before is None or one.ms is None or one.interval is None or one.interval[1] >= 1:
+                continue
+            saving = (before - one.ms) * len(group.paths)
+            if saving >= WORTHWHILE * self._whole_ms:
+                found[candidate] = saving
+        return found
 
     def _cheap_bypasses(self, rehearsal: Rehearsal) -> set[str]:
         """Parts of the network that are worth trying without, by path."""

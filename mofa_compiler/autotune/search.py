@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import accumulate, islice
 
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from ..analysis.anatomy import infer
 from ..analysis.layers import Layer, signature
 from ..analysis.network import Network
 from ..base.errors import MofaError, one_line
+from ..base.progress import Forecast
 from ..calibration import Calibrated
 from ..frontend import capture
 from ..graph.call_spec import CallSpec, tensors_by_position
@@ -20,6 +23,7 @@ from ..result.quality import Quality
 from ..rewriting.pass_api import Bypass, Pass
 from ..rewriting.roadmap import Roadmap, in_order
 from ..rewriting.target import Target
+from . import schedule
 from .benchmark import NEAR, Tell, Trials
 from .candidates import ORIGINAL, Attempt, Candidate, Offers
 from .lowering_search import carried_out, faster_lowerings
@@ -48,6 +52,12 @@ class Group:
     @property
     def paths(self) -> tuple[str, ...]:
         return (self.bypass.path,) if self.bypass else tuple(layer.path for layer in self.layers)
+
+    @property
+    def work(self) -> float:
+        """Multiply-accumulates of the pieces around all layers."""
+        first = next(iter(self.pieces.values()))
+        return first.work * len(self.paths) if isinstance(first, Piece) else 0.0
 
     @property
     def what(self) -> str:
@@ -169,15 +179,24 @@ def trials_of(network: Network, roadmap: Roadmap, call: CallSpec) -> tuple[Trial
     return Trials(roadmap.target, ", ".join("x".join(map(str, x.shape)) for x in inputs)), inputs
 
 
-def survey(network: Network, roadmap: Roadmap, call: CallSpec, tell: Tell, *, bounded: bool = False) -> Choice:
+def survey(
+    network: Network,
+    roadmap: Roadmap,
+    call: CallSpec,
+    forecast: Forecast,
+    *,
+    bounded: bool = False,
+    until: float = math.inf,
+) -> Choice:
     """Measure what each layer of a network could become, for a roadmap with a target.
 
     Args:
         network: the original, captured on inputs of the target's shape.
         roadmap: what may be done, with a `target`.
         call: those inputs.
-        tell: told before every step.
+        forecast: of the phases in `schedule.PHASES`.
         bounded: whether a bound on the loss decides in the end.
+        until: when, by `time.monotonic`, nothing new is measured: what is left stays as it is.
 
     Raises:
         EngineError: the engine is not there, or does not take the original.
@@ -188,17 +207,22 @@ def survey(network: Network, roadmap: Roadmap, call: CallSpec, tell: Tell, *, bo
     network = carried_out(network, preparations)
     trials, inputs = trials_of(network, roadmap, call)
     offers = Offers(roadmap, target.engine, bounded=bounded)
-    exact, left = faster_lowerings(network, offers.whole, trials, inputs, tell)
-    groups = [*_groups(network, offers, exact, tell), *_bypasses(network, offers, exact)]
+    exact, left = faster_lowerings(network, offers.whole, trials, inputs, forecast.phase("lowerings"))
+    tell = forecast.phase("alternatives")
+    groups = [*_groups(network, offers, exact, tell, until), *_bypasses(network, offers, exact)]
+    groups.sort(key=lambda group: -group.work)
+    number = sum(len(group.pieces) for group in groups)
+    tell = forecast.phase("pieces", schedule.of_pieces(number, trials.engine.name))
     if target.keep_if == "faster":
         groups = _promising(groups, trials, tell)
-    measured = [*_measured(groups, [group.pieces for group in groups], trials, tell)]
-    forms = []
+    measured = [*_measured(groups, [group.pieces for group in groups], trials, tell, until)]
+    tell, forms = forecast.phase("forms"), []
     for index, group in enumerate(groups):
-        tell(f"forms of {group.paths[0]}", index, len(groups))
-        forms.append(_forms(network, offers, group, measured[index], exact))
+        tell(f"forms of {group.paths[0]}", index, 2 * len(groups))
+        forms.append(_forms(network, offers, group, measured[index], exact) if time.monotonic() < until else {})
     raced = [{**dict(islice(group.pieces.items(), 1)), **more} for group, more in zip(groups, forms, strict=True)]
-    for index, found in enumerate(_measured(groups, raced, trials, tell)):
+    second: Tell = lambda step, done, total: tell(step, total + done, 2 * total)  # noqa: E731
+    for index, found in enumerate(_measured(groups, raced, trials, second, until)):
         measured[index] += found[1:]
         groups[index] = replace(groups[index], pieces={**groups[index].pieces, **forms[index]})
     return Choice(
@@ -225,14 +249,14 @@ def fastest(choice: Choice) -> Picked:
     return Picked(tuple(candidate for candidate, _ in found), tuple(reason for _, reason in found))
 
 
-def decide(choice: Choice, picked: Mapping[str, Picked], tell: Tell) -> dict[str, Decided]:
+def decide(choice: Choice, picked: Mapping[str, Picked], forecast: Forecast) -> dict[str, Decided]:
     """Race networks as a whole, the original and its exact lowerings among them, and keep of each what is fastest.
 
     Returns, by the names of `picked`: a roadmap that is decided.
     """
     target, network = choice.roadmap.target, choice.original
     assert target is not None
-    tell("measuring the whole network", 0, 1)
+    forecast.phase("race")("measuring the whole network", 0, 1)
     made = {name: choice.whole(choice.made(one.candidates)) for name, one in picked.items()}
     made[LOWERED] = choice.whole(choice.named(choice.exact))
     contestants = {ORIGINAL: network}
@@ -281,17 +305,29 @@ def _promising(groups: Sequence[Group], trials: Trials, tell: Tell) -> list[Grou
 
 
 def _measured(
-    groups: Sequence[Group], pieces: Sequence[Mapping[Candidate, Piece | str]], trials: Trials, tell: Tell
+    groups: Sequence[Group],
+    pieces: Sequence[Mapping[Candidate, Piece | str]],
+    trials: Trials,
+    tell: Tell,
+    until: float,
 ) -> Iterator[list[Alternative]]:
-    """What was measured of each group's alternatives, the original first."""
+    """What was measured of each group's alternatives, the original first; compiled many at once."""
     named = [{candidate.name: piece for candidate, piece in some.items()} for some in pieces]
-    trials.prepare([some for some in named if len(some) > 1], tell)
+    ready = 0
     for index, (group, some) in enumerate(zip(groups, named, strict=True)):
+        if len(some) < 2 or time.monotonic() > until:
+            yield [Alternative(name, problem="" if name == ORIGINAL else "no time was left for it") for name in some]
+            continue
+        if index >= ready:
+            sizes = accumulate(len(other) for other in named[index:])
+            ready = index + 1 + sum(size < trials.engine.at_once for size in sizes)
+            prepared = [other for other in named[index:ready] if len(other) > 1]
+            trials.prepare(prepared, lambda step, *_, index=index: tell(step, index, len(groups)))
         tell(f"measuring {group.paths[0]}", index, len(groups))
-        yield trials.pieces(some) if len(some) > 1 else [Alternative(ORIGINAL)]
+        yield trials.pieces(some)
 
 
-def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell) -> Iterator[Group]:
+def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell, until: float) -> Iterator[Group]:
     """Layers by what stands around them and what may be done to them; one of each with all its alternatives."""
     alike: dict[tuple[object, ...], list[Layer]] = {}
     where: dict[str, Region] = {}
@@ -304,6 +340,8 @@ def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell)
         where[layer.path], piece = cut
         alike.setdefault((piece.fingerprint, fitting, layer.in_transition), []).append(layer)
     for index, layers in enumerate(alike.values()):
+        if time.monotonic() > until:
+            return
         tell(f"alternatives of {layers[0].path}", index, len(alike))
         around = where[layers[0].path]
         pieces: dict[Candidate, Piece | str] = {}

@@ -140,7 +140,7 @@ class Fitted(Prices):
         self._held_out = Mock(calibration=Calibration([], tuning=tuning))
         made = lambda names: [(index, one) for index, one in enumerate(names) if one.passes]  # noqa: E731
         self._choice = Mock(made=made, groups=[Mock(paths=("one",), bypass=None) for _ in groups])
-        self._network, self._tell, self._until = Mock(), lambda *_: None, math.inf
+        self._network, self._forecast, self._until = Mock(), Mock(), math.inf
         self._together, self._gain, self.asked = {}, 1.0, list[bool]()
 
     @staticmethod
