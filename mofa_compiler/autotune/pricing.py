@@ -215,7 +215,7 @@ class Prices:
         if (known := self._choice.trials.remembered(key, tuple[float, ...])) is not None:
             return known
         made = rehearsal.fitted(lambda network: after_each(network, passes)[1:])
-        errors = tuple(self._held_out.errors(made.program.graph_module))
+        errors = tuple(self._held_out.errors(made.program.graph_module, few=True))
         if all(map(math.isfinite, errors)):
             self._choice.trials.remember(key, errors)
         return errors

@@ -19,7 +19,7 @@ RACING = 0.25
 PIECES, FORMS = 6, 0.5
 """For a layer, and as part of these"""
 
-PRICE, FIT, FITS = 3, 20, 2.5
+PRICE, FIT, FITS = 1.5, 20, 2.5
 """Pricing an alternative and fitting a network, in runs of the original over as many images; networks fitted a bound"""
 
 

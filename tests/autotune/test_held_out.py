@@ -108,7 +108,9 @@ class Placed(Averaging):
         return self.conv(x) + self.get_buffer("places")[: x.shape[2], : x.shape[3]]
 
 
-@pytest.mark.parametrize(("side", "largest", "count"), [(None, 256, 16), (64, 256, 16), (200, 256, 10), (300, 256, 8)])
+@pytest.mark.parametrize(
+    ("side", "largest", "count"), [(None, 256, COUNT), (64, 256, COUNT), (200, 256, 21), (300, 256, 16)]
+)
 def test_what_is_held_out_is_as_large_as_the_network_will_run_on(side: int | None, largest: int, count: int) -> None:
     images = CalibrationImages("synthetic", channels=3, size=64, degradation="gaussian:25", crops=4)
     assert HeldOut(network(Placed(largest)), Calibration(images), None, side).quality(Placed(largest)).inputs == count

@@ -13,6 +13,7 @@ from torch import nn
 
 from mofa_compiler import Result, Roadmap, apply
 from mofa_compiler.autotune.candidates import Candidate
+from mofa_compiler.autotune.held_out import COUNT
 from mofa_compiler.autotune.knapsack import Price
 from mofa_compiler.autotune.pricing import TRIES, TUNED, Prices
 from mofa_compiler.base.errors import CalibrationError, RoadmapError
@@ -63,11 +64,11 @@ def lost(result: Result) -> float:
     images, errors = wanted(), []
     result.model.eval()
     with torch.no_grad():
-        for pair in images.held_out(16)[1]:
+        for pair in images.held_out(COUNT)[1]:
             for network in (images.network, result.model):
                 error = (network(pair.input[None])[0] - pair.target).clamp(-2, 2).square().mean() / 16
                 errors.append(-10 * math.log10(float(error)))
-    return sum(errors[::2]) / 16 - sum(errors[1::2]) / 16
+    return sum(errors[::2]) / COUNT - sum(errors[1::2]) / COUNT
 
 
 @pytest.mark.slow
@@ -84,7 +85,7 @@ def test_a_bound_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = [one for one in some.decisions.layers if one.chosen != "original"]
     assert chosen and 0 < lost(some) <= whole - 0.1
     quality = some.decisions.quality
-    assert quality.holds and 1 <= quality.calibrations <= 4 and quality.inputs == 16
+    assert quality.holds and 1 <= quality.calibrations <= 4 and quality.inputs == COUNT
     worths = [one.worth for each in chosen for one in each.alternatives if one.name == each.chosen]
     assert None not in worths
 
@@ -197,10 +198,10 @@ def test_a_price_is_remembered() -> None:
         remembered=lambda key, _: kept.get(repr(key)), remember=lambda key, value: kept.update({repr(key): value})
     )
     prices = Fitted(many(1), 1.0, 1.0)
-    prices._choice, prices._held_out = Mock(trials=trials), Mock(fingerprint="these", errors=lambda _: [0.1, 0.2])
+    prices._choice, prices._held_out = Mock(trials=trials), Mock(fingerprint="these", errors=lambda _, few: [0.1, 0.2])
     rehearsal = Mock()
     passes = (SepConvToPConv(),)
     assert prices._rehearsed(passes, rehearsal) == (0.1, 0.2) == prices._rehearsed(passes, rehearsal)
     assert rehearsal.fitted.call_count == 1
-    prices._held_out = Mock(fingerprint="others", errors=lambda _: [0.3])
+    prices._held_out = Mock(fingerprint="others", errors=lambda _, few: [0.3])
     assert prices._rehearsed(passes, rehearsal) == (0.3,)
