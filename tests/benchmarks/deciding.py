@@ -30,6 +30,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
 from images import TRAINING, write_photographs
 from keep_a_checkpoint import network as trained
 from mofa_compiler import Roadmap, apply
