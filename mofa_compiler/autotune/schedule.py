@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..analysis.layers import signature
+from ..analysis.network import Network
+
 PHASES = ("lowerings", "alternatives", "pieces", "forms", "pricing", "fitting", "race")
 """In the order in which they come"""
 
@@ -16,8 +19,11 @@ COMPILING: Mapping[str, float] = {"eager": 0.01, "onnxruntime": 0.1, "openvino":
 RACING = 0.25
 """Seconds for a piece, of which those that are far from the fastest are soon out"""
 
-PIECES, FORMS = 6, 0.5
-"""For a layer, and as part of these"""
+PIECES, FORMS = 8, 0.3
+"""For a kind of layer, and the time of forms as part of that of these"""
+
+PRICED = 2
+"""Alternatives for a kind of layer that are faster"""
 
 PRICE, FIT, FITS = 1.5, 20, 2.5
 """Pricing an alternative and fitting a network, in runs of the original over as many images; networks fitted a bound"""
@@ -33,8 +39,18 @@ def of_whole_networks(number: int, engine: str) -> float:
     return number * (12 * _compiling(engine) + 2.0)
 
 
+def kinds(network: Network, *, bounded: bool) -> int:
+    """How many different layers there are, about, that something could be made of."""
+    different = set()
+    for layer in network.layers.values():
+        convolution = layer.module
+        if bounded or getattr(convolution, "kernel_size", (1, 1)) != (1, 1):
+            different.add((signature(convolution), layer.sites[0].node.meta["val"].shape[2:]))
+    return len(different)
+
+
 def expected(layers: int, engine: str) -> dict[str, float]:
-    """Seconds of all phases for so many layers, before anything is known; nothing for those that a bound brings."""
+    """Seconds of all phases for so many kinds of layers, before more is known; nothing for what a bound brings."""
     pieces = of_pieces(PIECES * layers, engine)
     seconds = {
         "lowerings": of_whole_networks(3, engine),

@@ -29,9 +29,6 @@ from .search import DECIDED, Choice, Decided, decide, fastest, survey, told, tri
 SURVEYED = 0.4
 """Part of the time, where it is bounded, after which no further alternative is measured"""
 
-PRICED = 1.5
-"""Alternatives for a layer that are faster, about"""
-
 
 class Session:
     """What is known of a network on a roadmap's target.
@@ -139,10 +136,10 @@ class Session:
     @cached_property
     def _forecast(self) -> Forecast:
         assert self._roadmap.target is not None
-        seconds = schedule.expected(len(self._network.layers), self._roadmap.target.engine)
+        kinds = schedule.kinds(self._network, bounded=self.held_out is not None)
+        seconds = schedule.expected(kinds, self._roadmap.target.engine)
         if self.held_out is not None:
-            number = PRICED * len(self._network.layers)
-            seconds["pricing"] = schedule.PRICE * number * self.held_out.seconds
+            seconds["pricing"] = schedule.PRICE * schedule.PRICED * kinds * self.held_out.seconds
             seconds["fitting"] = schedule.FITS * schedule.FIT * self.held_out.fitted_seconds
         return Forecast(self._tell, seconds)
 
