@@ -19,13 +19,13 @@ COMPILING: Mapping[str, float] = {"eager": 0.01, "onnxruntime": 0.1, "openvino":
 RACING = 0.25
 """Seconds for a piece, of which those that are far from the fastest are soon out"""
 
-PIECES, FORMS = 8, 0.3
+PIECES, FORMS = 8, 0.2
 """For a kind of layer, and the time of forms as part of that of these"""
 
 PRICED = 2
 """Alternatives for a kind of layer that are faster"""
 
-PRICE, FIT, FITS = 1.5, 20, 2.5
+PRICE, FIT, FITS = 0.8, 8, 2.5
 """Pricing an alternative and fitting a network, in runs of the original over as many images; networks fitted a bound"""
 
 
@@ -36,7 +36,7 @@ def of_pieces(number: int, engine: str) -> float:
 
 def of_whole_networks(number: int, engine: str) -> float:
     """Seconds that a race of as many whole networks takes."""
-    return number * (12 * _compiling(engine) + 2.0)
+    return number * (40 * _compiling(engine) + 2.0)
 
 
 def kinds(network: Network, *, bounded: bool) -> int:
@@ -54,7 +54,7 @@ def expected(layers: int, engine: str) -> dict[str, float]:
     pieces = of_pieces(PIECES * layers, engine)
     seconds = {
         "lowerings": of_whole_networks(3, engine),
-        "alternatives": 0.3 * layers,
+        "alternatives": 0.45 * layers,
         "pieces": pieces,
         "forms": FORMS * pieces,
         "race": of_whole_networks(3, engine),
