@@ -74,6 +74,17 @@ class Batches:
             both._take(others, index)
         return both
 
+    def one_by_one(self) -> Batches:
+        """The same images, a call for each, where batches can be cut."""
+        single = self._some(range(0))
+        for index, size in enumerate(self.sizes):
+            rest = self[index]
+            while size > 1 and (parts := _split(rest, size, size - 1)):
+                single.append(parts[0])
+                rest, size = parts[1], size - 1
+            single.append(rest)
+        return single
+
     def _some(self, places: Iterable[int]) -> Batches:
         new = Batches(self._folder)
         for index in places:
