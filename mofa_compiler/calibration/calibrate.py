@@ -226,6 +226,7 @@ def calibrate(
         tell("reading calibration inputs", 0, 1)
         like = next((t for t in original.program.state().values() if t.is_floating_point()), torch.empty(0))
         batches = gather(calibration.batches, original, folder, like, original.program.inputs)
+        stack.enter_context(batches.threads())
         fitting, held_out = batches.apart()
         steps = _Steps(original, networks[1:], held_out, tell)
         differs = steps.error > rounding(original.program)  # else there is nothing to fit

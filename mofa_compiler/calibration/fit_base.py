@@ -26,7 +26,7 @@ FOLDS = 2
 ROUNDS = 3
 """How often a fit in front of a ReLU is repeated, each time with the freedom that it has below zero"""
 
-ENOUGH_PIXELS, PIXELS_PER_FEATURE = 40_000, 60
+ENOUGH_PIXELS, PIXELS_PER_FEATURE = 15_000, 25
 """How many pixels of all images a fit looks at, whichever is more"""
 
 ALL = slice(None)

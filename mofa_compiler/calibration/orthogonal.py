@@ -17,7 +17,7 @@ MOMENTUM = 0.9
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration that brings singular values near 1 fastest (Jordan, 2024)"""
 
-ITERATIONS = 5
+ITERATIONS = 3
 
 
 class Orthogonal(Optimizer):

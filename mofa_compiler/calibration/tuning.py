@@ -20,10 +20,10 @@ from .batches import Batches
 from .lockstep import Shelf
 from .orthogonal import SMALLEST_SIDE, Orthogonal
 
-LEARNING_RATE = 5e-3
+LEARNING_RATE = 2.5e-3
 """Of Adam at its highest, in units of a parameter's root mean square"""
 
-TURNING_RATE = 3e-3
+TURNING_RATE = 1.5e-3
 """The same for kernels, whose steps are orthogonal matrices of that root mean square"""
 
 WARMING_UP = 0.1
