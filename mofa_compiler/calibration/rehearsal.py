@@ -74,6 +74,7 @@ class Rehearsal:
         before, after = start.program.modules, made[-1].program.modules
         replaced = {path for path, module in after.items() if before.get(path) is not module}
         with ExitStack() as stack:
+            stack.enter_context(self._batches.threads())
             stack.enter_context(evaluating(start.program.graph_module))
             candidate = Candidate(start, made, made[-1], orders).changed(stack)
             return candidate.fitted(self._batches, self._folder, lambda *_: None, only=replaced).final
