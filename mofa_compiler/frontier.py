@@ -72,6 +72,7 @@ def front(
     out: str | Path,
     bounds: Sequence[Bound] = (),
     beside: Sequence[str | Path] = (),
+    minutes: float | None = None,
     recover_minutes: float = 0.0,
     overwrite: bool = False,
     compare: bool = True,
@@ -91,6 +92,7 @@ def front(
         out: the folder for the bundles, `front.json`, `front.md` and `front.html`; its parents are made too.
         bounds: of one measure; by default five, of the measure that suits the network (see `apply`).
         beside: folders of other bundles of this model, to measure with them.
+        minutes: after which nothing new is measured or priced; of each network the best so far is taken.
         recover_minutes: train every network on for so long.
         overwrite: replace another front that is there.
         compare: as for `apply`.
@@ -122,7 +124,17 @@ def front(
     tell("capturing", 0, 1)
     program = capture(copied(model), example_inputs, compare=compare)
     first: Bound | Literal["default"] = bounds[0] if bounds else "default"
-    begun = start(model, program, roadmap, calibration, bound=first, to_save=True, checkpoint=checkpoint, tell=tell)
+    begun = start(
+        model,
+        program,
+        roadmap,
+        calibration,
+        bound=first,
+        minutes=minutes,
+        to_save=True,
+        checkpoint=checkpoint,
+        tell=tell,
+    )
     assert begun.session is not None and begun.session.held_out is not None
     if begun.session.is_told:
         raise RoadmapError('keep_if = "told" decides nothing: there is no front of it', code="ambiguous")

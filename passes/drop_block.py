@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,9 +18,11 @@ from torch import Tensor, fx, nn
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.rewriting import (
     FROZEN,
+    Bypass,
     Fate,
     GraphPass,
     Pass,
+    Phase,
     Portion,
     Rewiring,
     RoadmapError,
@@ -32,6 +34,9 @@ from mofa_compiler.rewriting import (
 from ._constant_values import called, pass_on, release
 from ._random_fields import Fields
 from ._residual_blocks import Block, path_of_sum, residual_blocks
+
+OFFERED = 16
+"""Blocks that a search tries, of those that change least"""
 
 FIELDS = 4
 """How many random fields a block is tried on without calibration inputs"""
@@ -46,19 +51,37 @@ class DropBlock(GraphPass):
     calibration fits the layers that follow to what the network made with the block. A second run drops further ones.
 
     Options:
-        drop: how many blocks go, or which share of them.
+        drop: how many blocks go, which share of them, or `all`.
         blocks: the sums, by name in the graph, whose blocks go; found where there is a calibration and none is given.
     """
 
     name: ClassVar[str] = "drop-block"
+    phase: ClassVar[Phase] = Phase.NARROW
+    offered_under_bound: ClassVar[bool] = True
     per_layer: ClassVar[bool] = False
 
-    drop: Annotated[int, Field(ge=1)] | Portion = 1
+    drop: Annotated[int, Field(ge=1)] | Portion | Literal["all"] = 1
     blocks: tuple[str, ...] = ()
 
     @classmethod
     def example(cls) -> tuple[Pass, nn.Module, Tensor]:
         return cls(), _Residual(), torch.rand(1, 3, 16, 16)
+
+    @classmethod
+    def offer(cls) -> Pass:
+        return cls(drop=OFFERED)
+
+    def bypasses(self, network: Network) -> Sequence[Bypass]:
+        every = {node: block for node, block in self._found(network).items() if isinstance(block, Block)}
+        by = replace(self, drop="all", blocks=())
+        found = []
+        for node, block in every.items():
+            source, value = origin(block.stream), origin(node)
+            if source and value and (not self.blocks or value in self.blocks):
+                inner = [every[one].path for one in block.nodes if one in every]
+                gone = (*(str(one.target) for one in block.nodes if one.op == "call_module"), *inner)
+                found.append(Bypass(block.path, "x + f(x)", source, value, gone, by))
+        return found
 
     def prepare(self, network: Network) -> None:
         known = {origin(node) for node in network.program.graph.nodes}
@@ -67,7 +90,7 @@ class DropBlock(GraphPass):
 
     def informed(self, network: Network, watch: Watch) -> Pass:
         found = {node.name: block for node, block in self._found(network).items() if isinstance(block, Block)}
-        if self.blocks or not found:
+        if self.blocks or len(self._cheapest(dict.fromkeys(found, 0.0))) == len(found):
             return self
         energies = {name: [0.0, 0.0] for name in found}
 
@@ -87,12 +110,14 @@ class DropBlock(GraphPass):
             if isinstance(why, Skip):
                 wiring.refuse(path_of_sum(node), "add()", why)
         costs: dict[fx.Node, float] = {}
-        if not self.blocks and wiring.network.program.device.type != "meta":
+        if not self.blocks and self.drop != "all" and wiring.network.program.device.type != "meta":
             costs = {node: _cost(wiring, block) for node, block in blocks.items()}
         going = {*self._cheapest(costs), *(node for node in blocks if origin(node) in self.blocks)}
+        if self.drop == "all" and not self.blocks:
+            going = {*blocks}
         for node, block in blocks.items():
             if node in going:
-                _drop(wiring, block, costs.get(node))
+                _drop(wiring, block, self._note(costs.get(node)))
             else:
                 wiring.refuse(block.path, "add()", Skip("threshold", "others change less"))
 
@@ -100,8 +125,15 @@ class DropBlock(GraphPass):
         return {node: found for node, found in residual_blocks(network) if self.looks_at(path_of_sum(node))}
 
     def _cheapest(self, costs: Mapping[Any, float]) -> list[Any]:
+        if self.drop == "all":
+            return list(costs)
         count = self.drop if isinstance(self.drop, int) else round(self.drop * len(costs))
         return sorted(costs, key=costs.__getitem__)[:count]
+
+    def _note(self, cost: float | None) -> str:
+        if cost is not None:
+            return f"adds {100 * cost:.2g} % of the energy, on random fields"
+        return "adds least on calibration inputs" if self.blocks else ""
 
 
 class _Residual(nn.Module):
@@ -130,7 +162,7 @@ def _cost(wiring: Rewiring, block: Block) -> float:
     return float(added.square().sum() / x.square().sum())
 
 
-def _drop(wiring: Rewiring, block: Block, cost: float | None) -> None:
+def _drop(wiring: Rewiring, block: Block, note: str) -> None:
     node = wiring.node_of[block.sum]
     if node._erased:  # with a block that it was part of
         return
@@ -140,8 +172,5 @@ def _drop(wiring: Rewiring, block: Block, cost: float | None) -> None:
     reads = [one for inner in gone for one in inner.all_input_nodes if one.op == "get_attr"]
     what = called(wiring, [*reversed(gone), *reads])
     pass_on(wiring, node, stream)
-    measured = "adds least on calibration inputs"
-    if cost is not None:
-        measured = f"adds {100 * cost:.2g} % of the energy, on random fields"
     release(wiring, what, f"part of the block behind {stream.name}")
-    wiring.tell(block.path, "x + f(x)", "x", Fate.INHERITED, note=measured)
+    wiring.tell(block.path, "x + f(x)", "x", Fate.INHERITED, note=note)

@@ -57,18 +57,22 @@ class Offers:
         self.engine, self.bounded = engine, bounded
         self._named = {pass_.name for pass_ in roadmap}
         others = [
-            kind()
+            kind.offer()
             for name, kind in available().items()
             if (kind.offered or (bounded and kind.offered_under_bound)) and name not in self._named
         ]
         passes = [one for one in in_order([*others, *roadmap]) if one.phase is not Phase.PREPARE]
-        approximate = next((one.name for one in passes if not one.per_layer and one.phase is not Phase.LOWER), None)
+        self.bypassing = [one for one in passes if bounded and type(one).bypasses is not Pass.bypasses]
+        """Those that take parts of the network away, each of which is decided by itself"""
+        whole = [one for one in passes if not one.per_layer and one not in self.bypassing]
+        approximate = next((one.name for one in whole if one.phase is not Phase.LOWER), None)
         if bounded and approximate:
             raise RoadmapError(
                 f"{approximate} changes the whole network, and max_loss picks layer by layer: leave one of them out"
             )
-        self.whole = [one for one in passes if not one.per_layer and (one.name in self._named or one.pays_on(engine))]
+        self.whole = [one for one in whole if one.name in self._named or one.pays_on(engine)]
         """Those that are decided for the network as a whole"""
+        self._rank = {one.name: index for index, one in reversed([*enumerate(passes)])}
         by_name: dict[str, list[Pass]] = {}
         for pass_ in passes:
             if pass_.per_layer:
@@ -115,8 +119,8 @@ class Offers:
         for candidate, layers in chosen.items():
             for pass_ in candidate.passes:
                 paths.setdefault(pass_, []).extend(layers)
-        rank = {kind[0].name: index for index, kind in enumerate(self._kinds)}
-        return [replace(one, layers=at_layers(paths[one])) for one in sorted(paths, key=lambda pass_: rank[pass_.name])]
+        ordered = sorted(paths, key=lambda pass_: self._rank[pass_.name])
+        return [replace(one, layers=at_layers(paths[one])) for one in ordered]
 
     @property
     def _starts(self) -> list[list[Pass]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -16,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.network import Network
-from ..base.errors import CalibrationError
+from ..base.errors import CalibrationError, MofaError
 from ..calibration import Calibration
 from ..calibration.batches import gather
-from ..data import CalibrationImages
+from ..data import CalibrationImages, Pair
 from ..graph.call_spec import CallSpec, map_tree, tensor_leaves
 from ..numerics.error_sums import Figures
 from ..numerics.psnr import psnrs, range_of
@@ -27,8 +28,14 @@ from ..numerics.running import run, values
 from ..result.quality import Bound, Measure, Quality
 from ..verification.validation import labels, suits
 
-COUNT = 16
-"""Images that quality is measured on"""
+COUNT, SIDE = 32, 128
+"""Images that quality is measured on, of so many pixels a side, and fewer where they are larger"""
+
+FEW = 2
+"""What is measured often is measured on one of so many of them"""
+
+LARGEST = 256
+"""Side of the largest: beyond, they say little more"""
 
 ASIDE = 8
 """One batch of so many is held out of those that are given as tensors"""
@@ -40,8 +47,11 @@ DEFAULTS: dict[Measure, float] = {"loss": 0.15, "psnr": 45.0, "agreement": 0.995
 class HeldOut:
     """Some of a calibration's inputs, and what the original makes of them.
 
+    `side`: of the images that it will run on, in pixels.
+
     Attributes:
         calibration: without them.
+        pace: seconds in which the original runs on a single value of an input.
         bound: the one given, or else what suits the network: `loss` where clean images are known that its output is
             nearer to than its input, `agreement` where its output has another number of channels, at least two, or
             whole numbers, and `psnr` otherwise.
@@ -50,12 +60,12 @@ class HeldOut:
         CalibrationError, DataError: there is a single input, or a bound on the loss and no clean images.
     """
 
-    def __init__(self, network: Network, calibration: Calibration, bound: Bound | None = None):
+    def __init__(self, network: Network, calibration: Calibration, bound: Bound | None = None, side: int | None = None):
         images = calibration.batches
         self._clean: list[tuple[Tensor, Tensor]] = []
         rest: Iterable[Any]
         if isinstance(images, CalibrationImages):
-            rest, pairs = images.held_out(COUNT)
+            rest, pairs = _pairs(network, images, min(side or images.size, LARGEST))
             given = [pair.input[None] for pair in pairs]
             if images.degradation is not None:
                 self._clean = [(pair.target[None], pair.levels) for pair in pairs]
@@ -71,7 +81,9 @@ class HeldOut:
             )
         self.calibration = replace(calibration, batches=rest)
         self._calls = _calls(network, given)
+        began = time.perf_counter()
         self._outputs = [run(network.program.graph_module, call) for call in self._calls]
+        self.pace = (time.perf_counter() - began) / max(_size(self._calls), 1)
         self._original, self._degraded = self._psnr(self._outputs), self._psnr_of_inputs()
         if bound is not None and bound.measure == "loss" and self._original is None:
             raise CalibrationError(
@@ -92,9 +104,26 @@ class HeldOut:
             found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
 
-    def errors(self, network: nn.Module) -> list[float]:
-        """What a network adds to the error of each input's output (see `Bound.error`), or infinity for not finite."""
-        return self._errors([run(network, call) for call in self._calls])
+    @property
+    def seconds(self) -> float:
+        """In which the original runs on them."""
+        return self.pace * _size(self._calls)
+
+    @property
+    def fitted_seconds(self) -> float:
+        """In which it runs on what is fitted to."""
+        batches = self.calibration.batches
+        if isinstance(batches, CalibrationImages):
+            return self.pace * batches.crops * next(iter(batches))[0].numel()
+        return self.pace * _size(batches)
+
+    def errors(self, network: nn.Module, *, few: bool = False) -> list[float]:
+        """What a network adds to the error of each input's output (see `Bound.error`), or infinity for not finite.
+
+        `few`: of some inputs alone, for what is asked often.
+        """
+        calls = self._calls[: -(-len(self._calls) // FEW)] if few else self._calls
+        return self._errors([run(network, call) for call in calls])
 
     def quality(self, network: nn.Module, calibrations: int = 0, bound: Bound | None = None) -> Quality:
         """All figures of a network."""
@@ -117,7 +146,7 @@ class HeldOut:
         if self.bound.measure == "loss":
             before, after = self._original, self._psnr(outputs)
             assert before is not None and after is not None
-            return [self.bound.error(one - other) for one, other in zip(before, after, strict=True)]
+            return [self.bound.error(one - other) for one, other in zip(before, after, strict=False)]
         compared = self._differing if self.bound.measure == "agreement" else self._squared
         return compared(outputs)
 
@@ -133,16 +162,17 @@ class HeldOut:
         return self._against_clean([next(tensor_leaves(call.args)) for call in self._calls])
 
     def _against_clean(self, found: Sequence[Tensor]) -> list[float] | None:
-        if not self._clean or [one.shape for one in found] != [wanted.shape for wanted, _ in self._clean]:
+        wanted = [image for image, _ in self._clean[: len(found)]]
+        if not wanted or [one.shape for one in found] != [one.shape for one in wanted]:
             return None
         peak = range_of([wanted for wanted, _ in self._clean])
-        pairs = zip(found, self._clean, strict=True)
+        pairs = zip(found, self._clean, strict=False)
         return [float(psnrs(one.cpu(), wanted, levels, peak)) for one, (wanted, levels) in pairs]
 
     def _squared(self, outputs: Sequence[Any]) -> list[float]:
         """Mean squared error of all outputs to the original's, whose range is 1."""
         figures, found = Figures(), []
-        for one, other in zip(self._outputs, outputs, strict=True):
+        for one, other in zip(self._outputs, outputs, strict=False):
             before, expected = figures.error, values("the original", one)
             figures.add(expected, values("the network", other))
             found.append((figures.error - before) / max(expected.numel(), 1))
@@ -150,10 +180,15 @@ class HeldOut:
 
     def _differing(self, outputs: Sequence[Any]) -> list[float]:
         """Share of the first output's labels that are not the original's."""
-        pairs = [[next(tensor_leaves(one)) for one in both] for both in zip(self._outputs, outputs, strict=True)]
+        pairs = [[next(tensor_leaves(one)) for one in both] for both in zip(self._outputs, outputs, strict=False)]
         low, high = min(float(one.min()) for one, _ in pairs), max(float(one.max()) for one, _ in pairs)
         middle = 0.5 if low >= 0 and high <= 1 else 0.0  # of probabilities, or of logits
         return [float((labels(one, middle) != labels(other, middle)).double().mean()) for one, other in pairs]
+
+
+def _size(values: Any) -> int:
+    """How many numbers they hold."""
+    return sum(leaf.numel() for leaf in tensor_leaves([*map(_arguments, values)]))
 
 
 def _mean(found: Sequence[float] | None) -> float | None:
@@ -162,6 +197,23 @@ def _mean(found: Sequence[float] | None) -> float | None:
 
 def _arguments(batch: Any) -> Any:
     return (batch.args, dict(batch.kwargs)) if isinstance(batch, CallSpec) else batch
+
+
+def _pairs(network: Network, images: CalibrationImages, side: int) -> tuple[CalibrationImages, list[Pair]]:
+    """Crops near in size to what the network will run on, as far as it takes them.
+
+    PSNR is that of an image, and small crops of one are worth less and more than all of it: what a dark or smooth crop
+    loses nobody sees in the whole. And what pools over the image sees another one.
+    """
+    if side > images.size:
+        rest, pairs = images.held_out(COUNT, side)
+        try:
+            run(network.program.graph_module, _calls(network, [pairs[0].input[None]])[0])
+        except (MofaError, RuntimeError):  # it was captured for one size alone, or takes no other
+            pass
+        else:
+            return rest, pairs[: max(8, COUNT * SIDE // pairs[0].input.shape[-1])]
+    return images.held_out(COUNT)
 
 
 def _calls(network: Network, given: Iterable[Any]) -> list[CallSpec]:

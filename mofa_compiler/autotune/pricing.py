@@ -1,8 +1,7 @@
 """Prices: what every alternative of every group of layers saves and costs, and the best choice under a bound.
 
-The choice is a multiple-choice knapsack: one alternative a group, as much time saved as possible, errors that add up
-to no more than the bound allows (Kellerer, Pferschy, Pisinger: Knapsack Problems, chapter 11). That errors add up is an
-assumption, so that whole networks are calibrated and measured, and the budget corrected, until the bound holds.
+That errors add up is an assumption, so that whole networks are calibrated and measured, and the budget corrected, until
+the bound holds.
 """
 
 from __future__ import annotations
@@ -16,22 +15,20 @@ from itertools import accumulate
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
-
 from ..analysis.network import Network
+from ..base.progress import Forecast
 from ..calibration import Calibrated, Calibration, Rehearsal, calibrate
 from ..data import CalibrationImages
 from ..graph.call_spec import tensor_leaves
 from ..result.quality import Bound
 from ..rewriting.pass_api import Pass, Phase
+from . import schedule
 from .benchmark import Tell
 from .candidates import ORIGINAL, Candidate
 from .held_out import HeldOut
+from .knapsack import Item, Price, best
 from .lowering_search import after_each
 from .search import Choice, Picked
-
-UNITS = 5000
-"""Into which a budget is divided"""
 
 PRICED_ON = 16
 """Images that a single alternative is fitted on"""
@@ -49,26 +46,6 @@ NEAR = 0.8
 
 
 @dataclass(frozen=True)
-class Price:
-    """What one alternative of a group saves and costs.
-
-    Attributes:
-        candidate: the alternative.
-        saving: ms, over all layers of the group.
-        errors: what it adds to the error of each held-out input, alone (see `Bound.error`).
-    """
-
-    candidate: Candidate
-    saving: float
-    errors: tuple[float, ...] = ()
-
-    @property
-    def error(self) -> float:
-        """What it adds in the mean, at least nothing."""
-        return max(fmean(self.errors or (0.0,)), 0.0)
-
-
-@dataclass(frozen=True)
 class _Whole:
     """A network with several groups changed and fitted, and what that adds to the error of each held-out input."""
 
@@ -83,13 +60,15 @@ class Prices:
         network: the original, captured at any size.
         choice: what there is to choose from, measured.
         held_out: what errors are measured on, and what is fitted to.
-        tell: told before every step.
+        forecast: of the phases in `schedule.PHASES`.
         until: when, by `time.monotonic`, nothing new is begun: no alternative is priced in the last third of what was
             left of the time, and no further network is calibrated after it.
     """
 
-    def __init__(self, network: Network, choice: Choice, held_out: HeldOut, tell: Tell, until: float = math.inf):
-        self._network, self._choice, self._held_out, self._tell = network, choice, held_out, tell
+    def __init__(
+        self, network: Network, choice: Choice, held_out: HeldOut, forecast: Forecast, until: float = math.inf
+    ):
+        self._network, self._choice, self._held_out, self._forecast = network, choice, held_out, forecast
         self._until, now = until, time.monotonic()
         self._priced_until = now + (until - now) * 2 / 3
         few = replace(held_out.calibration, batches=_some(held_out.calibration.batches))
@@ -98,6 +77,9 @@ class Prices:
         self._gain = 1.0
         """The error of a tuned network, as part of what it was when it was fitted"""
         with Rehearsal(network, few) as rehearsal:
+            self._bypasses = self._cheap_bypasses(rehearsal)
+            self._count, self._number = 0, sum(len(self._worthwhile(index)) for index in range(len(choice.groups)))
+            self._pricing = forecast.phase("pricing", schedule.PRICE * self._number * held_out.seconds)
             prices = {index: [*self._prices(index, rehearsal)] for index in self._slowest_first}
         self.groups = [prices[index] for index in range(len(choice.groups))]
 
@@ -111,69 +93,91 @@ class Prices:
         Networks are fitted first, and tuned once they are near enough, with what tuning brought before taken into
         account. The bound has to hold by a standard error of the mean over the held-out inputs.
         """
-        best, saved, count = self.nothing(bound), 0.0, len(self._together)
+        found, saved, count = self.nothing(bound), 0.0, len(self._together)
         goal = bound.allowed / self._gain
+        tell = self._forecast.phase("fitting", counted=False)
         for _ in range(TUNED if self._is_tuned else 1):
-            found = self._fitted_within(bound, goal)
-            if found is None or (saved and time.monotonic() > self._until):
+            candidate = self._fitted_within(bound, goal)
+            if candidate is None or (saved and time.monotonic() > self._until):
                 break
-            chosen, fitted = found
-            self._tell(f"tuning, {bound}{_so_far(saved)}", len(self._together) - count, TRIES + TUNED)
+            chosen, fitted = candidate
+            tell(f"tuning, {bound}{_so_far(saved)}", len(self._together) - count, TRIES + TUNED)
             whole = self._whole(chosen, self._is_tuned)
             error, saving = _surely(whole.errors), sum(one.saving for one in chosen)
             if error <= bound.allowed and saving > saved:
-                best, saved = self._picked(chosen, whole, len(self._together) - count, bound), saving
+                found, saved = self._picked(chosen, whole, len(self._together) - count, bound), saving
             if NEAR * bound.allowed <= error <= bound.allowed or not math.isfinite(error):
                 break
             if fitted > 0:
                 self._gain = min(max(error / fitted, 0.2), 1.0)
             goal = (1 + NEAR) / 2 * bound.allowed / self._gain
-        return best
+        return found
 
     def _fitted_within(self, bound: Bound, goal: float) -> tuple[list[Price], float] | None:
         """The choice that saves most, of those whose network, fitted, has an error up to the goal, and that error."""
-        best, saved, budget, low, high = None, 0.0, goal, 0.0, math.inf
+        found, saved, budget, low, high = None, 0.0, goal, 0.0, math.inf
+        tell = self._forecast.phase("fitting", counted=False)
         most = sum(max(one.saving for one in prices) for prices in self.groups)
         for index in range(TRIES):
-            chosen = knapsack(self.groups, budget)
+            chosen = best(self._items, budget)
             if not self._approximate(self._choice.made([one.candidate for one in chosen])):
                 break
-            self._tell(f"calibrating, {bound}{_so_far(saved)}", index, TRIES + TUNED)
+            tell(f"calibrating, {bound}{_so_far(saved)}", index, TRIES + TUNED)
             error, saving = _surely(self._whole(chosen, False).errors), sum(one.saving for one in chosen)
             if error <= goal:
                 low = budget
                 if saving > saved:
-                    best, saved = (chosen, error), saving
+                    found, saved = (chosen, error), saving
                 if error >= NEAR * goal or saving >= most:
                     break
             else:
                 high = budget
             wanted = budget * (1 + NEAR) / 2 * goal / max(error, goal / 8, TINY)
             budget = wanted if low < wanted < high else (low + min(high, 2 * wanted)) / 2
-            if high - low < 0.02 * high or (best and time.monotonic() > self._until):
+            if high - low < 0.02 * high or (found and time.monotonic() > self._until):
                 break
-        return best
+        return found
 
     def _prices(self, index: int, rehearsal: Rehearsal) -> Iterator[Price]:
-        group, times = self._choice.groups[index], {one.name: one for one in self._choice.measured[index]}
+        group = self._choice.groups[index]
         originals = [next(iter(one.pieces)) for one in self._choice.groups]
         yield Price(originals[index], 0.0)
-        before = times[ORIGINAL].ms
-        for candidate in group.pieces:
-            one = times[candidate.name]
-            if before is None or one.ms is None or one.interval is None or one.interval[1] >= 1:
-                continue
-            saving = (before - one.ms) * len(group.paths)
-            if saving < WORTHWHILE * self._whole_ms:
-                continue
+        for candidate, saving in self._worthwhile(index).items():
             if time.monotonic() > self._priced_until:
                 return
-            self._tell(f"pricing {candidate.name} at {group.paths[0]}", index, len(self._choice.groups))
+            self._pricing(f"pricing {candidate.name} at {group.paths[0]}", self._count, self._number)
+            self._count += 1
             picked = [*originals[:index], candidate, *originals[index + 1 :]]
             passes = tuple(self._approximate(self._choice.made(picked)))
             if passes not in self._alone:
                 self._alone[passes] = self._rehearsed(passes, rehearsal)
             yield Price(candidate, saving, self._alone[passes])
+
+    def _worthwhile(self, index: int) -> dict[Candidate, float]:
+        """Alternatives of a group that are faster beyond the noise, and the ms that each saves."""
+        group, times = self._choice.groups[index], {one.name: one for one in self._choice.measured[index]}
+        before, found = times[ORIGINAL].ms, {}
+        if group.bypass and group.bypass.path not in self._bypasses:
+            return {}
+        for candidate in group.pieces:
+            one = times[candidate.name]
+            if before is None or one.ms is None or one.interval is None or one.interval[1] >= 1:
+                continue
+            saving = (before - one.ms) * len(group.paths)
+            if saving >= WORTHWHILE * self._whole_ms:
+                found[candidate] = saving
+        return found
+
+    def _cheap_bypasses(self, rehearsal: Rehearsal) -> set[str]:
+        """Parts of the network that are worth trying without, by path."""
+        told = [pass_.informed(self._network, rehearsal.watch) for pass_ in self._choice.bypassing]
+        return {one.path for pass_ in told for one in pass_.bypasses(self._network)}
+
+    @cached_property
+    def _items(self) -> list[Item]:
+        """The groups as there is to choose from them."""
+        groups = zip(self._choice.groups, self.groups, strict=True)
+        return [Item(prices, group.paths, group.bypass.gone if group.bypass else ()) for group, prices in groups]
 
     @property
     def _slowest_first(self) -> list[int]:
@@ -182,7 +186,7 @@ class Prices:
 
     @property
     def _whole_ms(self) -> float:
-        return sum(self._times)
+        return sum(ms for ms, group in zip(self._times, self._choice.groups, strict=True) if not group.bypass)
 
     @cached_property
     def _times(self) -> list[float]:
@@ -211,7 +215,7 @@ class Prices:
         if (known := self._choice.trials.remembered(key, tuple[float, ...])) is not None:
             return known
         made = rehearsal.fitted(lambda network: after_each(network, passes)[1:])
-        errors = tuple(self._held_out.errors(made.program.graph_module))
+        errors = tuple(self._held_out.errors(made.program.graph_module, few=True))
         if all(map(math.isfinite, errors)):
             self._choice.trials.remember(key, errors)
         return errors
@@ -226,38 +230,19 @@ class Prices:
 
     def _picked(self, chosen: Sequence[Price], whole: _Whole, tried: int, bound: Bound) -> Picked:
         network = self._network if whole.calibrated is None else whole.calibrated.networks[-1]
-        reasons = [_reason(one, prices, bound) for one, prices in zip(chosen, self.groups, strict=True)]
+        candidates = tuple(one.candidate for one in chosen)
+        gone, groups = self._choice.gone(candidates), zip(self._choice.groups, chosen, self.groups, strict=True)
+        reasons = [
+            "goes with what is around it" if gone.issuperset(group.paths) else _reason(one, prices, bound)
+            for group, one, prices in groups
+        ]
         quality = self._held_out.quality(network.program.graph_module, tried, bound)
         worths = tuple({one.candidate.name: bound.value(one.errors) for one in prices[1:]} for prices in self.groups)
-        return Picked(tuple(one.candidate for one in chosen), tuple(reasons), whole.calibrated, quality, worths)
+        return Picked(candidates, tuple(reasons), whole.calibrated, quality, worths)
 
     @staticmethod
     def _approximate(passes: Iterable[Pass]) -> list[Pass]:
         return [one for one in passes if one.phase is not Phase.LOWER]
-
-
-def knapsack(groups: Sequence[Sequence[Price]], budget: float) -> list[Price]:
-    """One of each group, of the first of which nothing is lost: what saves most with errors up to `budget` in sum.
-
-    Multiple-choice knapsack by dynamic programming, errors rounded up to 1/5000 of the budget.
-    """
-    if budget <= 0:
-        return [max((one for one in prices if one.error <= 0), key=lambda one: one.saving) for prices in groups]
-    best, taken = np.zeros(UNITS + 1), []
-    for prices in groups:
-        rows = np.full((len(prices), UNITS + 1), -np.inf)
-        for row, one in zip(rows, prices, strict=True):
-            units = math.ceil(one.error / budget * UNITS - 1e-9) if one.error < 2 * budget else UNITS + 1
-            if units <= UNITS:
-                row[units:] = best[: UNITS + 1 - units] + one.saving
-        taken.append((rows.argmax(0), prices))
-        best = rows.max(0)
-    left, chosen = UNITS, []
-    for choice, prices in reversed(taken):
-        one = prices[choice[left]]
-        left -= math.ceil(one.error / budget * UNITS - 1e-9)
-        chosen.append(one)
-    return chosen[::-1]
 
 
 def _surely(errors: Sequence[float]) -> float:

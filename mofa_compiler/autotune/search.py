@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import accumulate, islice
 
 from torch import Tensor
 
@@ -12,14 +14,16 @@ from ..analysis.anatomy import infer
 from ..analysis.layers import Layer, signature
 from ..analysis.network import Network
 from ..base.errors import MofaError, one_line
+from ..base.progress import Forecast
 from ..calibration import Calibrated
 from ..frontend import capture
 from ..graph.call_spec import CallSpec, tensors_by_position
 from ..result.decisions import TOLD, Alternative, Comparison, Decision, Decisions
 from ..result.quality import Quality
-from ..rewriting.pass_api import Pass
+from ..rewriting.pass_api import Bypass, Pass
 from ..rewriting.roadmap import Roadmap, in_order
 from ..rewriting.target import Target
+from . import schedule
 from .benchmark import NEAR, Tell, Trials
 from .candidates import ORIGINAL, Attempt, Candidate, Offers
 from .lowering_search import carried_out, faster_lowerings
@@ -31,16 +35,38 @@ DECIDED = "decided"
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that are alike, the piece of the network around one of them, and what could be made of it."""
+    """Layers that are alike, the piece of the network around one of them, and what could be made of it.
+
+    Attributes:
+        layers: these; none where it is another part of the network that could go.
+        region: where the piece is.
+        pieces: every alternative as a module with its inputs, the original first; or why there is none.
+        bypass: that other part.
+    """
 
     layers: tuple[Layer, ...]
     region: Region
     pieces: Mapping[Candidate, Piece | str]
-    """Every alternative as a module with its inputs, the original first; or why there is none"""
+    bypass: Bypass | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
-        return tuple(layer.path for layer in self.layers)
+        return (self.bypass.path,) if self.bypass else tuple(layer.path for layer in self.layers)
+
+    @property
+    def work(self) -> float:
+        """Multiply-accumulates of the pieces around all layers."""
+        first = next(iter(self.pieces.values()))
+        return first.work * len(self.paths) if isinstance(first, Piece) else 0.0
+
+    @property
+    def what(self) -> str:
+        """One of them in words."""
+        return self.bypass.what if self.bypass else signature(self.layers[0].module)
+
+    def goes_with(self, candidate: Candidate) -> tuple[str, ...]:
+        """Paths of what is not there any longer, where a candidate takes a part of the network away."""
+        return self.bypass.gone if self.bypass and candidate.passes else ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +84,7 @@ class Choice:
         exact: the exact passes that make the whole network faster.
         left: those that were measured and do not.
         trials: what measures.
+        bypassing: the passes that take parts of it away.
         merged: the passes that make of layers what is chosen for them.
     """
 
@@ -71,14 +98,22 @@ class Choice:
     exact: Sequence[Pass]
     left: tuple[Comparison, ...]
     trials: Trials
+    bypassing: Sequence[Pass]
     merged: Callable[[Mapping[Candidate, Sequence[str]]], list[Pass]]
 
     def made(self, picked: Sequence[Candidate]) -> Roadmap:
         """The roadmap that makes of every group what is picked for it."""
         by_candidate: dict[Candidate, list[str]] = {}
+        gone = self.gone(picked)
         for group, candidate in zip(self.groups, picked, strict=True):
-            by_candidate.setdefault(candidate, []).extend(group.paths)
+            if left := [path for path in group.paths if path not in gone]:
+                by_candidate.setdefault(candidate, []).extend(left)
         return self.named(in_order([*self.merged(by_candidate), *self.exact]))
+
+    def gone(self, picked: Sequence[Candidate]) -> set[str]:
+        """Paths of what goes as part of something else."""
+        chosen = zip(self.groups, picked, strict=True)
+        return {path for group, candidate in chosen for path in group.goes_with(candidate)}
 
     def named(self, passes: Sequence[Pass]) -> Roadmap:
         """A roadmap of these passes."""
@@ -144,15 +179,24 @@ def trials_of(network: Network, roadmap: Roadmap, call: CallSpec) -> tuple[Trial
     return Trials(roadmap.target, ", ".join("x".join(map(str, x.shape)) for x in inputs)), inputs
 
 
-def survey(network: Network, roadmap: Roadmap, call: CallSpec, tell: Tell, *, bounded: bool = False) -> Choice:
+def survey(
+    network: Network,
+    roadmap: Roadmap,
+    call: CallSpec,
+    forecast: Forecast,
+    *,
+    bounded: bool = False,
+    until: float = math.inf,
+) -> Choice:
     """Measure what each layer of a network could become, for a roadmap with a target.
 
     Args:
         network: the original, captured on inputs of the target's shape.
         roadmap: what may be done, with a `target`.
         call: those inputs.
-        tell: told before every step.
+        forecast: of the phases in `schedule.PHASES`.
         bounded: whether a bound on the loss decides in the end.
+        until: when, by `time.monotonic`, nothing new is measured: what is left stays as it is.
 
     Raises:
         EngineError: the engine is not there, or does not take the original.
@@ -163,20 +207,38 @@ def survey(network: Network, roadmap: Roadmap, call: CallSpec, tell: Tell, *, bo
     network = carried_out(network, preparations)
     trials, inputs = trials_of(network, roadmap, call)
     offers = Offers(roadmap, target.engine, bounded=bounded)
-    exact, left = faster_lowerings(network, offers.whole, trials, inputs, tell)
-    groups = list(_groups(network, offers, exact, tell))
+    exact, left = faster_lowerings(network, offers.whole, trials, inputs, forecast.phase("lowerings"))
+    tell = forecast.phase("alternatives")
+    groups = [*_groups(network, offers, exact, tell, until), *_bypasses(network, offers, exact)]
+    groups.sort(key=lambda group: -group.work)
+    number = sum(len(group.pieces) for group in groups)
+    tell = forecast.phase("pieces", schedule.of_pieces(number, trials.engine.name))
     if target.keep_if == "faster":
         groups = _promising(groups, trials, tell)
-    measured = [*_measured(groups, [group.pieces for group in groups], trials, tell)]
-    forms = []
+    measured = [*_measured(groups, [group.pieces for group in groups], trials, tell, until)]
+    tell, forms = forecast.phase("forms"), []
     for index, group in enumerate(groups):
-        tell(f"forms of {group.paths[0]}", index, len(groups))
-        forms.append(_forms(network, offers, group, measured[index], exact))
+        tell(f"forms of {group.paths[0]}", index, 2 * len(groups))
+        forms.append(_forms(network, offers, group, measured[index], exact) if time.monotonic() < until else {})
     raced = [{**dict(islice(group.pieces.items(), 1)), **more} for group, more in zip(groups, forms, strict=True)]
-    for index, found in enumerate(_measured(groups, raced, trials, tell)):
+    second: Tell = lambda step, done, total: tell(step, total + done, 2 * total)  # noqa: E731
+    for index, found in enumerate(_measured(groups, raced, trials, second, until)):
         measured[index] += found[1:]
         groups[index] = replace(groups[index], pieces={**groups[index].pieces, **forms[index]})
-    return Choice(original, preparations, network, call, roadmap, groups, measured, exact, left, trials, offers.merged)
+    return Choice(
+        original,
+        preparations,
+        network,
+        call,
+        roadmap,
+        groups,
+        measured,
+        exact,
+        left,
+        trials,
+        offers.bypassing,
+        offers.merged,
+    )
 
 
 def fastest(choice: Choice) -> Picked:
@@ -187,14 +249,14 @@ def fastest(choice: Choice) -> Picked:
     return Picked(tuple(candidate for candidate, _ in found), tuple(reason for _, reason in found))
 
 
-def decide(choice: Choice, picked: Mapping[str, Picked], tell: Tell) -> dict[str, Decided]:
+def decide(choice: Choice, picked: Mapping[str, Picked], forecast: Forecast) -> dict[str, Decided]:
     """Race networks as a whole, the original and its exact lowerings among them, and keep of each what is fastest.
 
     Returns, by the names of `picked`: a roadmap that is decided.
     """
     target, network = choice.roadmap.target, choice.original
     assert target is not None
-    tell("measuring the whole network", 0, 1)
+    forecast.phase("race")("measuring the whole network", 0, 1)
     made = {name: choice.whole(choice.made(one.candidates)) for name, one in picked.items()}
     made[LOWERED] = choice.whole(choice.named(choice.exact))
     contestants = {ORIGINAL: network}
@@ -230,7 +292,7 @@ def _decisions(choice: Choice, picked: Picked) -> Iterator[Decision]:
     chosen = zip(picked.candidates, picked.reasons, worths, strict=True)
     for group, times, (candidate, reason, worth) in zip(choice.groups, choice.measured, chosen, strict=True):
         alternatives = tuple(replace(one, worth=worth.get(one.name)) for one in times)
-        yield Decision(group.paths, signature(group.layers[0].module), candidate.name, reason, alternatives)
+        yield Decision(group.paths, group.what, candidate.name, reason, alternatives)
 
 
 def _promising(groups: Sequence[Group], trials: Trials, tell: Tell) -> list[Group]:
@@ -243,17 +305,29 @@ def _promising(groups: Sequence[Group], trials: Trials, tell: Tell) -> list[Grou
 
 
 def _measured(
-    groups: Sequence[Group], pieces: Sequence[Mapping[Candidate, Piece | str]], trials: Trials, tell: Tell
+    groups: Sequence[Group],
+    pieces: Sequence[Mapping[Candidate, Piece | str]],
+    trials: Trials,
+    tell: Tell,
+    until: float,
 ) -> Iterator[list[Alternative]]:
-    """What was measured of each group's alternatives, the original first."""
+    """What was measured of each group's alternatives, the original first; compiled many at once."""
     named = [{candidate.name: piece for candidate, piece in some.items()} for some in pieces]
-    trials.prepare([some for some in named if len(some) > 1], tell)
+    ready = 0
     for index, (group, some) in enumerate(zip(groups, named, strict=True)):
+        if len(some) < 2 or time.monotonic() > until:
+            yield [Alternative(name, problem="" if name == ORIGINAL else "no time was left for it") for name in some]
+            continue
+        if index >= ready:
+            sizes = accumulate(len(other) for other in named[index:])
+            ready = index + 1 + sum(size < trials.engine.at_once for size in sizes)
+            prepared = [other for other in named[index:ready] if len(other) > 1]
+            trials.prepare(prepared, lambda step, *_, index=index: tell(step, index, len(groups)))
         tell(f"measuring {group.paths[0]}", index, len(groups))
-        yield trials.pieces(some) if len(some) > 1 else [Alternative(ORIGINAL)]
+        yield trials.pieces(some)
 
 
-def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell) -> Iterator[Group]:
+def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell, until: float) -> Iterator[Group]:
     """Layers by what stands around them and what may be done to them; one of each with all its alternatives."""
     alike: dict[tuple[object, ...], list[Layer]] = {}
     where: dict[str, Region] = {}
@@ -266,6 +340,8 @@ def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell)
         where[layer.path], piece = cut
         alike.setdefault((piece.fingerprint, fitting, layer.in_transition), []).append(layer)
     for index, layers in enumerate(alike.values()):
+        if time.monotonic() > until:
+            return
         tell(f"alternatives of {layers[0].path}", index, len(alike))
         around = where[layers[0].path]
         pieces: dict[Candidate, Piece | str] = {}
@@ -281,10 +357,26 @@ def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell)
             yield Group(tuple(layers), around, pieces)
 
 
+def _bypasses(network: Network, offers: Offers, exact: Sequence[Pass]) -> Iterator[Group]:
+    """Parts of the network that could go, each against nothing."""
+    for pass_ in offers.bypassing:
+        for one in pass_.bypasses(network):
+            region = Region(one.source, one.value)
+            nothing = Region(one.source, one.source)
+            pieces = {
+                Candidate(ORIGINAL): _piece(Attempt(Candidate(ORIGINAL), network), region, exact),
+                Candidate(pass_.name, (one.by,)): _piece(Attempt(Candidate(ORIGINAL), network), nothing, exact),
+            }
+            if all(isinstance(piece, Piece) for piece in pieces.values()):
+                yield Group((), region, pieces, one)
+
+
 def _forms(
     network: Network, offers: Offers, group: Group, found: Sequence[Alternative], exact: Sequence[Pass]
 ) -> dict[Candidate, Piece | str]:
     """The forms of those alternatives that are near enough to the fastest for a form to make up for it."""
+    if not group.layers:
+        return {}
     ratios = {one.name: one.ratio for one in found if one.ratio is not None}
     limit = NEAR * min(ratios.values(), default=0.0)
     near = [one for one in group.pieces if ratios.get(one.name, limit + 1) <= limit]

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..analysis.network import Network
 from ..base.errors import CalibrationError, RoadmapError
+from ..base.progress import Forecast, Progress
 from ..calibration import Calibration
 from ..frontend import capture
 from ..frontend.state import copied
@@ -19,11 +20,14 @@ from ..result.decisions import Decisions
 from ..result.quality import Bound
 from ..rewriting.roadmap import Roadmap
 from ..rewriting.target import Conditions
-from .benchmark import Tell
+from . import schedule
 from .held_out import HeldOut
 from .lowering_search import carried_out
 from .pricing import Prices
 from .search import DECIDED, Choice, Decided, decide, fastest, survey, told, trials_of
+
+SURVEYED = 0.4
+"""Part of the time, where it is bounded, after which no further alternative is measured"""
 
 
 class Session:
@@ -37,7 +41,7 @@ class Session:
         calibration: inputs that rewritten layers are fitted on.
         bound: on what is lost; None: of all layers what is fastest is taken.
         tell: told before every step.
-        minutes: after which nothing new is priced or calibrated, and the best so far is taken.
+        minutes: after which nothing new is measured, priced or calibrated, and the best so far is taken.
 
     Raises:
         CalibrationError, DataError: there is nothing to measure a bound on.
@@ -52,7 +56,7 @@ class Session:
         call: CallSpec,
         calibration: Calibration | None,
         bound: Bound | Literal["default"] | None,
-        tell: Tell,
+        tell: Progress,
         minutes: float | None = None,
     ):
         self._until = math.inf if minutes is None else time.monotonic() + 60 * minutes
@@ -79,7 +83,8 @@ class Session:
                 code="ambiguous",
             )
         tell("reading calibration inputs", 0, 1)
-        self.held_out = HeldOut(network, calibration, None if bound == "default" else bound)
+        side = min(target.shape[2:], default=None) if target.shape else None
+        self.held_out = HeldOut(network, calibration, None if bound == "default" else bound, side)
         self.calibration = self.held_out.calibration
 
     def decided(self, bound: Bound | Literal["exact"] | None = None) -> Decided:
@@ -94,7 +99,7 @@ class Session:
             picked = self.prices.nothing(self._bound)
         else:
             picked = self.prices.within(bound or self._bound)
-        return decide(self._choice, {DECIDED: picked}, self._tell)[DECIDED]
+        return decide(self._choice, {DECIDED: picked}, self._forecast)[DECIDED]
 
     def told(self, made: Network) -> Decisions:
         """What came of the roadmap, which was carried out as it stands and fitted."""
@@ -114,7 +119,7 @@ class Session:
         if self.held_out is None:
             return None
         network = carried_out(self._network, self._roadmap.by_phase[0])
-        return Prices(network, self._choice, self.held_out, self._tell, self._until)
+        return Prices(network, self._choice, self.held_out, self._forecast, self._until)
 
     @property
     def _bound(self) -> Bound:
@@ -124,7 +129,19 @@ class Session:
     @cached_property
     def _choice(self) -> Choice:
         network, call = self.timed
-        return survey(network, self._roadmap, call, self._tell, bounded=self.held_out is not None)
+        until, now = self._until, time.monotonic()
+        first = now + SURVEYED * (until - now)
+        return survey(network, self._roadmap, call, self._forecast, bounded=self.held_out is not None, until=first)
+
+    @cached_property
+    def _forecast(self) -> Forecast:
+        assert self._roadmap.target is not None
+        kinds = schedule.kinds(self._network, bounded=self.held_out is not None)
+        seconds = schedule.expected(kinds, self._roadmap.target.engine)
+        if self.held_out is not None:
+            seconds["pricing"] = schedule.PRICE * schedule.PRICED * kinds * self.held_out.seconds
+            seconds["fitting"] = schedule.FITS * schedule.FIT * self.held_out.fitted_seconds
+        return Forecast(self._tell, seconds)
 
     @cached_property
     def timed(self) -> tuple[Network, CallSpec]:

@@ -31,7 +31,10 @@ WINOGRAD = 3
 
 @dataclass(frozen=True)
 class Region:
-    """Names, in the captured network, of the value that a piece reads and of the one that it gives."""
+    """Names, in the captured network, of the value that a piece reads and of the one that it gives.
+
+    Where these are the same, it is nothing at all: only what stands around a piece.
+    """
 
     start: str
     end: str
@@ -136,10 +139,10 @@ def extract(program: Program, where: Region) -> Piece | None:
         if name is not None:
             by_origin[name] = node
     start, end = by_origin.get(where.start), by_origin.get(where.end)
-    if start is None or end is None or start is end:
+    if start is None or end is None:
         return None
-    inner = _between(start, end)
-    if not inner:
+    inner = [] if start is end else _between(start, end)
+    if not inner and where.start != where.end:
         return None
     shapes = [start.meta["val"].shape, end.meta["val"].shape]
     if any(len(shape) != 4 for shape in shapes):

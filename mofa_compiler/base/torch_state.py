@@ -94,6 +94,17 @@ def kept_modes(module: nn.Module) -> Iterator[None]:
             inner.training = mode
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many threads for one operation of torch on the CPU, and afterwards as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def in_normal_mode(function: Callable[P, R]) -> Callable[P, R]:
     """A function whose tensors can be trained, also where it is called under `torch.inference_mode()`."""
 

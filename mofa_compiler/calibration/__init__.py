@@ -1,4 +1,4 @@
-"""Old weights to new weights with example inputs: channels chosen, layers fitted in closed form, blocks tuned."""
+"""Old weights to new weights with example inputs: channels chosen, layers fitted in closed form, the whole tuned."""
 
 from ..analysis.channel_order import Orders, in_order
 from .calibrate import NAME, Calibrated, Calibration, Stage, calibrate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ..analysis.network import Network
 from ..base.errors import CalibrationError, CaptureError, one_line
-from ..base.torch_state import own_randomness
+from ..base.torch_state import own_randomness, threads
 from ..graph.call_spec import CallSpec, InputSpec, example_call, map_tree, tensor_leaves
 from ..numerics.finite import first_not_finite
 
@@ -24,11 +25,15 @@ IN_MEMORY = 1 << 28
 """Bytes of inputs that are kept in memory; what is more goes to temporary files"""
 
 
+FEW_PIXELS = 128 * 128
+"""Of images that are calibrated on by one thread: a step on two took 12 times as long on two cores that others used"""
+
+
 class Batches:
     """Calls of a network, in order; they can be gone through again and again."""
 
     def __init__(self, folder: Path):
-        self._folder, self._calls, self._held = folder, list[CallSpec | Path](), 0
+        self._folder, self._calls, self._held, self._pixels = folder, list[CallSpec | Path](), 0, 0
         self.sizes: list[int] = []
 
     @property
@@ -40,6 +45,7 @@ class Batches:
         leaves = list(tensor_leaves([*call.args, *call.kwargs.values()]))
         self.sizes.append(next((len(leaf) for leaf in leaves if leaf.dim()), 1))
         self._held += sum(leaf.numel() * leaf.element_size() for leaf in leaves)
+        self._pixels = max([self._pixels, *(leaf.shape[-2:].numel() for leaf in leaves if leaf.dim() == 4)])
         if self._held <= IN_MEMORY:
             self._calls.append(call)
             return
@@ -47,6 +53,10 @@ class Batches:
             file = Path(handle.name)
         torch.save(call, file)
         self._calls.append(file)
+
+    def threads(self) -> AbstractContextManager[None]:
+        """One thread where images are small: more of them wait for one another, on a busy machine most of the time."""
+        return threads(1) if self._pixels <= FEW_PIXELS else nullcontext()
 
     def apart(self) -> tuple[Batches, Batches]:
         """Those to fit to, and those to see on what came of it; of a single image the second ones are its mirror."""
@@ -78,8 +88,20 @@ class Batches:
             both._take(others, index)
         return both
 
+    def one_by_one(self) -> Batches:
+        """The same images, a call for each, where batches can be cut."""
+        single = self._some(range(0))
+        for index, size in enumerate(self.sizes):
+            rest = self[index]
+            while size > 1 and (parts := _split(rest, size, size - 1)):
+                single.append(parts[0])
+                rest, size = parts[1], size - 1
+            single.append(rest)
+        return single
+
     def _some(self, places: Iterable[int]) -> Batches:
         new = Batches(self._folder)
+        new._pixels = self._pixels
         for index in places:
             new._take(self, index)
         return new

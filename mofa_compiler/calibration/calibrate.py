@@ -23,11 +23,11 @@ from ..data import CalibrationImages, Sample
 from ..data.calibration import HELD_OUT
 from ..graph.call_spec import CallSpec, tensor_leaves
 from ..graph.program import Program
+from ..nn.partial_conv import PartialConv2d
 from ..numerics.error_sums import Figures
 from ..numerics.running import evaluating, rounding, run, values
 from ..rewriting.diff import Diff, Edit, Refusal
 from ..rewriting.fate import Fate
-from ..rewriting.layer_surgery import origin
 from ..rewriting.pass_api import Skip
 from .batches import Batches, gather
 from .fit_base import Fit
@@ -36,7 +36,7 @@ from .lockstep import Lockstep, Shelf, Stretch
 from .ordering import channel_orders
 from .plan import Plan, Planner
 from .sufficiency import few_pixels, too_few
-from .tuning import Tuning, blocks
+from .tuning import tune
 
 NAME = "calibration"
 """What the last diff of a calibrated result is called"""
@@ -49,6 +49,8 @@ SHOWN = 3
 
 Tell = Callable[[str, int, int], None]
 
+_TUNED = (nn.Conv2d, nn.ConvTranspose2d, PartialConv2d)
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -58,7 +60,7 @@ class Calibration:
         batches: an iterable of input tensors, or of tuples, lists or dicts of arguments.
         order: whether the channels that matter most are moved to where they are convolved.
         fit: whether layers are fitted in closed form.
-        tuning: steps of Adam on every block afterwards; 0 for none.
+        tuning: steps of gradient descent on the whole network afterwards, one image each; 0 for none.
     """
 
     batches: Iterable[Any]
@@ -136,6 +138,16 @@ class Candidate:
 
     def plan(self, *, repeated: bool = True) -> Plan:
         return Planner(self.original.program, self.final, self.passes[-1].program, repeated=repeated).make()
+
+    @property
+    def tunable(self) -> list[nn.Parameter]:
+        """Those of the convolutions whose values may differ from the original's."""
+        plan = self.plan()
+        calls = [node for node in plan.order if node in plan.differing and node.op == "call_module"]
+        modules = [self.final.program.modules[str(node.target)] for node in calls]
+        tuned = [module for module in modules if isinstance(module, _TUNED)]
+        parameters = (p for module in tuned for p in module.parameters() if p.is_floating_point())
+        return list({id(parameter): parameter for parameter in parameters}.values())
 
     @property
     def repeats(self) -> bool:
@@ -217,6 +229,7 @@ def calibrate(
         tell("reading calibration inputs", 0, 1)
         like = next((t for t in original.program.state().values() if t.is_floating_point()), torch.empty(0))
         batches = gather(calibration.batches, original, folder, like, original.program.inputs)
+        stack.enter_context(batches.threads())
         fitting, held_out = batches.apart()
         steps = _Steps(original, networks[1:], held_out, tell)
         differs = steps.error > rounding(original.program)  # else there is nothing to fit
@@ -240,7 +253,8 @@ def calibrate(
         fitted = steps.best if steps.best.notes else steps.last
         if calibration.tuning > 0 and differs:
             changed = steps.best.changed(stack)
-            _tune(changed, fitting, held_out, folder, calibration.tuning, tell)
+            module = changed.final.program.graph_module
+            tune(original_module, module, changed.tunable, fitting, held_out, folder, calibration.tuning, tell)
             steps.take("tuned", changed)
         left = _left(original, networks[-1], steps, fitting, tell)
         evaluation = tuple(held_out[index] for index in range(min(EVALUATED, len(held_out))))
@@ -322,37 +336,6 @@ def _fitted(fit: Fit, networks: Lockstep, number: int, original_upto: int, rewri
         if gain is not None:
             return str(gain)
     raise AssertionError
-
-
-def _tune(candidate: Candidate, fitting: Batches, held_out: Batches, folder: Path, steps: int, tell: Tell) -> None:
-    """Tune block after block, and keep of each what made its values come closer on what was held out."""
-    original, plan = candidate.original, candidate.plan()
-    program, nodes = candidate.final.program, list(original.program.graph.nodes)
-    found = list(blocks(program, plan.order, plan.differing))
-    place = {node.name: index for index, node in enumerate(nodes)}
-    wanted: Mapping[str, dict[str, int]] = {"original": {}, "rewritten": {}}
-    for number, block in enumerate(found):
-        wanted["original"] |= {str(origin(node)): number for node in block.outputs}
-        wanted["rewritten"] |= {node.name: number for node in block.inputs}
-    networks = Lockstep(
-        Stretch("original", original.program.graph_module, nodes, wanted["original"]),
-        Stretch("rewritten", program.graph_module, plan.order, wanted["rewritten"]),
-        fitting.together(held_out),
-        Shelf(folder),
-    )
-    rounds = max(1, math.ceil(steps / len(fitting)))
-    for number, block in enumerate(found):
-        tuning = Tuning(program, plan.order, block, rounds * len(fitting))
-        upto = max(place[str(origin(node))] for node in block.outputs) + 1
-        losses = [0.0, 0.0]
-        for index in range(rounds + 2):
-            tell(f"tuning up to {block.paths[-1]}", number * (rounds + 2) + index, len(found) * (rounds + 2))
-            for batch in networks.step(number, upto, block.start):
-                if batch.index < len(fitting) and 0 < index <= rounds:
-                    tuning.step(networks, batch)
-                elif batch.index >= len(fitting) and not 0 < index <= rounds:
-                    losses[index > 0] += float(tuning.loss(networks, batch))
-        tuning.finish(better=losses[1] < losses[0])
 
 
 def _error(original: Network, other: Network, batches: Batches, tell: Tell) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import ClassVar
 
 import torch
 from torch import Tensor, fx
@@ -25,8 +26,10 @@ FOLDS = 2
 ROUNDS = 3
 """How often a fit in front of a ReLU is repeated, each time with the freedom that it has below zero"""
 
-ENOUGH_PIXELS, PIXELS_PER_FEATURE = 40_000, 60
+ENOUGH_PIXELS, PIXELS_PER_FEATURE = 15_000, 25
 """How many pixels of all images a fit looks at, whichever is more"""
+
+ALL = slice(None)
 
 Solution = tuple[Tensor, ...]
 Candidate = Callable[[Moments], Solution]
@@ -79,9 +82,12 @@ class Fit(ABC):
         self._best: tuple[float, Solution] | None = None
         self.seen = self.unknowns = 0
 
+    picks: ClassVar[bool] = False
+    """Whether features can be made at some pixels alone"""
+
     @abstractmethod
-    def features(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, F, h, w), in which the layer's output is linear."""
+    def features(self, x: Tensor, pixels: Tensor | None = None) -> Tensor:
+        """(1, C, H, W) → (1, F, h, w), in which the layer's output is linear; of some pixels (1, F, pixels, 1)."""
 
     @abstractmethod
     def start(self) -> Solution:
@@ -103,7 +109,7 @@ class Fit(ABC):
         """What the original network has at the place of comparison."""
         return networks.original.wanted(batch, link.origin, link.selection)
 
-    def rows(self, x: Tensor, pixels: Tensor) -> Tensor:
+    def rows(self, x: Tensor, pixels: Tensor | slice = ALL) -> Tensor:
         """(1, C, H, W) → (pixels, C), float64."""
         return x[0].flatten(1)[:, pixels].T.double()
 
@@ -128,11 +134,17 @@ class Fit(ABC):
             if offset is not None:
                 offset = offset.expand(len(wanted), -1, -1, -1)  # one for all images, such as a parameter
             for index, (image, y) in enumerate(zip(torch.split(images, 1), torch.split(wanted, 1), strict=True)):
-                features = self.features(image)
-                for node in (*site.between, *site.link.mixing):
-                    features = networks.rewritten.apply(batch, node, features)
-                pixels = _pixels(batch.seen + index, features, networks.images)
-                x, y = self.rows(features, pixels), self.target_rows(y, pixels)
+                mixing = (*site.between, *site.link.mixing)
+                if self.picks and not mixing:
+                    pixels = _pixels(batch.seen + index, y, len(self.linear(self.start())), networks.images)
+                    x = self.rows(self.features(image, pixels))
+                else:
+                    features = self.features(image)
+                    for node in mixing:
+                        features = networks.rewritten.apply(batch, node, features)
+                    pixels = _pixels(batch.seen + index, features, features.shape[1], networks.images)
+                    x = self.rows(features, pixels)
+                y = self.target_rows(y, pixels)
                 x = torch.cat([x, x.new_ones(*x.shape[:-1], 1)], dim=-1)
                 known = 0 if offset is None else self.target_rows(offset[index : index + 1], pixels)
                 got = self.predicted(x) + known
@@ -197,14 +209,14 @@ class RidgeFit(Fit):
         return (ridge(moments, self.start()[0], strength, intercept=self.intercept),)
 
 
-def _pixels(image: int, features: Tensor, images: int) -> Tensor:
+def _pixels(image: int, values: Tensor, features: int, images: int) -> Tensor:
     """Which pixels of an image are looked at: all, or as many as a fit of so many features needs."""
-    count = features.shape[2] * features.shape[3]
-    enough = math.ceil(max(ENOUGH_PIXELS, PIXELS_PER_FEATURE * features.shape[1]) / images)
+    count = values.shape[2] * values.shape[3]
+    enough = math.ceil(max(ENOUGH_PIXELS, PIXELS_PER_FEATURE * features) / images)
     if count <= enough:
-        return torch.arange(count, device=features.device)
+        return torch.arange(count, device=values.device)
     chosen = torch.randperm(count, generator=torch.Generator().manual_seed(image))[:enough]
-    return chosen.to(features.device)
+    return chosen.to(values.device)
 
 
 def _fold(image: int) -> int:

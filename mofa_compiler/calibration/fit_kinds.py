@@ -13,7 +13,7 @@ from ..nn.partial_conv import PartialConv2d, PConv2d
 from ..rewriting.layer_surgery import origin, selection
 from ..weights import fill
 from .correspondence import Link
-from .fit_base import STRENGTHS, Candidate, Fit, Gain, RidgeFit, Site, Solution
+from .fit_base import ALL, STRENGTHS, Candidate, Fit, Gain, RidgeFit, Site, Solution
 from .lockstep import Batch, Lockstep
 from .moments import Moments
 from .regression import nearest, reduced_rank, ridge
@@ -22,12 +22,14 @@ from .regression import nearest, reduced_rank, ridge
 class ConvolutionFit(RidgeFit):
     """A convolution of one group."""
 
+    picks = True
+
     def __init__(self, path: str, conv: nn.Conv2d, sites: Sequence[Site]):
         super().__init__([path], sites)
         self.conv, self.intercept = conv, conv.bias is not None
 
-    def features(self, x: Tensor) -> Tensor:
-        return unfolded(x, self.conv)
+    def features(self, x: Tensor, pixels: Tensor | None = None) -> Tensor:
+        return unfolded(x, self.conv, pixels)
 
     def start(self) -> Solution:
         return (affine(self.conv),)
@@ -43,7 +45,7 @@ class LinearFit(RidgeFit):
         super().__init__([path], sites)
         self.linear_layer, self.intercept = linear, linear.bias is not None
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, pixels: Tensor | None = None) -> Tensor:
         """(1, …, C) → (1, C, rows, 1)."""
         return x.reshape(1, -1, x.shape[-1]).mT[..., None]
 
@@ -77,8 +79,8 @@ class KernelFit(ConvolutionFit):
         super().__init__(path, spatial.conv, sites)
         self._convolved = spatial.convolved
 
-    def features(self, x: Tensor) -> Tensor:
-        return unfolded(x[:, : self._convolved], self.conv)
+    def features(self, x: Tensor, pixels: Tensor | None = None) -> Tensor:
+        return unfolded(x[:, : self._convolved], self.conv, pixels)
 
     def wanted(self, networks: Lockstep, batch: Batch, link: Link) -> Tensor:
         return super().wanted(networks, batch, link)[:, : self._convolved]
@@ -93,7 +95,7 @@ class TransposedFit(RidgeFit):
         super().__init__([path], sites)
         self.conv = conv
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, pixels: Tensor | None = None) -> Tensor:
         return x
 
     def target_rows(self, y: Tensor, pixels: Tensor) -> Tensor:
@@ -117,21 +119,23 @@ class ChannelwiseFit(RidgeFit):
 
     channels: int
 
-    def rows(self, x: Tensor, pixels: Tensor) -> Tensor:
+    def rows(self, x: Tensor, pixels: Tensor | slice = ALL) -> Tensor:
         """(1, C·F, H, W) → (C, pixels, F), float64."""
         values = x[0].flatten(1)[:, pixels].double()
-        return values.view(self.channels, -1, len(pixels)).mT
+        return values.view(self.channels, -1, values.shape[1]).mT
 
 
 class DepthwiseFit(ChannelwiseFit):
     """A depthwise convolution, or that of a `PDWConv2d`, with no pointwise one behind it."""
 
+    picks = True
+
     def __init__(self, path: str, conv: nn.Conv2d, sites: Sequence[Site]):
         super().__init__([path], sites)
         self.conv, self.channels, self.intercept = conv, conv.in_channels, conv.bias is not None
 
-    def features(self, x: Tensor) -> Tensor:
-        return unfolded(x[:, : self.channels], self.conv)
+    def features(self, x: Tensor, pixels: Tensor | None = None) -> Tensor:
+        return unfolded(x[:, : self.channels], self.conv, pixels)
 
     def wanted(self, networks: Lockstep, batch: Batch, link: Link) -> Tensor:
         return super().wanted(networks, batch, link)[:, : self.channels]
@@ -153,7 +157,7 @@ class NormFit(ChannelwiseFit):
         self.norm, self.channels = norm, channels
         self._inputs: list[tuple[Tensor, Tensor, int]] = []
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, pixels: Tensor | None = None) -> Tensor:
         if isinstance(self.norm, nn.modules.batchnorm._BatchNorm):
             values = x.double()
             count = x.numel() // x.shape[1]
@@ -203,14 +207,17 @@ class ProductFit(Fit):
     untouched ones. A bias of the partial convolution stays as it is.
     """
 
+    picks = True
+
     def __init__(self, paths: Sequence[str], spatial: PConv2d, pointwise: nn.Conv2d, sites: Sequence[Site]):
         super().__init__(paths, sites)
         self.spatial, self.pointwise = spatial, pointwise
         self._intercept = pointwise.bias is not None
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, pixels: Tensor | None = None) -> Tensor:
         c = self.spatial.convolved
-        return torch.cat([unfolded(x[:, :c], self.spatial.conv), x[:, c:]], dim=1)
+        rest = x[:, c:] if pixels is None else x[:, c:].flatten(2)[..., pixels, None]
+        return torch.cat([unfolded(x[:, :c], self.spatial.conv, pixels), rest], dim=1)
 
     def start(self) -> Solution:
         return self.spatial.conv.weight.detach().double().flatten(1), affine(self.pointwise)
@@ -262,16 +269,24 @@ def kernel_of(module: nn.Module) -> nn.Conv2d | None:
     return conv if isinstance(conv, nn.Conv2d) else None
 
 
-def unfolded(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """(N, C, H, W) → (N, C·k·k, h, w): what a convolution's kernel sees at each of its output pixels."""
+def unfolded(x: Tensor, conv: nn.Conv2d, pixels: Tensor | None = None) -> Tensor:
+    """(N, C, H, W) → (N, C·k·k, h, w): what a convolution's kernel sees at each of its output pixels.
+
+    Of some pixels alone, given by their numbers in rows of w, (N, C·k·k, pixels, 1).
+    """
     if conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding in ((0, 0), "same", "valid"):
-        return x
+        return x if pixels is None else x.flatten(2)[..., pixels, None]
     padding = conv._reversed_padding_repeated_twice
     x = F.pad(x, padding) if conv.padding_mode == "zeros" else F.pad(x, padding, mode=conv.padding_mode)
     spans = [d * (k - 1) + 1 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
     size = [(n - span) // s + 1 for n, span, s in zip(x.shape[2:], spans, conv.stride, strict=True)]
-    columns = F.unfold(x, conv.kernel_size, conv.dilation, 0, conv.stride)
-    return columns.view(len(x), -1, *size)
+    if pixels is None:
+        columns = F.unfold(x, conv.kernel_size, conv.dilation, 0, conv.stride)
+        return columns.view(len(x), -1, *size)
+    starts = pixels // size[1] * conv.stride[0], pixels % size[1] * conv.stride[1]
+    taps = (torch.arange(k, device=x.device) * d for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
+    rows, places = (start + tap[:, None] for start, tap in zip(starts, taps, strict=True))
+    return x[:, :, rows[:, None], places[None]].flatten(1, 3)[..., None]
 
 
 def affine(conv: nn.Conv2d | nn.Linear) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,16 +74,14 @@ def _readers(original: Network, rewritten: Network) -> Iterator[Reader]:
 def _worths(program: Program, readers: Sequence[Reader], batches: Iterable[CallSpec]) -> list[Positions]:
     """For every reader, what convolving each of its input channels is worth, as a share of its output's energy."""
     grams: dict[int, Tensor] = {}
-    by_input: dict[str, list[int]] = defaultdict(list)
-    for index, reader in enumerate(readers):
-        assert isinstance(reader.node.args[0], fx.Node)
-        by_input[reader.node.args[0].name].append(index)
+    by_node = {reader.node: index for index, reader in enumerate(readers)}
 
     class Watching(Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
-            for index in by_input.get(n.name, ()):
-                patches = _patches(value, readers[index].conv)
+            if (index := by_node.get(n)) is not None:
+                (read, *_), _ = self.fetch_args_kwargs_from_env(n)
+                patches = _patches(read, readers[index].conv, value.shape[2] * value.shape[3])
                 gram = patches @ patches.mT
                 grams[index] = grams[index] + gram if index in grams else gram
             return value
@@ -96,13 +93,11 @@ def _worths(program: Program, readers: Sequence[Reader], batches: Iterable[CallS
     return [_worth(reader, grams[index]) for index, reader in enumerate(readers)]
 
 
-def _patches(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """(C, k·k, pixels), float64: what a kernel sees of every channel, at some of its pixels."""
-    columns = unfolded(x, conv).flatten(2)
-    count = columns.shape[2]
-    if count > PIXELS:
-        columns = columns[:, :, torch.randperm(count, generator=torch.Generator().manual_seed(0))[:PIXELS]]
-    patches = columns.reshape(len(x), x.shape[1], -1, columns.shape[2])
+def _patches(x: Tensor, conv: nn.Conv2d, count: int) -> Tensor:
+    """(C, k·k, pixels), float64: what a kernel sees of every channel, at some of its `count` output pixels."""
+    pixels = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:PIXELS].to(x.device)
+    columns = unfolded(x, conv, pixels)
+    patches = columns.reshape(len(x), x.shape[1], -1, len(pixels))
     return patches.permute(1, 2, 0, 3).flatten(2).double()
 
 

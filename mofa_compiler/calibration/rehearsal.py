@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import fx
@@ -22,6 +22,7 @@ from .batches import gather
 from .calibrate import Calibration, Candidate, in_new_order
 from .hidden_ranks import moments_of, ranks
 from .ordering import channel_orders
+from .watching import watch
 
 
 class Rehearsal:
@@ -55,6 +56,10 @@ class Rehearsal:
     ) -> None:
         self._stack.close()
 
+    def watch(self, names: Collection[str], told: Callable[[str, Sequence[Any]], None]) -> None:
+        """What these nodes of the network read on the inputs (see `mofa_compiler.rewriting.Watch`)."""
+        watch(self._original, self._batches, names, told, lambda *_: None)
+
     def fitted(self, carry_out: Callable[[Network], Sequence[Network]]) -> Network:
         """What passes make of the network: `carry_out` returns what it is after each."""
         start, made, orders = self._original, carry_out(self._original), {}
@@ -69,6 +74,7 @@ class Rehearsal:
         before, after = start.program.modules, made[-1].program.modules
         replaced = {path for path, module in after.items() if before.get(path) is not module}
         with ExitStack() as stack:
+            stack.enter_context(self._batches.threads())
             stack.enter_context(evaluating(start.program.graph_module))
             candidate = Candidate(start, made, made[-1], orders).changed(stack)
             return candidate.fitted(self._batches, self._folder, lambda *_: None, only=replaced).final

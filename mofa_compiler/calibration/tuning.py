@@ -1,140 +1,155 @@
-"""Blocks of a rewritten network tuned by gradient against what the same blocks of the original give."""
+"""A rewritten network tuned as a whole, by gradient, to return what the original returns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from ..graph.node_names import new_graph
-from ..graph.program import Program
-from ..nn.partial_conv import PartialConv2d
-from ..rewriting.layer_surgery import origin, selection
-from .lockstep import Batch, Lockstep
+from ..base.torch_state import kept_buffers, own_randomness
+from ..graph.call_spec import tensor_leaves
+from ..numerics.running import evaluating, run
+from .batches import Batches
+from .lockstep import Shelf
+from .orthogonal import SMALLEST_SIDE, Orthogonal
 
-LEARNING_RATE = 1e-2
+LEARNING_RATE = 2.5e-3
 """Of Adam at its highest, in units of a parameter's root mean square"""
 
-WARMING_UP = 2
-"""Steps in which the learning rate rises, at least: torch divides by one less"""
+TURNING_RATE = 1.5e-3
+"""The same for kernels, whose steps are orthogonal matrices of that root mean square"""
 
-LAYERS = 24
-"""Convolutions in a block, at least: on PMRID, 4 gain 0.17 dB, 10 0.25 dB and 24 0.27 dB"""
+WARMING_UP = 0.1
+"""Share of the steps in which the learning rate rises"""
+
+LOOKS = 8
+"""How often the held-out images are looked at"""
+
+ASTRAY = 4.0
+"""By which factor the held-out squared error may be above the best while the steps are large"""
+
+Tell = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
-class Block:
-    """Consecutive nodes of the rewritten network's order, from `start` up to `end`, what goes in and what comes out.
+def tune(
+    original: nn.Module,
+    rewritten: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    fitting: Batches,
+    held_out: Batches,
+    folder: Path,
+    steps: int,
+    tell: Tell,
+) -> None:
+    """Change parameters of the rewritten network so that its output comes near the original's.
 
-    `paths` are the convolutions in it whose values may differ from the original's.
+    A step is taken on one image, at a rate that rises and falls (one cycle). The parameters that did best on what was
+    held out are kept, those of the start if none did better; where steps lead away for good it ends early.
     """
-
-    start: int
-    end: int
-    inputs: tuple[fx.Node, ...]
-    outputs: tuple[fx.Node, ...]
-    paths: tuple[str, ...]
-
-
-def blocks(program: Program, order: Sequence[fx.Node], differing: Set[fx.Node]) -> Iterator[Block]:
-    """The order, cut where all that is still needed stands for values of the original network."""
-    index = {node: place for place, node in enumerate(order)}
-    last = [max((index[user] for user in node.users), default=-1) for node in order]
-    alive: dict[fx.Node, None] = {}
-    between: set[fx.Node] = set()  # behind a partial convolution, up to what takes up what that leaves undone
-    start = next((place for place, node in enumerate(order) if node.op != "placeholder"), len(order))
-    paths: dict[str, None] = {}
-    for place, node in enumerate(order):
-        alive = {n: None for n in alive if last[index[n]] > place}
-        if last[place] > place and isinstance(node.meta.get("val"), Tensor):
-            alive[node] = None
-        module = program.modules[str(node.target)] if node.op == "call_module" else None
-        partial = isinstance(module, PartialConv2d) or (isinstance(module, nn.Conv2d) and module.groups > 1)
-        if partial or (not isinstance(module, nn.Conv2d) and between.intersection(node.all_input_nodes)):
-            between.add(node)
-        if node in differing and isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, PartialConv2d)):
-            paths[str(node.target)] = None
-        finished = place + 1 < len(order) and order[place + 1].op == "output"
-        if finished or (len(paths) >= LAYERS and all(origin(n) and n not in between for n in alive)):
-            inner = order[start : place + 1]
-            inputs = dict.fromkeys(s for n in inner for s in n.all_input_nodes if index[s] < start)
-            outputs = tuple(n for n in inner if n in alive and origin(n) and n not in between and _is_real(n))
-            if paths and outputs:
-                yield Block(start, place + 1, tuple(inputs), outputs, tuple(paths))
-            start, paths = place + 1, {}
-
-
-class Tuning:
-    """Adam on the convolutions of one block; the loss is its squared error relative to the original's values."""
-
-    def __init__(self, program: Program, order: Sequence[fx.Node], block: Block, steps: int):
-        self.block, self.module = block, _module(program, order, block).eval()
-        found = (p for path in block.paths for p in program.modules[path].parameters() if p.is_floating_point())
-        self.parameters = list({id(p): p for p in found}.values())
-        self._needed = [p.requires_grad for p in self.parameters]
-        sizes = [max(float(p.detach().square().mean().sqrt()), 1e-8) for p in self.parameters]
-        groups = [{"params": [p], "lr": LEARNING_RATE * s} for p, s in zip(self.parameters, sizes, strict=True)]
-        self._optimizer = torch.optim.Adam(groups)
-        total = max(steps, 2 * WARMING_UP)
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer,
-            [LEARNING_RATE * size for size in sizes],
-            total_steps=total,
-            pct_start=max(0.1, WARMING_UP / total),
-        )
-        self._before = [p.detach().clone() for p in self.parameters]
-
-    def loss(self, networks: Lockstep, batch: Batch) -> Tensor:
-        """Of one batch; each output counts the same."""
-        inputs = [batch[networks.rewritten, node] for node in self.block.inputs]
-        inputs = pytree.tree_map_only(Tensor, torch.clone, inputs)  # some layers write into their input
-        total = torch.zeros(())
-        for node, got in zip(self.block.outputs, self.module(*inputs), strict=True):
-            wanted = networks.original.wanted(batch, str(origin(node)), selection(node)).float()
-            energy = wanted.square().sum().clamp_min(torch.finfo(wanted.dtype).tiny)
-            total = total.to(wanted.device) + (got.float() - wanted).square().sum() / energy
-        return total
-
-    def step(self, networks: Lockstep, batch: Batch) -> None:
-        """One step of Adam on one batch."""
-        with torch.enable_grad():
-            for parameter in self.parameters:
-                parameter.requires_grad_(True)
-            loss = self.loss(networks, batch)
-            self._optimizer.zero_grad()
-            if not loss.requires_grad or not bool(torch.isfinite(loss)):
-                return
-            loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        self._schedule.step()
-
-    def finish(self, better: bool) -> None:
-        """Keep what was learned, or go back to the start."""
+    single = fitting.one_by_one()
+    with evaluating(rewritten), kept_buffers(rewritten), _trained(rewritten, parameters):
+        shelf = Shelf(folder)
+        loss = _Loss(original, rewritten, single, shelf, "fitted")
+        judged = _Loss(original, rewritten, held_out, shelf, "held out")
+        optimizers = list(_optimizers(parameters, steps))
+        start = best = judged.total()
+        kept = [parameter.detach().clone() for parameter in parameters]
+        order, generator, behind = list[int](), torch.Generator().manual_seed(0), 0
+        for step in range(1, steps + 1):
+            tell("tuning", step - 1, steps)
+            order = order or torch.randperm(len(single), generator=generator).tolist()
+            _step(loss.of(order.pop()), optimizers)
+            if step % math.ceil(steps / LOOKS) and step < steps:
+                continue
+            error = judged.total()
+            if error < best:
+                best, behind = error, 0
+                kept = [parameter.detach().clone() for parameter in parameters]
+            elif step > steps / 2:
+                behind += 1
+            if behind > 1 or not error < ASTRAY * start:
+                break
         with torch.no_grad():
-            for parameter, before, needed in zip(self.parameters, self._before, self._needed, strict=True):
-                parameter.grad = None
-                parameter.requires_grad_(needed)
-                if not better:
-                    parameter.copy_(before)
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
 
 
-def _module(program: Program, order: Sequence[fx.Node], block: Block) -> fx.GraphModule:
-    """A block as a module of its own, which shares its layers with the program."""
-    graph = new_graph()
-    new: dict[fx.Node, fx.Node] = {node: graph.placeholder(node.name) for node in block.inputs}
-    for node in order[block.start : block.end]:
-        new[node] = graph.node_copy(node, new.__getitem__)
-    graph.output(tuple(new[node] for node in block.outputs))
-    called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
-    read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
-    return fx.GraphModule(
-        {**{path: program.modules[path] for path in called}, **{path: program.tensor(path) for path in read}}, graph
-    )
+class _Loss:
+    """The squared error of the outputs on some calls, each tensor's relative to its mean energy over all of them."""
+
+    def __init__(self, original: nn.Module, rewritten: nn.Module, calls: Batches, shelf: Shelf, name: str):
+        self._rewritten, self._calls, self._shelf, self._name = rewritten, calls, shelf, name
+        energies: list[float] = []
+        for index, call in enumerate(calls):
+            wanted = _outputs(run(original, call))
+            shelf[index, name] = wanted
+            new = [float(tensor.double().square().sum()) for tensor in wanted]
+            energies = [a + b for a, b in zip(energies, new, strict=True)] if energies else new
+        self._scales = [len(calls) / energy if energy else 0.0 for energy in energies]
+
+    def of(self, index: int) -> Tensor:
+        """Of one call."""
+        call = self._calls[index]
+        with own_randomness(seed=0):
+            got = _outputs(self._rewritten(*call.args, **call.kwargs))
+        pairs = zip(got, self._shelf[index, self._name], self._scales, strict=True)
+        return sum(((one - wanted).square().sum() * scale for one, wanted, scale in pairs), torch.zeros(()))
+
+    def total(self) -> float:
+        """The mean over all calls."""
+        with torch.no_grad():
+            return sum(float(self.of(index)) for index in range(len(self._calls))) / len(self._calls)
 
 
-def _is_real(node: fx.Node) -> bool:
-    value = node.meta["val"]
-    return isinstance(value, Tensor) and value.is_floating_point()
+def _outputs(value: Any) -> list[Tensor]:
+    """The real tensors in what a network returned, in float32."""
+    leaves = (torch.view_as_real(leaf) if leaf.is_complex() else leaf for leaf in tensor_leaves(value))
+    return [leaf.float() for leaf in leaves if leaf.is_floating_point()]
+
+
+@contextmanager
+def _trained(module: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """These alone have gradients, and afterwards those that had, and none of them any."""
+    needed = {parameter: parameter.requires_grad for parameter in module.parameters()}
+    try:
+        for parameter in needed:
+            parameter.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, was in needed.items():
+            parameter.grad = None
+            parameter.requires_grad_(was)
+
+
+def _optimizers(parameters: Sequence[nn.Parameter], steps: int) -> Iterator[tuple[Optimizer, LRScheduler]]:
+    """Of kernels that are matrices, and of the other parameters, each with its cycle."""
+    kernels = [p for p in parameters if p.dim() > 1 and min(p.flatten(1).shape) >= SMALLEST_SIDE]
+    others = [p for p in parameters if all(p is not kernel for kernel in kernels)]
+    total = max(steps, 4) + 1
+    for kind, some, rate in ((Orthogonal, kernels, TURNING_RATE), (torch.optim.Adam, others, LEARNING_RATE)):
+        if some:
+            rates = [rate * max(float(p.detach().float().square().mean().sqrt()), 1e-8) for p in some]
+            optimizer = kind([{"params": [p], "lr": one} for p, one in zip(some, rates, strict=True)])
+            rising = max(WARMING_UP, 2 / total)  # torch divides by one step less
+            yield optimizer, OneCycleLR(optimizer, rates, total, pct_start=rising, cycle_momentum=False)
+
+
+def _step(loss: Tensor, optimizers: Sequence[tuple[Optimizer, LRScheduler]]) -> None:
+    """One step downwards, unless there is no way or the loss is no number."""
+    usable = loss.requires_grad and bool(torch.isfinite(loss))
+    if usable:
+        loss.backward()  # type: ignore[no-untyped-call]
+    for optimizer, schedule in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()

@@ -67,20 +67,22 @@ def informed(
 
         fitting, held_out = batches.apart()
 
-        def watch(names: Collection[str], told: Callable[[str, Sequence[Any]], None]) -> None:
-            _watch(network, fitting, names, told, tell)
+        def watching(names: Collection[str], told: Callable[[str, Sequence[Any]], None]) -> None:
+            watch(network, fitting, names, told, tell)
 
-        passes = [_kept(network, pass_, pass_.informed(network, watch), held_out) for pass_ in roadmap]
+        passes = [_kept(network, pass_, pass_.informed(network, watching), held_out) for pass_ in roadmap]
     return Roadmap(passes, roadmap.name, roadmap.description, roadmap.target), calibration
 
 
-def _watch(
+def watch(
     network: Network,
     batches: Batches,
     names: Collection[str],
     told: Callable[[str, Sequence[Any]], None],
     tell: Progress,
 ) -> None:
+    """Tell what nodes read on every input, as it is and in its `variations`."""
+
     class Watching(Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             if n.name in names:

@@ -71,7 +71,7 @@ MinAgreement = Annotated[
 Minutes = Annotated[
     float | None,
     typer.Option(
-        min=0.1, metavar="N", help="Price and calibrate nothing new after so many minutes: take the best so far."
+        min=0.1, metavar="N", help="Measure and calibrate nothing new after so many minutes: take the best so far."
     ),
 ]
 Calibrate = Annotated[

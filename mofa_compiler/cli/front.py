@@ -60,6 +60,7 @@ def front(
         list[Path] | None,
         typer.Option("--with", metavar="BUNDLE", help="Another bundle, to be measured beside them; repeatable."),
     ] = None,
+    minutes: deciding.Minutes = None,
     recover_minutes: Annotated[
         float, typer.Option(min=0, metavar="N", help="Train every network on for so many minutes.")
     ] = 0,
@@ -121,6 +122,7 @@ def front(
             out=out,
             bounds=bounds,
             beside=beside or (),
+            minutes=minutes,
             recover_minutes=recover_minutes,
             overwrite=overwrite,
             compare=compare,

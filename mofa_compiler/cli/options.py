@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..base.errors import MofaError, TargetError
+from ..base.progress import Progress, Step
 from .group import DEBUG
 
 if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
-    from ..base.progress import Progress
     from ..graph.call_spec import ExampleInputs
     from ..graph.program import Program
     from ..loading.input_files import Make
@@ -227,17 +227,29 @@ def progress_bar(quiet: bool = False) -> Iterator[Callable[[str], Progress]]:
         return
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
     from rich.table import Column
+    from rich.text import Text
+
+    class Done(MofNCompleteColumn):
+        def render(self, task: Task) -> Text:
+            return super().render(task) if task.fields.get("left") is None else Text(f"{task.percentage:.0f} %")
+
+    class Left(TimeRemainingColumn):
+        def render(self, task: Task) -> Text:
+            left = task.fields.get("left")
+            if left is None:
+                return super().render(task)
+            return Text(_minutes(max(left - (time.monotonic() - task.fields["told"]), 0.0)), "progress.remaining")
 
     console = Console(file=sys.stderr, highlight=False)
     columns = (
         TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         *((BarColumn(bar_width=16),) if console.width >= _ROOM_FOR_BARS else ()),
-        MofNCompleteColumn(),
+        Done(),
         *((TimeElapsedColumn(),) if console.width >= _ROOM_FOR_BARS else ()),
-        TimeRemainingColumn(compact=True),
+        Left(compact=True),
     )
     with Bars(*columns, console=console, transient=True, expand=True) as bars:
 
@@ -247,14 +259,24 @@ def progress_bar(quiet: bool = False) -> Iterator[Callable[[str], Progress]]:
 
             def tell(step: str, done: int, total: int) -> None:
                 nonlocal last
+                if isinstance(step, Step):
+                    bars.update(task, description=escape(f"{title}: {step}"), completed=100 * step.share, total=100)
+                    bars.update(task, left=step.left, told=time.monotonic())
+                    return
                 before, last = last, (done, total)
                 if done < before[0] or total != before[1]:  # other work: its pace says nothing about what comes
                     bars.reset(task)
-                bars.update(task, description=escape(f"{title}: {step}"), completed=done, total=total)
+                bars.update(task, description=escape(f"{title}: {step}"), completed=done, total=total, left=None)
 
             return tell
 
         yield phase
+
+
+def _minutes(seconds: float) -> str:
+    """`2:05` as on a clock; above a minute in steps of five seconds, for nobody knows it better."""
+    rounded = round(seconds) if seconds < 60 else 5 * round(seconds / 5)
+    return f"{rounded // 60}:{rounded % 60:02}"
 
 
 def _progress_lines(title: str) -> Progress:
@@ -265,7 +287,8 @@ def _progress_lines(title: str) -> Progress:
         nonlocal last
         if time.monotonic() - last >= LINE_EVERY:
             last = time.monotonic()
-            print(f"{title}: {step} ({done} of {total})", file=sys.stderr, flush=True)
+            left = f", {_minutes(step.left)} left" if isinstance(step, Step) else ""
+            print(f"{title}: {step} ({done} of {total}{left})", file=sys.stderr, flush=True)
 
     return tell
 

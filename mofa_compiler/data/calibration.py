@@ -15,7 +15,7 @@ from torch import Tensor
 from ..base.errors import DataError
 from .arrays import read_arrays
 from .degradations import Degradation, Pair, Raw, parse_degradation
-from .files import SUFFIXES, check_sides, image_files, read_image, to_channels
+from .files import SUFFIXES, check_sides, image_files, image_sides, read_image, to_channels
 from .leaves import dead_leaves
 from .samples import Sample
 from .seeding import generator, integer
@@ -155,10 +155,11 @@ class CalibrationImages:
             fewer._inputs = self._inputs[:count]
         return fewer
 
-    def held_out(self, count: int) -> tuple[CalibrationImages, list[Pair]]:
+    def held_out(self, count: int, side: int | None = None) -> tuple[CalibrationImages, list[Pair]]:
         """These images without some of them, and `count` crops of those, with their targets where a degradation is.
 
-        Every eighth image is set aside, of four and more at least two. Of a single image or of synthetic ones nothing
+        A crop is as large as a network input of `size`, or the largest multiple of it up to `side` that fits. Every
+        eighth image is set aside, of four and more at least two. Of a single image or of synthetic ones nothing
         is: the crops are then further ones, of other places and other noise. Of a file of inputs every eighth is set
         aside, at most `count`, and that is all.
 
@@ -186,14 +187,16 @@ class CalibrationImages:
             aside = [self._files[index * number // some] for index in range(some)]
             rest._files, rest._aside = [file for file in self._files if file not in aside], copy.copy(self)
             rest._aside._files = aside
-        check_sides(aside, self._clean_size())
+        check_sides(aside, least := self._clean_size())
+        times = max((side or self.size) // self.size, 1)
+        wanted = least * min([times, *(min(image_sides(file)) // least for file in aside)])
         pairs = []
         for index in range(count):
             source = generator(self.seed, self.crops + index)
             if aside:
-                clean = self._window(self._read(aside[index % len(aside)]), source)
+                clean = self._window(self._read(aside[index % len(aside)]), source, wanted)
             else:
-                clean = dead_leaves(self._clean_size(), self._clean_channels(), source)
+                clean = dead_leaves(wanted, self._clean_channels(), source)
             pairs.append(self.degradation(clean, source) if self.degradation else _without_target(clean))
         return rest, pairs
 

@@ -14,6 +14,7 @@ from .graph_rewriter import Rewiring
 from .layer_surgery import Selection, origin, selection
 from .pass_api import (
     SKIP_CODES,
+    Bypass,
     Lowering,
     Match,
     Moved,
@@ -31,6 +32,7 @@ __all__ = [
     "FROZEN",
     "Fate",
     "GraphLowering",
+    "Bypass",
     "GraphPass",
     "Lowering",
     "Match",

@@ -171,13 +171,34 @@ class Replacement:
         object.__setattr__(self, "fate", Fate(self.fate))  # a pass may give the word
 
 
+@dataclass(frozen=True)
+class Bypass:
+    """A part of a network that can go by itself: what reads the value that it makes then reads what it was made of.
+
+    Attributes:
+        path: by which `layers` names it.
+        what: the part, in words.
+        source: the value that it is made of, by its name in the captured network.
+        value: the one that it makes.
+        gone: paths of the layers, and of other bypasses, that go with it.
+        by: the pass that takes away whatever its `layers` name.
+    """
+
+    path: str
+    what: str
+    source: str
+    value: str
+    gone: tuple[str, ...]
+    by: Pass
+
+
 class Phase(IntEnum):
     """Where in a decided roadmap a pass belongs: a pass of a later phase works on whatever the earlier ones made."""
 
     PREPARE = 0
     """It computes the same, with more for others to choose from: before all others in any roadmap"""
     NARROW = 1
-    """It takes away channels that several of the original's layers share; a layer that it starts at is only lowered"""
+    """It takes away blocks, or channels that several layers share; a layer that it starts at is only lowered"""
     REPLACE = 2
     """It puts other layers where the original's stood"""
     REDUCE = 3
@@ -242,6 +263,15 @@ class Pass(ABC):
         A search times them together with it.
         """
         return ()
+
+    def bypasses(self, network: Network) -> Sequence[Bypass]:
+        """Parts of the network that go one by one, where a bound on the loss of quality picks; by default none."""
+        return ()
+
+    @classmethod
+    def offer(cls) -> Pass:
+        """The pass as it is tried where a roadmap does not name it; by default with its default options."""
+        return cls()
 
     def informed(self, network: Network, watch: Watch) -> Pass:
         """This pass with what it has to know of values on calibration inputs among its options; by default itself.

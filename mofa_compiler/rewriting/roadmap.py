@@ -94,7 +94,7 @@ class Roadmap:
         """The same roadmap behind the preparations that are offered under a bound and that it does not name."""
         named = {pass_.name for pass_ in self.passes}
         kinds = [kind for name, kind in available().items() if kind.offered_under_bound and name not in named]
-        offered = [kind() for kind in kinds if kind.phase is Phase.PREPARE]
+        offered = [kind.offer() for kind in kinds if kind.phase is Phase.PREPARE]
         passes = sorted(offered, key=lambda one: not one.keeps_output)  # those that ask what values are like come first
         return Roadmap([*passes, *self.passes], self.name, self.description, self.target)
 

@@ -97,6 +97,26 @@ def test_what_is_not_finite_is_as_bad_as_can_be() -> None:
     assert judged.errors(Averaging(lambda x: x / 0)) == [math.inf] * COUNT
 
 
+class Placed(Averaging):
+    """Adds what it knows of places, up to a size."""
+
+    def __init__(self, largest: int):
+        super().__init__()
+        self.register_buffer("places", torch.zeros(largest, largest))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + self.get_buffer("places")[: x.shape[2], : x.shape[3]]
+
+
+@pytest.mark.parametrize(
+    ("side", "largest", "count"), [(None, 256, COUNT), (64, 256, COUNT), (200, 256, 21), (300, 256, 16)]
+)
+def test_what_is_held_out_is_as_large_as_the_network_will_run_on(side: int | None, largest: int, count: int) -> None:
+    images = CalibrationImages("synthetic", channels=3, size=64, degradation="gaussian:25", crops=4)
+    assert HeldOut(network(Placed(largest)), Calibration(images), None, side).quality(Placed(largest)).inputs == count
+    assert HeldOut(network(Placed(70)), Calibration(images), None, side).quality(Placed(70)).inputs == COUNT
+
+
 @pytest.mark.parametrize("count", [2, 9, 17])
 def test_every_eighth_batch_is_held_out(count: int) -> None:
     batches = [torch.full((1, 3, 16, 16), float(index)) + torch.rand(1, 3, 16, 16) for index in range(count)]

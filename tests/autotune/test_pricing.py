@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +9,13 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from torch import nn
 
 from mofa_compiler import Result, Roadmap, apply
 from mofa_compiler.autotune.candidates import Candidate
-from mofa_compiler.autotune.pricing import TRIES, TUNED, UNITS, Price, Prices, knapsack
+from mofa_compiler.autotune.held_out import COUNT
+from mofa_compiler.autotune.knapsack import Price
+from mofa_compiler.autotune.pricing import TRIES, TUNED, Prices
 from mofa_compiler.base.errors import CalibrationError, RoadmapError
 from mofa_compiler.calibration import Calibration
 from mofa_compiler.data import CalibrationImages, Pair
@@ -33,8 +33,8 @@ class Wanted(CalibrationImages):
 
     network: Tower
 
-    def held_out(self, count: int) -> tuple[CalibrationImages, list[Pair]]:
-        rest, pairs = super().held_out(count)
+    def held_out(self, count: int, side: int | None = None) -> tuple[CalibrationImages, list[Pair]]:
+        rest, pairs = super().held_out(count, side)
         made = []
         for pair in pairs:
             with torch.no_grad():
@@ -64,18 +64,19 @@ def lost(result: Result) -> float:
     images, errors = wanted(), []
     result.model.eval()
     with torch.no_grad():
-        for pair in images.held_out(16)[1]:
+        for pair in images.held_out(COUNT)[1]:
             for network in (images.network, result.model):
                 error = (network(pair.input[None])[0] - pair.target).clamp(-2, 2).square().mean() / 16
                 errors.append(-10 * math.log10(float(error)))
-    return sum(errors[::2]) / 16 - sum(errors[1::2]) / 16
+    return sum(errors[::2]) / COUNT - sum(errors[1::2]) / COUNT
 
 
 @pytest.mark.slow
 def test_a_bound_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     everything, nothing = (bounded(bound, monkeypatch) for bound in (1000.0, 0.0))
     assert everything.decisions and nothing.decisions
-    assert all(one.chosen != "original" for one in everything.decisions.layers)
+    left = everything.rewritten.layers
+    assert all(one.chosen != "original" or left.keys().isdisjoint(one.paths) for one in everything.decisions.layers)
     assert all(one.chosen == "original" for one in nothing.decisions.layers)
     assert lost(nothing) == pytest.approx(0, abs=1e-5)
     whole = lost(everything)
@@ -84,7 +85,7 @@ def test_a_bound_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = [one for one in some.decisions.layers if one.chosen != "original"]
     assert chosen and 0 < lost(some) <= whole - 0.1
     quality = some.decisions.quality
-    assert quality.holds and 1 <= quality.calibrations <= 4 and quality.inputs == 16
+    assert quality.holds and 1 <= quality.calibrations <= 4 and quality.inputs == COUNT
     worths = [one.worth for each in chosen for one in each.alternatives if one.name == each.chosen]
     assert None not in worths
 
@@ -97,6 +98,22 @@ def test_a_network_that_loses_too_much_is_left_alone(monkeypatch: pytest.MonkeyP
     calibration = Calibration(inputs, order=False, fit=False, tuning=0)
     result = apply(tower, ROADMAP.with_target("eager"), X, calibration, bound=Bound("psnr", 100))
     assert result.decisions.chosen == "original" and torch.equal(result.model.eval()(X), tower(X))
+
+
+def test_a_block_that_loses_little_is_dropped_with_all_that_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three blocks the second adds next to nothing, and its layers are not rewritten besides."""
+    invent(monkeypatch, lambda module: float(sum(isinstance(m, nn.Conv2d) for m in module.modules())))
+    torch.manual_seed(0)
+    tower = Tower().eval()
+    for parameter in tower.blocks[1].wide.parameters():
+        nn.init.constant_(parameter, 1e-6)
+    inputs = [torch.rand(2, 3, 32, 32) for _ in range(3)]
+    calibration = Calibration(inputs, tuning=0)
+    result = apply(tower, ROADMAP.with_target("eager"), X, calibration, bound=Bound("psnr", 80))
+    decided = {one.paths[0]: one.chosen for one in result.decisions.layers if one.layer == "x + f(x)"}
+    assert decided == {"blocks.0.add": "original", "blocks.1.add_1": "drop-block", "blocks.2.add_2": "original"}
+    assert [pass_.layers[0] for pass_ in result.roadmap if pass_.name == "drop-block"] == ["blocks.1.add_1"]
+    assert not any(path.startswith("blocks.1") for path in result.rewritten.layers)
 
 
 def test_bad_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,40 +133,15 @@ def test_bad_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         apply(tower, "mofa", X, max_loss=0.5)
 
 
-def priced(entries: Sequence[tuple[int, int]]) -> list[Price]:
-    """A group, by savings and errors in units of a budget of 1."""
-    found = [Price(Candidate(str(index)), saving, (units / UNITS,)) for index, (saving, units) in enumerate(entries)]
-    return [Price(Candidate("original"), 0.0), *found]
-
-
-@given(
-    st.lists(
-        st.lists(st.tuples(st.integers(1, 50), st.integers(0, 2 * UNITS)), min_size=0, max_size=3),
-        min_size=1,
-        max_size=5,
-    )
-)
-def test_the_choice_is_the_best_there_is(entries: list[list[tuple[int, int]]]) -> None:
-    groups = [priced(some) for some in entries]
-    chosen = knapsack(groups, 1.0)
-    assert sum(one.error for one in chosen) <= 1 + 1e-9
-    fitting = [some for some in itertools.product(*groups) if sum(one.error for one in some) <= 1 + 1e-9]
-    assert sum(one.saving for one in chosen) == max(sum(one.saving for one in some) for some in fitting)
-
-
-def test_nothing_may_be_lost_of_a_budget_of_nothing() -> None:
-    groups = [priced([(5, 1), (3, 0)]), priced([(7, 2)])]
-    assert [one.saving for one in knapsack(groups, 0.0)] == [3, 0]
-
-
 class Fitted(Prices):
     """Prices of which it is known what networks come to: errors that add up, times what fitting leaves of them."""
 
     def __init__(self, groups: Sequence[list[Price]], left: float, tuned: float, tuning: int = 1):
         self.groups, self._left, self._tuned = list(groups), left, tuned
         self._held_out = Mock(calibration=Calibration([], tuning=tuning))
-        self._choice = Mock(made=lambda names: [(index, one) for index, one in enumerate(names) if one.passes])
-        self._network, self._tell, self._until = Mock(), lambda *_: None, math.inf
+        made = lambda names: [(index, one) for index, one in enumerate(names) if one.passes]  # noqa: E731
+        self._choice = Mock(made=made, groups=[Mock(paths=("one",), bypass=None) for _ in groups])
+        self._network, self._forecast, self._until = Mock(), Mock(), math.inf
         self._together, self._gain, self.asked = {}, 1.0, list[bool]()
 
     @staticmethod
@@ -206,10 +198,10 @@ def test_a_price_is_remembered() -> None:
         remembered=lambda key, _: kept.get(repr(key)), remember=lambda key, value: kept.update({repr(key): value})
     )
     prices = Fitted(many(1), 1.0, 1.0)
-    prices._choice, prices._held_out = Mock(trials=trials), Mock(fingerprint="these", errors=lambda _: [0.1, 0.2])
+    prices._choice, prices._held_out = Mock(trials=trials), Mock(fingerprint="these", errors=lambda _, few: [0.1, 0.2])
     rehearsal = Mock()
     passes = (SepConvToPConv(),)
     assert prices._rehearsed(passes, rehearsal) == (0.1, 0.2) == prices._rehearsed(passes, rehearsal)
     assert rehearsal.fitted.call_count == 1
-    prices._held_out = Mock(fingerprint="others", errors=lambda _: [0.3])
+    prices._held_out = Mock(fingerprint="others", errors=lambda _, few: [0.3])
     assert prices._rehearsed(passes, rehearsal) == (0.3,)

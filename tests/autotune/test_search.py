@@ -8,13 +8,14 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from mofa_compiler import Roadmap, apply, compiler, load, replay
+from mofa_compiler import Roadmap, apply, load, replay
 from mofa_compiler.analysis.layers import Layer
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.autotune import session
 from mofa_compiler.autotune.search import DECIDED
 from mofa_compiler.base.errors import EngineError, RoadmapError
 from mofa_compiler.bundle.recipe import read_recipe
+from mofa_compiler.compiler import applying
 from mofa_compiler.passes import LowerGates, SepConvToPConv, ShrinkKernels
 from mofa_compiler.report.content import for_reading
 from mofa_compiler.report.document import markdown
@@ -146,8 +147,8 @@ def test_the_model_is_captured_again_only_at_another_size(
     tower: Tower, monkeypatch: pytest.MonkeyPatch, size: str | None, captures: int
 ) -> None:
     invent(monkeypatch, depthwise_taps)
-    captured = Mock(wraps=compiler.capture)
-    for module in (compiler, session):
+    captured = Mock(wraps=applying.capture)
+    for module in (applying, session):
         monkeypatch.setattr(module, "capture", captured)
     result = apply(tower, Roadmap([ShrinkKernels()]).with_target("eager", input=size), X)
     assert captured.call_count == captures

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--networks", type=lambda text: text.split(","), default=[*reversed(SUBJECTS), DENSE])
     parser.add_argument("--keep", type=lambda text: text.split(","), default=["3/4", "1/2"])
     parser.add_argument("--crops", type=int, default=32)
-    parser.add_argument("--tuning", type=int, default=0, help="steps of Adam on every block")
+    parser.add_argument("--tuning", type=int, default=0, help="steps of the whole network")
     options = parser.parse_args()
     table = Table("network", "kept", "calibrated on", "MACs", "PSNR (dB)", "change", "CPU seconds")
     with tempfile.TemporaryDirectory() as folder:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mofa_compiler import Roadmap, apply
+from mofa_compiler.autotune.held_out import COUNT
 from mofa_compiler.calibration import Calibration, Stage
 from mofa_compiler.calibration.batches import Batches
 from mofa_compiler.data import CalibrationImages
@@ -140,7 +141,7 @@ def test_a_result_is_judged_on_images_that_nothing_was_fitted_to() -> None:
     noisy = CalibrationImages("synthetic", channels=3, size=16, degradation="gaussian:25", crops=4)
     result = apply(model, "mofa", torch.rand(1, 3, 16, 16), Calibration(noisy, tuning=0))
     quality = result.quality
-    assert quality is not None and quality.limit is None and quality.inputs == 16
+    assert quality is not None and quality.limit is None and quality.inputs == COUNT
     assert quality.degraded is not None and f"{quality.degraded:.2f}" in result.report["quality"]["sentence"]
     assert quality.said in repr(result)
     given = apply(model, "mofa", torch.rand(1, 3, 16, 16), Calibration(list(noisy), tuning=0))

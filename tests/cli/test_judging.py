@@ -16,6 +16,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from mofa_compiler import apply
+from mofa_compiler.autotune.held_out import COUNT
 from mofa_compiler.cli import app
 from mofa_compiler.cli.judging import refusal, too_much
 from mofa_compiler.report.reading import read_report
@@ -92,7 +93,7 @@ def test_held_out_images_are_what_counts(mofa: Callable[..., Result]) -> None:
     done = mofa(*given, "--out", "bundle")
     assert done.exit_code == 0, "so wide a bound is as good as --accept-loss"
     report = read_report(Path("bundle"))
-    assert report.quality is not None and report.quality.inputs == 16 and report.quality.acceptable
+    assert report.quality is not None and report.quality.inputs == COUNT and report.quality.acceptable
     assert report.decisions is not None and report.decisions.quality == report.quality
 
 

@@ -272,6 +272,13 @@ def test_whole_images_are_held_out_of_a_folder(tmp_path: Path) -> None:
     assert len(images) == len(rest)
 
 
+def test_what_is_held_out_is_as_large_as_fits(tmp_path: Path) -> None:
+    Image.new("L", (40, 50)).save(tmp_path / "one.png")
+    images = CalibrationImages(tmp_path, channels=3, size=16, crops=2)
+    sides = {wanted: images.held_out(1, wanted)[1][0].input.shape[1] for wanted in (8, 16, 31, 32, 100)}
+    assert sides == {8: 16, 16: 16, 31: 16, 32: 32, 100: 32}
+
+
 def test_inputs_of_a_file_are_held_out(tmp_path: Path) -> None:
     values = np.arange(10, dtype=np.float32)[:, None, None, None] * np.ones((1, 3, 4, 4), np.float32)
     np.save(tmp_path / "x.npy", values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -142,3 +143,26 @@ def test_all_blocks_of_whole_networks_can_go(model: nn.Module) -> None:
 def test_blocks_are_named_as_the_graph_has_them() -> None:
     with raising(RoadmapError, "unknown-name", "sum_7"):
         apply(three(), [DropBlock(blocks=("sum_7",))], torch.rand(SHAPE))
+
+
+def test_every_block_that_could_go_is_offered_with_what_goes_with_it() -> None:
+    def forward(m: Between, x: Tensor) -> Tensor:
+        x = m.d(x)
+        y = x + m.b1(F.gelu(m.a1(x)))
+        return m.e(x + m.c(y + m.b2(F.gelu(m.a2(y)))))
+
+    blocks = {f"a{i}": conv(8, 16) for i in (1, 2)} | {f"b{i}": conv(16, 8) for i in (1, 2)}
+    nested = network(trained_like(Between(forward, d=conv(8, 8), c=conv(8, 8), e=conv(8, 8), **blocks)), *SHAPE)
+    found = {one.path: one for one in DropBlock(drop=7).bypasses(nested)}
+    assert {path: set(one.gone) for path, one in found.items()} == {
+        "add": {"a1", "b1"},
+        "add_1": {"a2", "b2"},
+        "add_2": {"a1", "b1", "a2", "b2", "c", "add", "add_1"},
+    }
+    assert [one.path for one in DropBlock(blocks=("add_1",)).bypasses(nested)] == ["add_1"]
+    assert_rewrites(
+        replace(found["add"].by, layers=("add", "add_1")),
+        three(),
+        {"a1": None, "b1": None, "a2": None, "b2": None},
+        shape=SHAPE,
+    )

@@ -8,6 +8,7 @@ import re
 import pytest
 from rich.progress import TimeRemainingColumn
 
+from mofa_compiler.base.progress import Step
 from mofa_compiler.cli import options
 from mofa_compiler.cli.options import progress_bar
 
@@ -35,6 +36,23 @@ def test_a_terminal_shows_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPat
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
     assert "rewriting: of another kind" in plain and "0/2" in plain
     assert re.search(r"\d:\d\d:\d\d +(-:--|--:--|\d+:\d\d)", plain), "time gone and time left"
+
+
+def test_the_time_that_is_told_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress_bar() as phase:
+        phase("rewriting")(Step("pricing", 125.0, 0.25), 3, 40)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+    assert "rewriting: pricing" in plain and "25 %" in plain and "2:05" in plain
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(options, "LINE_EVERY", 0.0)
+    with progress_bar() as phase:
+        phase("rewriting")(Step("pricing", 33.4, 0.25), 3, 40)
+    assert stream.getvalue() == "rewriting: pricing (3 of 40, 0:33 left)\n"
 
 
 @pytest.mark.parametrize("columns", ["20", "40"])
