@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 import mofa_compiler
 from architectures import NAFNet, UNet
-from mofa_compiler import Result, Verification, apply, compiler
+from mofa_compiler import Result, Verification, apply
 from mofa_compiler.base.errors import BundleError, VerificationError
 from mofa_compiler.calibration import Calibration
+from mofa_compiler.compiler import applying
 from mofa_compiler.passes import MergeLinear, SepConvToPConv
 from mofa_compiler.report.printing.verification import print_verification
 from mofa_compiler.reproduce import replay as replay_module
@@ -82,7 +83,7 @@ def test_a_bundle_as_it_was_saved(saved: Path, original: nn.Module, result: Resu
 
 def test_a_replay_captures_the_model_once(saved: Path, original: nn.Module, monkeypatch: pytest.MonkeyPatch):
     captured = Mock(side_effect=replay_module.capture)
-    for module in (replay_module, compiler):
+    for module in (replay_module, applying):
         monkeypatch.setattr(module, "capture", captured)
     mofa_compiler.replay(saved, original)
     assert captured.call_count == 1
