@@ -113,9 +113,16 @@ class HeldOut:
     def fitted_seconds(self) -> float:
         """In which it runs on what is fitted to."""
         batches = self.calibration.batches
-        if isinstance(batches, CalibrationImages):
-            return self.pace * batches.crops * next(iter(batches))[0].numel()
-        return self.pace * _size(batches)
+        return (
+            self.image_seconds * batches.crops if isinstance(batches, CalibrationImages) else self.pace * _size(batches)
+        )
+
+    @property
+    def image_seconds(self) -> float:
+        """In which it runs on one of these, or on a batch where images cannot be told apart."""
+        batches = self.calibration.batches
+        first = next(iter(batches))
+        return self.pace * (first[0].numel() if isinstance(batches, CalibrationImages) else _size([first]))
 
     def errors(self, network: nn.Module, *, few: bool = False) -> list[float]:
         """What a network adds to the error of each input's output (see `Bound.error`), or infinity for not finite.

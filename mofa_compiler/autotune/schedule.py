@@ -25,8 +25,11 @@ PIECES, FORMS = 8, 0.2
 PRICED = 2
 """Alternatives for a kind of layer that are faster"""
 
-PRICE, FIT, FITS = 0.8, 8, 2.5
-"""Pricing an alternative and fitting a network, in runs of the original over as many images; networks fitted a bound"""
+PRICE, FIT, TUNE = 1.0, 12, 5
+"""Pricing an alternative, fitting a network and a step of tuning, in runs of the original over the images of each"""
+
+FITS, TUNED = 2.5, 1.3
+"""Networks that are fitted, and tuned, for a bound"""
 
 
 def of_pieces(number: int, engine: str) -> float:

@@ -140,7 +140,8 @@ class Session:
         seconds = schedule.expected(kinds, self._roadmap.target.engine)
         if self.held_out is not None:
             seconds["pricing"] = schedule.PRICE * schedule.PRICED * kinds * self.held_out.seconds
-            seconds["fitting"] = schedule.FITS * schedule.FIT * self.held_out.fitted_seconds
+            steps = schedule.TUNE * self.held_out.calibration.tuning * self.held_out.image_seconds
+            seconds["fitting"] = schedule.FITS * schedule.FIT * self.held_out.fitted_seconds + schedule.TUNED * steps
         return Forecast(self._tell, seconds)
 
     @cached_property
