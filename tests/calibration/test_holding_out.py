@@ -51,7 +51,7 @@ def test_any_number_of_steps_and_batches(tuning: int, count: int) -> None:
 
 
 def test_a_worse_step_is_not_kept_and_the_next_one_starts_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = chain([0.5, 0.4, 0.6, 0.7, 0.3], repeat(0.5))  # then those on what was fitted to
+    errors = chain([0.5, 0.4, 0.6, 0.7, 0.35, 0.3], repeat(0.5))  # then those on what was fitted to
     monkeypatch.setattr(sys.modules[Stage.__module__], "_error", lambda *_: next(errors))
     torch.manual_seed(0)
     net, x = Repeated().eval(), images(4, 2, size=16)
