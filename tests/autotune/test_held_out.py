@@ -109,7 +109,8 @@ class Placed(Averaging):
 
 
 @pytest.mark.parametrize(
-    ("side", "largest", "count"), [(None, 256, COUNT), (64, 256, COUNT), (200, 256, 21), (300, 256, 16)]
+    ("side", "largest", "count"),
+    [(None, 256, COUNT), (64, 256, COUNT), (200, 256, 21), pytest.param(300, 256, 16, marks=pytest.mark.slow)],
 )
 def test_what_is_held_out_is_as_large_as_the_network_will_run_on(side: int | None, largest: int, count: int) -> None:
     images = CalibrationImages("synthetic", channels=3, size=64, degradation="gaussian:25", crops=4)
