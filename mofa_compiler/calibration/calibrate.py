@@ -80,6 +80,11 @@ class Calibration:
         given = dict(source) if isinstance(source, Mapping) else {"source": "given"}
         return {**given, "order": self.order, "fit": self.fit, "tuning": self.tuning}
 
+    def more(self) -> Calibration | None:
+        """The same with more inputs, where further ones can be drawn; else None."""
+        more = self.batches.more() if isinstance(self.batches, CalibrationImages) else None
+        return None if more is None else replace(self, batches=more)
+
     def samples(self, evaluation: Sequence[CallSpec]) -> list[Sample]:
         """Images for people to look at: further ones like those of the inputs, or else some of `evaluation`."""
         if isinstance(self.batches, CalibrationImages):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -148,10 +148,10 @@ def _carried_out(
     carry_out(prepared, passes, len(steps) + 1)
     made, calibrated = steps[len(preparations) :], fitted
     if calibrated is None and settings is not None and passes:  # without a pass there is nothing to fit
-        from ..calibration import calibrate
-
         networks = [prepared, *(step.network for step in made)]
-        calibrated = calibrate(settings, networks, lambda other: [step.network for step in _steps(other, passes)], tell)
+        calibrated = _calibrated(
+            settings, networks, lambda other: [step.network for step in _steps(other, passes)], tell
+        )
     if calibrated is not None:
         *after, final = calibrated.networks
         steps[len(preparations) :] = [replace(step, network=one) for step, one in zip(made, after, strict=True)]
@@ -159,6 +159,20 @@ def _carried_out(
     carry_out(steps[-1].network if steps else network, lowerings, number - len(lowerings))
     tell("done", number, number)
     return tuple(steps), calibrated
+
+
+def _calibrated(
+    settings: Calibration,
+    networks: Sequence[Network],
+    carry_out: Callable[[Network], Sequence[Network]],
+    tell: Progress,
+) -> Calibrated:
+    """Calibrated; once more with more inputs where there were too few and further ones can be drawn."""
+    from ..calibration import calibrate
+
+    found = calibrate(settings, networks, carry_out, tell)
+    more = settings.more() if "too_few" in found.diff.options else None
+    return found if more is None else _calibrated(more, networks, carry_out, tell)
 
 
 def _steps(network: Network, passes: Iterable[Pass]) -> Iterator[Step]:

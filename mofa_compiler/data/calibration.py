@@ -24,6 +24,9 @@ SYNTHETIC = "synthetic"
 
 FITTED, HELD_OUT = "inputs that it was calibrated on", "held out of the calibration"
 
+CROPS, MOST = 64, 256
+"""As many as there are unless told, and at most where these are too few"""
+
 ASIDE = 8
 """One of so many images is held out"""
 
@@ -45,7 +48,8 @@ class CalibrationImages:
         channels: of the network's input.
         size: side of the network's input in pixels, rounded down to a multiple of `multiple`.
         degradation: what turns clean images into network inputs, as text or object; None: clean images are inputs.
-        crops: how many, over all batches; a file of inputs is used whole.
+        crops: how many, over all batches; a file of inputs is used whole. None: 64, and of synthetic ones `more` where
+            these turn out to be too few.
         batch: how many crops at once.
         seed: of places and noise, >= 0.
         multiple: of which the network needs the sides of its input to be.
@@ -62,11 +66,12 @@ class CalibrationImages:
         channels: int,
         size: int = 128,
         degradation: str | Degradation | None = None,
-        crops: int = 64,
+        crops: int | None = None,
         batch: int = 4,
         seed: int = 0,
         multiple: int = 1,
     ) -> None:
+        self._grows, crops = crops is None and str(source) == SYNTHETIC, CROPS if crops is None else crops
         if min(crops, batch, channels, multiple) < 1 or size < multiple:
             raise DataError(
                 f"crops, batch, channels and size must be at least 1 (size at least {multiple}), not {crops}, {batch}, "
@@ -77,7 +82,7 @@ class CalibrationImages:
         self.source, self.channels, self.batch, self.seed = str(source), channels, batch, seed
         self.size = size // multiple * multiple
         self.degradation = None if degradation is None else parse_degradation(degradation)
-        self.crops = crops
+        self.crops = self._first = crops
         self._files: list[Path] = []
         self._inputs: np.ndarray[Any, Any] | None = None
         self._aside: CalibrationImages | None = None
@@ -154,6 +159,14 @@ class CalibrationImages:
         if self._inputs is not None:
             fewer._inputs = self._inputs[:count]
         return fewer
+
+    def more(self) -> CalibrationImages | None:
+        """Four times as many; None where there are no more, or their number was given."""
+        if not self._grows or self.crops >= MOST:
+            return None
+        more = copy.copy(self)
+        more._kept, more.crops = dict(self._kept), min(4 * self.crops, MOST)
+        return more
 
     def held_out(self, count: int, side: int | None = None) -> tuple[CalibrationImages, list[Pair]]:
         """These images without some of them, and `count` crops of those, with their targets where a degradation is.
@@ -246,7 +259,8 @@ class CalibrationImages:
             if self._files:
                 self._cut(self._file(index))
             else:
-                source = generator(self.seed, index)
+                number = index if index < self._first else index + 2 * COUNTED_ASIDE  # clear of what is held out
+                source = generator(self.seed, number)
                 clean = dead_leaves(self._clean_size(), self._clean_channels(), source)
                 self._kept[index] = self._degraded(clean, source)
         return self._kept[index]

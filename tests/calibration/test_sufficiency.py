@@ -9,6 +9,8 @@ from torch import nn
 from mofa_compiler import apply
 from mofa_compiler.calibration import Calibration
 from mofa_compiler.calibration.sufficiency import few_pixels, too_few
+from mofa_compiler.data import CalibrationImages
+from mofa_compiler.data import calibration as data
 
 STARVED, FED = few_pixels(8, 9), few_pixels(9, 9)
 
@@ -35,3 +37,15 @@ def test_a_calibration_says_so(number: int, side: int, is_told: bool) -> None:
     result = apply(model, "mofa", inputs[0], Calibration(inputs, tuning=0))
     (options,) = (step.diff.options for step in result.steps if step.pass_ is None)
     assert ("too_few" in options) is is_told
+
+
+@pytest.mark.parametrize(("crops", "fitted"), [(None, 8), (2, 2)])
+def test_synthetic_images_are_made_more_of(crops: int | None, fitted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "CROPS", 2)
+    monkeypatch.setattr(data, "MOST", 8)
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 16), (16, 16), (16, 3)))).eval()
+    images = CalibrationImages("synthetic", channels=3, size=4, crops=crops)
+    result = apply(model, "mofa", torch.rand(1, 3, 16, 16), Calibration(images, tuning=0))
+    (options,) = (step.diff.options for step in result.steps if step.pass_ is None)
+    assert "too_few" in options and options["inputs"] == fitted

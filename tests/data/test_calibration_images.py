@@ -272,6 +272,17 @@ def test_whole_images_are_held_out_of_a_folder(tmp_path: Path) -> None:
     assert len(images) == len(rest)
 
 
+def test_synthetic_images_can_be_more_where_no_number_was_given() -> None:
+    images = CalibrationImages("synthetic", channels=3, size=16)
+    more = images.more()
+    assert more is not None and (images.crops, more.crops) == (64, 256) and more.more() is None
+    given = [image for batch in more for image in batch]
+    assert all(torch.equal(one, two) for one, two in zip(given, (x for batch in images for x in batch), strict=False))
+    held_out = [pair.input for pair in images.held_out(32)[1]]
+    assert not any(torch.equal(one, other) for one in held_out for other in given)
+    assert CalibrationImages("synthetic", channels=3, size=16, crops=64).more() is None
+
+
 def test_what_is_held_out_is_as_large_as_fits(tmp_path: Path) -> None:
     Image.new("L", (40, 50)).save(tmp_path / "one.png")
     images = CalibrationImages(tmp_path, channels=3, size=16, crops=2)
