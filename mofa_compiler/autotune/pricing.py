@@ -36,8 +36,8 @@ PRICED_ON = 16
 WORTHWHILE = 0.001
 """Part of the time of all groups that an alternative has to save to be priced"""
 
-TRIES, TUNED = 4, 2
-"""Whole networks that are fitted at a time, and tuned, for a bound, at most"""
+TRIES, TUNED = 3, 2
+"""Whole networks that are fitted before each that is tuned, and tuned, for a bound, at most"""
 
 TINY = 1e-12
 

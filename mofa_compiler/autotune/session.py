@@ -12,6 +12,7 @@ from torch import nn
 from ..analysis.network import Network
 from ..base.errors import CalibrationError, RoadmapError
 from ..base.progress import Forecast, Progress
+from ..base.torch_state import threads
 from ..calibration import Calibration
 from ..frontend import capture
 from ..frontend.state import copied
@@ -99,7 +100,8 @@ class Session:
             picked = self.prices.nothing(self._bound)
         else:
             picked = self.prices.within(bound or self._bound)
-        return decide(self._choice, {DECIDED: picked}, self._forecast)[DECIDED]
+        with threads(1):  # as in `_choice`
+            return decide(self._choice, {DECIDED: picked}, self._forecast)[DECIDED]
 
     def told(self, made: Network) -> Decisions:
         """What came of the roadmap, which was carried out as it stands and fitted."""
@@ -131,7 +133,8 @@ class Session:
         network, call = self.timed
         until, now = self._until, time.monotonic()
         first = now + SURVEYED * (until - now)
-        return survey(network, self._roadmap, call, self._forecast, bounded=self.held_out is not None, until=first)
+        with threads(1):  # graphs are changed, and engines have threads of their own: others would only wait
+            return survey(network, self._roadmap, call, self._forecast, bounded=self.held_out is not None, until=first)
 
     @cached_property
     def _forecast(self) -> Forecast:
