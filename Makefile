@@ -11,7 +11,7 @@ export MPLCONFIGDIR ?= $(CURDIR)/$(VENV)/matplotlib
 
 # Needs one engine, and no more than $(VENV)/installed has where that is there.
 demo: $(or $(wildcard $(VENV)/installed),$(VENV)/demo)
-	$(BIN)/mofa rewrite examples/architectures/nafnet.py:NAFNet --checkpoint examples/checkpoints/nafnet_denoiser.safetensors --degrade gaussian:25 --engine onnxruntime --input 1x3x256x256 --crops 16 --crop-size 64 --out out/demo --overwrite
+	$(BIN)/mofa rewrite examples/architectures/nafnet.py:NAFNet --checkpoint examples/checkpoints/nafnet_denoiser.safetensors --degrade gaussian:25 --engine onnxruntime --input 1x3x256x256 --crops 16 --crop-size 64 --minutes 3 --out out/demo --overwrite
 	$(BIN)/python examples/demo.py out/demo --picture out/demo.png
 
 # Neighbours in a file stay with one worker, which then imports and builds once what they share.
