@@ -96,7 +96,7 @@ def kept_modes(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """So many threads for one operation of torch on the CPU, and afterwards as many as before."""
+    """So many threads for an operation of torch on the CPU, and afterwards as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import EngineError, not_installed, one_line, source_line
+from ..base.torch_state import threads as torch_threads
 from .quiet import quiet
 
 PROFILED_RUNS = 10
@@ -162,13 +163,8 @@ class Engine(ABC):
     @contextmanager
     def running(self, threads: int) -> Iterator[None]:
         """The conditions under which its networks are timed, for all of them alike."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            torch.set_num_threads(before)
+        with torch_threads(threads), torch.inference_mode():
+            yield
 
     def _compile(self, module: nn.Module, inputs: Sequence[Tensor], threads: int) -> Compiled:
         packed = self._pack(module, inputs)
