@@ -112,9 +112,9 @@ class DropBlock(GraphPass):
         costs: dict[fx.Node, float] = {}
         if not self.blocks and self.drop != "all" and wiring.network.program.device.type != "meta":
             costs = {node: _cost(wiring, block) for node, block in blocks.items()}
-        going = {*self._cheapest(costs), *(node for node in blocks if origin(node) in self.blocks)}
-        if self.drop == "all" and not self.blocks:
-            going = {*blocks}
+        going = {node for node in blocks if origin(node) in self.blocks}
+        if not self.blocks:
+            going = {*(blocks if self.drop == "all" else self._cheapest(costs))}
         for node, block in blocks.items():
             if node in going:
                 _drop(wiring, block, self._note(costs.get(node)))

@@ -163,7 +163,7 @@ class HeldOut:
         if self.bound.measure == "loss":
             before, after = self._original, self._psnr(outputs)
             assert before is not None and after is not None
-            return [self.bound.error(one - other) for one, other in zip(before, after, strict=False)]
+            return [self.bound.error(one - other) for one, other in zip(before[: len(after)], after, strict=True)]
         compared = self._differing if self.bound.measure == "agreement" else self._squared
         return compared(outputs)
 
@@ -179,17 +179,17 @@ class HeldOut:
         return self._against_clean([next(tensor_leaves(call.args)) for call in self._calls])
 
     def _against_clean(self, found: Sequence[Tensor]) -> list[float] | None:
-        wanted = [image for image, _ in self._clean[: len(found)]]
-        if not wanted or [one.shape for one in found] != [one.shape for one in wanted]:
+        clean = self._clean[: len(found)]
+        if not clean or [one.shape for one in found] != [wanted.shape for wanted, _ in clean]:
             return None
         peak = range_of([wanted for wanted, _ in self._clean])
-        pairs = zip(found, self._clean, strict=False)
+        pairs = zip(found, clean, strict=True)
         return [float(psnrs(one.cpu(), wanted, levels, peak)) for one, (wanted, levels) in pairs]
 
     def _squared(self, outputs: Sequence[Any]) -> list[float]:
         """Mean squared error of all outputs to the original's, whose range is 1."""
         figures, found = Figures(), []
-        for one, other in zip(self._outputs, outputs, strict=False):
+        for one, other in zip(self._outputs[: len(outputs)], outputs, strict=True):
             before, expected = figures.error, values("the original", one)
             figures.add(expected, values("the network", other))
             found.append((figures.error - before) / max(expected.numel(), 1))
@@ -197,7 +197,8 @@ class HeldOut:
 
     def _differing(self, outputs: Sequence[Any]) -> list[float]:
         """Share of the first output's labels that are not the original's."""
-        pairs = [[next(tensor_leaves(one)) for one in both] for both in zip(self._outputs, outputs, strict=False)]
+        both = zip(self._outputs[: len(outputs)], outputs, strict=True)
+        pairs = [[next(tensor_leaves(one)) for one in pair] for pair in both]
         low, high = min(float(one.min()) for one, _ in pairs), max(float(one.max()) for one, _ in pairs)
         middle = 0.5 if low >= 0 and high <= 1 else 0.0  # of probabilities, or of logits
         return [float((labels(one, middle) != labels(other, middle)).double().mean()) for one, other in pairs]
