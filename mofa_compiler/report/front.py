@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from ..base import words
 from ..base.significance import widened
-from ..result.quality import Bound, Measure
+from ..result.quality import Bound, Measure, chain
 from . import text
 from .document import Block, Code, Document, Figure, Notice, Paragraph, Table
 from .priced import SAME, Front, Point
@@ -103,10 +103,9 @@ def _share(one: Point, control: tuple[float, float]) -> str:
 
 
 def _where(data: Front) -> str:
-    known = {"input": data.degraded, "original": data.original}
-    chain = " → ".join(f"{name} {value:.2f}" for name, value in known.items() if value is not None)
+    known = chain({"input": data.degraded, "original": data.original})
     return (
         f"Quality: mean over {words.count(data.held_out, 'input')} that nothing was fitted to ({data.source})"
-        f"{f'; PSNR: {chain} dB' if chain else ''}. Times: medians of one race on {conditions(data.conditions)}; each "
+        f"{f'; PSNR: {known} dB' if known else ''}. Times: medians of one race on {conditions(data.conditions)}; each "
         "interval is widened by the noise of the measurement."
     )

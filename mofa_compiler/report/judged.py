@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from ..base.words import count, error_text
 from ..result.decisions import TOLD
-from ..result.quality import ACCEPTED
+from ..result.quality import ACCEPTED, chain
 from .measured import Quality
-from .model import Closeness, Image, Report, Step
+from .model import Image, Report, Step
 from .text import mean
 
 MOVED = 0.1
@@ -40,13 +40,8 @@ def quality(report: Report) -> str:
     if not images:
         return ""
 
-    def chain(measure: Callable[[Image], Closeness], digits: int) -> str:
-        names = ("input", "original", "rewritten")
-        means = [mean(getattr(measure(image), name) for image in images) for name in names]
-        pairs = zip(names, means, strict=True)
-        return " → ".join(f"{name} {value:.{digits}f}" for name, value in pairs if value is not None)
-
-    psnr = f"{chain(lambda image: image.psnr, 2)} dB PSNR"
+    names = ("input", "original", "rewritten")
+    psnr = f"{chain({name: mean(getattr(image.psnr, name) for image in images) for name in names})} dB PSNR"
     before, after = (mean(getattr(image.ssim, name) for image in images) for name in ("original", "rewritten"))
     ssim = "" if before is None or after is None else f", SSIM {before:.3f} → {after:.3f}"
     return f"Quality: on {count(len(images), 'image')}{sources(images)}: {psnr}{ssim}."

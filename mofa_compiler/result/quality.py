@@ -95,6 +95,11 @@ class Bound:
         return limits[self.measure].format(self.limit)
 
 
+def chain(figures: Mapping[str, float | None], digits: int = 2) -> str:
+    """`input 20.20 → original 32.00 → rewritten 31.90`, of those that are known."""
+    return " → ".join(f"{name} {value:.{digits}f}" for name, value in figures.items() if value is not None)
+
+
 def said(measure: Measure, value: float) -> str:
     """A value in words: `0.12 dB lost`, `46.1 dB to the original`, `99.71 % of the labels`."""
     if measure == "loss":
@@ -149,8 +154,7 @@ class Quality:
     @property
     def chain(self) -> str:
         """`input 20.20 → original 32.00 → rewritten 31.90 dB`; empty where no clean images are known."""
-        steps = (("input", self.degraded), ("original", self.original), ("rewritten", self.rewritten))
-        known = " → ".join(f"{name} {value:.2f}" for name, value in steps if value is not None)
+        known = chain({"input": self.degraded, "original": self.original, "rewritten": self.rewritten})
         return f"{known} dB" if known else ""
 
     @property
