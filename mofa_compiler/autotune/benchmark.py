@@ -49,12 +49,18 @@ class Trials:
     """Measures on one engine; what was measured before, on the same kind of machine, is read from disk."""
 
     def __init__(self, target: Target, shape: str, cache: Cache | None = None):
-        self.target, self.engine = target, find_engine(target.engine)
+        self.target, self.engine = target, find_engine(target.engine, target.precision)
         self.cache = Cache() if cache is None else cache
         self._ready: dict[str, Callable[[], Compiled]] = {}
         self._kept: list[tuple[Network, Compiled]] = []
         self.conditions = Conditions(
-            self.engine.name, self.engine.version(), torch.__version__, self.engine.processor(), target.threads, shape
+            self.engine.name,
+            self.engine.version(),
+            torch.__version__,
+            self.engine.processor(),
+            target.threads,
+            shape,
+            target.precision,
         )
 
     def promising(self, groups: Sequence[Mapping[str, Piece | str]], tell: Tell) -> list[dict[str, Piece | str]]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from ..base.precision import PRECISIONS
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 ENGINES = (
@@ -30,6 +32,11 @@ def engines(incomplete: str) -> list[str]:
     """Engines, also behind a comma: `eager,xnn`."""
     before, comma, last = incomplete.rpartition(",")
     return [f"{before}{comma}{name}" for name in _beginning(last, ENGINES)]
+
+
+def precisions(incomplete: str) -> list[str]:
+    """What engines compute in."""
+    return _beginning(incomplete, PRECISIONS)
 
 
 def passes(incomplete: str) -> list[str]:

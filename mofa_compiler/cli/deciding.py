@@ -92,7 +92,13 @@ Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Of their pla
 
 
 def target(
-    roadmap: Roadmap, engine: str | None, threads: int | None, *, as_told: bool = False, trained: bool = True
+    roadmap: Roadmap,
+    engine: str | None,
+    threads: int | None,
+    precision: str | None,
+    *,
+    as_told: bool = False,
+    trained: bool = True,
 ) -> Roadmap:
     """The roadmap with where it is decided or, as told, measured: trained weights are not rewritten unmeasured.
 
@@ -107,7 +113,9 @@ def target(
     where = engine or (given.engine if given else usual_engine())
     kept: dict[str, Any] = {"keep_if": "told"} if as_told else {}
     if given is not None:
-        kept = {"input": given.input, "keep_if": given.keep_if, **kept}
+        kept = {"input": given.input, "keep_if": given.keep_if, "precision": given.precision, **kept}
+    if precision is not None:
+        kept["precision"] = precision
     return roadmap.with_target(where, threads or (given.threads if given else 1), **kept)
 
 

@@ -28,7 +28,15 @@ def engines(
     for name, engine in known().items():
         missing = engine.missing()
         version = None if missing else engine.version()
-        data.append({"name": name, "summary": engine.summary, "version": version, "missing": missing})
+        data.append(
+            {
+                "name": name,
+                "summary": engine.summary,
+                "version": version,
+                "precisions": engine.precisions,
+                "missing": missing,
+            }
+        )
     if as_json:
         print(json.dumps(data, indent=2, ensure_ascii=False))
         return

@@ -26,6 +26,7 @@ def front(
     inputs: options.Inputs = None,
     engine: deciding.EngineOption = None,
     threads: deciding.Threads = None,
+    precision: options.Precision = None,
     losses: Annotated[
         str | None,
         typer.Option(
@@ -107,7 +108,7 @@ def front(
     from ..frontier import front as made
     from ..rewriting.roadmap import Roadmap
 
-    plan = deciding.target(Roadmap.load(roadmap), engine, threads)
+    plan = deciding.target(Roadmap.load(roadmap), engine, threads, precision)
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
         model, description = options.load_model(target, arguments, checkpoint, key, strip_prefix)
         if not quiet:

@@ -44,6 +44,7 @@ def measure(
         ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, metavar="N", help="Threads that the engine may use.")] = 1,
+    precision: options.Precision = None,
     inputs: Annotated[list[str] | None, options.shapes("the first network's own")] = None,
     arguments: options.Arguments = None,
     seconds: Annotated[float, typer.Option(min=0.1, metavar="S", help="Limit of the timing, for each engine.")] = 20.0,
@@ -69,8 +70,8 @@ def measure(
     Each is compiled once. Then they run in turns, with the first once more as a control, until every ratio is known
     well enough or the time is over. Ratios are B ÷ A: below 1 where B is faster. What the control shows of the
     machine's noise widens their intervals, and a ratio whose interval holds 1 is called noise. Times do not depend on
-    weights, so architectures need no checkpoint. This runs the bundles' model.py,
-    so measure what you trust.
+    weights, so architectures need no checkpoint; nor on the values by which networks are quantized in int8, so these
+    are random. This runs the bundles' model.py, so measure what you trust.
 
     \b
     mofa measure arch.py:Net net-mofa --engine onnxruntime,xnnpack
@@ -91,7 +92,7 @@ def measure(
 
     if not names:
         names = [name for name in _DEFAULTS if known()[name].missing() is None][:1]
-    chosen = [named(name) for name in dict.fromkeys(names)]
+    chosen = [named(name, precision or "fp32") for name in dict.fromkeys(names)]  # type: ignore[arg-type]
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
         loaded = [_load(source, arguments) for source in networks]
         modules = {label: module for label, (module, _) in zip(_labels(networks), loaded, strict=True)}
@@ -174,7 +175,18 @@ def _measured(
             with engine.running(threads):
                 row["layers"] = _layers(runner)
         rows.append(row)
-    kept = ("engine", "version", "threads", "processor", "rounds", "stopped", "control", "control_interval", "noise")
+    kept = (
+        "engine",
+        "version",
+        "precision",
+        "threads",
+        "processor",
+        "rounds",
+        "stopped",
+        "control",
+        "control_interval",
+        "noise",
+    )
     return {**{key: shared[key] for key in kept}, "results": rows}
 
 
@@ -231,7 +243,7 @@ def _record(networks: Sequence[str], measured: Sequence[dict[str, Any]], inputs:
 def _recorded(engine: dict[str, Any], index: int, inputs: Sequence[Tensor]) -> dict[str, Any]:
     first, row = engine["results"][0], engine["results"][index]
     return {
-        **{key: engine[key] for key in ("engine", "version", "processor", "threads")},
+        **{key: engine[key] for key in ("engine", "version", "precision", "processor", "threads")},
         "input": [list(x.shape) for x in inputs],
         "original_ms": first["ms"],
         "rewritten_ms": row["ms"],

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..base.errors import MofaError, TargetError
+from ..base.precision import PRECISIONS
 from ..base.progress import Progress, Step
+from . import completion
 from .group import DEBUG
 
 if TYPE_CHECKING:
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 
 def _set_debug(ctx: typer.Context, wanted: bool) -> None:
     ctx.meta[DEBUG] = wanted
+
+
+def _precision(text: str) -> str:
+    if text not in PRECISIONS:
+        raise typer.BadParameter(f"{text!r} is none of {', '.join(PRECISIONS)}")
+    return text
 
 
 Target = Annotated[
@@ -61,6 +69,16 @@ Inputs = Annotated[
         metavar="SHAPE|FILE",
         help="Shape of an input, such as 1x3x256x256 (the default); one for each input. Or a file that has all: .json, "
         "or .py with example_inputs.",
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(PRECISIONS),
+        parser=_precision,
+        autocompletion=completion.precisions,
+        help="What the engine computes in; `mofa engines` lists what each can.",
+        show_default="fp32",
     ),
 ]
 Degrade = Annotated[

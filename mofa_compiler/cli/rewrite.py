@@ -24,6 +24,7 @@ def rewrite(
     inputs: options.Inputs = None,
     engine: deciding.EngineOption = None,
     threads: deciding.Threads = None,
+    precision: options.Precision = None,
     max_loss: deciding.MaxLoss = None,
     min_psnr: deciding.MinPsnr = None,
     min_agreement: deciding.MinAgreement = None,
@@ -85,6 +86,8 @@ def rewrite(
     bound = deciding.bound(max_loss, min_psnr, min_agreement)
     if threads is not None and engine is None and checkpoint is None:
         raise typer.BadParameter("needs --engine", param_hint="--threads")
+    if precision is not None and engine is None and checkpoint is None:
+        raise typer.BadParameter("needs --engine", param_hint="--precision")
     if bound is not None and checkpoint is None and (engine is None or calibrate is None):
         raise typer.BadParameter("without --checkpoint, needs --engine and --calibrate", param_hint=bound.option)
     if bound is not None and bound.measure == "loss" and degrade is None:
@@ -100,7 +103,8 @@ def rewrite(
     from ..report.data import reported
     from ..rewriting.roadmap import Roadmap
 
-    plan = deciding.target(Roadmap.load(roadmap), engine, threads, as_told=as_told, trained=checkpoint is not None)
+    trained = checkpoint is not None
+    plan = deciding.target(Roadmap.load(roadmap), engine, threads, precision, as_told=as_told, trained=trained)
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
         model, description = options.load_model(target, arguments, checkpoint, key, strip_prefix)
         if not quiet:

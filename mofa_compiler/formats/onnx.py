@@ -32,7 +32,7 @@ class Onnx(Format):
         data = converted(source.program)
         file.write_bytes(data)
         graph = onnx.load_from_string(data).graph
-        return Written([Use(node.op_type, _layer(node)) for node in graph.node if node.op_type != "Constant"])
+        return Written([Use(node.op_type, layer_of(node)) for node in graph.node if node.op_type != "Constant"])
 
     def open(self, file: Path) -> Runner:
         import onnxruntime
@@ -56,7 +56,7 @@ def converted(program: ExportedProgram) -> bytes:
     return bytes(converted.model_proto.SerializeToString())
 
 
-def _layer(node: object) -> str | None:
+def layer_of(node: object) -> str | None:
     """Where the exporter says that a node comes from: a list of module paths, the last of which is the node itself."""
     for entry in node.metadata_props:  # type: ignore[attr-defined]
         if entry.key == "pkg.torch.onnx.name_scopes":

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..base import words
+from ..base.precision import in_precision
 from ..base.significance import noise, widened
 from . import judged, text
 from .document.blocks import Tone
@@ -79,7 +80,7 @@ def _time(one: Measurement) -> Card:
     low, high = widened(one.interval, one.control)
     by = f", widened by {100 * noise(one.control):.1f} % of noise"
     return Card(
-        label=f"Time, {one.engine}",
+        label=f"Time, {one.engine}{in_precision(one.precision)}",
         before=text.milliseconds(one.original_ms),
         after=text.milliseconds(one.rewritten_ms),
         change=f"{one.ratio:.2f} × the time: {one.verdict}",

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from ..base.precision import Precision
 from .part import Interval, Number, Part
 
 
@@ -43,6 +44,7 @@ class Place(Part):
     threads: int
     input: str | tuple[tuple[int, ...], ...]
     """A shape such as `1x3x256x256`, or the shapes of all inputs"""
+    precision: Precision = "fp32"
 
 
 class Conditions(Place):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..base import words
+from ..base.precision import in_precision
 from ..base.significance import verdict, widened
 from . import text
 from .measured import Measurement, Place
@@ -35,7 +36,8 @@ class Latency(Place):
     @property
     def condition(self) -> tuple[str, str, int, str, str]:
         """Where it was measured: times are comparable only where this is the same."""
-        return self.engine, self.version, self.threads, self.input, self.processor
+        version = self.version + in_precision(self.precision)
+        return self.engine, version, self.threads, self.input, self.processor
 
 
 class Summary(Part):
@@ -122,6 +124,7 @@ def latencies(report: Report) -> list[Latency]:
             processor=one.processor,
             threads=one.threads,
             input=shape_text(one.input),
+            precision=one.precision,
             original_ms=one.original_ms,
             rewritten_ms=one.rewritten_ms,
             ratio=one.ratio,
@@ -166,4 +169,5 @@ def conditions(found: Place) -> str:
     """Where something was measured: `onnxruntime 1.32.0, 1 thread, input 1x3x64x64, AMD EPYC`."""
     threads = words.count(found.threads, "thread")
     shape = shape_text(found.input)
-    return f"{found.engine} {found.version}, {threads}, input {shape}, {found.processor}"
+    engine = f"{found.engine} {found.version}{in_precision(found.precision)}"
+    return f"{engine}, {threads}, input {shape}, {found.processor}"

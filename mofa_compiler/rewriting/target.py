@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from ..base.errors import RoadmapError, nearest
+from ..base.precision import Precision, in_precision
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
@@ -24,12 +25,14 @@ class Target:
         keep_if: `faster`: what is not faster than the original beyond the noise is not done; `always`: the roadmap is
             carried out whatever it costs, and only forms are chosen by measurement; `told`: it is carried out as it
             stands, and what came of it is measured.
+        precision: in which it computes there; `mofa engines` lists what each can.
     """
 
     engine: str
     threads: int = Field(default=1, ge=1)
     input: str | None = None
     keep_if: Literal["faster", "always", "told"] = "faster"
+    precision: Precision = "fp32"
 
     @classmethod
     def from_data(cls, data: Any, origin: str) -> Target:
@@ -75,6 +78,8 @@ class Target:
     def to_data(self) -> dict[str, Any]:
         """Plain data with every key that is set."""
         data = {"engine": self.engine, "threads": self.threads, "input": self.input, "keep_if": self.keep_if}
+        if self.precision != "fp32":
+            data["precision"] = self.precision
         return {key: value for key, value in data.items() if value is not None}
 
 
@@ -88,7 +93,9 @@ class Conditions:
     processor: str
     threads: int
     input: str
+    precision: Precision = "fp32"
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{self.engine} {self.version}, {threads}, {self.input}, {self.processor}"
+        engine = f"{self.engine} {self.version}{in_precision(self.precision)}"
+        return f"{engine}, {threads}, {self.input}, {self.processor}"

@@ -29,6 +29,7 @@ def measurement_key(engine: Engine, threads: int, **what: Any) -> dict[str, Any]
     return {
         **what,
         "engine": engine.name,
+        "precision": engine.precision,
         "version": engine.version(),
         "torch": torch.__version__,
         "processor": engine.processor(),

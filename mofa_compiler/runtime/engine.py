@@ -6,18 +6,22 @@ import copy
 import importlib.metadata
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from ..base.errors import EngineError, not_installed, one_line, source_line
+from ..base.precision import Precision
+from ..base.torch_state import own_randomness
 from ..base.torch_state import threads as torch_threads
+from ..formats.quantizing import Quantization
+from ..numerics.half import HALVES, in_half
 from .quiet import quiet
 
 PROFILED_RUNS = 10
@@ -81,6 +85,14 @@ class Engine(ABC):
     device: ClassVar[str] = "cpu"
     at_once: ClassVar[int] = 1
     """How many networks `prepare` packs together; more than one where `_pack_each` is written"""
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    """That it can compute in"""
+    converted: ClassVar[Collection[Precision]] = HALVES.keys()
+    """Those for which a network's weights are converted; the engine does it itself for others"""
+    precision: Precision = "fp32"
+    """That it computes in"""
+    quantization: Quantization | None = None
+    """In int8: by what networks are quantized; by the inputs that they are compiled for unless given"""
 
     def missing(self) -> str | None:
         """Why it cannot run here and what to do about that, in one line; None where it can."""
@@ -93,6 +105,53 @@ class Engine(ABC):
     def processor(self) -> str:
         """What it runs on."""
         return processor()
+
+    def at(self, precision: Precision) -> Self:
+        """The same engine, computing in this precision.
+
+        Raises:
+            EngineError: it has no such precision; says which engines have.
+        """
+        if precision == self.precision:
+            return self
+        if precision not in self.precisions:
+            raise EngineError(
+                f"{self.name} does not compute in {precision}, but in {', '.join(self.precisions)}: `mofa engines` "
+                "lists what the others do",
+                code="unknown-option",
+            )
+        return self._with(precision=precision)
+
+    def calibrated(self, examples: Sequence[Sequence[Tensor]], floating: Sequence[str] = ()) -> Self:
+        """The same engine for networks that take inputs like these, by whose values they are quantized in int8.
+
+        Args:
+            examples: positional inputs, of the shapes that networks are compiled for.
+            floating: dotted paths of layers that stay in float.
+        """
+        return self._with(quantization=Quantization(examples, tuple(floating)))
+
+    def _with(self, **changed: Any) -> Self:
+        other = copy.copy(self)
+        vars(other).pop("emulated", None)
+        vars(other).update(changed)
+        return other
+
+    @cached_property
+    def emulated(self) -> str | None:
+        """Why times say nothing about its precision here, in a few words; None where they do."""
+        if self.precision not in HALVES or self.device != "cpu":
+            return None
+        if self.precision not in self.converted:
+            return None if self._differs_from_fp32() else "it computes in fp32 on this processor"
+        return None if _computes(self.precision) else f"this processor has no arithmetic in {self.precision}"
+
+    def _differs_from_fp32(self) -> bool:
+        """Whether half precision shows in the outputs."""
+        with own_randomness(seed=0):
+            layer, x = nn.Conv2d(16, 16, 3), torch.rand(1, 16, 16, 16)
+        (half,), (full,) = (one.compile(layer, [x]).outputs() for one in (self, self._with(precision="fp32")))
+        return not torch.equal(half, full)
 
     def compile(self, module: nn.Module, inputs: Sequence[Tensor], threads: int = 1) -> Compiled:
         """Compile a network in eval mode; it is not modified.
@@ -185,7 +244,11 @@ class Engine(ABC):
         """`load`; what it raises is translated."""
 
     def _copied(self, module: nn.Module) -> nn.Module:
-        return copy.deepcopy(module).eval().to(self.device)
+        copied = copy.deepcopy(module).eval().to(self.device)
+        return in_half(copied, self.precision) if self.precision in self.converted else copied
+
+    def _quantization(self, inputs: Sequence[Any]) -> Quantization:
+        return self.quantization or Quantization([inputs])
 
     @contextmanager
     def _in_one_line(self, what: nn.Module | str) -> Iterator[None]:
@@ -213,6 +276,22 @@ def processor() -> str:
             if name.strip() in ("model name", "Hardware"):
                 return value.strip()
     return platform.processor() or platform.machine()
+
+
+def _computes(precision: Precision) -> bool:
+    """Whether the CPU has instructions for it, as far as the operating system tells."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return True
+    flags = set(info.read_text(encoding="utf-8", errors="replace").split())
+    return bool(flags & _INSTRUCTIONS[precision])
+
+
+_INSTRUCTIONS: dict[Precision, set[str]] = {
+    "fp16": {"avx512_fp16", "amx_fp16", "fphp", "asimdhp"},
+    "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
+}
+"""Flags of x86 and of ARM"""
 
 
 def flat(value: Any) -> list[Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import EngineError
+from ..base.precision import Precision
 from ..base.significance import noise, verdict, widened
 from ..graph.call_spec import InputSpec
 from .engine import Engine
@@ -35,6 +36,7 @@ class Measurement:
         threads: how many it could use.
         processor: model of what it ran on.
         shapes: the inputs' shapes.
+        precision: that it computed in.
     """
 
     a_ms: float
@@ -50,6 +52,7 @@ class Measurement:
     threads: int
     processor: str
     shapes: tuple[tuple[int, ...], ...]
+    precision: Precision = "fp32"
 
     @property
     def noise(self) -> float:
@@ -81,6 +84,7 @@ class Measurement:
         return {
             "engine": self.engine,
             "version": self.version,
+            "precision": self.precision,
             "processor": self.processor,
             "threads": self.threads,
             "input": self.shapes,
@@ -111,6 +115,7 @@ class Measurement:
             threads=threads,
             processor=engine.processor(),
             shapes=tuple(tuple(x.shape) for x in inputs),
+            precision=engine.precision,
         )
 
 
@@ -122,6 +127,7 @@ def measure(
     input_shape: Sequence[int] = (1, 3, 256, 256),
     *,
     example_inputs: Tensor | Sequence[Tensor] | None = None,
+    precision: Precision = "fp32",
     tolerance: float = 0.01,
     seconds: float = 20.0,
 ) -> Measurement:
@@ -137,15 +143,16 @@ def measure(
         threads: how many the engine may use.
         input_shape: shape of their one input, such as (N, C, H, W).
         example_inputs: positional inputs in its place, where there are more or their values matter.
+        precision: that the engine computes in; in int8 both are quantized by the inputs' values, which suits times.
         tolerance: enough where the half-width of every ratio's 95 % interval is below this share of it.
         seconds: limit of the timing; compiling comes on top of it.
 
     Raises:
-        EngineError: the engine is unknown or not installed, or does not take one of the networks.
+        EngineError: the engine is unknown or not installed, lacks the precision, or does not take one of the networks.
     """
     if threads < 1:
         raise EngineError(f"threads is {threads}, but an engine needs at least 1", code="bad-value")
-    chosen = named(engine)
+    chosen = named(engine, precision)
     inputs = tensors(a, [tuple(input_shape)]) if example_inputs is None else _as_tuple(example_inputs)
     runners = [chosen.compile(module, inputs, threads) for module in (b, a)]
     result = race(runners, chosen, threads, tolerance=tolerance, seconds=seconds)

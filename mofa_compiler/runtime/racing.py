@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base.errors import EngineError
 from .engine import Compiled, Engine
 
 SAMPLE_MS = 4.0
@@ -84,7 +85,13 @@ def race(
         seconds: stop after this time anyway.
         rounds: at least and at most so many.
         tell: told after every round how many there were and how wide the widest interval is.
+
+    Raises:
+        EngineError: the engine does not compute in its precision here, but emulates it.
     """
+    if engine.emulated:
+        what = f"{engine.name} in {engine.precision}"
+        raise EngineError(f"times of {what} would say nothing here: {engine.emulated}", code="not-installed")
     with engine.running(threads), _no_garbage():
         clock = _clock(runners[0], engine, threads)
         repeats = [_warmed_up(runner, clock) for runner in runners]

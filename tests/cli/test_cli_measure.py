@@ -55,6 +55,7 @@ def measured(**changes: Any) -> dict[str, Any]:
     }
     engine = {
         "engine": "xnnpack",
+        "precision": "fp32",
         "version": "1.5.1",
         "threads": 1,
         "processor": "AMD EPYC",

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from architectures.nafnet import LayerNorm2d
 from mofa_compiler.base.errors import EngineError
+from mofa_compiler.base.precision import Precision
 from mofa_compiler.frontend import capture
 from mofa_compiler.nn.partial_conv import PConv2d
-from mofa_compiler.runtime import Compiled, engine, engines
+from mofa_compiler.runtime import Compiled, engine, engines, race
 from tests.raising import raising
 
 CPU = ["eager", "channels-last", "inductor", "onnxruntime", "xnnpack", "openvino", "mnn"]
@@ -100,6 +101,60 @@ def test_outputs_are_the_networks(name: str) -> None:
         agree(compiled(name).outputs([other]), [network()(other)])
         agree(compiled(name).outputs(), [network()(example())])  # the first inputs are still there
     assert all(torch.equal(value, before[key]) for key, value in network().state_dict().items())
+
+
+LOSSES: dict[Precision, float] = {"fp16": 3e-3, "bf16": 3e-2, "int8": 0.1}
+"""Relative errors that a precision may come to"""
+
+
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *(("eager", precision) for precision in ("fp16", "bf16")),
+        *(("onnxruntime", precision) for precision in ("fp16", "int8")),
+        *(("xnnpack", precision) for precision in ("fp16", "int8")),
+        *(("openvino", precision) for precision in ("fp16", "bf16")),
+        *(("mnn", precision) for precision in ("fp16", "bf16")),
+    ],
+)
+@pytest.mark.sample("onnxruntime")
+def test_a_precision_computes_about_the_same(name: str, precision: Precision, captured: bool) -> None:
+    net = capture(network(), example()).graph_module if captured else network()
+    (found,) = engine(runs_here(name), precision).compile(net, [example()]).outputs()
+    with torch.no_grad():
+        expected = network()(example())
+    assert found.dtype == torch.float32
+    error = float((found - expected).norm() / expected.norm())
+    assert (0 if name in ("openvino", "mnn") else 1e-6) < error < LOSSES[precision]  # those two may compute in float32
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "xnnpack"])
+@pytest.mark.sample("onnxruntime")
+def test_layers_stay_in_float(name: str) -> None:
+    chosen = engine(runs_here(name), "int8")
+    with torch.no_grad():
+        expected = network()(example())
+    errors = []
+    for floating in ([], ["stem", "body"]):
+        (found,) = chosen.calibrated([[example()]], floating).compile(network(), [example()]).outputs()
+        errors.append(float((found - expected).norm() / expected.norm()))
+    assert errors[0] > errors[1]
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "xnnpack"])
+@pytest.mark.sample("onnxruntime")
+def test_ranges_are_those_of_the_examples(name: str) -> None:
+    """What is beyond them is cut off."""
+    chosen, inputs, layer = engine(runs_here(name), "int8"), example(), nn.Conv2d(3, 3, 1, groups=3, bias=False)
+    nn.init.ones_(layer.weight)
+    (found,) = chosen.calibrated([[inputs / 4]]).compile(layer, [inputs]).outputs()
+    torch.testing.assert_close(found, inputs.clamp_max(0.25), rtol=0, atol=0.25 / 255)
+
+
+def test_a_precision_that_an_engine_lacks() -> None:
+    with raising(EngineError, "unknown-option", "int8"):
+        engine("eager", "int8")
 
 
 @pytest.mark.parametrize("name", CPU)
@@ -249,3 +304,11 @@ def test_outputs_on_a_gpu(name: str) -> None:
     with torch.no_grad():
         (found,) = engine(name).compile(network(), [example()]).outputs()
         torch.testing.assert_close(found, network()(example()), rtol=1e-2, atol=1e-2)
+
+
+def test_what_is_emulated_is_not_timed() -> None:
+    chosen = engine(runs_here("onnxruntime"), "fp16")
+    if chosen.emulated is None:
+        pytest.skip("this processor computes in fp16")
+    with raising(EngineError, "not-installed", "fp16"):
+        race([chosen.compile(network(), [example()])], chosen, 1)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from ...base import words
+from ...base.precision import in_precision
 from ..document import Block, Heading, Paragraph, Table, print_blocks
 from ..document.terminal import grid, print_lines, wrap
 from ..figures.output import save
@@ -22,10 +23,17 @@ def print_engines(engines: Sequence[Mapping[str, Any]], console: Console) -> Non
     table = grid()
     for header in ("engine", "version"):
         table.add_column(header, no_wrap=True)
+    table.add_column("precisions")
     table.add_column("what it is")
     for engine in engines:
         missing = engine["missing"] is not None
-        table.add_row(engine["name"], engine["version"] or "–", engine["summary"], style="dim" if missing else "")
+        table.add_row(
+            engine["name"],
+            engine["version"] or "–",
+            " ".join(engine["precisions"]),
+            engine["summary"],
+            style="dim" if missing else "",
+        )
     console.print(table)
     if any(engine["missing"] for engine in engines):
         console.print()
@@ -53,7 +61,8 @@ def _measured(data: Mapping[str, Any], width: int) -> Iterator[Block]:
     shapes = ", ".join("x".join(map(str, one["shape"])) for one in data["inputs"])
     for engine in data["engines"]:
         threads = words.count(engine["threads"], "thread")
-        yield Heading(f"{engine['engine']} {engine['version']}, {threads}, input {shapes}, {engine['processor']}")
+        name = f"{engine['engine']} {engine['version']}{in_precision(engine['precision'])}"
+        yield Heading(f"{name}, {threads}, input {shapes}, {engine['processor']}")
         yield _results(engine["results"])
         yield Paragraph(_conditions(engine), "soft")
         for result in engine["results"]:

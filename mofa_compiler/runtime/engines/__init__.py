@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from ...base.errors import EngineError, nearest
+from ...base.precision import Precision
 from ..engine import Engine
 
 
@@ -25,18 +26,19 @@ def engines() -> dict[str, Engine]:
     return dict(_known())
 
 
-def engine(name: str) -> Engine:
-    """The engine of this name, which can run here.
+def engine(name: str, precision: Precision = "fp32") -> Engine:
+    """The engine of this name, which can run here, computing in this precision.
 
     Raises:
-        EngineError: there is none of this name, or it is not installed; the message says what to do.
+        EngineError: there is none of this name, or not in this precision, or it is not installed; the message says
+            what to do.
     """
     known = _known()
     if name not in known:
         raise EngineError(f"there is no engine {name!r}{nearest(name, known)}", code="unknown-name")
     if why := known[name].missing():
         raise EngineError(f"the engine {name} cannot run here: {why}", code="not-installed")
-    return known[name]
+    return known[name].at(precision)
 
 
 def usual_engine() -> str:

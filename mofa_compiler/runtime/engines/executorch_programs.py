@@ -16,17 +16,22 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind
 from torch.fx.passes.infra.partitioner import Partition
 from torch.utils import _pytree as pytree
 
+from ...formats.quantizing import Quantization, quantized_program
 from ...formats.torch_export import returned_by_each, trace_together
 
 
-def to_executorch_each(modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]]) -> list[bytes]:
+def to_executorch_each(
+    modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]], quantized: bool = False
+) -> list[bytes]:
     """Each of these networks as ExecuTorch's program, what XNNPACK takes delegated to it.
 
     Lowering costs a second or two for every program and little for every operation more: they are lowered as one, with
-    no delegate across two of them, which is then taken apart.
+    no delegate across two of them, which is then taken apart. `quantized`: by the values of these inputs.
     """
     program = trace_together(modules, inputs)
     counts = zip(map(len, inputs), returned_by_each(program), strict=True)
+    if quantized:
+        program = quantized_program(program, Quantization([[tuple(given) for given in inputs]]))
     lowered = to_edge_transform_and_lower(program, partitioner=[_Apart()]).exported_program()
     return [bytes(EdgeProgramManager({"forward": one}).to_executorch().buffer) for one in _each(lowered, counts)]
 

@@ -12,15 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from ...base.errors import EngineError
+from ...base.precision import Precision
 from ..engine import Compiled, Engine
 from .onnx_graph import to_onnx
 
+_PRECISIONS: dict[Precision, str] = {"fp32": "high", "fp16": "low", "bf16": "low_bf16"}
+
 
 class _Loaded(Compiled):
-    def __init__(self, model: bytes, inputs: Sequence[Tensor], threads: int):
+    def __init__(self, model: bytes, inputs: Sequence[Tensor], threads: int, precision: Precision):
         import MNN.nn
 
-        manager = MNN.nn.create_runtime_manager(({"backend": "CPU", "numThread": threads, "precision": "high"},))
+        settings = {"backend": "CPU", "numThread": threads, "precision": _PRECISIONS[precision]}
+        manager = MNN.nn.create_runtime_manager((settings,))
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "network.mnn")
             file.write_bytes(model)
@@ -40,12 +44,14 @@ class _Loaded(Compiled):
 
 
 class Mnn(Engine):
-    """Weights and arithmetic in float32."""
+    """Alibaba's engine for phones."""
 
     name: ClassVar[str] = "mnn"
     summary: ClassVar[str] = "MNN on the CPU, another engine of phones"
     extra: ClassVar[str | None] = "mnn"
     packages: ClassVar[tuple[str, ...]] = ("MNN", "onnx", "onnxscript")
+    precisions: ClassVar[tuple[Precision, ...]] = tuple(_PRECISIONS)
+    converted: ClassVar[tuple[Precision, ...]] = ()
 
     def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         import MNN  # noqa: F401 (loads what _tools is linked against)
@@ -65,7 +71,7 @@ class Mnn(Engine):
             return made.read_bytes()
 
     def _load(self, packed: bytes, inputs: Sequence[Tensor], threads: int) -> Compiled:
-        return _Loaded(packed, inputs, threads)
+        return _Loaded(packed, inputs, threads, self.precision)
 
 
 def _variables(inputs: Sequence[Tensor]) -> list[Any]:

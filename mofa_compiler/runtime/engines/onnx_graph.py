@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from torch import Tensor, nn
 
 from ...formats.onnx import converted
+from ...formats.quantizing import Quantization, quantized_onnx
 from ...formats.torch_export import returned_by_each, trace, trace_together
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -24,13 +25,18 @@ def to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
     return converted(trace(module, tuple(inputs)))
 
 
-def to_onnx_each(modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]]) -> list[bytes]:
-    """Each of these networks as ONNX, of one export."""
+def to_onnx_each(
+    modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]], quantized: bool = False
+) -> list[bytes]:
+    """Each of these networks as ONNX, of one export; `quantized`: by the values of these inputs."""
     import onnx
     import onnx.utils
 
     program = trace_together(modules, inputs)
-    whole = onnx.utils.Extractor(onnx.load_from_string(converted(program)))
+    model = converted(program)
+    if quantized:
+        model = quantized_onnx(model, Quantization([list(chain.from_iterable(inputs))]))
+    whole = onnx.utils.Extractor(onnx.load_from_string(model))
     names = iter([one.name for one in whole.graph.input])
     results = iter([one.name for one in whole.graph.output])
     return [

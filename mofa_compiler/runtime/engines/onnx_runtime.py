@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 import tempfile
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...base.precision import Precision
+from ...formats.quantizing import quantized_onnx
 from ..engine import PROFILED_RUNS, Compiled, Engine, Operator
 from ..quiet import quiet
 from .onnx_graph import Origins, outputs_of, to_onnx, to_onnx_each
@@ -88,12 +92,20 @@ class OnnxRuntime(Engine):
     extra: ClassVar[str | None] = "onnx"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "onnxscript")
     at_once: ClassVar[int] = 24
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
+
+    @cached_property
+    def emulated(self) -> str | None:
+        if self.precision != "fp16" or platform.machine() in ("arm64", "aarch64"):
+            return super().emulated
+        return "it has kernels of fp16 for ARM alone, and converts around every operator elsewhere"
 
     def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-        return to_onnx(module, inputs)
+        model = to_onnx(module, inputs)
+        return quantized_onnx(model, self._quantization(inputs)) if self.precision == "int8" else model
 
     def _pack_each(self, modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]]) -> list[bytes]:
-        return to_onnx_each(modules, inputs)
+        return to_onnx_each(modules, inputs, quantized=self.precision == "int8")
 
     def _load(self, packed: bytes, inputs: Sequence[Tensor], threads: int) -> Compiled:
         return _Session(packed, inputs, threads)

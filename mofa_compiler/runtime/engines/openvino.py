@@ -9,14 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...base.precision import Precision
 from ..engine import PROFILED_RUNS, Compiled, Engine, Operator
 from ..quiet import quiet
 from .onnx_graph import Origins, to_onnx
 
+_HINTS: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+
 
 class _Request(Compiled):
-    def __init__(self, model: bytes, inputs: Sequence[Tensor], threads: int):
-        self._model, self._threads = model, threads
+    def __init__(self, model: bytes, inputs: Sequence[Tensor], threads: int, precision: Precision):
+        self._model, self._threads, self._precision = model, threads, precision
         self._compiled = self._start()
         self._request = self._compiled.create_infer_request()
         self._inputs = _numbered(inputs)
@@ -53,7 +56,7 @@ class _Request(Compiled):
         core = openvino.Core()
         config = {
             "INFERENCE_NUM_THREADS": self._threads,
-            "INFERENCE_PRECISION_HINT": "f32",  # where the CPU can, bfloat16 is its default, which nobody else has
+            "INFERENCE_PRECISION_HINT": _HINTS[self._precision],  # by default bfloat16, where the CPU can
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
@@ -61,18 +64,20 @@ class _Request(Compiled):
 
 
 class OpenVino(Engine):
-    """Intel's engine, computing in float32."""
+    """Intel's engine."""
 
     name: ClassVar[str] = "openvino"
-    summary: ClassVar[str] = "OpenVINO on the CPU, in float32"
+    summary: ClassVar[str] = "OpenVINO on the CPU"
     extra: ClassVar[str | None] = "openvino"
     packages: ClassVar[tuple[str, ...]] = ("openvino", "onnx", "onnxscript")
+    precisions: ClassVar[tuple[Precision, ...]] = tuple(_HINTS)
+    converted: ClassVar[tuple[Precision, ...]] = ()
 
     def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         return to_onnx(module, inputs)
 
     def _load(self, packed: bytes, inputs: Sequence[Tensor], threads: int) -> Compiled:
-        return _Request(packed, inputs, threads)
+        return _Request(packed, inputs, threads, self.precision)
 
 
 def _numbered(inputs: Sequence[Tensor]) -> dict[int, np.ndarray]:

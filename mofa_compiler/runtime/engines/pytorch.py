@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ...base.precision import Precision
 from ...graph.interpreter import Interpreter
 from ..engine import PROFILED_RUNS, Compiled, Engine, Operator, flat
 from ..quiet import quiet
@@ -66,6 +67,7 @@ class Eager(Engine):
     name: ClassVar[str] = "eager"
     summary: ClassVar[str] = "PyTorch, operation by operation"
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
 
     def _compile(self, module: nn.Module, inputs: Sequence[Tensor], threads: int) -> Compiled:
         laid_out = module.to(memory_format=self.memory_format)  # type: ignore[call-overload]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ...base.precision import Precision
 from ...formats.executorch import lowered
+from ...formats.quantizing import laid_out, quantized_program
 from ...formats.torch_export import trace
 from ...graph.call_spec import in_standard_layout
 from ..engine import PROFILED_RUNS, Compiled, Engine, Operator
@@ -38,13 +40,13 @@ _ATEN = {
 
 
 class _Method(Compiled):
-    def __init__(self, program: bytes, inputs: Sequence[Tensor], threads: int, module: nn.Module | None = None):
+    def __init__(self, program: bytes, inputs: Sequence[Tensor], threads: int, lower: Callable[..., Any] | None = None):
         from executorch.runtime import Runtime
 
         self._program = Runtime.get().load_program(program)  # has to live as long as its method
         self._method = self._program.load_method("forward")
         self._inputs = [in_standard_layout(x) for x in inputs]
-        self._threads, self._module = threads, module
+        self._threads, self._lower = threads, lower
 
     def run(self) -> None:
         self._method.execute(self._inputs)
@@ -59,14 +61,14 @@ class _Method(Compiled):
         XNNPACK names the kinds of its kernels only; layers are those of the graph's operations of that kind, in order,
         where the numbers of both agree.
         """
-        if self._module is None:
+        if self._lower is None:
             return None
         from executorch.devtools import Inspector
         from executorch.runtime import Runtime
 
         with quiet(), tempfile.TemporaryDirectory() as folder, Xnnpack().running(self._threads):
             with torch.inference_mode(False):
-                program_again = _lower(self._module, self._inputs, generate_etrecord=True)
+                program_again = self._lower(generate_etrecord=True)
             record, dump = Path(folder, "record.bin"), Path(folder, "dump.etdp")
             program_again.get_etrecord().save(str(record))
             program = Runtime.get().load_program(bytes(program_again.buffer), enable_etdump=True)
@@ -86,21 +88,29 @@ class Xnnpack(Engine):
     extra: ClassVar[str | None] = "executorch"
     packages: ClassVar[tuple[str, ...]] = ("executorch",)
     at_once: ClassVar[int] = 24
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
 
     def _compile(self, module: nn.Module, inputs: Sequence[Tensor], threads: int) -> Compiled:
         packed = self._pack(module, inputs)
         with self.running(threads):
-            compiled = _Method(packed, inputs, threads, module)
+            compiled = _Method(packed, inputs, threads, lambda **options: self._lowered(module, inputs, **options))
         compiled.packed = packed
         return compiled
 
     def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-        return bytes(_lower(module, inputs).buffer)
+        return bytes(self._lowered(module, inputs).buffer)
 
     def _pack_each(self, modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]]) -> list[bytes]:
         from .executorch_programs import to_executorch_each
 
-        return to_executorch_each(modules, [[*map(in_standard_layout, given)] for given in inputs])
+        return to_executorch_each(modules, [[*laid_out(given)] for given in inputs], quantized=self.precision == "int8")
+
+    def _lowered(self, module: nn.Module, inputs: Sequence[Tensor], **options: Any) -> Any:
+        """A network as ExecuTorch's program, for inputs of these shapes."""
+        program = trace(module, tuple(laid_out(inputs)))
+        if self.precision == "int8":
+            program = quantized_program(program, self._quantization(inputs))
+        return lowered(program, **options).to_executorch()
 
     def _load(self, packed: bytes, inputs: Sequence[Tensor], threads: int) -> Compiled:
         with self.running(threads):
@@ -115,11 +125,6 @@ class Xnnpack(Engine):
                 portable_lib._unsafe_reset_threadpool(threads)
         with super().running(threads):
             yield
-
-
-def _lower(module: nn.Module, inputs: Sequence[Tensor], **options: Any) -> Any:
-    """A network as ExecuTorch's program, for inputs of these shapes."""
-    return lowered(trace(module, tuple(map(in_standard_layout, inputs))), **options).to_executorch()
 
 
 def _operators(events: Sequence[Any]) -> list[Operator]:

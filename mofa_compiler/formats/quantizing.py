@@ -1,0 +1,147 @@
+"""Post-training static quantization to eight bits, by the engines' own tools: weights by channel, values by tensor."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+
+from ..graph.call_spec import in_standard_layout
+from .base import module_path, operator_name
+from .onnx import layer_of
+from .torch_export import calm
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What a network is quantized by.
+
+    Attributes:
+        examples: its inputs, whose values tell the ranges of all others.
+        floating: dotted paths of layers that stay in float.
+    """
+
+    examples: Sequence[Sequence[Any]]
+    floating: tuple[str, ...] = ()
+
+    def stays(self, path: str | None) -> bool:
+        """Whether a layer, or one that it lies in, stays in float."""
+        return path is not None and any(path == one or path.startswith(f"{one}.") for one in self.floating)
+
+
+_ROOTS = ("sqrt", "rsqrt", "reciprocal", "log")
+_SQUARES = ("mul", "pow")
+_ON_THE_WAY = (*_SQUARES, "add", "div", "mean", "sum", "reducemean", "reducesum", "conv", "conv2d")
+
+N = TypeVar("N")
+
+
+def under_roots(nodes: Iterable[N], kind: Callable[[N], str], source: Callable[[N], Sequence[N]]) -> set[N]:
+    """Operations whose results go into a square root or a logarithm, from the squares on: variances stay in float.
+
+    They are small next to their largest: eight bits for the tensor leave none for most pixels, and what is divided by
+    them is lost (0.12 of the output of a layer normalization, where 0.01 are usual).
+
+    Args:
+        nodes: of a graph.
+        kind: an operation's name in small letters.
+        source: the operations whose results it takes, constants left out.
+    """
+    found, waiting = set[N](), [one for node in nodes if kind(node) in _ROOTS for one in source(node)]
+    while waiting:
+        node = waiting.pop()
+        if node not in found and kind(node) in _ON_THE_WAY:
+            found.add(node)
+            waiting += () if kind(node) in _SQUARES else source(node)
+    return found
+
+
+def quantized_onnx(model: bytes, quantization: Quantization) -> bytes:
+    """An ONNX model with quantized values between its operators (QDQ), as ONNX Runtime's static quantization puts them.
+
+    Values have no sign and weights have one: of the combinations the one that x86 is fastest at, and ARM as fast.
+    Raises whatever that raises.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    graph = onnx.load_from_string(model).graph
+    names = [one.name for one in graph.input]
+    stays = [node.name for node in graph.node if quantization.stays(layer_of(node))]
+
+    class Examples(CalibrationDataReader):  # type: ignore[misc]
+        left = iter(quantization.examples)
+
+        def get_next(self) -> dict[str, Any] | None:
+            example = next(self.left, None)
+            return None if example is None else dict(zip(names, (x.numpy() for x in example), strict=True))
+
+    with tempfile.TemporaryDirectory(prefix="mofa-quantizing-") as folder, calm():
+        given, prepared, made = (Path(folder, name) for name in ("float.onnx", "prepared.onnx", "int8.onnx"))
+        given.write_bytes(model)
+        quant_pre_process(given, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            made,
+            Examples(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[*_variances(graph), *stays],
+        )
+        return made.read_bytes()
+
+
+def quantized_program(program: ExportedProgram, quantization: Quantization) -> ExportedProgram:
+    """A traced network with quantized values between its operators, as XNNPACK's quantizer puts them (PT2E, symmetric).
+
+    Raises whatever that raises.
+    """
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    module = program.module()
+    variances = under_roots(module.graph.nodes, _kind, lambda node: node.all_input_nodes)
+
+    def is_quantized(node: fx.Node) -> bool:
+        return node not in variances and not quantization.stays(module_path(node))
+
+    with calm(), torch.no_grad():
+        quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+        prepared = prepare_pt2e(module, quantizer.set_filter_function(is_quantized))
+        for example in quantization.examples:
+            prepared(*laid_out(example))
+        args, kwargs = program.example_inputs
+        return torch.export.export(convert_pt2e(prepared), args, kwargs)
+
+
+def _variances(graph: Any) -> Iterator[str]:
+    """Names of the nodes of an ONNX graph that variances are made by."""
+    made = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    places = under_roots(
+        range(len(graph.node)),
+        lambda index: graph.node[index].op_type.lower(),
+        lambda index: [made[name] for name in graph.node[index].input if name in made],
+    )
+    return (graph.node[index].name for index in places)
+
+
+def _kind(node: fx.Node) -> str:
+    return operator_name(node).partition(".")[0] if node.op == "call_function" else ""
+
+
+def laid_out(values: Sequence[Any]) -> Iterator[Any]:
+    """Tensors in the memory layout that programs are written for; they may lie in tuples."""
+    for value in values:
+        yield in_standard_layout(value) if isinstance(value, Tensor) else tuple(laid_out(value))
