@@ -28,12 +28,14 @@ class Group:
         region: where the piece is.
         pieces: every alternative as a module with its inputs, the original first; or why there is none.
         bypass: that other part.
+        attempts: the networks with what was attempted at the first of the layers.
     """
 
     layers: tuple[Layer, ...]
     region: Region
     pieces: Mapping[Candidate, Piece | str]
     bypass: Bypass | None = None
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -76,6 +78,7 @@ def groups_of_layers(
         around = where[layers[0].path]
         pieces: dict[Candidate, Piece | str] = {}
         seen: set[str] = set()
+        attempts = []
         for attempt in offers.attempts(layers[0], network):
             found = _piece(attempt, around, exact)
             if isinstance(found, Piece):
@@ -83,8 +86,9 @@ def groups_of_layers(
                     continue
                 seen.add(found.fingerprint)
             pieces[attempt.candidate] = found
+            attempts.append(attempt)
         if len(pieces) > 1:
-            yield Group(tuple(layers), around, pieces)
+            yield Group(tuple(layers), around, pieces, attempts=tuple(attempts))
 
 
 def groups_of_bypasses(network: Network, offers: Offers, exact: Sequence[Pass]) -> Iterator[Group]:
@@ -102,15 +106,15 @@ def groups_of_bypasses(network: Network, offers: Offers, exact: Sequence[Pass]) 
 
 
 def forms_of(
-    network: Network, offers: Offers, group: Group, found: Sequence[Alternative], exact: Sequence[Pass]
+    offers: Offers, group: Group, found: Sequence[Alternative], exact: Sequence[Pass]
 ) -> dict[Candidate, Piece | str]:
     """The forms of those alternatives that are near enough to the fastest for a form to make up for it."""
     if not group.layers:
         return {}
     ratios = {one.name: one.ratio for one in found if one.ratio is not None}
     limit = NEAR * min(ratios.values(), default=0.0)
-    near = [one for one in group.pieces if ratios.get(one.name, limit + 1) <= limit]
-    forms = [form for one in near for form in offers.forms(one, group.layers[0], network)]
+    near = [one for one in group.attempts if ratios.get(one.candidate.name, limit + 1) <= limit]
+    forms = [form for one in near for form in offers.forms(one, group.layers[0])]
     return {form.candidate: _piece(form, group.region, exact) for form in forms if form.candidate not in group.pieces}
 
 

@@ -180,12 +180,12 @@ def survey(
     tell, forms = forecast.phase("forms"), []
     for index, group in enumerate(groups):
         tell(f"forms of {group.paths[0]}", index, 2 * len(groups))
-        forms.append(forms_of(network, offers, group, measured[index], exact) if time.monotonic() < until else {})
+        forms.append(forms_of(offers, group, measured[index], exact) if time.monotonic() < until else {})
     raced = [{**dict(islice(group.pieces.items(), 1)), **more} for group, more in zip(groups, forms, strict=True)]
     second: Tell = lambda step, done, total: tell(step, total + done, 2 * total)  # noqa: E731
     for index, found in enumerate(_measured(groups, raced, trials, second, until)):
         measured[index] += found[1:]
-        groups[index] = replace(groups[index], pieces={**groups[index].pieces, **forms[index]})
+        groups[index] = replace(groups[index], pieces={**groups[index].pieces, **forms[index]}, attempts=())
     return Choice(
         original,
         preparations,
