@@ -25,6 +25,7 @@ from .candidates import ORIGINAL, Candidate, Offers
 from .grouping import Group, forms_of, groups_of_bypasses, groups_of_layers
 from .lowering_search import carried_out, faster_lowerings
 from .subgraphs import Piece
+from .track_record import TrackRecord
 
 LOWERED = "lowered alone"
 DECIDED = "decided"
@@ -274,7 +275,8 @@ def _measured(
 ) -> Iterator[list[Alternative]]:
     """What was measured of each group's alternatives, the original first; compiled many at once."""
     named = [{candidate.name: piece for candidate, piece in some.items()} for some in pieces]
-    ready = 0
+    record, ready = TrackRecord(), 0
+    hopeful = record.hopeful if trials.target.keep_if == "faster" else dict[str, Piece | str]
     for index, (group, some) in enumerate(zip(groups, named, strict=True)):
         if len(some) < 2 or time.monotonic() > until:
             yield [Alternative(name, problem="" if name == ORIGINAL else "no time was left for it") for name in some]
@@ -282,10 +284,12 @@ def _measured(
         if index >= ready:
             sizes = accumulate(len(other) for other in named[index:])
             ready = index + 1 + sum(size < trials.engine.at_once for size in sizes)
-            prepared = [other for other in named[index:ready] if len(other) > 1]
+            prepared = [hopeful(other) for other in named[index:ready] if len(other) > 1]
             trials.prepare(prepared, lambda step, *_, index=index: tell(step, index, len(groups)))
         tell(f"measuring {group.paths[0]}", index, len(groups))
-        yield trials.pieces(some)
+        found = trials.pieces(hopeful(some))
+        record.add(found)
+        yield found
 
 
 def _fastest(group: Group, found: Sequence[Alternative], target: Target) -> tuple[Candidate, str]:

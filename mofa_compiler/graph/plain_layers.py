@@ -56,7 +56,7 @@ def replaced(module: nn.Module) -> str:
 
     State-dict hooks and a compiled call do not count: they change nothing of what is computed.
     """
-    kind = type(module)
+    kind: type = type(module)
     for name in vars(module).keys() & _defined(kind):
         if name not in HARMLESS and _is_behaviour(getattr(kind, name)):
             return name
