@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from ...formats.executorch import lowered
 from ...formats.torch_export import trace
@@ -66,7 +67,7 @@ class _Method(Compiled):
 
         with quiet(), tempfile.TemporaryDirectory() as folder, Xnnpack().running(self._threads):
             with torch.inference_mode(False):
-                program_again = _lower(self._module, self._inputs, generate_etrecord=True)
+                program_again = lowered(_traced(self._module, self._inputs), generate_etrecord=True).to_executorch()
             record, dump = Path(folder, "record.bin"), Path(folder, "dump.etdp")
             program_again.get_etrecord().save(str(record))
             program = Runtime.get().load_program(bytes(program_again.buffer), enable_etdump=True)
@@ -95,7 +96,9 @@ class Xnnpack(Engine):
         return compiled
 
     def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-        return bytes(_lower(module, inputs).buffer)
+        from .executorch_programs import lowered_in_haste
+
+        return bytes(lowered_in_haste(_traced(module, inputs)).to_executorch().buffer)
 
     def _pack_each(self, modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]]) -> list[bytes]:
         from .executorch_programs import to_executorch_each
@@ -117,9 +120,9 @@ class Xnnpack(Engine):
             yield
 
 
-def _lower(module: nn.Module, inputs: Sequence[Tensor], **options: Any) -> Any:
-    """A network as ExecuTorch's program, for inputs of these shapes."""
-    return lowered(trace(module, tuple(map(in_standard_layout, inputs))), **options).to_executorch()
+def _traced(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
+    """A network as torch.export traces it, for inputs of these shapes."""
+    return trace(module, tuple(map(in_standard_layout, inputs)))
 
 
 def _operators(events: Sequence[Any]) -> list[Operator]:
