@@ -29,11 +29,14 @@ Tell = Callable[[str, int, int], None]
 PIECE_SECONDS, PIECE_TOLERANCE = 0.15, 0.02
 """Time for each alternative of a piece that may be the best, and the precision at which that is enough"""
 
-HEAT = 0.2
-"""The share of that time after which those go that take far longer than the fastest"""
+ROUNDS = (4, 400)
+"""Rounds of each, at least and at most: after the fewest, those go that take far longer than the fastest"""
 
 NEAR = 1.3
 """How far: forms of an alternative, split and cat, can make up for so much"""
+
+CLEAR = 9
+"""Rounds after which those go, too, that take longer than the fastest beyond the noise"""
 
 NOISY = 0.2
 """A ratio's interval as wide as this says too little to be remembered"""
@@ -52,7 +55,7 @@ class Trials:
         self.target, self.engine = target, find_engine(target.engine, target.precision)
         self.cache = Cache() if cache is None else cache
         self._ready: dict[str, Callable[[], Compiled]] = {}
-        self._kept: list[tuple[Network, Compiled]] = []
+        self._kept: dict[str, Compiled] = {}
         self.conditions = Conditions(
             self.engine.name,
             self.engine.version(),
@@ -118,7 +121,8 @@ class Trials:
     def pieces(self, found: Mapping[str, Piece | str]) -> list[Alternative]:
         """Time alternatives of one piece against the first; text in place of one says why there is none.
 
-        All run shortly at first; longer, those alone that are near the fastest by then.
+        They are timed for as long as each may still be the fastest. Where the first against itself shows that others
+        were at work, those that may be are timed once more, longer.
         """
         if (known := self._known(found)) is not None:
             return known
@@ -132,34 +136,27 @@ class Trials:
                     problems[name] = str(error)
         first = next(iter(found))
         alternatives = {name: Alternative(name, problem=problem) for name, problem in problems.items()}
-        if first in compiled:
-            alternatives |= self._heat(compiled, PIECE_SECONDS * HEAT, (4, 40))
-            ratios = {name: one.ratio for name, one in alternatives.items() if one.ratio is not None}
-            limit = NEAR * min(ratios.values())
-            lowest = {name: one.interval[0] for name, one in alternatives.items() if one.interval is not None}
-            near = {name: runner for name, runner in compiled.items() if name == first or lowest[name] <= limit}
-            if len(near) > 1:
-                alternatives |= self._heat(near, PIECE_SECONDS, (10, 400))
-        ordered = [alternatives.get(name, Alternative(name, problem="not compiled")) for name in found]
-        widths = [one.interval[1] - one.interval[0] for one in ordered if one.interval is not None]
-        if all(width < NOISY for width in widths):
-            self.remember(self._key(found), {"alternatives": [vars(one) for one in ordered]})
-        return ordered
-
-    def _heat(self, runners: Mapping[str, Compiled], seconds: float, rounds: tuple[int, int]) -> dict[str, Alternative]:
-        """Race these, and once more, longer, where the first one against itself shows that others were at work."""
-        for patience in (1, PATIENCE):
+        left = compiled if first in compiled else {}
+        for patience in (1, PATIENCE) if left else ():
             run = race(
-                list(runners.values()),
+                list(left.values()),
                 self.engine,
                 self.target.threads,
                 tolerance=PIECE_TOLERANCE,
-                seconds=patience * seconds * len(runners),
-                rounds=(patience * rounds[0], patience * rounds[1]),
+                seconds=patience * PIECE_SECONDS * len(left),
+                rounds=ROUNDS,
+                out=_beaten,
             )
-            if _is_quiet(run):
+            alternatives |= dict(zip(left, _alternatives(list(left), run), strict=True))
+            names = list(left)
+            left = {names[index]: left[names[index]] for index in run.left}
+            if len(left) < 2 or _is_quiet(run):
                 break
-        return dict(zip(runners, _alternatives(list(runners), run), strict=True))
+        ordered = [alternatives.get(name, Alternative(name, problem="not compiled")) for name in found]
+        near = [one.interval for name in left if (one := alternatives[name]).interval is not None]
+        if all(high - low < NOISY for low, high in near):
+            self.remember(self._key(found), {"alternatives": [vars(one) for one in ordered]})
+        return ordered
 
     def _piece(self, piece: Piece) -> Compiled:
         if piece.fingerprint in self._ready:
@@ -191,7 +188,7 @@ class Trials:
         compiled: dict[str, Compiled] = {}
         for name, network in networks.items():
             try:
-                compiled[name] = self._compiled(network, inputs)
+                compiled[name] = self._compiled(f"{hashes[name]} {shapes}", network, inputs)
             except EngineError:
                 if not compiled:
                     raise
@@ -217,13 +214,15 @@ class Trials:
             self.remember(key, {"comparisons": [vars(one) for one in found]})
         return found
 
-    def _compiled(self, network: Network, inputs: Sequence[Tensor]) -> Compiled:
-        """A network as the engine runs it; the last ones are kept, for one network is compared with several."""
-        for known, compiled in self._kept:
-            if known is network:
-                return compiled
-        found = self.engine.compile(network.program.graph_module, inputs, self.target.threads)
-        self._kept = [*self._kept[-2:], (network, found)]
+    def _compiled(self, key: str, network: Network, inputs: Sequence[Tensor]) -> Compiled:
+        """A network as the engine runs it; the last ones are kept, for one network is compared with several.
+
+        They are told apart by what they compute on which shapes: weights do not matter to time.
+        """
+        found = self._kept.pop(key, None)
+        if found is None:
+            found = self.engine.compile(network.program.graph_module, inputs, self.target.threads)
+        self._kept = {**dict([*self._kept.items()][-2:]), key: found}
         return found
 
     def remembered(self, key: dict[str, Any], kind: type[T]) -> T | None:
@@ -233,6 +232,14 @@ class Trials:
     def remember(self, key: dict[str, Any], value: Any) -> None:
         """Keep plain data under a key."""
         self.cache.put({**key, **vars(self.conditions)}, value)
+
+
+def _beaten(run: Race) -> list[int]:
+    """Those that need not be timed any further: no form makes up for it, or they are slower than the fastest surely."""
+    ratios = [(1.0, run.control[1]), *(run.ratio(index, 0) for index in range(1, len(run.medians)))]
+    far = NEAR * min(ratio for ratio, _ in ratios)
+    clear = min(high for _, (_, high) in ratios) if len(run.times) >= CLEAR else far
+    return [index for index in run.left if index and ratios[index][1][0] > min(far, clear)]
 
 
 def _is_quiet(run: Race) -> bool:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from ..analysis.layers import Layer
 from ..analysis.network import Network
 from ..base.errors import MofaError, RoadmapError, one_line
-from ..rewriting.diff import Diff
-from ..rewriting.engine import match_layer, rewrite
+from ..rewriting.diff import Edit
+from ..rewriting.engine import match_layer, tried
 from ..rewriting.pass_api import Match, Pass, Phase
 from ..rewriting.registry import available
 from ..rewriting.roadmap import Roadmap, at_layers, in_order
@@ -102,16 +102,11 @@ class Offers:
                     found += [new for _, more in further for new in more.values()]
                 yield from found
 
-    def forms(self, candidate: Candidate, layer: Layer, network: Network) -> Iterator[Attempt]:
-        """A candidate in every form that a lowering gives to what it made."""
-        try:
-            for pass_ in candidate.at(layer.path):
-                network, _ = rewrite(network, pass_)
-        except MofaError:  # was told of when the candidate itself was made
-            return
+    def forms(self, attempt: Attempt, layer: Layer) -> Iterator[Attempt]:
+        """What was attempted in every form that a lowering gives to what it made."""
         for kind in self._kinds:
             if kind[0].phase is Phase.LOWER:
-                yield from self._further(Attempt(candidate, network), kind, layer).values()
+                yield from self._further(attempt, kind, layer).values()
 
     def merged(self, chosen: Mapping[Candidate, Iterable[str]]) -> list[Pass]:
         """One list of passes that makes of all layers what was chosen for each."""
@@ -137,12 +132,12 @@ class Offers:
         found: dict[str, Attempt] = {}
         for pass_, name in self._alternatives(kind, layer, network).items():
             try:
-                after, diff = rewrite(network, replace(pass_, layers=at_layers([layer.path])))
+                after, edits = tried(network, replace(pass_, layers=at_layers([layer.path])))
             except MofaError as error:
                 found[name] = Attempt(attempt.candidate.then(pass_, name), one_line(error))
                 continue
-            if diff.edits:
-                name = "" if done and _costs_nothing(diff) else name
+            if edits:
+                name = "" if done and _costs_nothing(edits) else name
                 found[name] = Attempt(attempt.candidate.then(pass_, name), after)
         return found
 
@@ -169,9 +164,9 @@ def _follows(pass_: Pass, done: Sequence[Pass]) -> bool:
     return not done or any(one.name in pass_.after for one in done) or any(one.phase < pass_.phase for one in replaced)
 
 
-def _costs_nothing(diff: Diff) -> bool:
+def _costs_nothing(edits: Sequence[Edit]) -> bool:
     """Whether only values of weights changed: such a pass is no choice to be made by time, it is always carried out."""
-    return all(edit.before == edit.after and not edit.macs and not edit.parameters for edit in diff.edits)
+    return all(edit.before == edit.after and not edit.macs and not edit.parameters for edit in edits)
 
 
 def _names(given: Pass, alternatives: Sequence[Pass]) -> dict[Pass, str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..analysis.network import Network
 from ..result.decisions import Alternative, Comparison
-from ..rewriting.engine import rewrite
+from ..rewriting.engine import tried
 from ..rewriting.pass_api import Pass
 from .benchmark import Tell, Trials
 from .candidates import ORIGINAL
@@ -36,10 +36,10 @@ def faster_lowerings(
     """
     carried, places, lowered = [], [], network
     for pass_ in offered:
-        lowered, diff = rewrite(lowered, pass_)
-        if diff.edits:
+        lowered, edits = tried(lowered, pass_)
+        if edits:
             carried.append(pass_)
-            places.append([edit.path for edit in diff.edits])
+            places.append([edit.path for edit in edits])
     if not carried:
         return [], ()
     contest = _Contest(network, samples(network, places), trials, inputs)
@@ -160,4 +160,4 @@ def carried_out(network: Network, passes: Iterable[Pass]) -> Network:
 
 def after_each(network: Network, passes: Iterable[Pass]) -> list[Network]:
     """The network before the first pass, and after every one."""
-    return list(accumulate(passes, lambda before, pass_: rewrite(before, pass_)[0], initial=network))
+    return list(accumulate(passes, lambda before, pass_: tried(before, pass_)[0], initial=network))

@@ -10,63 +10,25 @@ from itertools import accumulate, islice
 
 from torch import Tensor
 
-from ..analysis.anatomy import infer
-from ..analysis.layers import Layer, signature
 from ..analysis.network import Network
-from ..base.errors import MofaError, one_line
 from ..base.progress import Forecast
 from ..calibration import Calibrated
-from ..frontend import capture
 from ..graph.call_spec import CallSpec, tensors_by_position
 from ..result.decisions import TOLD, Alternative, Comparison, Decision, Decisions
 from ..result.quality import Quality
-from ..rewriting.pass_api import Bypass, Pass
+from ..rewriting.pass_api import Pass
 from ..rewriting.roadmap import Roadmap, in_order
 from ..rewriting.target import Target
 from . import schedule
-from .benchmark import NEAR, Tell, Trials
-from .candidates import ORIGINAL, Attempt, Candidate, Offers
+from .benchmark import Tell, Trials
+from .candidates import ORIGINAL, Candidate, Offers
+from .grouping import Group, forms_of, groups_of_bypasses, groups_of_layers
 from .lowering_search import carried_out, faster_lowerings
-from .subgraphs import Piece, Region, extract, piece_around
+from .subgraphs import Piece
+from .track_record import TrackRecord
 
 LOWERED = "lowered alone"
 DECIDED = "decided"
-
-
-@dataclass(frozen=True)
-class Group:
-    """Layers that are alike, the piece of the network around one of them, and what could be made of it.
-
-    Attributes:
-        layers: these; none where it is another part of the network that could go.
-        region: where the piece is.
-        pieces: every alternative as a module with its inputs, the original first; or why there is none.
-        bypass: that other part.
-    """
-
-    layers: tuple[Layer, ...]
-    region: Region
-    pieces: Mapping[Candidate, Piece | str]
-    bypass: Bypass | None = None
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        return (self.bypass.path,) if self.bypass else tuple(layer.path for layer in self.layers)
-
-    @property
-    def work(self) -> float:
-        """Multiply-accumulates of the pieces around all layers."""
-        first = next(iter(self.pieces.values()))
-        return first.work * len(self.paths) if isinstance(first, Piece) else 0.0
-
-    @property
-    def what(self) -> str:
-        """One of them in words."""
-        return self.bypass.what if self.bypass else signature(self.layers[0].module)
-
-    def goes_with(self, candidate: Candidate) -> tuple[str, ...]:
-        """Paths of what is not there any longer, where a candidate takes a part of the network away."""
-        return self.bypass.gone if self.bypass and candidate.passes else ()
 
 
 @dataclass(frozen=True)
@@ -209,7 +171,7 @@ def survey(
     offers = Offers(roadmap, target.engine, bounded=bounded)
     exact, left = faster_lowerings(network, offers.whole, trials, inputs, forecast.phase("lowerings"))
     tell = forecast.phase("alternatives")
-    groups = [*_groups(network, offers, exact, tell, until), *_bypasses(network, offers, exact)]
+    groups = [*groups_of_layers(network, offers, exact, tell, until), *groups_of_bypasses(network, offers, exact)]
     groups.sort(key=lambda group: -group.work)
     number = sum(len(group.pieces) for group in groups)
     tell = forecast.phase("pieces", schedule.of_pieces(number, trials.engine.name))
@@ -219,12 +181,12 @@ def survey(
     tell, forms = forecast.phase("forms"), []
     for index, group in enumerate(groups):
         tell(f"forms of {group.paths[0]}", index, 2 * len(groups))
-        forms.append(_forms(network, offers, group, measured[index], exact) if time.monotonic() < until else {})
+        forms.append(forms_of(offers, group, measured[index], exact) if time.monotonic() < until else {})
     raced = [{**dict(islice(group.pieces.items(), 1)), **more} for group, more in zip(groups, forms, strict=True)]
     second: Tell = lambda step, done, total: tell(step, total + done, 2 * total)  # noqa: E731
     for index, found in enumerate(_measured(groups, raced, trials, second, until)):
         measured[index] += found[1:]
-        groups[index] = replace(groups[index], pieces={**groups[index].pieces, **forms[index]})
+        groups[index] = replace(groups[index], pieces={**groups[index].pieces, **forms[index]}, attempts=())
     return Choice(
         original,
         preparations,
@@ -313,7 +275,8 @@ def _measured(
 ) -> Iterator[list[Alternative]]:
     """What was measured of each group's alternatives, the original first; compiled many at once."""
     named = [{candidate.name: piece for candidate, piece in some.items()} for some in pieces]
-    ready = 0
+    record, ready = TrackRecord(), 0
+    hopeful = record.hopeful if trials.target.keep_if == "faster" else dict[str, Piece | str]
     for index, (group, some) in enumerate(zip(groups, named, strict=True)):
         if len(some) < 2 or time.monotonic() > until:
             yield [Alternative(name, problem="" if name == ORIGINAL else "no time was left for it") for name in some]
@@ -321,83 +284,12 @@ def _measured(
         if index >= ready:
             sizes = accumulate(len(other) for other in named[index:])
             ready = index + 1 + sum(size < trials.engine.at_once for size in sizes)
-            prepared = [other for other in named[index:ready] if len(other) > 1]
+            prepared = [hopeful(other) for other in named[index:ready] if len(other) > 1]
             trials.prepare(prepared, lambda step, *_, index=index: tell(step, index, len(groups)))
         tell(f"measuring {group.paths[0]}", index, len(groups))
-        yield trials.pieces(some)
-
-
-def _groups(network: Network, offers: Offers, exact: Sequence[Pass], tell: Tell, until: float) -> Iterator[Group]:
-    """Layers by what stands around them and what may be done to them; one of each with all its alternatives."""
-    alike: dict[tuple[object, ...], list[Layer]] = {}
-    where: dict[str, Region] = {}
-    for layer in network.layers.values():
-        fitting = tuple(offers.fitting(layer, network))
-        reached = {path for one in fitting for path in one.reach(layer, network)}
-        cut = piece_around(layer, network, reached) if fitting else None
-        if cut is None:
-            continue
-        where[layer.path], piece = cut
-        alike.setdefault((piece.fingerprint, fitting, layer.in_transition), []).append(layer)
-    for index, layers in enumerate(alike.values()):
-        if time.monotonic() > until:
-            return
-        tell(f"alternatives of {layers[0].path}", index, len(alike))
-        around = where[layers[0].path]
-        pieces: dict[Candidate, Piece | str] = {}
-        seen: set[str] = set()
-        for attempt in offers.attempts(layers[0], network):
-            found = _piece(attempt, around, exact)
-            if isinstance(found, Piece):
-                if found.fingerprint in seen:
-                    continue
-                seen.add(found.fingerprint)
-            pieces[attempt.candidate] = found
-        if len(pieces) > 1:
-            yield Group(tuple(layers), around, pieces)
-
-
-def _bypasses(network: Network, offers: Offers, exact: Sequence[Pass]) -> Iterator[Group]:
-    """Parts of the network that could go, each against nothing."""
-    for pass_ in offers.bypassing:
-        for one in pass_.bypasses(network):
-            region = Region(one.source, one.value)
-            nothing = Region(one.source, one.source)
-            pieces = {
-                Candidate(ORIGINAL): _piece(Attempt(Candidate(ORIGINAL), network), region, exact),
-                Candidate(pass_.name, (one.by,)): _piece(Attempt(Candidate(ORIGINAL), network), nothing, exact),
-            }
-            if all(isinstance(piece, Piece) for piece in pieces.values()):
-                yield Group((), region, pieces, one)
-
-
-def _forms(
-    network: Network, offers: Offers, group: Group, found: Sequence[Alternative], exact: Sequence[Pass]
-) -> dict[Candidate, Piece | str]:
-    """The forms of those alternatives that are near enough to the fastest for a form to make up for it."""
-    if not group.layers:
-        return {}
-    ratios = {one.name: one.ratio for one in found if one.ratio is not None}
-    limit = NEAR * min(ratios.values(), default=0.0)
-    near = [one for one in group.pieces if ratios.get(one.name, limit + 1) <= limit]
-    forms = [form for one in near for form in offers.forms(one, group.layers[0], network)]
-    return {form.candidate: _piece(form, group.region, exact) for form in forms if form.candidate not in group.pieces}
-
-
-def _piece(attempt: Attempt, around: Region, exact: Sequence[Pass]) -> Piece | str:
-    """The piece around a layer after what was attempted there; text where that failed."""
-    if isinstance(attempt.network, str):
-        return attempt.network
-    try:
-        found = extract(attempt.network.program, around)
-        if found is None:
-            return "what stands there cannot be cut out of the network"
-        if exact:
-            program = capture(found.module, found.inputs, compare=False)
-            found = replace(found, program=carried_out(Network(program, infer(program)), exact).program)
-        return found
-    except MofaError as error:
-        return one_line(error)
+        found = trials.pieces(hopeful(some))
+        record.add(found)
+        yield found
 
 
 def _fastest(group: Group, found: Sequence[Alternative], target: Target) -> tuple[Candidate, str]:

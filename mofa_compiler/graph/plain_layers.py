@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from functools import lru_cache
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeGuard, TypeVar, cast
@@ -55,9 +56,9 @@ def replaced(module: nn.Module) -> str:
 
     State-dict hooks and a compiled call do not count: they change nothing of what is computed.
     """
-    kind = type(module)
-    for name in vars(module):
-        if name not in HARMLESS and _is_behaviour(getattr(kind, name, None)):
+    kind: type = type(module)
+    for name in vars(module).keys() & _defined(kind):
+        if name not in HARMLESS and _is_behaviour(getattr(kind, name)):
             return name
     return next(filter(None, map(_patched, kind.__mro__[: kind.__mro__.index(nn.Module)])), "")
 
@@ -80,6 +81,12 @@ def _altered(module: nn.Module) -> str:
         return f"has a parametrized {', '.join(module.parametrizations)}"  # type: ignore[arg-type]
     name = replaced(module)
     return f"has another {name} than its class defines" if name else ""
+
+
+@lru_cache(1000)
+def _defined(kind: type) -> frozenset[str]:
+    """What a class and those below it define. Asked of every layer time and again; there are few classes."""
+    return frozenset(name for base in kind.__mro__ for name in vars(base))
 
 
 def _is_behaviour(value: Any) -> bool:

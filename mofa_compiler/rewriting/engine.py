@@ -25,13 +25,18 @@ def rewrite(network: Network, pass_: Pass) -> tuple[Network, Diff]:
     Raises:
         RewriteError: the pass built something that does not fit, or is not as exact as it claims.
     """
-    pass_.prepare(network)
-    with own_randomness():  # new modules draw random weights before they are filled
-        after, edits, skips = _carry_out(network, pass_)
-    if pass_.phase is Phase.PREPARE:  # others are fitted to what it left, which has all of its own channels
-        for node in after.program.graph.nodes:
-            node.meta.pop("selection", None)
+    after, edits, skips = _prepared(network, pass_)
     return after, Diff(pass_.name, pass_.options, tuple(edits), tuple(skips), network.totals, after.totals)
+
+
+def tried(network: Network, pass_: Pass) -> tuple[Network, list[Edit]]:
+    """`rewrite` without the totals: the network after it is not surveyed, which takes longer than the rewrite itself.
+
+    Raises:
+        RewriteError: as `rewrite`.
+    """
+    after, edits, _ = _prepared(network, pass_)
+    return after, edits
 
 
 def without_idle_preparations(network: Network, roadmap: Roadmap, told: Collection[str]) -> Roadmap:
@@ -43,6 +48,17 @@ def without_idle_preparations(network: Network, roadmap: Roadmap, told: Collecti
         if diff.edits or (pass_.name in told and diff.skips):
             needed.append(pass_)
     return replace(roadmap, passes=(*needed, *chain.from_iterable(rest)))
+
+
+def _prepared(network: Network, pass_: Pass) -> tuple[Network, list[Edit], list[Refusal]]:
+    """What `_carry_out` makes, by a pass that knows the network."""
+    pass_.prepare(network)
+    with own_randomness():  # new modules draw random weights before they are filled
+        after, edits, skips = _carry_out(network, pass_)
+    if pass_.phase is Phase.PREPARE:  # others are fitted to what it left, which has all of its own channels
+        for node in after.program.graph.nodes:
+            node.meta.pop("selection", None)
+    return after, edits, skips
 
 
 def _carry_out(network: Network, pass_: Pass) -> tuple[Network, list[Edit], list[Refusal]]:

@@ -7,8 +7,9 @@ times of the same round are set against one another.
 from __future__ import annotations
 
 import gc
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -32,6 +33,8 @@ Clock: TypeAlias = Callable[[], float]
 class Race:
     """Times in ms, (rounds, runners + 1): the last column is the first runner once more, the control.
 
+    From when on a runner was out, its times are NaN.
+
     Attributes:
         times: as said.
         repeats: runs in a sample, of each runner.
@@ -45,11 +48,16 @@ class Race:
     @property
     def medians(self) -> list[float]:
         """Median ms of each runner."""
-        return [float(value) for value in np.median(self.times[:, :-1], axis=0)]
+        return [float(value) for value in np.nanmedian(self.times[:, :-1], axis=0)]
 
     def ratio(self, one: int, other: int) -> tuple[float, tuple[float, float]]:
         """Median of runner `one` ÷ median of `other`, and the bootstrap's 95 % interval of that (over rounds)."""
         return _ratio(self.times[:, one], self.times[:, other])
+
+    @property
+    def left(self) -> list[int]:
+        """The runners that were not out."""
+        return [int(index) for index in np.flatnonzero(~np.isnan(self.times[-1, :-1]))]
 
     @property
     def control(self) -> tuple[float, tuple[float, float]]:
@@ -58,7 +66,8 @@ class Race:
 
 
 def _ratio(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
-    rounds = len(one)
+    both = ~np.isnan(one + other)
+    one, other, rounds = one[both], other[both], int(both.sum())
     drawn = np.random.default_rng(0).integers(rounds, size=(RESAMPLES, rounds))
     ratios = np.median(one[drawn], axis=1) / np.median(other[drawn], axis=1)
     low, high = np.percentile(ratios, [2.5, 97.5])
@@ -74,6 +83,7 @@ def race(
     seconds: float = 20.0,
     rounds: tuple[int, int] = (10, 1000),
     tell: Callable[[int, float], None] | None = None,
+    out: Callable[[Race], Collection[int]] | None = None,
 ) -> Race:
     """Time networks that `engine` has compiled.
 
@@ -85,6 +95,8 @@ def race(
         seconds: stop after this time anyway.
         rounds: at least and at most so many.
         tell: told after every round how many there were and how wide the widest interval is.
+        out: of what was timed so far, the runners that need not be timed any further; never the first one. Their part
+            of the time is not given to the others.
 
     Raises:
         EngineError: the engine does not compute in its precision here, but emulates it.
@@ -96,17 +108,25 @@ def race(
         clock = _clock(runners[0], engine, threads)
         repeats = [_warmed_up(runner, clock) for runner in runners]
         order = np.random.default_rng(0)
-        contestants = [*range(len(runners)), 0]
+        contestants, left = [*range(len(runners)), 0], set(range(len(runners)))
         times: list[list[float]] = []
         stopped, end, check = "most rounds", time.perf_counter() + seconds, rounds[0]
         while len(times) < rounds[1]:
-            row = [0.0] * len(contestants)
+            row = [math.nan] * len(contestants)
             for place in order.permutation(len(contestants)):
                 index = contestants[place]
-                row[place] = _sample(runners[index], repeats[index], clock)
+                if index in left:
+                    row[place] = _sample(runners[index], repeats[index], clock)
             times.append(row)
             if len(times) >= check:
-                wide = _widest(np.asarray(times))
+                if out is not None:
+                    now, before = time.perf_counter(), len(left)
+                    left -= set(out(Race(np.asarray(times), tuple(repeats), stopped)))
+                    end = now + (end - now) * len(left) / before
+                if left == {0} and len(runners) > 1:
+                    stopped = "narrow enough"
+                    break
+                wide = _widest(np.asarray(times), left)
                 if tell:
                     tell(len(times), wide)
                 if wide < tolerance:
@@ -158,10 +178,10 @@ def _no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _widest(times: NDArray[np.float64]) -> float:
-    """Half-width of the widest interval of a ratio to the first runner, relative to the ratio."""
+def _widest(times: NDArray[np.float64], left: set[int]) -> float:
+    """Half-width of the widest interval of a ratio to the first runner, relative to the ratio; of those left."""
     widths = []
-    for column in range(1, times.shape[1]):
+    for column in (*sorted(left - {0}), -1):
         ratio, (low, high) = _ratio(times[:, column], times[:, 0])
         widths.append((high - low) / 2 / ratio)
     return max(widths)

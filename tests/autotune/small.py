@@ -36,7 +36,7 @@ def invented(cost: Cost, asked: list[str] | None = None) -> type:
 
     class Invented:
         def __init__(self, target: Any, shape: str):
-            self.engine = Eager()
+            self.target, self.engine = target, Eager()
             self.conditions = Conditions(target.engine, "1", torch.__version__, "none", target.threads, shape)
 
         def promising(

@@ -113,11 +113,12 @@ def test_forms_are_those_that_the_engine_can_use(engine: str, only_there: set[st
     layer = next(layer for layer in network.layers.values() if layer.is_depthwise)
     offers = Offers(Roadmap([SepConvToPConv()]), engine)
     candidate = Candidate("sepconv-to-pconv", (SepConvToPConv(),))
-    forms = [one.candidate.name for one in offers.forms(candidate, layer, network)]
+    attempt = next(one for one in offers.attempts(layer, network) if one.candidate == candidate)
+    forms = [one.candidate.name for one in offers.forms(attempt, layer)]
     always = {"two-products", "two-slices", "born-apart", "merged"}
     assert set(forms) == {f"sepconv-to-pconv + lower-pconv ({form})" for form in always | only_there}
     given = Offers(Roadmap([SepConvToPConv(), LowerPConv(form="merged")]), engine)
-    assert [one.candidate.passes[-1] for one in given.forms(candidate, layer, network)] == [LowerPConv(form="merged")]
+    assert [one.candidate.passes[-1] for one in given.forms(attempt, layer)] == [LowerPConv(form="merged")]
 
 
 def test_whole_network_passes_are_those_that_the_engine_can_use() -> None:

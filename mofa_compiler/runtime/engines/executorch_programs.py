@@ -1,4 +1,4 @@
-"""Many small networks as ExecuTorch programs, of one lowering."""
+"""Networks as ExecuTorch programs that are timed and shipped to nobody: lowered in haste, many small ones at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import islice
 
 import networkx as nx
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import to_edge_transform_and_lower
+from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 from executorch.exir.program import EdgeProgramManager
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
@@ -32,11 +32,35 @@ def to_executorch_each(
     counts = zip(map(len, inputs), returned_by_each(program), strict=True)
     if quantized:
         program = quantized_program(program, Quantization([[tuple(given) for given in inputs]]))
-    lowered = to_edge_transform_and_lower(program, partitioner=[_Apart()]).exported_program()
+    lowered = lowered_in_haste(program, _Apart).exported_program()
     return [bytes(EdgeProgramManager({"forward": one}).to_executorch().buffer) for one in _each(lowered, counts)]
 
 
-class _Apart(XnnpackPartitioner):  # type: ignore[misc]
+class Hasty(XnnpackPartitioner):  # type: ignore[misc]
+    """XNNPACK's choice of what it takes, without what only debuggers read.
+
+    Every pass of ExecuTorch copies the whole history of every node, and there are some twenty passes for each delegate.
+    """
+
+    def generate_partitions(self, program: ExportedProgram) -> list[Partition]:
+        found: list[Partition] = super().generate_partitions(program)
+        _forget_history(program)
+        return found
+
+
+def lowered_in_haste(program: ExportedProgram, partitioner: type[Hasty] = Hasty) -> EdgeProgramManager:
+    """A traced network, what XNNPACK takes delegated to it, without the checks of what is shipped."""
+    _forget_history(program)
+    unchecked = EdgeCompileConfig(_check_ir_validity=False)
+    return to_edge_transform_and_lower(program, partitioner=[partitioner()], compile_config=unchecked)
+
+
+def _forget_history(program: ExportedProgram) -> None:
+    for node in program.graph.nodes:
+        node.meta.pop("from_node", None)
+
+
+class _Apart(Hasty):
     """XNNPACK's choice of what it takes, no delegate across networks that have nothing to do with one another."""
 
     def generate_partitions(self, program: ExportedProgram) -> list[Partition]:

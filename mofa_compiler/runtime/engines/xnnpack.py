@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from ...base.precision import Precision
 from ...formats.executorch import lowered
@@ -40,13 +41,15 @@ _ATEN = {
 
 
 class _Method(Compiled):
-    def __init__(self, program: bytes, inputs: Sequence[Tensor], threads: int, lower: Callable[..., Any] | None = None):
+    def __init__(
+        self, program: bytes, inputs: Sequence[Tensor], threads: int, trace: Callable[[], ExportedProgram] | None = None
+    ):
         from executorch.runtime import Runtime
 
         self._program = Runtime.get().load_program(program)  # has to live as long as its method
         self._method = self._program.load_method("forward")
         self._inputs = [in_standard_layout(x) for x in inputs]
-        self._threads, self._lower = threads, lower
+        self._threads, self._trace = threads, trace
 
     def run(self) -> None:
         self._method.execute(self._inputs)
@@ -61,14 +64,14 @@ class _Method(Compiled):
         XNNPACK names the kinds of its kernels only; layers are those of the graph's operations of that kind, in order,
         where the numbers of both agree.
         """
-        if self._lower is None:
+        if self._trace is None:
             return None
         from executorch.devtools import Inspector
         from executorch.runtime import Runtime
 
         with quiet(), tempfile.TemporaryDirectory() as folder, Xnnpack().running(self._threads):
             with torch.inference_mode(False):
-                program_again = self._lower(generate_etrecord=True)
+                program_again = lowered(self._trace(), generate_etrecord=True).to_executorch()
             record, dump = Path(folder, "record.bin"), Path(folder, "dump.etdp")
             program_again.get_etrecord().save(str(record))
             program = Runtime.get().load_program(bytes(program_again.buffer), enable_etdump=True)
@@ -93,24 +96,24 @@ class Xnnpack(Engine):
     def _compile(self, module: nn.Module, inputs: Sequence[Tensor], threads: int) -> Compiled:
         packed = self._pack(module, inputs)
         with self.running(threads):
-            compiled = _Method(packed, inputs, threads, lambda **options: self._lowered(module, inputs, **options))
+            compiled = _Method(packed, inputs, threads, lambda: self._traced(module, inputs))
         compiled.packed = packed
         return compiled
 
     def _pack(self, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-        return bytes(self._lowered(module, inputs).buffer)
+        from .executorch_programs import lowered_in_haste
+
+        return bytes(lowered_in_haste(self._traced(module, inputs)).to_executorch().buffer)
 
     def _pack_each(self, modules: Sequence[nn.Module], inputs: Sequence[Sequence[Tensor]]) -> list[bytes]:
         from .executorch_programs import to_executorch_each
 
         return to_executorch_each(modules, [[*laid_out(given)] for given in inputs], quantized=self.precision == "int8")
 
-    def _lowered(self, module: nn.Module, inputs: Sequence[Tensor], **options: Any) -> Any:
-        """A network as ExecuTorch's program, for inputs of these shapes."""
+    def _traced(self, module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
+        """A network as torch.export traces it, for inputs of these shapes; in int8, quantized."""
         program = trace(module, tuple(laid_out(inputs)))
-        if self.precision == "int8":
-            program = quantized_program(program, self._quantization(inputs))
-        return lowered(program, **options).to_executorch()
+        return quantized_program(program, self._quantization(inputs)) if self.precision == "int8" else program
 
     def _load(self, packed: bytes, inputs: Sequence[Tensor], threads: int) -> Compiled:
         with self.running(threads):
