@@ -19,9 +19,11 @@ from ..analysis.network import Network
 from ..numerics.running import evaluating
 from ..weights import ChannelMoments
 from .batches import gather
-from .calibrate import Calibration, Candidate, in_new_order
+from .calibrate import in_new_order
+from .candidate import Candidate
 from .hidden_ranks import moments_of, ranks
 from .ordering import channel_orders
+from .settings import Calibration
 from .watching import watch
 
 
