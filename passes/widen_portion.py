@@ -23,6 +23,9 @@ from mofa_compiler.rewriting import FROZEN, Fate, Match, Pass, Portion, Replacem
 
 from ._stage_selection import check_places, pconv_inside
 
+WIDER = (Fraction(3, 4),)
+"""Portions that are tried, too, where a bound on the loss decides"""
+
 
 @dataclass(frozen=True, config=FROZEN)
 class WidenPortion(Pass):
@@ -46,7 +49,9 @@ class WidenPortion(Pass):
         check_places(self.name, as_tuple(self.where), network)
 
     def alternatives(self, layer: Layer, network: Network, *, bounded: bool = False) -> Sequence[Pass]:
-        return (replace(self, where=("*",)),)  # measured time decides where, not the stage
+        one = replace(self, where=("*",))  # measured time decides where, not the stage
+        dense = bounded and layer.ideal is None  # in the place of a depthwise one so many channels never pay
+        return (one, *(replace(one, portion=portion) for portion in WIDER if portion > one.portion)) if dense else (one,)
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         old = pconv_inside(layer, network, as_tuple(self.where), self.cheap_below)

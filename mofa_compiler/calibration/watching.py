@@ -25,8 +25,8 @@ from ..rewriting.engine import rewrite
 from ..rewriting.pass_api import Pass
 from ..rewriting.roadmap import Roadmap
 from .batches import Batches, gather
-from .calibrate import Calibration
 from .lockstep import bound_arguments
+from .settings import Calibration
 
 EXPOSURES = (0.25, 0.5, 2.0)
 """By which every calibration input is also multiplied"""

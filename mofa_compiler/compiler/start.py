@@ -30,8 +30,7 @@ from .result import Result
 if TYPE_CHECKING:
     from ..autotune.held_out import HeldOut
     from ..autotune.session import Session
-    from ..calibration import Calibration
-    from ..calibration.calibrate import Calibrated
+    from ..calibration import Calibrated, Calibration
 
 
 def start(

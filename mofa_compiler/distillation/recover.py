@@ -21,7 +21,7 @@ from ..bundle.original import digest, short
 from ..bundle.recipe import FILE, read_recipe
 from ..bundle.updating import load_weights, update
 from ..calibration import in_order
-from ..calibration.calibrate import SHOWN
+from ..calibration.settings import SHOWN
 from ..compiler import Result
 from ..frontend import capture
 from ..frontend.state import copied

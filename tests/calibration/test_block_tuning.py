@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from mofa_compiler import apply
-from mofa_compiler.calibration import Calibration, block_tuning
+from mofa_compiler.calibration import Calibration, block_tuning, calibrate
 from mofa_compiler.calibration.block_tuning import blocks
 from mofa_compiler.passes import SepConvToPConv
 from tests.calibration.small import conv, images, output_errors
 from tests.rewrites import network
 
 X = images(4, 2, size=16)
-MODULE = sys.modules[Calibration.__module__]
+MODULE = sys.modules[calibrate.__module__]
 
 
 def wide() -> nn.Module:

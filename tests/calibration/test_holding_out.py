@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mofa_compiler import Roadmap, apply
 from mofa_compiler.autotune.held_out import COUNT
-from mofa_compiler.calibration import Calibration, Stage
+from mofa_compiler.calibration import Calibration, calibrate
 from mofa_compiler.calibration.batches import Batches
 from mofa_compiler.data import CalibrationImages
 from mofa_compiler.graph.call_spec import CallSpec
@@ -38,6 +38,8 @@ class Repeated(nn.Module):
         return x + self.head(y)  # type: ignore[no-any-return]
 
 
+MODULE = sys.modules[calibrate.__module__]
+
 SHARED = [pass_ for pass_ in Roadmap.load("mofa") if pass_.name != Unshare.name]
 """Preset `mofa`, in which a block that is called several times stays one"""
 
@@ -52,7 +54,7 @@ def test_any_number_of_steps_and_batches(tuning: int, count: int) -> None:
 
 def test_a_worse_step_is_not_kept_and_the_next_one_starts_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     errors = chain([0.5, 0.4, 0.6, 0.7, 0.35, 0.3], repeat(0.5))  # then those on what was fitted to
-    monkeypatch.setattr(sys.modules[Stage.__module__], "_error", lambda *_: next(errors))
+    monkeypatch.setattr(MODULE, "_error", lambda *_: next(errors))
     torch.manual_seed(0)
     net, x = Repeated().eval(), images(4, 2, size=16)
     result = apply(net, SHARED, x[0], Calibration(x, tuning=2))
@@ -69,7 +71,7 @@ def test_layers_that_are_called_several_times_are_fitted_where_that_is_better(
 ) -> None:
     """Also where either way is better than none."""
     errors = chain([0.6, 0.5, with_shared, 0.3], repeat(0.5))
-    monkeypatch.setattr(sys.modules[Stage.__module__], "_error", lambda *_: next(errors))
+    monkeypatch.setattr(MODULE, "_error", lambda *_: next(errors))
     torch.manual_seed(0)
     net, x = Repeated().eval(), images(4, 2, size=16)
     diff = apply(net, SHARED, x[0], Calibration(x, tuning=0)).diffs[-1]
@@ -80,7 +82,7 @@ def test_layers_that_are_called_several_times_are_fitted_where_that_is_better(
 
 @pytest.mark.parametrize("error", [float("inf"), 0.5])
 def test_nothing_is_kept_that_is_no_better_than_inheritance(error: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[Stage.__module__], "_error", lambda *_: error)
+    monkeypatch.setattr(MODULE, "_error", lambda *_: error)
     torch.manual_seed(0)
     net, x = Repeated().eval(), images(4, 2, size=16)
     result, free = apply(net, "mofa", x[0], Calibration(x, tuning=2)), apply(net, "mofa", x[0])

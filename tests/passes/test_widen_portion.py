@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
 from torch import nn
 
 from architectures import NAFNet
+from mofa_compiler.analysis.layers import Layer
 from mofa_compiler.base.errors import RoadmapError
 from mofa_compiler.nn.partial_conv import PConv2d
 from mofa_compiler.passes import PConvToPDWConv, RestoreKernels, SepConvToPConv, WidenPortion
@@ -60,3 +63,15 @@ def test_subclass_is_refused(pass_: Pass):
         pass
 
     assert_rewrites(pass_, chain(Own(8, 2)), after={}, skips={"1": "subclass"})
+
+
+def test_wider_portions_are_tried_in_the_place_of_dense_convolutions_under_a_bound():
+    model = chain(nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 8, 1))
+    after, _ = rewrite(network(model), SepConvToPConv())
+    (dense, separable), given = (after.layers[path] for path in ("1.pconv", "2")), WidenPortion()
+
+    def portions(layer: Layer, bounded: bool) -> list[Fraction]:
+        return [one.portion for one in given.alternatives(layer, after, bounded=bounded)]
+
+    assert portions(dense, True) == [Fraction(1, 2), Fraction(3, 4)]
+    assert portions(dense, False) == portions(separable, True) == [Fraction(1, 2)]
