@@ -18,7 +18,7 @@ from ..base.words import quantity
 from ..frontend import capture
 from ..result.decisions import Alternative, Comparison
 from ..rewriting.target import Conditions, Target
-from ..runtime import Cache, Compiled, Race, race
+from ..runtime import Cache, Compiled, Engine, Race, race
 from ..runtime import engine as find_engine
 from ..runtime.racing import shortest
 from .subgraphs import Piece
@@ -172,23 +172,31 @@ class Trials:
         return {"piece": prints, "seconds": PIECE_SECONDS}
 
     def networks(
-        self, networks: Mapping[str, Network], inputs: Sequence[Tensor], share: float = 1.0
+        self,
+        networks: Mapping[str, Network],
+        inputs: Sequence[Tensor],
+        share: float = 1.0,
+        engines: Mapping[str, Engine] | None = None,
     ) -> list[Comparison]:
         """Time whole networks against the first, which is the original; for a share of the time, where that is enough.
+
+        `engines`: which compile them, by their names, where it is not the one that everything is measured on.
 
         Raises:
             EngineError: the engine does not take the original.
         """
         shapes = ["x".join(map(str, x.shape)) for x in inputs]
         hashes = {name: architecture_hash(network.program) for name, network in networks.items()}
-        key = {"networks": hashes, "shapes": shapes, "share": share}
+        floating = {name: one.quantization.floating for name, one in (engines or {}).items() if one.quantization}
+        key = {"networks": hashes, "shapes": shapes, "share": share, "floating": floating}
         remembered = self.remembered(key, dict[str, list[Comparison]])
         if remembered is not None and "comparisons" in remembered:
             return remembered["comparisons"]
         compiled: dict[str, Compiled] = {}
         for name, network in networks.items():
             try:
-                compiled[name] = self._compiled(f"{hashes[name]} {shapes}", network, inputs)
+                key_of_one = f"{hashes[name]} {shapes} {floating.get(name)}"
+                compiled[name] = self._compiled(key_of_one, network, inputs, (engines or {}).get(name, self.engine))
             except EngineError:
                 if not compiled:
                     raise
@@ -214,14 +222,14 @@ class Trials:
             self.remember(key, {"comparisons": [vars(one) for one in found]})
         return found
 
-    def _compiled(self, key: str, network: Network, inputs: Sequence[Tensor]) -> Compiled:
+    def _compiled(self, key: str, network: Network, inputs: Sequence[Tensor], engine: Engine) -> Compiled:
         """A network as the engine runs it; the last ones are kept, for one network is compared with several.
 
         They are told apart by what they compute on which shapes: weights do not matter to time.
         """
         found = self._kept.pop(key, None)
         if found is None:
-            found = self.engine.compile(network.program.graph_module, inputs, self.target.threads)
+            found = engine.compile(network.program.graph_module, inputs, self.target.threads)
         self._kept = {**dict([*self._kept.items()][-2:]), key: found}
         return found
 

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -53,6 +53,7 @@ class HeldOut:
 
     Attributes:
         calibration: without them.
+        calls: those inputs.
         pace: seconds in which the original runs on a single value of an input.
         bound: the one given, or else what suits the network: `loss` where clean images are known that its output is
             nearer to than its input, `agreement` where its output has another number of channels, at least two, or
@@ -82,11 +83,11 @@ class HeldOut:
                 code="needs-option",
             )
         self.calibration = replace(calibration, batches=rest)
-        self._calls = _calls(network, given)
-        self._run(network.program.graph_module, self._calls[:1])  # the first run takes longer
+        self.calls = _calls(network, given)
+        self._run(network.program.graph_module, self.calls[:1])  # the first run takes longer
         began = time.perf_counter()
-        self._outputs = self._run(network.program.graph_module, self._calls)
-        self.pace = (time.perf_counter() - began) / max(_size(self._calls), 1)
+        self._outputs = self._run(network.program.graph_module, self.calls)
+        self.pace = (time.perf_counter() - began) / max(_size(self.calls), 1)
         self._original, self._degraded = self._psnr(self._outputs), self._psnr_of_inputs()
         if bound is not None and bound.measure == "loss" and self._original is None:
             raise CalibrationError(
@@ -102,7 +103,7 @@ class HeldOut:
         found = hashlib.sha256(repr(self.calibration.description).encode())
         batches = self.calibration.batches
         fitted = [] if isinstance(batches, CalibrationImages) else [*map(_arguments, batches)]
-        for tensor in tensor_leaves([*map(_arguments, self._calls), *fitted, *self._outputs]):
+        for tensor in tensor_leaves([*map(_arguments, self.calls), *fitted, *self._outputs]):
             found.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
             found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
@@ -110,7 +111,7 @@ class HeldOut:
     @property
     def seconds(self) -> float:
         """In which the original runs on them."""
-        return self.pace * _size(self._calls)
+        return self.pace * _size(self.calls)
 
     @property
     def fitted_seconds(self) -> float:
@@ -132,17 +133,17 @@ class HeldOut:
 
         `few`: of some inputs alone, for what is asked often.
         """
-        calls = self._calls[: -(-len(self._calls) // FEW)] if few else self._calls
+        calls = self.calls[: -(-len(self.calls) // FEW)] if few else self.calls
         return self._errors(self._run(network, calls))
 
     def quality(self, network: nn.Module, calibrations: int = 0, bound: Bound | None = None) -> Quality:
         """All figures of a network."""
-        bound, outputs = bound or self.bound, self._run(network, self._calls)
+        bound, outputs = bound or self.bound, self._run(network, self.calls)
         return Quality(
             bound.measure,
             bound.limit,
             bound.value(self._errors(outputs)),
-            len(self._calls),
+            len(self.calls),
             self._source,
             degraded=_mean(self._degraded),
             original=_mean(self._original),
@@ -152,7 +153,7 @@ class HeldOut:
 
     def _run(self, network: nn.Module, calls: Sequence[CallSpec]) -> list[Any]:
         """On one thread where inputs are small: on a busy machine more of them wait for one another."""
-        leaves = tensor_leaves([*map(_arguments, self._calls[:1])])
+        leaves = tensor_leaves([*map(_arguments, self.calls[:1])])
         small = all(leaf.shape[-2:].numel() <= LARGEST**2 for leaf in leaves if leaf.dim() == 4)
         with threads(1) if small else nullcontext():
             return [run(network, call) for call in calls]
@@ -168,7 +169,7 @@ class HeldOut:
         return compared(outputs)
 
     def _measure(self) -> Measure:
-        given, output = (next(tensor_leaves(one), None) for one in (self._calls[0].args, self._outputs[0]))
+        given, output = (next(tensor_leaves(one), None) for one in (self.calls[0].args, self._outputs[0]))
         return suits(_mean(self._original), _mean(self._degraded), given, output)
 
     def _psnr(self, outputs: Sequence[Any]) -> list[float] | None:
@@ -176,7 +177,7 @@ class HeldOut:
         return self._against_clean([next(tensor_leaves(output)) for output in outputs])
 
     def _psnr_of_inputs(self) -> list[float] | None:
-        return self._against_clean([next(tensor_leaves(call.args)) for call in self._calls])
+        return self._against_clean([next(tensor_leaves(call.args)) for call in self.calls])
 
     def _against_clean(self, found: Sequence[Tensor]) -> list[float] | None:
         clean = self._clean[: len(found)]
@@ -202,6 +203,14 @@ class HeldOut:
         low, high = min(float(one.min()) for one, _ in pairs), max(float(one.max()) for one, _ in pairs)
         middle = 0.5 if low >= 0 and high <= 1 else 0.0  # of probabilities, or of logits
         return [float((labels(one, middle) != labels(other, middle)).double().mean()) for one, other in pairs]
+
+
+def surely(errors: Sequence[float]) -> float:
+    """The mean and its standard error: what further inputs of the kind will hardly exceed."""
+    if not all(map(math.isfinite, errors)):
+        return math.inf
+    spread = stdev(errors) / math.sqrt(len(errors)) if len(errors) > 1 else 0.0
+    return fmean(errors) + spread if errors else 0.0
 
 
 def _size(values: Any) -> int:

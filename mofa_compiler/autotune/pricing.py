@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from statistics import fmean, stdev
 from typing import Any
 
 from ..analysis.network import Network
@@ -25,7 +24,7 @@ from ..rewriting.pass_api import Pass, Phase
 from . import schedule
 from .benchmark import Tell
 from .candidates import ORIGINAL, Candidate
-from .held_out import HeldOut
+from .held_out import HeldOut, surely
 from .knapsack import Item, Price, best
 from .lowering_search import after_each
 from .search import Choice, Picked
@@ -103,7 +102,7 @@ class Prices:
             chosen, fitted = candidate
             tell(f"tuning, {bound}{_so_far(saved)}", len(self._together) - count, TRIES + TUNED)
             whole = self._whole(chosen, self._is_tuned)
-            error, saving = _surely(whole.errors), sum(one.saving for one in chosen)
+            error, saving = surely(whole.errors), sum(one.saving for one in chosen)
             if error <= bound.allowed and saving > saved:
                 found, saved = self._picked(chosen, whole, len(self._together) - count, bound), saving
             if NEAR * bound.allowed <= error <= bound.allowed or not math.isfinite(error):
@@ -123,7 +122,7 @@ class Prices:
             if not self._approximate(self._choice.made([one.candidate for one in chosen])):
                 break
             tell(f"calibrating, {bound}{_so_far(saved)}", index, TRIES + TUNED)
-            error, saving = _surely(self._whole(chosen, False).errors), sum(one.saving for one in chosen)
+            error, saving = surely(self._whole(chosen, False).errors), sum(one.saving for one in chosen)
             if error <= goal:
                 low = budget
                 if saving > saved:
@@ -243,14 +242,6 @@ class Prices:
     @staticmethod
     def _approximate(passes: Iterable[Pass]) -> list[Pass]:
         return [one for one in passes if one.phase is not Phase.LOWER]
-
-
-def _surely(errors: Sequence[float]) -> float:
-    """The mean and its standard error: what further inputs of the kind will hardly exceed."""
-    if not all(map(math.isfinite, errors)):
-        return math.inf
-    spread = stdev(errors) / math.sqrt(len(errors)) if len(errors) > 1 else 0.0
-    return fmean(errors) + spread if errors else 0.0
 
 
 def _so_far(saved: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 
@@ -22,8 +22,9 @@ from ..rewriting.target import Target
 from . import schedule
 from .benchmark import Tell, Trials
 from .candidates import ORIGINAL, Candidate, Offers
+from .deployed import Deployed, Deployment
 from .grouping import Group, forms_of, groups_of_bypasses, groups_of_layers
-from .lowering_search import carried_out, faster_lowerings
+from .lowering_search import after_each, carried_out, faster_lowerings
 from .subgraphs import Piece
 from .track_record import TrackRecord
 
@@ -211,8 +212,12 @@ def fastest(choice: Choice) -> Picked:
     return Picked(tuple(candidate for candidate, _ in found), tuple(reason for _, reason in found))
 
 
-def decide(choice: Choice, picked: Mapping[str, Picked], forecast: Forecast) -> dict[str, Decided]:
+def decide(
+    choice: Choice, picked: Mapping[str, Picked], forecast: Forecast, deployment: Deployment | None = None
+) -> dict[str, Decided]:
     """Race networks as a whole, the original and its exact lowerings among them, and keep of each what is fastest.
+
+    `deployment`: what is worth too little there, by its bound, is not kept.
 
     Returns, by the names of `picked`: a roadmap that is decided.
     """
@@ -221,14 +226,17 @@ def decide(choice: Choice, picked: Mapping[str, Picked], forecast: Forecast) -> 
     forecast.phase("race")("measuring the whole network", 0, 1)
     made = {name: choice.whole(choice.made(one.candidates)) for name, one in picked.items()}
     made[LOWERED] = choice.whole(choice.named(choice.exact))
+    made[ORIGINAL] = choice.named(())
     contestants = {ORIGINAL: network}
     contestants |= {name: carried_out(network, passes) for name, passes in made.items() if len(passes)}
     inputs = tensors_by_position(network.program.graph_module, choice.call)
-    compared = {one.name: one for one in choice.trials.networks(contestants, inputs)}
-    made[ORIGINAL] = choice.named(())
+    deployed = {} if deployment is None else _deployed(deployment, made, contestants, picked)
+    engines = {name: one.engine for name, one in deployed.items()}
+    compared = {one.name: one for one in choice.trials.networks(contestants, inputs, engines=engines)}
     found = {}
     for name, one in picked.items():
         rivals = [compared[rival] for rival in (name, LOWERED) if rival in compared]
+        rivals = [rival for rival in rivals if rival.name not in deployed or deployed[rival.name].holds]
         best = min((rival for rival in rivals if rival.is_faster), key=lambda rival: rival.ratio, default=None)
         kept = best.name if best is not None else ORIGINAL
         if target.keep_if == "always":
@@ -242,9 +250,31 @@ def decide(choice: Choice, picked: Mapping[str, Picked], forecast: Forecast) -> 
             tuple(_decisions(choice, one)),
             networks,
             DECIDED if kept == name else kept,
-            one.quality if kept == name else None,
+            deployed[kept].quality if kept in deployed else one.quality if kept == name else None,
+            deployed[kept].floating if kept in deployed else (),
         )
         found[name] = Decided(made[kept], decisions, one.calibrated if kept == name else None)
+    return found
+
+
+def _deployed(
+    deployment: Deployment,
+    made: Mapping[str, Roadmap],
+    contestants: Iterable[str],
+    picked: Mapping[str, Picked],
+) -> dict[str, Deployed]:
+    """What each network is worth in the target's precision, with the weights that it would have."""
+    found = {}
+    bound = next(iter(picked.values())).quality
+    assert bound is not None and bound.bound is not None
+    for name in contestants:
+        calibrated = picked[name].calibrated if name in picked else None
+        if calibrated is None:
+            network = carried_out(deployment.network, made[name])
+        else:
+            _, _, lowerings = made[name].by_phase
+            network = after_each(calibrated.networks[-1], lowerings)[-1]
+        found[name] = deployment.settled(network, bound.bound)
     return found
 
 

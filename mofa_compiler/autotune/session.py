@@ -16,12 +16,13 @@ from ..base.torch_state import threads
 from ..calibration import Calibration
 from ..frontend import capture
 from ..frontend.state import copied
-from ..graph.call_spec import CallSpec, InputSpec, specs
+from ..graph.call_spec import CallSpec, InputSpec, specs, tensors_by_position
 from ..result.decisions import Decisions
 from ..result.quality import Bound
 from ..rewriting.roadmap import Roadmap
 from ..rewriting.target import Conditions
 from . import schedule
+from .deployed import Deployment
 from .held_out import HeldOut
 from .lowering_search import carried_out
 from .pricing import Prices
@@ -101,7 +102,7 @@ class Session:
         else:
             picked = self.prices.within(bound or self._bound)
         with threads(1):  # as in `_choice`
-            return decide(self._choice, {DECIDED: picked}, self._forecast)[DECIDED]
+            return decide(self._choice, {DECIDED: picked}, self._forecast, self._deployment)[DECIDED]
 
     def told(self, made: Network) -> Decisions:
         """What came of the roadmap, which was carried out as it stands and fitted."""
@@ -122,6 +123,17 @@ class Session:
             return None
         network = carried_out(self._network, self._roadmap.by_phase[0])
         return Prices(network, self._choice, self.held_out, self._forecast, self._until)
+
+    @cached_property
+    def _deployment(self) -> Deployment | None:
+        """What judges networks in the target's precision, where that is another one and there is a bound."""
+        trials = self._choice.trials
+        if self.held_out is None or trials.engine.precision == "fp32":
+            return None
+        network, call = self.timed
+        inputs = tensors_by_position(network.program.graph_module, call)
+        tell = self._forecast.phase("race", counted=False)
+        return Deployment(trials.engine, trials.target.threads, self._network, self.held_out, inputs, tell)
 
     @property
     def _bound(self) -> Bound:

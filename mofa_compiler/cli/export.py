@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from . import completion, options
+from . import completion, deciding, options
 from .sources import Targets, is_target
 
 
@@ -51,6 +51,24 @@ def export(
     inputs: Annotated[
         list[str] | None, options.shapes("what the bundle was made for; of an architecture 1x3x256x256")
     ] = None,
+    precision: options.Precision = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|FILE|synthetic",
+            help="For int8: inputs whose values tell the ranges of all others, as for `mofa rewrite`.",
+        ),
+    ] = None,
+    degrade: options.Degrade = None,
+    floating: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--float",
+            metavar="LAYER",
+            help="For int8: a layer that stays in float; repeatable.",
+            show_default="those found when the bundle was decided in int8",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -64,11 +82,16 @@ def export(
 
     \b
     mofa export net-mofa --to onnx --dynamic
+    mofa export net-mofa --to onnx --precision int8 --calibrate photos/ --degrade gaussian:25
     mofa export net-mofa --to executorch --input 1x3x512x512 --out phone.pte
     mofa export arch.py:Net --checkpoint net.pth --to onnx --out original.onnx
     """
     given_inputs = options.parse_inputs(inputs)
     options.refuse_with_quiet(quiet, {"--json": as_json})
+    for name, value in (("--calibrate", calibrate), ("--float", floating)):
+        if value is not None and precision != "int8":
+            raise typer.BadParameter("is for --precision int8", param_hint=name)
+    given = options.image_settings("--calibrate", calibrate, degrade, None, None)
     targets = Targets(arguments, checkpoint, key, strip_prefix, None, quiet)
     targets.check([source])
 
@@ -80,19 +103,35 @@ def export(
         tell = bar("exporting")
         tell("loading", 0, 4)
         from ..bundle import load
+        from ..bundle.recipe import read_recipe
         from ..export import export as write
         from ..export.exporting import named_after
+        from ..graph.call_spec import CallSpec
 
         if is_target(source):
             network, description = targets.model(source)
             if description is None and not quiet:
                 print("warning: no --checkpoint: the weights are those that it starts with", file=sys.stderr)
             out = out or named_after(network, to)
-            example = options.example_inputs(network, given_inputs)
-            done = write(network, to, out, dynamic=dynamic, inputs=example, overwrite=overwrite, progress=tell)
+            example = like = options.example_inputs(network, given_inputs)
         else:
-            example = options.example_inputs(load(Path(source).expanduser()), given_inputs) if given_inputs else None
-            done = write(Path(source), to, out, dynamic=dynamic, inputs=example, overwrite=overwrite, progress=tell)
+            folder = Path(source).expanduser()
+            network = load(folder)
+            example = options.example_inputs(network, given_inputs) if given_inputs else None
+            like = CallSpec.from_data(read_recipe(folder)["inputs"]) if example is None else example
+        calibration = None if calibrate is None else deciding.calibration(network, like, calibrate, given)
+        done = write(
+            network if is_target(source) else folder,
+            to,
+            out,
+            dynamic=dynamic,
+            inputs=example,
+            precision=precision or "fp32",
+            calibration=calibration,
+            floating=floating,
+            overwrite=overwrite,
+            progress=tell,
+        )
     if as_json:
         print(json.dumps(done.to_data(), indent=2, ensure_ascii=False))
     elif not quiet:

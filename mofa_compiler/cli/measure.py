@@ -92,7 +92,7 @@ def measure(
 
     if not names:
         names = [name for name in _DEFAULTS if known()[name].missing() is None][:1]
-    chosen = [named(name, precision or "fp32") for name in dict.fromkeys(names)]  # type: ignore[arg-type]
+    chosen = [named(name, precision or "fp32") for name in dict.fromkeys(names)]
     with options.prints_to_stderr(), options.progress_bar(quiet) as phase:
         loaded = [_load(source, arguments) for source in networks]
         modules = {label: module for label, (module, _) in zip(_labels(networks), loaded, strict=True)}

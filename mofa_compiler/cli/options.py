@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..base import precision
 from ..base.errors import MofaError, TargetError
-from ..base.precision import PRECISIONS
 from ..base.progress import Progress, Step
 from . import completion
 from .group import DEBUG
@@ -31,8 +31,8 @@ def _set_debug(ctx: typer.Context, wanted: bool) -> None:
 
 
 def _precision(text: str) -> str:
-    if text not in PRECISIONS:
-        raise typer.BadParameter(f"{text!r} is none of {', '.join(PRECISIONS)}")
+    if text not in precision.PRECISIONS:
+        raise typer.BadParameter(f"{text!r} is none of {', '.join(precision.PRECISIONS)}")
     return text
 
 
@@ -72,9 +72,9 @@ Inputs = Annotated[
     ),
 ]
 Precision = Annotated[
-    str | None,
+    precision.Precision | None,
     typer.Option(
-        metavar="|".join(PRECISIONS),
+        metavar="|".join(precision.PRECISIONS),
         parser=_precision,
         autocompletion=completion.precisions,
         help="What the engine computes in; `mofa engines` lists what each can.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +13,28 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..base.atomic_files import scratch_folder
-from ..base.errors import ExportError, MofaError
+from ..base.errors import CalibrationError, ExportError, MofaError, nearest
 from ..base.plain import plain_data
+from ..base.precision import Precision
 from ..base.torch_state import in_normal_mode, own_randomness
 from ..bundle import load
 from ..bundle.recipe import read_recipe
-from ..formats.base import Format, Use
+from ..formats.base import Format, Quantization, Use
 from ..formats.comparing import Comparison
 from ..formats.dynamic_shapes import Images, Sizes, second_size
 from ..formats.notes import notes
+from ..formats.quantizing import examples
 from ..formats.registry import find
-from ..graph.call_spec import CallSpec, ExampleInputs, InputSpec, example_call, in_standard_layout, map_tree, specs
+from ..graph.call_spec import (
+    CallSpec,
+    ExampleInputs,
+    InputSpec,
+    example_call,
+    in_standard_layout,
+    map_tree,
+    specs,
+    tensors_by_position,
+)
 from ..loading.wrappers import unwrapped
 from ..report.guards import guards
 from ..report.reading import read_document
@@ -48,6 +59,7 @@ class Exported:
         comparisons: with the bundle, at every size that was compared.
         uses: every operator call in the file.
         notes: sentences on what its target is known to run slowly, or not as one may think.
+        precision: of weights and values; `floating`: layers that stay in float in int8.
     """
 
     format: str
@@ -58,6 +70,8 @@ class Exported:
     comparisons: tuple[Comparison, ...]
     uses: tuple[Use, ...]
     notes: tuple[str, ...]
+    precision: Precision = "fp32"
+    floating: tuple[str, ...] = ()
 
     @property
     def relative_error(self) -> float:
@@ -82,6 +96,8 @@ class Exported:
         document = {
             "schema": SCHEMA,
             "format": self.format,
+            "precision": self.precision,
+            "floating": self.floating,
             "files": self.files,
             "size": self.size,
             "inputs": self.inputs,
@@ -103,6 +119,9 @@ def export(
     *,
     dynamic: bool = False,
     inputs: ExampleInputs = None,
+    precision: Precision = "fp32",
+    calibration: Iterable[Any] | None = None,
+    floating: Iterable[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Exported:
@@ -118,30 +137,47 @@ def export(
             batches. A file without takes the example's shapes only.
         inputs: the example, tensors or specs; by default what the bundle was made for, or for a network one image of
             256x256.
+        precision: of the file; its inputs and outputs stay in float32. fp16: `onnx`, `executorch`, `pt2`,
+            `torchscript`; bf16: the last two; int8: `onnx` and `executorch`, with static quantization by the engines'
+            own tools.
+        calibration: in int8, batches of inputs whose values tell the ranges of all others.
+        floating: in int8, dotted paths of layers that stay in float; by default those that were found when the bundle
+            was decided in int8.
         overwrite: replace files that are there. Those of a bundle never are.
         progress: told before every step.
 
     Raises:
         BundleError: there is no bundle, or it is damaged.
+        CalibrationError: in int8, there are no inputs to calibrate on, or none of the example's shape.
         CaptureError: the network is not called with such inputs.
-        ExportError: the format is unknown or not installed, the exporter does not take the network (the message names
-            the layer), what it wrote computes something else, or the destination is taken.
+        ExportError: the format is unknown or not installed, or has no such precision, the exporter does not take the
+            network (the message names the layer), what it wrote computes something else, or the destination is taken.
     """
     tell = progress or (lambda *_: None)
     kind = find(to)
+    if precision not in kind.precisions:
+        raise ExportError(
+            f"files of {kind.title} are written in {', '.join(kind.precisions)}, not in {precision}", code="bad-value"
+        )
     module, call = _network(bundle_or_module, inputs)
+    quantization = None
+    if precision == "int8":
+        quantization = _quantization(bundle_or_module, module, call, calibration, floating, dynamic, kind)
     files = destinations(bundle_or_module, kind, destination, overwrite)
     try:
         with scratch_folder(files[0]) as scratch, own_randomness():  # exporters draw numbers
             decided = _decided(bundle_or_module)
-            maker = Maker(module, call, kind, decided, lambda step: tell(step, place(step), len(STEPS)))
+            step: Callable[[str], None] = lambda step: tell(step, place(step), len(STEPS))  # noqa: E731
+            maker = Maker(module, call, kind, decided, step, precision, quantization)
             tell(STEPS[0], 0, len(STEPS))
             seen = maker.observed()
             tell(STEPS[1], 1, len(STEPS))
             source, sizes, images = maker.traced(dynamic)
             tell(STEPS[2], 2, len(STEPS))
             file = scratch / files[0].name
-            source, written, compared = maker.made(source, file, _compared(call, sizes, images), sizes, images)
+            source, written, compared = maker.made(
+                source, file, _compared(call, sizes, images, quantization), sizes, images
+            )
             noted = (*filter(None, [source.note]), *written.notes, *notes(source, seen, written.uses))
             found = (*noted, *_about(sizes, images, kind, maker.taken))
             for one in reversed(files):  # the one that is loaded last, so that what it needs is there
@@ -150,7 +186,50 @@ def export(
         raise ExportError(f"cannot write {files[0]}: {error.strerror or error}", code="unwritable") from error
     tell("done", len(STEPS), len(STEPS))
     size = sum(one.stat().st_size for one in files)
-    return Exported(kind.name, files, size, str(specs(call)), sizes, compared, tuple(written.uses), found)
+    stays = () if quantization is None else quantization.floating
+    uses = tuple(written.uses)
+    return Exported(kind.name, files, size, str(specs(call)), sizes, compared, uses, found, precision, stays)
+
+
+def _quantization(
+    bundle_or_module: str | Path | nn.Module,
+    module: nn.Module,
+    call: CallSpec,
+    calibration: Iterable[Any] | None,
+    floating: Iterable[str] | None,
+    dynamic: bool,
+    kind: Format,
+) -> Quantization:
+    """What a network is quantized by.
+
+    Raises:
+        CalibrationError: there are no inputs, or none of the example's shape.
+        ExportError: a layer that is to stay in float is not there, or the format takes no other sizes in int8.
+    """
+    if calibration is None:
+        raise CalibrationError(
+            "int8 takes the ranges of values from inputs: give some (calibration=..., --calibrate DIR)",
+            code="needs-option",
+        )
+    if dynamic and kind.bounded:
+        raise ExportError(f"{kind.title} in int8 is written for one size: leave --dynamic out", code="ambiguous")
+    if floating is None:
+        floating = () if isinstance(bundle_or_module, nn.Module) else _decided_floating(Path(bundle_or_module))
+    floating, known = tuple(floating), dict(module.named_modules())
+    if unknown := [path for path in floating if path not in known]:
+        raise ExportError(
+            f"{type(module).__name__} has no layer {unknown[0]!r}{nearest(unknown[0], known)}", code="unknown-name"
+        )
+    return Quantization(examples(module, calibration, tensors_by_position(module, call)), floating)
+
+
+def _decided_floating(folder: Path) -> tuple[str, ...]:
+    """Layers that stay in float since the network was decided in int8, as far as its bundle tells."""
+    try:
+        decisions = read_document(folder.expanduser()).get("decisions") or {}
+    except (MofaError, OSError):
+        return ()
+    return tuple(decisions.get("floating", ()))
 
 
 def _network(bundle_or_module: str | Path | nn.Module, inputs: ExampleInputs) -> tuple[nn.Module, CallSpec]:
@@ -188,8 +267,12 @@ def _decided(bundle_or_module: str | Path | nn.Module) -> Sequence[Mapping[str, 
         return []
 
 
-def _compared(call: CallSpec, sizes: Sizes | None, images: Images | None) -> list[CallSpec]:
-    """Calls to compare at: the example's size, and another one where the file takes any."""
+def _compared(
+    call: CallSpec, sizes: Sizes | None, images: Images | None, quantization: Quantization | None
+) -> list[CallSpec]:
+    """Calls to compare at: the example's size, and another one where the file takes any; quantized, what it is by."""
+    if quantization is not None:
+        return [CallSpec(tuple(one), {}) for one in quantization.examples[:2]]
     if sizes is None or images is None:
         return [call]
     first = images.at(sizes.up(images.height), sizes.up(images.width))

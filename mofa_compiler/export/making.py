@@ -13,13 +13,15 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from ..base.errors import ExportError, MofaError, source_line
-from ..formats.base import Format, Source, Written, reason, tensors
+from ..base.precision import Precision
+from ..formats.base import Format, Quantization, Source, Written, reason, tensors
 from ..formats.bisecting import Culprit, Fault, culprit, locate
 from ..formats.comparing import Comparison, DifferenceError, compare
 from ..formats.dynamic_shapes import Images, Sizes, candidates, example_sizes, second_size
 from ..formats.observing import observe
 from ..formats.torch_export import any_size, calm, trace
 from ..graph.call_spec import CallSpec, specs
+from ..numerics.half import HALVES, in_half
 from .guards import hold
 
 STEPS = ("running the bundle", "tracing", "writing", "comparing")
@@ -40,8 +42,13 @@ class Maker:
         kind: Format,
         decided: Sequence[Mapping[str, str]],
         tell: Callable[[str], None],
+        precision: Precision = "fp32",
+        quantization: Quantization | None = None,
     ):
         self.module, self.call, self.kind, self.decided, self.tell = module, call, kind, decided, tell
+        self.precision, self.quantization = precision, quantization
+        self.written = in_half(copy.deepcopy(module).eval(), precision) if precision in HALVES else module
+        """The network in the file's precision"""
         self.name = type(module).__name__
         self.taken = 1
         """Multiples of which the network itself takes, where sizes may differ"""
@@ -61,15 +68,15 @@ class Maker:
         """The network as its format starts from, and the sizes that it takes then."""
         if not dynamic:
             try:
-                program = trace(self.module, self.call.args, self.call.kwargs) if self.kind.traced else None
+                program = trace(self.written, self.call.args, self.call.kwargs) if self.kind.traced else None
             except Exception as error:
                 raise self._refusal(error, only_trace=True) from error
-            return Source(self.module, self.call, program), None, None
+            return self._source(self.written, self.call, program), None, None
         images = Images(specs(self.call))
         options = list(candidates(self.module, images, self.kind.bounded, self.decided))
         self.taken = options[0].multiple
         if not self.kind.traced:
-            return Source(self.module, self.call, None, dynamic=True), options[0], images
+            return self._source(self.written, self.call, None, dynamic=True), options[0], images
         errors: list[Exception] = []
         for sizes in options:
             example = example_sizes(sizes, images).example()
@@ -81,7 +88,7 @@ class Maker:
                     errors.append(error)
                     continue
                 if not free or hold(program, self.module, images, sizes):
-                    return Source(self.module, example, program, dynamic=True, free=free), sizes, images
+                    return self._source(self.written, example, program, dynamic=True, free=free), sizes, images
         assert errors
         raise self._refusal(errors[0], only_trace=True, images=images, sizes=options[0]) from errors[0]
 
@@ -89,7 +96,7 @@ class Maker:
         self, example: CallSpec, sizes: Sizes, images: Images, free: bool, module: nn.Module | None = None
     ) -> ExportedProgram:
         """The network for all of `sizes`, proven to be alike; `free`: with what was taken for granted left to see."""
-        module, describe = module or self.module, images.free_dimensions if free else images.dimensions
+        module, describe = module or self.written, images.free_dimensions if free else images.dimensions
         with any_size() if free else nullcontext():
             shapes = describe(example, module, sizes)
             return trace(module, example.args, example.kwargs, shapes)
@@ -127,7 +134,10 @@ class Maker:
         with calm(), any_size() if source.free else nullcontext():
             written = self.kind.write(source, file)
         self.tell(STEPS[3])
-        return source, written, compare(self.kind, file, self.module, calls)
+        return source, written, compare(self.kind, file, self.module, calls, precision=self.precision)
+
+    def _source(self, module: nn.Module, call: CallSpec, program: ExportedProgram | None, **options: Any) -> Source:
+        return Source(module, call, program, precision=self.precision, quantization=self.quantization, **options)
 
     def _culprit(self, source: Source, calls: list[CallSpec], stage: str) -> Culprit | None:
         if source.program is None:
@@ -149,13 +159,13 @@ class Maker:
             return None
         try:
             if sizes is None or images is None:
-                return Source(module, source.call, trace(module, self.call.args, self.call.kwargs), note=note)
+                return self._source(module, source.call, trace(module, self.call.args, self.call.kwargs), note=note)
             program = self._traced_for(source.call, sizes, images, free, module)
         except Exception:  # then the first error is what is told
             return None
         if free and not hold(program, module, images, sizes):
             return None
-        return Source(module, source.call, program, dynamic=True, free=free, note=note)
+        return self._source(module, source.call, program, dynamic=True, free=free, note=note)
 
     def _refusal(
         self, error: Exception, *, only_trace: bool, images: Images | None = None, sizes: Sizes | None = None

@@ -8,12 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from ..base.errors import not_installed
+from ..base.precision import Precision
 from ..graph.call_spec import CallSpec, tensor_leaves
 
 Runner: TypeAlias = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -36,6 +37,23 @@ class Use:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """What a network is quantized by.
+
+    Attributes:
+        examples: its inputs, whose values tell the ranges of all others.
+        floating: dotted paths of layers that stay in float.
+    """
+
+    examples: Sequence[Sequence[Any]]
+    floating: tuple[str, ...] = ()
+
+    def stays(self, path: str | None) -> bool:
+        """Whether a layer, or one that it lies in, stays in float."""
+        return path is not None and any(path == one or path.startswith(f"{one}.") for one in self.floating)
+
+
+@dataclass(frozen=True)
 class Source:
     """A network to be written.
 
@@ -46,6 +64,8 @@ class Source:
         dynamic: whether sizes may differ from those of `call`.
         free: traced with `any_size`, under which it has to be written, too.
         note: a sentence on what was done to the network before.
+        precision: of the file; in fp16 and bf16 the module is converted already.
+        quantization: what it is quantized by in int8.
     """
 
     module: nn.Module
@@ -54,6 +74,8 @@ class Source:
     dynamic: bool = False
     free: bool = False
     note: str = ""
+    precision: Precision = "fp32"
+    quantization: Quantization | None = None
 
 
 @dataclass
@@ -79,6 +101,8 @@ class Format(ABC):
     """Whether it is written from what torch.export traced"""
     bounded: ClassVar[bool] = False
     """Whether dynamic sizes need an upper bound; the batch is fixed then, too"""
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    """That files can have"""
     merges: ClassVar[bool] = False
     """Whether it merges batch normalizations itself, which may go wrong"""
 

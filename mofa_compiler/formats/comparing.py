@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import ExportError
+from ..base.precision import Precision
 from ..graph.call_spec import CallSpec, specs, tensor_leaves
 from ..numerics.running import rounding_of, run
 from .base import Format, reason, tensors
@@ -18,6 +19,9 @@ from .torch_export import calm
 
 _SLACK = 10
 """Error, in what rounding may come to in a network, up to which a file counts as the same network"""
+
+_LESS: dict[Precision, float] = {"fp16": 0.1, "bf16": 0.1, "int8": 0.25}
+"""Largest difference ÷ largest value up to which a file in a precision below the network's is worth shipping"""
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,17 @@ class DifferenceError(ExportError):
 
 
 def compare(
-    kind: Format, file: Path, module: nn.Module, calls: Sequence[CallSpec], *, together: bool = True
+    kind: Format,
+    file: Path,
+    module: nn.Module,
+    calls: Sequence[CallSpec],
+    *,
+    together: bool = True,
+    precision: Precision = "fp32",
 ) -> tuple[Comparison, ...]:
     """The file against the network.
 
-    `together`: a difference is measured by the largest value of all outputs, not of each one.
+    `together`: a difference is measured by the largest value of all outputs, not of each one. `precision`: the file's.
 
     Raises:
         DifferenceError: they do not compute the same.
@@ -76,9 +86,11 @@ def compare(
             )
         pairs = [(got, expected)] if together else [([a], [b]) for a, b in zip(got, expected, strict=True)]
         off, allowed = max(itertools.starmap(_relative, pairs)), _SLACK * max(map(_rounding, expected), default=0.0)
+        allowed = _LESS.get(precision, allowed)
         if not off <= allowed:
+            what = "rounding" if precision == "fp32" else f"{precision} may cost"
             raise DifferenceError(
-                f"on {inputs} the {kind.title} file is {off:.2g} off the network, more than rounding "
+                f"on {inputs} the {kind.title} file is {off:.2g} off the network, more than {what} "
                 f"({allowed:.2g}): {_elsewhere(len(found))}",
                 "value",
             )

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from ..base.precision import Precision
 from ..graph.call_spec import in_standard_layout
 from .arithmetic import plain_divisions
 from .base import Format, Runner, Source, Use, Written, module_path, operator_calls, operator_name
+from .quantizing import quantized_program
 
 XNNPACK, PORTABLE = "xnnpack", "portable"
 
@@ -25,13 +27,17 @@ class ExecuTorch(Format):
     suffixes: ClassVar[tuple[str, ...]] = (".pte",)
     extra: ClassVar[str | None] = "executorch"
     packages: ClassVar[tuple[str, ...]] = ("executorch",)
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
     bounded: ClassVar[bool] = True
     merges: ClassVar[bool] = True
 
     def write(self, source: Source, file: Path) -> Written:
         assert source.program is not None
         plain_divisions(source.program)
-        edge = lowered(source.program)
+        program = source.program
+        if source.quantization is not None:
+            program = quantized_program(program, source.quantization)
+        edge = lowered(program)
         uses = delegated_uses(edge.exported_program().graph_module)
         file.write_bytes(edge.to_executorch().buffer)
         return Written(uses)

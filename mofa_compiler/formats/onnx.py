@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -11,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from ..base.precision import Precision
 from .arithmetic import plain_divisions
 from .base import Format, Runner, Source, Use, Written
+from .quantizing import layer_of, quantized_onnx
 
 
 class Onnx(Format):
@@ -23,6 +24,7 @@ class Onnx(Format):
     suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
     extra: ClassVar[str | None] = "onnx"
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
 
     def write(self, source: Source, file: Path) -> Written:
         import onnx
@@ -30,6 +32,8 @@ class Onnx(Format):
         assert source.program is not None
         plain_divisions(source.program)
         data = converted(source.program)
+        if source.quantization is not None:
+            data = quantized_onnx(data, source.quantization)
         file.write_bytes(data)
         graph = onnx.load_from_string(data).graph
         return Written([Use(node.op_type, layer_of(node)) for node in graph.node if node.op_type != "Constant"])
@@ -54,12 +58,3 @@ def converted(program: ExportedProgram) -> bytes:
     converted = torch.onnx.export(program, dynamo=True, verbose=False, external_data=False)
     assert converted is not None
     return bytes(converted.model_proto.SerializeToString())
-
-
-def layer_of(node: object) -> str | None:
-    """Where the exporter says that a node comes from: a list of module paths, the last of which is the node itself."""
-    for entry in node.metadata_props:  # type: ignore[attr-defined]
-        if entry.key == "pkg.torch.onnx.name_scopes":
-            scopes = ast.literal_eval(entry.value)
-            return str(scopes[-2]) if len(scopes) > 1 else ""
-    return None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..base.precision import Precision
 from ..graph.call_spec import tensor_leaves
 from .base import Format, Runner, Source, Use, Written, module_path, operator_calls, operator_name
 
@@ -20,6 +21,7 @@ class Pt2(Format):
     name: ClassVar[str] = "pt2"
     title: ClassVar[str] = "PT2"
     suffixes: ClassVar[tuple[str, ...]] = (".pt2",)
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
 
     def write(self, source: Source, file: Path) -> Written:
         assert source.program is not None

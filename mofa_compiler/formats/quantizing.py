@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from ..graph.call_spec import in_standard_layout
-from .base import module_path, operator_name
-from .onnx import layer_of
+from ..base.errors import CalibrationError, EngineError
+from ..graph.call_spec import CallSpec, example_call, in_standard_layout, tensors_by_position
+from .base import Quantization, module_path, operator_name
 from .torch_export import calm
 
-
-@dataclass(frozen=True)
-class Quantization:
-    """What a network is quantized by.
-
-    Attributes:
-        examples: its inputs, whose values tell the ranges of all others.
-        floating: dotted paths of layers that stay in float.
-    """
-
-    examples: Sequence[Sequence[Any]]
-    floating: tuple[str, ...] = ()
-
-    def stays(self, path: str | None) -> bool:
-        """Whether a layer, or one that it lies in, stays in float."""
-        return path is not None and any(path == one or path.startswith(f"{one}.") for one in self.floating)
+EXAMPLES = 8
+"""Inputs whose values tell the ranges of all others, at most"""
 
 
 _ROOTS = ("sqrt", "rsqrt", "reciprocal", "log")
@@ -126,6 +113,15 @@ def quantized_program(program: ExportedProgram, quantization: Quantization) -> E
         return torch.export.export(convert_pt2e(prepared), args, kwargs)
 
 
+def layer_of(node: object) -> str | None:
+    """Where the exporter says that a node comes from: a list of module paths, the last of which is the node itself."""
+    for entry in node.metadata_props:  # type: ignore[attr-defined]
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            scopes = ast.literal_eval(entry.value)
+            return str(scopes[-2]) if len(scopes) > 1 else ""
+    return None
+
+
 def _variances(graph: Any) -> Iterator[str]:
     """Names of the nodes of an ONNX graph that variances are made by."""
     made = {name: index for index, node in enumerate(graph.node) for name in node.output}
@@ -145,3 +141,50 @@ def laid_out(values: Sequence[Any]) -> Iterator[Any]:
     """Tensors in the memory layout that programs are written for; they may lie in tuples."""
     for value in values:
         yield in_standard_layout(value) if isinstance(value, Tensor) else tuple(laid_out(value))
+
+
+def examples(module: nn.Module, batches: Iterable[Any], inputs: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    """Calibration inputs in the shapes that a network is compiled for; images are put together of crops.
+
+    Raises:
+        CalibrationError: none has these shapes.
+    """
+    wanted = [x.shape for x in inputs]
+    found = list(islice(_examples(module, batches, wanted), EXAMPLES))
+    if not found:
+        shapes = ", ".join("x".join(map(str, shape)) for shape in wanted)
+        raise CalibrationError(
+            f"to quantize, the ranges of values are taken from calibration inputs, and none has the shapes {shapes}: "
+            "calibrate on such inputs",
+            code="wrong-input",
+        )
+    return found
+
+
+def _examples(module: nn.Module, batches: Iterable[Any], wanted: Sequence[torch.Size]) -> Iterator[tuple[Tensor, ...]]:
+    for batch in batches:
+        given = batch if isinstance(batch, CallSpec) else example_call(module, batch)
+        try:
+            tensors = tensors_by_position(module, given)
+        except EngineError:
+            continue
+        if len(tensors) == 1 and tensors[0].dim() == 4:
+            yield from ((image,) for image in _mosaics(tensors[0], wanted[0]))
+        else:
+            rows = wanted[0][0] if wanted[0] else 1
+            for start in range(0, len(tensors[0]) if tensors[0].dim() else 1, rows):
+                part = tuple(x[start : start + rows] if x.dim() else x for x in tensors)
+                if [x.shape for x in part] == list(wanted):
+                    yield part
+
+
+def _mosaics(crops: Tensor, wanted: torch.Size) -> Iterator[Tensor]:
+    """Images of another shape of crops side by side, or cut from them."""
+    if len(wanted) != 4 or crops.shape[1] != wanted[1]:
+        return
+    rows, columns = (-(-side // own) for side, own in zip(wanted[2:], crops.shape[2:], strict=True))
+    number = wanted[0] * rows * columns
+    for start in range(0, len(crops), number):
+        some = crops[torch.arange(start, start + number) % len(crops)]  # the last ones begin anew
+        grid = some.reshape(wanted[0], rows, columns, *crops.shape[1:]).permute(0, 3, 1, 4, 2, 5)
+        yield grid.flatten(4, 5).flatten(2, 3)[..., : wanted[2], : wanted[3]].contiguous()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import ExportError
+from ..base.precision import Precision
 from ..base.torch_state import patched_names
 from ..graph.call_spec import CallSpec, bound_call, tensor_leaves
 from .base import Format, Runner, Source, Use, Written
@@ -24,6 +25,7 @@ class TorchScript(Format):
     name: ClassVar[str] = "torchscript"
     title: ClassVar[str] = "TorchScript"
     suffixes: ClassVar[tuple[str, ...]] = (".pt",)
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
     traced: ClassVar[bool] = False
 
     def write(self, source: Source, file: Path) -> Written:

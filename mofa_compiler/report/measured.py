@@ -144,6 +144,8 @@ class Decisions(Part):
     sentence: str
     """All of it in words"""
     quality: Quality | None = None
+    floating: tuple[str, ...] = ()
+    """Layers that stay in float, where the rest is quantized"""
 
     @property
     def final(self) -> Compared | None:

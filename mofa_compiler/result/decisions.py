@@ -88,6 +88,8 @@ class Decisions:
     """Which of `networks` it became, or `original`"""
     quality: Quality | None = None
     """What came of a bound, where there was one"""
+    floating: tuple[str, ...] = ()
+    """Layers that stay in float, where the rest is quantized"""
 
     @property
     def final(self) -> Comparison | None:

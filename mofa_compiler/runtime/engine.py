@@ -20,7 +20,7 @@ from ..base.errors import EngineError, not_installed, one_line, source_line
 from ..base.precision import Precision
 from ..base.torch_state import own_randomness
 from ..base.torch_state import threads as torch_threads
-from ..formats.quantizing import Quantization
+from ..formats.base import Quantization
 from ..numerics.half import HALVES, in_half
 from .quiet import quiet
 

@@ -66,7 +66,7 @@ def invented(cost: Cost, asked: list[str] | None = None) -> type:
             return alternatives
 
         def networks(
-            self, networks: Mapping[str, Network], inputs: Sequence[Tensor], share: float = 1.0
+            self, networks: Mapping[str, Network], inputs: Sequence[Tensor], share: float = 1.0, engines: Any = None
         ) -> list[Comparison]:
             heard.append("network")
             times = {name: cost(network.program.graph_module) for name, network in networks.items()}

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import mofa_compiler
 from architectures import NAFNet, UNet
-from mofa_compiler.base.errors import ExportError
+from mofa_compiler.base.errors import CalibrationError, ExportError
+from mofa_compiler.base.precision import Precision
 from mofa_compiler.export import Exported, export, formats
 from mofa_compiler.formats.base import Format, Source, Written
 from mofa_compiler.formats.comparing import compare
@@ -284,3 +285,41 @@ def test_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("mofa_compiler.formats.openvino.OpenVino.packages", ("no-such-distribution",))
     with raising(ExportError, "not-installed", "mofa-compiler[openvino]"):
         export(Small().eval(), "openvino", tmp_path / "net.xml", inputs=torch.rand(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("to", "precision"),
+    [("onnx", "fp16"), ("onnx", "int8"), ("executorch", "fp16"), ("executorch", "int8"), ("pt2", "bf16")],
+)
+@pytest.mark.sample("onnx")
+def test_a_file_in_a_precision(to: str, precision: Precision, tmp_path: Path) -> None:
+    net, file = Small().eval(), tmp_path / f"net{SUFFIX[to]}"
+    calibration = torch.rand(2, 3, 8, 8) if precision == "int8" else None
+    options = {"precision": precision, "calibration": None if calibration is None else [calibration]}
+    found = export(net, to, file, inputs=torch.rand(1, 3, 16, 16), **options)
+    assert found.to_data()["precision"] == precision
+    assert 1e-6 < found.relative_error < 0.1
+    (y,) = formats()[to].open(file)([torch.rand(1, 3, 16, 16)])
+    assert y.dtype == torch.float32
+
+
+def test_layers_of_a_file_stay_in_float(tmp_path: Path) -> None:
+    inputs = torch.rand(1, 3, 16, 16)
+    options = {"precision": "int8", "inputs": inputs, "calibration": [inputs]}
+    names = [*Small()._modules]
+    whole, less = (
+        export(Small().eval(), "onnx", tmp_path / f"{len(floating)}.onnx", floating=floating, **options)
+        for floating in ([], names)
+    )
+    assert whole.operators["QuantizeLinear", None] > less.operators["QuantizeLinear", None]
+    assert less.floating == tuple(names)
+    with raising(ExportError, "unknown-name", "dwon", "down"):
+        export(Small().eval(), "onnx", tmp_path / "2.onnx", floating=["dwon"], **options)
+
+
+def test_precisions_that_cannot_be(tmp_path: Path) -> None:
+    with raising(ExportError, "bad-value", "OpenVINO", "bf16"):
+        export(Small().eval(), "openvino", tmp_path / "a.xml", inputs=torch.rand(1, 3, 16, 16), precision="bf16")
+    with raising(CalibrationError, "needs-option", "--calibrate"):
+        export(Small().eval(), "onnx", tmp_path / "a.onnx", inputs=torch.rand(1, 3, 16, 16), precision="int8")
+    assert not [*tmp_path.iterdir()]

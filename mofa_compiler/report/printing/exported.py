@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ...base.precision import in_precision
 from ..document.terminal import grid, print_lines, wrap
 
 _SHOWN = 3
@@ -31,7 +32,9 @@ def print_exported(data: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     console.print()
     size = data["size"] / 2**20
-    lines = [f"{' and '.join(data['files'])}: {size:.2f} MiB, {_sizes(data)}"]
+    lines = [f"{' and '.join(data['files'])}: {size:.2f} MiB{in_precision(data['precision'])}, {_sizes(data)}"]
+    if data["floating"]:
+        lines.append(f"in float: {', '.join(data['floating'])}")
     for one in data["comparisons"]:
         lines.append(f"largest relative error at {one['inputs']}: {one['relative_error']:.1e}")
     for line in lines:

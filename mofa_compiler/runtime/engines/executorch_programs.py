@@ -16,7 +16,8 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind
 from torch.fx.passes.infra.partitioner import Partition
 from torch.utils import _pytree as pytree
 
-from ...formats.quantizing import Quantization, quantized_program
+from ...formats.base import Quantization
+from ...formats.quantizing import quantized_program
 from ...formats.torch_export import returned_by_each, trace_together
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...formats.base import Quantization
 from ...formats.onnx import converted
-from ...formats.quantizing import Quantization, quantized_onnx
+from ...formats.quantizing import quantized_onnx
 from ...formats.torch_export import returned_by_each, trace, trace_together
 
 _SCOPES = "pkg.torch.onnx.name_scopes"

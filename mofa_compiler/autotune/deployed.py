@@ -1,0 +1,133 @@
+"""Networks as the target's engine computes them, in its precision: what they are worth there, what stays in float."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..analysis.network import Network
+from ..base.progress import Progress
+from ..formats.quantizing import examples
+from ..graph.call_spec import CallSpec, tensors_by_position
+from ..numerics.fake_quantized import in_eight_bits, quantizable
+from ..result.quality import Bound, Quality
+from ..runtime import Compiled, Engine
+from .held_out import HeldOut, surely
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A network on an engine.
+
+    Attributes:
+        engine: the one that compiles it, with what is quantized and what is not.
+        quality: what it is worth as that computes it.
+        holds: whether that is within the bound, by a standard error.
+    """
+
+    engine: Engine
+    quality: Quality
+    holds: bool
+
+    @property
+    def floating(self) -> tuple[str, ...]:
+        """Layers that stay in float."""
+        return self.engine.quantization.floating if self.engine.quantization else ()
+
+
+class Deployment:
+    """Judges networks by what an engine computes in another precision than theirs.
+
+    Args:
+        engine: in that precision.
+        threads: that it may use.
+        network: the original, at the size of what is judged on.
+        held_out: what is judged on; what is fitted to tells the ranges.
+        inputs: of the shapes that networks are timed on.
+        tell: told before every step.
+
+    Raises:
+        CalibrationError: in int8, no input that is fitted to has those shapes or can be put together to have them.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        threads: int,
+        network: Network,
+        held_out: HeldOut,
+        inputs: Sequence[Tensor],
+        tell: Progress,
+    ):
+        self.network = network
+        self._engine, self._threads, self._held_out, self._inputs, self._tell = engine, threads, held_out, inputs, tell
+        self._examples: dict[tuple[tuple[int, ...], ...], list[tuple[Tensor, ...]]] = {}
+
+    def settled(self, network: Network, bound: Bound) -> Deployed:
+        """A network with as few layers in float as the bound allows; with all of its layers quantized where none do.
+
+        Layers go back to float in the order of what the output loses by each alone.
+
+        Raises:
+            EngineError: the engine does not take the network.
+        """
+        all_of_it = self._tried(network, (), bound)
+        if all_of_it.holds or self._engine.precision != "int8":
+            return all_of_it
+        ranked = self._by_loss(network)
+        low, high, found = 0, len(ranked), None
+        while low < high:
+            middle = min((low + high) // 2, 2 * low + 1)  # few are enough, as a rule
+            tried = self._tried(network, ranked[: middle + 1], bound)
+            if tried.holds:
+                found, high = tried, middle
+            else:
+                low = middle + 1
+        return found or all_of_it
+
+    def _tried(self, network: Network, floating: Sequence[str], bound: Bound) -> Deployed:
+        self._tell(f"judging in {self._engine.precision}, {len(floating)} layers in float", 0, 1)
+        module, calls = network.program.graph_module, self._held_out.calls
+        given = tensors_by_position(module, calls[0])
+        compiled = self._for(module, given, floating).compile(module, given, self._threads)
+        on_engine = _OnEngine(module, compiled)
+        errors = self._held_out.errors(on_engine)
+        quality = self._held_out.quality(on_engine, bound=bound)
+        return Deployed(self._for(module, self._inputs, floating), quality, surely(errors) <= bound.allowed)
+
+    def _for(self, module: nn.Module, inputs: Sequence[Tensor], floating: Sequence[str]) -> Engine:
+        """The engine, to compile a network for these inputs."""
+        if self._engine.precision != "int8":
+            return self._engine
+        shapes = tuple(tuple(x.shape) for x in inputs)
+        if shapes not in self._examples:
+            self._examples[shapes] = examples(module, self._held_out.calibration.batches, inputs)
+        return self._engine.calibrated(self._examples[shapes], floating)
+
+    def _by_loss(self, network: Network) -> list[str]:
+        """Layers, those first whose quantization alone costs most."""
+        module = copy.deepcopy(network.program.graph_module)
+        losses = {}
+        paths = quantizable(module)
+        for index, path in enumerate(paths):
+            self._tell(f"quantizing {path} alone", index, len(paths))
+            with in_eight_bits(module, path):
+                losses[path] = fmean(self._held_out.errors(module, few=True))
+        return sorted(paths, key=lambda path: -losses[path])
+
+
+class _OnEngine(nn.Module):
+    """What was compiled, as a module that is called as the network is."""
+
+    def __init__(self, network: nn.Module, compiled: Compiled):
+        super().__init__()
+        self._call, self._compiled = [network], compiled  # in a list: its weights are none of this one's
+
+    def forward(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        (network,) = self._call
+        return self._compiled.outputs(tensors_by_position(network, CallSpec(args, kwargs)))
