@@ -74,6 +74,11 @@ class Rates:
         self.compiling, self.racing = Rate(compiling), Rate(RACING)
         self.whole, self.whole_racing = Rate(WHOLE * compiling), Rate(2.0)
 
+    @property
+    def spent_on_whole(self) -> float:
+        """Seconds that whole networks took so far."""
+        return self.whole.seconds + self.whole_racing.seconds
+
     def of_pieces(self, number: int) -> float:
         """Seconds that as many pieces take."""
         return number * (self.compiling.each + self.racing.each)

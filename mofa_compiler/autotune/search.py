@@ -169,6 +169,7 @@ def survey(
     network = carried_out(network, preparations)
     trials, inputs = trials_of(network, roadmap, call)
     offers = Offers(roadmap, target.engine, bounded=bounded)
+    forecast.expect("lowerings", lambda: trials.rates.of_pieces(schedule.BLOCKS) + trials.rates.spent_on_whole)
     exact, left = faster_lowerings(network, offers.whole, trials, inputs, forecast.phase("lowerings"))
     tell = forecast.phase("alternatives")
     groups = [*groups_of_layers(network, offers, exact, tell, until), *groups_of_bypasses(network, offers, exact)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Self, TypeAlias
 
 Seconds: TypeAlias = float | Callable[[], float]
-"""What a phase takes; a function where that is known better the further it is"""
+"""What a phase takes; a function where that follows from what was measured in this run"""
 
 Progress = Callable[[str, int, int], None]
 """Called before each step with what it is, how many are done, and how many there are"""
@@ -94,13 +94,13 @@ class Forecast:
         done = [name for name in names if name in self._took]
         pace = (KNOWN + sum(self._took[name] for name in done)) / (KNOWN + sum(map(self._seconds, done)))
         gone = self._clock() - self._since
-        here = pace * self._seconds(self._now)
+        here = self._seconds(self._now, pace)
         # The further it is, the more its own pace says.
         here = (1 - self._share) * ((1 - self._share) * here + gone) if self._share else max(here - gone, 0.0)
-        left = here + pace * sum(map(self._seconds, later))
+        left = here + sum(self._seconds(name, pace) for name in later)
         return min(left, max(self._until - self._clock(), 0.0))
 
-    def _seconds(self, name: str) -> float:
-        """What is expected of a phase by now."""
+    def _seconds(self, name: str, pace: float = 1.0) -> float:
+        """What is expected of a phase by now; at this pace, where it was not measured in this run."""
         expected = self._expected.get(name, 0.0)
-        return expected() if callable(expected) else expected
+        return expected() if callable(expected) else pace * expected

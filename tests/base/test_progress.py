@@ -83,3 +83,11 @@ def test_nothing_is_left_after_the_end() -> None:
     work.forecast = Forecast(work._tell, {"first": 50, "second": 50}, clock=lambda: work.now, until=work.now + 30)
     work.steps("first", 4, 10.0)
     assert work.left == [30, 20, 10, 0]
+
+
+def test_the_pace_of_others_says_nothing_of_what_was_measured() -> None:
+    work = Work(first=10, second=10, third=10)
+    work.forecast.expect("third", lambda: 7.0)
+    work.steps("first", 1, 30.0)
+    work.steps("second", 1, 10.0)
+    assert work.left[1] == pytest.approx(7 + 10 * (KNOWN + 30) / (KNOWN + 10))
