@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from ..rewriting.target import Conditions, Target
 from ..runtime import Cache, Compiled, Engine, Race, race
 from ..runtime import engine as find_engine
 from ..runtime.racing import shortest
+from .schedule import Rates
 from .subgraphs import Piece
 
 T = TypeVar("T")
@@ -56,6 +58,7 @@ class Trials:
         self.cache = Cache() if cache is None else cache
         self._ready: dict[str, Callable[[], Compiled]] = {}
         self._kept: dict[str, Compiled] = {}
+        self.rates = Rates(target.engine)
         self.conditions = Conditions(
             self.engine.name,
             self.engine.version(),
@@ -116,7 +119,9 @@ class Trials:
             tell("compiling pieces", start, len(prints))
             some = prints[start : start + step]
             networks = [(pieces[one].module, pieces[one].inputs) for one in some]
+            since = time.monotonic()
             self._ready |= zip(some, self.engine.prepare(networks, self.target.threads), strict=True)
+            self.rates.compiling.add(len(some), time.monotonic() - since)
 
     def pieces(self, found: Mapping[str, Piece | str]) -> list[Alternative]:
         """Time alternatives of one piece against the first; text in place of one says why there is none.
@@ -136,7 +141,7 @@ class Trials:
                     problems[name] = str(error)
         first = next(iter(found))
         alternatives = {name: Alternative(name, problem=problem) for name, problem in problems.items()}
-        left = compiled if first in compiled else {}
+        left, since = compiled if first in compiled else {}, time.monotonic()
         for patience in (1, PATIENCE) if left else ():
             run = race(
                 list(left.values()),
@@ -152,6 +157,7 @@ class Trials:
             left = {names[index]: left[names[index]] for index in run.left}
             if len(left) < 2 or _is_quiet(run):
                 break
+        self.rates.racing.add(len(compiled), time.monotonic() - since)
         ordered = [alternatives.get(name, Alternative(name, problem="not compiled")) for name in found]
         near = [one.interval for name in left if (one := alternatives[name]).interval is not None]
         if all(high - low < NOISY for low, high in near):
@@ -159,9 +165,10 @@ class Trials:
         return ordered
 
     def _piece(self, piece: Piece) -> Compiled:
-        if piece.fingerprint in self._ready:
-            return self._ready[piece.fingerprint]()
-        return self.engine.compile(piece.module, piece.inputs, self.target.threads)
+        since, ready = time.monotonic(), self._ready.get(piece.fingerprint)
+        found = ready() if ready else self.engine.compile(piece.module, piece.inputs, self.target.threads)
+        self.rates.compiling.add(0 if ready else 1, time.monotonic() - since)
+        return found
 
     def _known(self, found: Mapping[str, Piece | str]) -> list[Alternative] | None:
         known = (self.remembered(self._key(found), dict[str, list[Alternative]]) or {}).get("alternatives", [])
@@ -202,6 +209,7 @@ class Trials:
                     raise
         if len(compiled) < 2:
             return []
+        since = time.monotonic()
         for patience in (1, PATIENCE):
             run = race(
                 list(compiled.values()),
@@ -212,6 +220,7 @@ class Trials:
             )
             if _is_quiet(run):
                 break
+        self.rates.whole_racing.add(len(compiled), time.monotonic() - since)
         medians = run.medians
         found = [
             Comparison(name, medians[index], medians[0], *run.ratio(index, 0), run.control[1])
@@ -229,7 +238,9 @@ class Trials:
         """
         found = self._kept.pop(key, None)
         if found is None:
+            since = time.monotonic()
             found = engine.compile(network.program.graph_module, inputs, self.target.threads)
+            self.rates.whole.add(1, time.monotonic() - since)
         self._kept = {**dict([*self._kept.items()][-2:]), key: found}
         return found
 

@@ -1,11 +1,13 @@
-"""How long deciding will take: seconds that its phases take where nothing else runs, from what there is to do.
+"""How long deciding will take: seconds that its phases take, from what there is to do.
 
-Constants are of 2 to 4 cores of servers of 2020 to 2024, on one thread: a `Forecast` corrects what they come to.
+Constants are of 2 to 4 cores of servers of 2020 to 2024, on one thread, where nothing else runs: `Rates` takes in their
+place, more and more, what the same took in this run, and a `Forecast` corrects what the others come to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ..analysis.layers import signature
 from ..analysis.network import Network
@@ -22,6 +24,12 @@ RACING = 0.25
 PIECES, FORMS = 8, 0.2
 """For a kind of layer, and the time of forms as part of that of these"""
 
+BLOCKS = 12
+"""Pieces that exact passes are timed on"""
+
+WHOLE = 40
+"""Pieces that compile as slowly as a whole network"""
+
 PRICED = 2
 """Alternatives for a kind of layer that are faster"""
 
@@ -32,14 +40,53 @@ FITS, TUNED = 2.5, 1.3
 """Networks that are fitted, and tuned, for a bound"""
 
 
-def of_pieces(number: int, engine: str) -> float:
-    """Seconds that as many pieces take."""
-    return number * (_compiling(engine) + RACING)
+TRUSTED = 3
+"""Pieces, or whole networks, as many of which have to be timed for that to say as much as the constants"""
 
 
-def of_whole_networks(number: int, engine: str) -> float:
-    """Seconds that a race of as many whole networks takes."""
-    return number * (40 * _compiling(engine) + 2.0)
+@dataclass
+class Rate:
+    """Seconds for each of many; what was measured counts more the more of them there are."""
+
+    expected: float
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, count: int, seconds: float) -> None:
+        """So many took so long."""
+        self.count, self.seconds = self.count + count, self.seconds + seconds
+
+    @property
+    def slowdown(self) -> float:
+        """How many times as long it takes as was expected."""
+        return self.each / self.expected
+
+    @property
+    def each(self) -> float:
+        return (TRUSTED * self.expected + self.seconds) / (TRUSTED + self.count)
+
+
+class Rates:
+    """What pieces and whole networks take on an engine, by what they took in this run."""
+
+    def __init__(self, engine: str):
+        compiling = COMPILING.get(engine, 10 * max(COMPILING.values()))
+        self.compiling, self.racing = Rate(compiling), Rate(RACING)
+        self.whole, self.whole_racing = Rate(WHOLE * compiling), Rate(2.0)
+
+    @property
+    def spent_on_whole(self) -> float:
+        """Seconds that whole networks took so far."""
+        return self.whole.seconds + self.whole_racing.seconds
+
+    def of_pieces(self, number: int) -> float:
+        """Seconds that as many pieces take."""
+        return number * (self.compiling.each + self.racing.each)
+
+    def of_whole_networks(self, number: int) -> float:
+        """Seconds that a race of as many whole networks takes."""
+        compiling = self.whole.each if self.whole.count else self.whole.expected * self.compiling.slowdown
+        return number * (compiling + self.whole_racing.each)
 
 
 def kinds(network: Network, *, bounded: bool) -> int:
@@ -54,16 +101,13 @@ def kinds(network: Network, *, bounded: bool) -> int:
 
 def expected(layers: int, engine: str) -> dict[str, float]:
     """Seconds of all phases for so many kinds of layers, before more is known; nothing for what a bound brings."""
-    pieces = of_pieces(PIECES * layers, engine)
+    rates = Rates(engine)
+    pieces = rates.of_pieces(PIECES * layers)
     seconds = {
-        "lowerings": of_whole_networks(3, engine),
+        "lowerings": rates.of_pieces(BLOCKS),
         "alternatives": 0.45 * layers,
         "pieces": pieces,
         "forms": FORMS * pieces,
-        "race": of_whole_networks(3, engine),
+        "race": rates.of_whole_networks(3),
     }
     return {name: seconds.get(name, 0.0) for name in PHASES}
-
-
-def _compiling(engine: str) -> float:
-    return COMPILING.get(engine, 10 * max(COMPILING.values()))

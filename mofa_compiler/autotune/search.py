@@ -170,12 +170,15 @@ def survey(
     network = carried_out(network, preparations)
     trials, inputs = trials_of(network, roadmap, call)
     offers = Offers(roadmap, target.engine, bounded=bounded)
+    forecast.expect("lowerings", lambda: trials.rates.of_pieces(schedule.BLOCKS) + trials.rates.spent_on_whole)
     exact, left = faster_lowerings(network, offers.whole, trials, inputs, forecast.phase("lowerings"))
     tell = forecast.phase("alternatives")
     groups = [*groups_of_layers(network, offers, exact, tell, until), *groups_of_bypasses(network, offers, exact)]
     groups.sort(key=lambda group: -group.work)
-    number = sum(len(group.pieces) for group in groups)
-    tell = forecast.phase("pieces", schedule.of_pieces(number, trials.engine.name))
+    seconds: Callable[[], float] = lambda: trials.rates.of_pieces(sum(map(_number, groups)))  # noqa: E731
+    forecast.expect("forms", lambda: schedule.FORMS * seconds())
+    forecast.expect("race", lambda: trials.rates.of_whole_networks(3 if exact else 2))
+    tell = forecast.phase("pieces", seconds)
     if target.keep_if == "faster":
         groups = _promising(groups, trials, tell)
     measured = [*_measured(groups, [group.pieces for group in groups], trials, tell, until)]
@@ -287,6 +290,11 @@ def _decisions(choice: Choice, picked: Picked) -> Iterator[Decision]:
         yield Decision(group.paths, group.what, candidate.name, reason, alternatives)
 
 
+def _number(group: Group) -> int:
+    """How many pieces of a group there are to time."""
+    return sum(isinstance(piece, Piece) for piece in group.pieces.values())
+
+
 def _promising(groups: Sequence[Group], trials: Trials, tell: Tell) -> list[Group]:
     """The groups, with words in the place of alternatives that cannot be faster than the original."""
     left = trials.promising([{c.name: piece for c, piece in group.pieces.items()} for group in groups], tell)
@@ -305,7 +313,7 @@ def _measured(
 ) -> Iterator[list[Alternative]]:
     """What was measured of each group's alternatives, the original first; compiled many at once."""
     named = [{candidate.name: piece for candidate, piece in some.items()} for some in pieces]
-    record, ready = TrackRecord(), 0
+    record, ready, done = TrackRecord(), 0, [0, *accumulate(map(len, named))]
     hopeful = record.hopeful if trials.target.keep_if == "faster" else dict[str, Piece | str]
     for index, (group, some) in enumerate(zip(groups, named, strict=True)):
         if len(some) < 2 or time.monotonic() > until:
@@ -315,8 +323,8 @@ def _measured(
             sizes = accumulate(len(other) for other in named[index:])
             ready = index + 1 + sum(size < trials.engine.at_once for size in sizes)
             prepared = [hopeful(other) for other in named[index:ready] if len(other) > 1]
-            trials.prepare(prepared, lambda step, *_, index=index: tell(step, index, len(groups)))
-        tell(f"measuring {group.paths[0]}", index, len(groups))
+            trials.prepare(prepared, lambda step, *_, index=index: tell(step, done[index], done[-1]))
+        tell(f"measuring {group.paths[0]}", done[index], done[-1])
         found = trials.pieces(hopeful(some))
         record.add(found)
         yield found

@@ -157,7 +157,7 @@ class Session:
             seconds["pricing"] = schedule.PRICE * schedule.PRICED * kinds * self.held_out.seconds
             steps = schedule.TUNE * self.held_out.calibration.tuning * self.held_out.image_seconds
             seconds["fitting"] = schedule.FITS * schedule.FIT * self.held_out.fitted_seconds + schedule.TUNED * steps
-        return Forecast(self._tell, seconds)
+        return Forecast(self._tell, seconds, until=self._until)
 
     @cached_property
     def timed(self) -> tuple[Network, CallSpec]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Self, TypeAlias
+
+Seconds: TypeAlias = float | Callable[[], float]
+"""What a phase takes; a function where that follows from what was measured in this run"""
 
 Progress = Callable[[str, int, int], None]
 """Called before each step with what it is, how many are done, and how many there are"""
@@ -40,15 +44,27 @@ class Forecast:
         tell: told of a `Step` before each.
         expected: seconds of every phase, in order.
         clock: seconds, from any start.
+        until: when, by the clock, all of it ends, whatever is not done by then.
     """
 
-    def __init__(self, tell: Progress, expected: Mapping[str, float], clock: Callable[[], float] = time.monotonic):
-        self._tell, self._expected, self._clock = tell, dict(expected), clock
+    def __init__(
+        self,
+        tell: Progress,
+        expected: Mapping[str, float],
+        clock: Callable[[], float] = time.monotonic,
+        until: float = math.inf,
+    ):
+        self._tell, self._clock, self._until = tell, clock, until
+        self._expected: dict[str, Seconds] = dict(expected)
         self._start = self._since = clock()
         self._now, self._share = "", 0.0
         self._took: dict[str, float] = {}
 
-    def phase(self, name: str, expected: float | None = None, *, counted: bool = True) -> Progress:
+    def expect(self, name: str, seconds: Seconds) -> None:
+        """More is known of a phase to come than was at first."""
+        self._expected[name] = seconds
+
+    def phase(self, name: str, expected: Seconds | None = None, *, counted: bool = True) -> Progress:
         """Begin a phase, by when all before it are done; returns what is told of its steps.
 
         Args:
@@ -76,9 +92,15 @@ class Forecast:
         names = list(self._expected)
         later = names[names.index(self._now) + 1 :] if self._now else names
         done = [name for name in names if name in self._took]
-        pace = (KNOWN + sum(self._took[name] for name in done)) / (KNOWN + sum(self._expected[name] for name in done))
+        pace = (KNOWN + sum(self._took[name] for name in done)) / (KNOWN + sum(map(self._seconds, done)))
         gone = self._clock() - self._since
-        here = pace * self._expected.get(self._now, 0.0)
+        here = self._seconds(self._now, pace)
         # The further it is, the more its own pace says.
         here = (1 - self._share) * ((1 - self._share) * here + gone) if self._share else max(here - gone, 0.0)
-        return here + pace * sum(self._expected[name] for name in later)
+        left = here + sum(self._seconds(name, pace) for name in later)
+        return min(left, max(self._until - self._clock(), 0.0))
+
+    def _seconds(self, name: str, pace: float = 1.0) -> float:
+        """What is expected of a phase by now; at this pace, where it was not measured in this run."""
+        expected = self._expected.get(name, 0.0)
+        return expected() if callable(expected) else pace * expected

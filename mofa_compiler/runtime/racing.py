@@ -23,6 +23,9 @@ from .engine import Compiled, Engine
 SAMPLE_MS = 4.0
 """A shorter run is repeated within a sample until it takes about as long"""
 
+SURELY_LONG = 5
+"""Times as long as that, a single run is a sample, whatever disturbed it"""
+
 RESAMPLES = 1000
 
 Clock: TypeAlias = Callable[[], float]
@@ -189,8 +192,9 @@ def _widest(times: NDArray[np.float64], left: set[int]) -> float:
 
 def _warmed_up(runner: Compiled, clock: Clock) -> int:
     """Run it until it is warm; returns how many runs make a sample."""
-    for _ in range(2):
-        runner.run()
+    runner.run()
+    if _sample(runner, 1, clock) > SURELY_LONG * SAMPLE_MS:
+        return 1
     once = min(_sample(runner, 1, clock) for _ in range(3))
     return max(1, round(SAMPLE_MS / max(once, 1e-3)))
 

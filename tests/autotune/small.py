@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mofa_compiler import frontier
 from mofa_compiler.analysis.network import Network
 from mofa_compiler.autotune import Alternative, Conditions, search
+from mofa_compiler.autotune.schedule import Rates
 from mofa_compiler.autotune.subgraphs import Piece
 from mofa_compiler.result.decisions import Comparison
 from mofa_compiler.runtime import Compiled
@@ -36,7 +37,7 @@ def invented(cost: Cost, asked: list[str] | None = None) -> type:
 
     class Invented:
         def __init__(self, target: Any, shape: str):
-            self.target, self.engine = target, Eager()
+            self.target, self.engine, self.rates = target, Eager(), Rates(target.engine)
             self.conditions = Conditions(target.engine, "1", torch.__version__, "none", target.threads, shape)
 
         def promising(

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from mofa_compiler.analysis.anatomy import infer
+from mofa_compiler.analysis.network import Network
 from mofa_compiler.autotune import Target, benchmark
 from mofa_compiler.autotune.benchmark import Trials
 from mofa_compiler.autotune.subgraphs import Piece
 from mofa_compiler.frontend import capture
-from mofa_compiler.runtime import Cache, Compiled, engine
+from mofa_compiler.runtime import Cache, Compiled, Race, engine
 
 
 def piece(*layers: nn.Module, channels: int = 8) -> Piece:
@@ -65,6 +68,36 @@ def test_an_original_that_is_faster_than_a_large_product_says_how_fast_the_engin
     (left,) = trials.promising([{"original": original, "narrower": narrower, "wider": wider}], lambda *_: None)
     assert left["original"] is original
     assert isinstance(left["wider"], str)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "ratios", "beaten"),
+    [
+        (benchmark.CLEAR, [1.0, 0.8, 0.9], [2]),
+        (benchmark.CLEAR, [1.0, 1.1, 1.2], [1, 2]),
+        (benchmark.CLEAR, [1.0, 0.8, 0.8], []),
+        (benchmark.CLEAR - 1, [1.0, 0.8, 0.9], []),
+        (benchmark.CLEAR - 1, [1.0, 0.8, 1.1], [2]),  # no form makes up for that
+    ],
+)
+def test_what_is_behind_the_fastest_surely_is_beaten(rounds: int, ratios: list[float], beaten: list[int]) -> None:
+    noise = 1 + 0.001 * np.arange(rounds)[:, None]
+    times = noise * np.asarray([*ratios, ratios[0]])
+    assert benchmark._beaten(Race(times, (1,) * len(ratios), "most rounds")) == beaten
+
+
+def test_networks_that_compute_the_same_are_compiled_once(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    def network(channels: int) -> Network:
+        program = piece(nn.Conv2d(8, channels, 1)).program
+        return Network(program, infer(program))
+
+    compiled: list[nn.Module] = []
+    compile_ = trials.engine.compile
+    monkeypatch.setattr(trials.engine, "compile", lambda *given: compiled.append(given[0]) or compile_(*given))
+    monkeypatch.setattr(benchmark, "WHOLE_SECONDS", 0.01)
+    trials.networks({"original": network(8), "wider": network(16)}, [torch.zeros(1, 8, 16, 16)])
+    trials.networks({"original": network(8), "other": network(12)}, [torch.zeros(1, 8, 16, 16)])
+    assert len(compiled) == 3
 
 
 def test_what_was_measured_alone_is_remembered(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 from unittest.mock import Mock
 
 import pytest
 import torch
 
 from mofa_compiler import Roadmap, apply, load, replay
-from mofa_compiler.autotune import session
+from mofa_compiler.autotune import session, track_record
 from mofa_compiler.autotune.search import DECIDED
 from mofa_compiler.base.errors import EngineError, RoadmapError
 from mofa_compiler.bundle.recipe import read_recipe
@@ -69,6 +70,19 @@ def test_always_carries_the_roadmap_out(tower: Tower, monkeypatch: pytest.Monkey
     result = apply(tower, always, X)
     assert result.decisions.chosen == DECIDED
     assert all(one.chosen != "original" for one in result.decisions.layers)
+
+
+@pytest.mark.parametrize("keep_if", ["faster", "always"])
+def test_what_is_not_faster_on_the_layers_with_most_work_is_not_timed_on_others(
+    tower: Tower, monkeypatch: pytest.MonkeyPatch, keep_if: Literal["faster", "always"]
+) -> None:
+    monkeypatch.setattr(track_record, "ENOUGH", 1)
+    invent(monkeypatch, lambda module: 1 + 1000 / (1 + depthwise_taps(module)))
+    decisions = apply(tower, Roadmap([SepConvToPConv()]).with_target("eager", keep_if=keep_if), X).decisions
+    largest, other = ({one.name: one.ms for one in layers.alternatives} for layers in decisions.layers)
+    assert "sepconv-to-pconv" in largest
+    given_up = {name for name in other if name in largest and name != "original"} if keep_if == "faster" else set()
+    assert {name for name in other if other[name] is None} == given_up
 
 
 def test_a_network_that_is_not_faster_as_a_whole_is_left_alone(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:

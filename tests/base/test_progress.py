@@ -66,3 +66,28 @@ def test_steps_that_do_not_count_say_nothing_of_how_much_is_left() -> None:
     work = Work(first=20, second=1)
     work.steps("first", 5, 6.0, counted=False)
     assert work.left == [21, 15, 9, 3, 1]
+
+
+def test_what_is_expected_may_become_better_known_on_the_way() -> None:
+    work = Work(first=4, second=100)
+    seconds = 20.0
+    work.forecast.expect("second", lambda: seconds)
+    work.steps("first", 1, 4.0)
+    seconds = 6.0
+    work.steps("second", 2, 3.0)
+    assert work.left == [24, 6, 3]
+
+
+def test_nothing_is_left_after_the_end() -> None:
+    work = Work(first=50, second=50)
+    work.forecast = Forecast(work._tell, {"first": 50, "second": 50}, clock=lambda: work.now, until=work.now + 30)
+    work.steps("first", 4, 10.0)
+    assert work.left == [30, 20, 10, 0]
+
+
+def test_the_pace_of_others_says_nothing_of_what_was_measured() -> None:
+    work = Work(first=10, second=10, third=10)
+    work.forecast.expect("third", lambda: 7.0)
+    work.steps("first", 1, 30.0)
+    work.steps("second", 1, 10.0)
+    assert work.left[1] == pytest.approx(7 + 10 * (KNOWN + 30) / (KNOWN + 10))

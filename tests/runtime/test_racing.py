@@ -101,7 +101,7 @@ def test_quick_runs_are_repeated_within_a_sample(runner: Callable[..., Runner]) 
     result = race([quick, slow], Nothing(), 1)
     assert result.repeats == (400, 1)
     assert result.medians == pytest.approx([0.01, 50.0])
-    assert slow.runs == 2 + 3 + len(result.times)
+    assert slow.runs == 2 + len(result.times)
 
 
 def test_a_drift_that_all_share_cancels(runner: Callable[..., Runner]) -> None:
@@ -123,6 +123,26 @@ def test_one_hears_of_every_look_at_the_intervals(runner: Callable[..., Runner])
     race([runner(10.0, 0.2), runner(8.0, 0.2, 1)], Nothing(), 1, rounds=(10, 30), tell=lambda *a: told.append(a))
     assert [rounds for rounds, _ in told] == [10, 15, 20, 25, 30]
     assert all(width > 0.01 for _, width in told)
+
+
+def test_what_is_out_is_not_timed_any_further(runner: Callable[..., Runner]) -> None:
+    far, near = runner(50.0, 0.1, 2), runner(9.5, 0.1, 1)
+    result = race([runner(10.0, 0.1), far, near], Nothing(), 1, rounds=(6, 40), out=lambda _: [1], tolerance=0.001)
+    assert (len(result.times), far.runs, result.left) == (40, 2 + 6, [0, 2])
+    assert result.medians[1] == pytest.approx(50, rel=0.2)
+    assert result.ratio(1, 0)[0] == pytest.approx(5, rel=0.2)
+
+
+def test_a_race_that_one_has_won_is_over(runner: Callable[..., Runner]) -> None:
+    result = race([runner(10.0, 0.3), runner(50.0, 0.3, 1)], Nothing(), 1, rounds=(5, 40), out=lambda _: [1])
+    assert (result.stopped, len(result.times)) == ("narrow enough", 5)
+
+
+def test_what_is_out_leaves_the_others_no_more_time(runner: Callable[..., Runner]) -> None:
+    contestants = [runner(10.0, 0.3, seed) for seed in range(4)]
+    result = race(contestants, Nothing(), 1, seconds=4.0, rounds=(5, 1000), out=lambda _: [2, 3])
+    assert result.stopped == "time limit"
+    assert np.nansum(result.times) / 1e3 == pytest.approx(0.25 + (4 - 0.25) / 2, rel=0.1)
 
 
 @pytest.mark.parametrize(
