@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -19,6 +20,9 @@ from ..result.quality import Bound, Quality
 from ..runtime import Compiled, Engine
 from .held_out import HeldOut, surely
 
+SAFE = 0.8
+"""Part of the bound that layers in eight bits may take by the losses of each"""
+
 
 @dataclass(frozen=True)
 class Deployed:
@@ -27,12 +31,19 @@ class Deployed:
     Attributes:
         engine: the one that compiles it, with what is quantized and what is not.
         quality: what it is worth as that computes it.
-        holds: whether that is within the bound, by a standard error.
+        error: what it adds to the original's, and a standard error.
+        bound: on that.
     """
 
     engine: Engine
     quality: Quality
-    holds: bool
+    error: float
+    bound: Bound
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is within the bound."""
+        return self.error <= self.bound.allowed
 
     @property
     def floating(self) -> tuple[str, ...]:
@@ -69,9 +80,10 @@ class Deployment:
         self._examples: dict[tuple[tuple[int, ...], ...], list[tuple[Tensor, ...]]] = {}
 
     def settled(self, network: Network, bound: Bound) -> Deployed:
-        """A network with as few layers in float as the bound allows; with all of its layers quantized where none do.
+        """A network with about as few layers in float as the bound allows; with none where no number is enough.
 
-        Layers go back to float in the order of what the output loses by each alone.
+        Layers go back to float in the order of what the output loses by each alone. How many is first taken from these
+        losses, as if they added up to what all cost together; then there are twice as many, and so on.
 
         Raises:
             EngineError: the engine does not take the network.
@@ -79,16 +91,17 @@ class Deployment:
         all_of_it = self._tried(network, (), bound)
         if all_of_it.holds or self._engine.precision != "int8":
             return all_of_it
-        ranked = self._by_loss(network)
-        low, high, found = 0, len(ranked), None
-        while low < high:
-            middle = min((low + high) // 2, 2 * low + 1)  # few are enough, as a rule
-            tried = self._tried(network, ranked[: middle + 1], bound)
+        losses = self._losses(network)
+        ranked, number = sorted(losses, key=lambda path: -losses[path]), 0
+        left = [math.fsum(losses[path] for path in ranked[start:]) for start in range(len(ranked) + 1)]
+        share = SAFE * bound.allowed / all_of_it.error
+        while number < len(ranked):
+            enough = next(start for start, rest in enumerate(left) if rest <= share * left[0])
+            number = min(max(enough, 2 * number, 1), len(ranked))
+            tried = self._tried(network, ranked[:number], bound)
             if tried.holds:
-                found, high = tried, middle
-            else:
-                low = middle + 1
-        return found or all_of_it
+                return tried
+        return all_of_it
 
     def _tried(self, network: Network, floating: Sequence[str], bound: Bound) -> Deployed:
         self._tell(f"judging in {self._engine.precision}, {len(floating)} layers in float", 0, 1)
@@ -96,9 +109,8 @@ class Deployment:
         given = tensors_by_position(module, calls[0])
         compiled = self._for(module, given, floating).compile(module, given, self._threads)
         on_engine = _OnEngine(module, compiled)
-        errors = self._held_out.errors(on_engine)
-        quality = self._held_out.quality(on_engine, bound=bound)
-        return Deployed(self._for(module, self._inputs, floating), quality, surely(errors) <= bound.allowed)
+        quality, errors = self._held_out.judged(on_engine, bound=bound)
+        return Deployed(self._for(module, self._inputs, floating), quality, surely(errors), bound)
 
     def _for(self, module: nn.Module, inputs: Sequence[Tensor], floating: Sequence[str]) -> Engine:
         """The engine, to compile a network for these inputs."""
@@ -109,16 +121,16 @@ class Deployment:
             self._examples[shapes] = examples(module, self._held_out.calibration.batches, inputs)
         return self._engine.calibrated(self._examples[shapes], floating)
 
-    def _by_loss(self, network: Network) -> list[str]:
-        """Layers, those first whose quantization alone costs most."""
+    def _losses(self, network: Network) -> dict[str, float]:
+        """What the quantization of each layer alone costs, simulated."""
         module = copy.deepcopy(network.program.graph_module)
         losses = {}
         paths = quantizable(module)
         for index, path in enumerate(paths):
             self._tell(f"quantizing {path} alone", index, len(paths))
             with in_eight_bits(module, path):
-                losses[path] = fmean(self._held_out.errors(module, few=True))
-        return sorted(paths, key=lambda path: -losses[path])
+                losses[path] = max(fmean(self._held_out.errors(module, few=True)), 0.0)
+        return losses
 
 
 class _OnEngine(nn.Module):

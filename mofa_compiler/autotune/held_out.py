@@ -138,11 +138,18 @@ class HeldOut:
 
     def quality(self, network: nn.Module, calibrations: int = 0, bound: Bound | None = None) -> Quality:
         """All figures of a network."""
+        return self.judged(network, calibrations, bound)[0]
+
+    def judged(
+        self, network: nn.Module, calibrations: int = 0, bound: Bound | None = None
+    ) -> tuple[Quality, list[float]]:
+        """All figures of a network, and what it adds to the error of each input's output."""
         bound, outputs = bound or self.bound, self._run(network, self.calls)
-        return Quality(
+        errors = self._errors(outputs)
+        quality = Quality(
             bound.measure,
             bound.limit,
-            bound.value(self._errors(outputs)),
+            bound.value(errors),
             len(self.calls),
             self._source,
             degraded=_mean(self._degraded),
@@ -150,6 +157,7 @@ class HeldOut:
             rewritten=_mean(self._psnr(outputs)),
             calibrations=calibrations,
         )
+        return quality, errors
 
     def _run(self, network: nn.Module, calls: Sequence[CallSpec]) -> list[Any]:
         """On one thread where inputs are small: on a busy machine more of them wait for one another."""
