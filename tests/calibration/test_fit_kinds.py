@@ -50,12 +50,6 @@ def disturb_kernel(module: nn.Module) -> None:
     module.weight.mul_(1.3)
 
 
-def sink(module: nn.Module) -> None:
-    """Outputs far below zero, where a ReLU leaves nothing of them."""
-    assert isinstance(module.bias, nn.Parameter)
-    module.bias.sub_(5.0)
-
-
 def depthwise(channels: int) -> nn.Conv2d:
     return conv(channels, channels, 3, groups=channels)
 
@@ -88,11 +82,6 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...], Callable[[nn.Mo
     "reflected": (lambda: Between(lambda m, x: m.b(x).sin(), b=conv(8, 8, 3, padding_mode="reflect")), ("b",), disturb),
     "pointwise": (lambda: Between(lambda m, x: F.silu(m.b(x)), b=conv(8, 8)), ("b",), disturb),
     "in front of a ReLU": (lambda: Between(lambda m, x: F.relu(m.b(x)), b=conv(8, 8, 3)), ("b",), disturb),
-    "far below what a ReLU lets through": (
-        lambda: Between(lambda m, x: F.relu(m.b(x)), b=conv(8, 8, 3)),
-        ("b",),
-        sink,
-    ),
     "what is added is known": (lambda: Between(summed, b=conv(8, 8, 3)), ("b",), disturb),
     "through an interpolation": (lambda: Between(sized_up, b=conv(8, 8, 3)), ("b",), disturb),
     "depthwise": (lambda: Between(lambda m, x: F.silu(m.b(x)), b=depthwise(8)), ("b",), disturb),
