@@ -99,7 +99,7 @@ class SepConvToPConv(Pass):
             before = OrderedDict[str, nn.Module]()
             if 1 < groups <= c:
                 before["shuffle"] = nn.ChannelShuffle(groups)
-                weight = weight.reshape(len(weight), groups, -1, *old.kernel_size).transpose(1, 2).flatten(1, 2)
+                weight = weight.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
             pointwise = nn.Conv2d(
                 old.in_channels,
                 old.out_channels,
