@@ -6,15 +6,13 @@ convolution behind it mixes them all (MOFA, section 3.2).
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import ClassVar, Literal
 
-import torch
 from pydantic.dataclasses import dataclass
-from torch import fx, nn
+from torch import nn
 
 from mofa_compiler import weights
 from mofa_compiler.analysis.layers import Layer, keeps_size
@@ -31,8 +29,6 @@ from mofa_compiler.rewriting import (
     unknown_subclass,
 )
 
-_CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
-
 
 @dataclass(frozen=True, config=FROZEN)
 class SepConvToPConv(Pass):
@@ -43,9 +39,6 @@ class SepConvToPConv(Pass):
         kinds: which convolutions, `depthwise` (with or without a pointwise one behind), `dense`.
         pointwise_bias: `keep`, or `drop` the bias of the pointwise convolution (of a lone PConv: its own) as the
             paper's authors did.
-        concatenated: of what dense convolutions read of several values behind one another, `first` convolves the first
-            channels, which are of the first value alone; `shuffle` mixes the channels before, so that some of every
-            value are convolved.
     """
 
     name: ClassVar[str] = "sepconv-to-pconv"
@@ -53,7 +46,6 @@ class SepConvToPConv(Pass):
     portion: Portion = Fraction(1, 4)
     kinds: tuple[Literal["depthwise", "dense"], ...] = ("depthwise", "dense")
     pointwise_bias: Literal["keep", "drop"] = "keep"
-    concatenated: Literal["first", "shuffle"] = "first"
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         conv = layer.module
@@ -95,11 +87,6 @@ class SepConvToPConv(Pass):
             dtype=old.weight.dtype,
         )
         if layer.is_dense:
-            weight, groups = old.weight.detach(), _groups(layer) if self.concatenated == "shuffle" else 1
-            before = OrderedDict[str, nn.Module]()
-            if 1 < groups <= c:
-                before["shuffle"] = nn.ChannelShuffle(groups)
-                weight = weight.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
             pointwise = nn.Conv2d(
                 old.in_channels,
                 old.out_channels,
@@ -108,26 +95,11 @@ class SepConvToPConv(Pass):
                 device=old.weight.device,
                 dtype=old.weight.dtype,
             )
-            weights.factor_dense(weight, new, pointwise)
+            weights.factor_dense(old.weight.detach(), new, pointwise)
             if pointwise.bias is not None and old.bias is not None:
                 weights.fill(pointwise.bias, old.bias.detach())
-            return Replacement(nn.Sequential(OrderedDict(**before, pconv=new, pointwise=pointwise)))
+            return Replacement(nn.Sequential(OrderedDict(pconv=new, pointwise=pointwise)))
         folding, ideal = weights.separable_from_depthwise(
             layer, old.weight.detach(), old.bias, new, modules, drop_bias=not keep
         )
         return Replacement(new, compensated=folding.neighbours, stands_for=ideal, note=folding.note)
-
-
-def _groups(layer: Layer) -> int:
-    """Of as many channels each as divide every value that is concatenated in front of a layer; 1 where none are."""
-    widths: list[int] = []
-    for node in layer.nodes:
-        source = node.args[0]
-        if not isinstance(source, fx.Node) or source.target not in _CONCATENATIONS:
-            return 1
-        given = {**dict(zip(("tensors", "dim"), source.args, strict=False)), **source.kwargs}
-        parts, dim = given["tensors"], given.get("dim", 0)
-        if dim not in (1, -3) or not isinstance(parts, (list, tuple)):
-            return 1
-        widths += [part.meta["val"].shape[1] for part in parts if isinstance(part, fx.Node)]
-    return layer.channels // math.gcd(*widths)

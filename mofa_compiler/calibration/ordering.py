@@ -26,11 +26,11 @@ PIXELS = 1024
 
 @dataclass(frozen=True)
 class Reader:
-    """A convolution of the original network of whose input channels only those at places `convolved` will be so."""
+    """A convolution of the original network of whose input channels only the first `convolved` will be convolved."""
 
     node: fx.Node
     conv: nn.Conv2d
-    convolved: Positions
+    convolved: int
 
 
 def channel_orders(
@@ -66,10 +66,7 @@ def _readers(original: Network, rewritten: Network) -> Iterator[Reader]:
             continue
         partial = now.get(path) or now.get(f"{path}.pconv")
         if isinstance(partial, PartialConv2d) and partial.convolved < partial.channels:
-            places, shuffle = np.arange(partial.channels), now.get(f"{path}.shuffle")
-            if isinstance(shuffle, nn.ChannelShuffle):
-                places = places.reshape(shuffle.groups, -1).T.ravel()
-            yield from (Reader(node, conv, places[: partial.convolved]) for node in layer.nodes)
+            yield from (Reader(node, conv, partial.convolved) for node in layer.nodes)
 
 
 def _worths(
@@ -142,7 +139,7 @@ def _order(
                 places[slot[one]].append(position)
         if places[0]:
             positions = np.array(places)  # (count, how often a class occurs)
-            table += np.isin(positions, reader.convolved).astype(float) @ worth[positions].T
+            table += (positions < reader.convolved).astype(float) @ worth[positions].T
     if kept is not None:
         table[np.ix_(*kept)] += table.max() + 1
     if not table.any():

@@ -396,39 +396,3 @@ def test_dense_low_rank_kernel_is_kept_exactly():
     after, _ = rewrite(before, SepConvToPConv())
     x = torch.randn(1, 8, 12, 14, dtype=torch.float64)
     torch.testing.assert_close(output(after, x), output(before, x), rtol=1e-9, atol=1e-9)
-
-
-class Joined(nn.Module):
-    """A dense convolution of two values behind one another, with a kernel of its own for the first channel of each."""
-
-    def __init__(self, widths: tuple[int, int] = (8, 4)) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        channels = sum(widths)
-        self.a, self.b = (nn.Conv2d(3, width, 1) for width in widths)
-        self.dense, self.last = nn.Conv2d(channels, 8, 3, padding=1), nn.Conv2d(8, 3, 1)
-        mixed, kernels = torch.randn(8, channels), torch.zeros(channels, 3, 3)
-        kernels[:, 1, 1] = 1
-        kernels[[0, widths[0]]] = torch.randn(2, 3, 3)
-        self.dense.weight.data = torch.einsum("oi,ihw->oihw", mixed, kernels)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(self.dense(torch.cat([self.a(x), self.b(x)], dim=1)))  # type: ignore[no-any-return]
-
-
-def test_of_concatenated_values_some_channels_of_each_are_convolved():
-    before, x = network(Joined(), 1, 3, 16, 16), torch.rand(1, 3, 16, 16)
-    first, _ = rewrite(before, SepConvToPConv())
-    shuffled, diff = rewrite(before, SepConvToPConv(concatenated="shuffle"))
-    assert [edit.after for edit in diff.edits] == [
-        "ChannelShuffle(groups=3) + PConv2d(12, k3, portion=1/4) + Conv2d(12→8, k1, bias)"
-    ]
-    wanted = output(before, x)
-    torch.testing.assert_close(output(shuffled, x), wanted, rtol=1e-4, atol=1e-4)
-    assert (output(first, x) - wanted).abs().max() > 0.1
-
-
-@pytest.mark.parametrize("widths", [(8, 1), (2, 14)])
-def test_what_has_more_groups_than_channels_are_convolved_is_not_shuffled(widths: tuple[int, int]):
-    after, _ = rewrite(network(Joined(widths), 1, 3, 16, 16), SepConvToPConv(concatenated="shuffle"))
-    assert not any(isinstance(module, nn.ChannelShuffle) for module in after.program.modules.values())
