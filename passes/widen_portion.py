@@ -51,7 +51,8 @@ class WidenPortion(Pass):
     def alternatives(self, layer: Layer, network: Network, *, bounded: bool = False) -> Sequence[Pass]:
         one = replace(self, where=("*",))  # measured time decides where, not the stage
         dense = bounded and layer.ideal is None  # in the place of a depthwise one so many channels never pay
-        return (one, *(replace(one, portion=portion) for portion in WIDER if portion > one.portion)) if dense else (one,)
+        wider = [portion for portion in WIDER if dense and portion > one.portion]
+        return (one, *(replace(one, portion=portion) for portion in wider))
 
     def match(self, layer: Layer, network: Network) -> Match | Skip | None:
         old = pconv_inside(layer, network, as_tuple(self.where), self.cheap_below)

@@ -148,15 +148,14 @@ class Fit(ABC):
                 x = torch.cat([x, x.new_ones(*x.shape[:-1], 1)], dim=-1)
                 known = 0 if offset is None else self.target_rows(offset[index : index + 1], pixels)
                 got = self.predicted(x) + known
-                aim = highest = y
+                highest = y
                 if site.link.clipped:  # below zero any value will do, with some distance from zero
                     highest = torch.maximum(y, -y.square().mean(-2, keepdim=True).sqrt())
                     y = torch.where(y > 0, y, torch.minimum(got, highest))
-                    aim = aim if self._best is None else y  # what inherited weights make of it may be far off
                 self._energy += float(highest.square().sum())
                 self._error += float((got - y).square().sum())
                 fold = self._folds[_fold(batch.seen + index)]
-                fold[:] = [Moments.sum([*fold, Moments.of(x, aim - known)])]
+                fold[:] = [Moments.sum([*fold, Moments.of(x, y - known)])]
 
     def update(self, last: bool) -> Gain | None:
         """Fit after a round; the last of several rounds only measures, and the weights that did best are kept."""
