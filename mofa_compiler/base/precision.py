@@ -7,6 +7,10 @@ from typing import Literal, TypeAlias, get_args
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
 """Of weights and activations; `int8`: of what the engine's quantizer takes, the rest in fp32"""
 
+Half: TypeAlias = Literal["fp16", "bf16"]
+
+HALF: tuple[Half, ...] = get_args(Half)
+
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 

@@ -36,6 +36,13 @@ def _precision(text: str) -> str:
     return text
 
 
+def half(text: str) -> str:
+    """A half precision; others are a usage error."""
+    if text not in precision.HALF:
+        raise typer.BadParameter(f"{text!r} is none of {', '.join(precision.HALF)}")
+    return text
+
+
 Target = Annotated[
     str,
     typer.Argument(

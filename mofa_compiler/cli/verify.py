@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..base.errors import DataError, VerificationError
+from ..base.precision import Half
 from . import options
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ def verify(
     trained: Annotated[
         bool, typer.Option("--trained", help="Another program has trained the weights since: they may differ.")
     ] = False,
+    precision: Annotated[
+        Half | None,
+        typer.Option(
+            metavar="fp16|bf16",
+            parser=options.half,
+            help="Also run it with everything stored in this precision, and name the first layer that overflows.",
+        ),
+    ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -55,6 +64,7 @@ def verify(
     \b
     mofa verify net-mofa --original arch.py:Net --checkpoint net.pth
     mofa verify net-mofa --original arch.py:Net --inputs photos --degrade jpeg:30
+    mofa verify net-mofa --original arch.py:Net --inputs photos --precision fp16
 
     \b
     Exit codes:
@@ -74,7 +84,9 @@ def verify(
         if description is None and not quiet:
             print("warning: no --checkpoint: the original has the weights that it starts with", file=sys.stderr)
         name = f"input ({', '.join(filter(None, (inputs, degrade)))})"
-        found = check(bundle, model, batches, name=name, trained=trained, progress=phase("verifying"))
+        found = check(
+            bundle, model, batches, name=name, trained=trained, precision=precision, progress=phase("verifying")
+        )
     if as_json:
         print(json.dumps(found.to_data(), indent=2, ensure_ascii=False))
     elif not quiet:

@@ -12,17 +12,21 @@ from torch import nn
 
 from ..base.errors import VerificationError, one_line
 from ..base.plain import plain_data
+from ..base.precision import Half
 from ..base.progress import Progress
 from ..base.words import error_text, off
 from ..bundle import load
 from ..bundle.files import check_complete
 from ..bundle.recipe import FILE, read_recipe
 from ..compiler import Result
-from ..graph.call_spec import specs
+from ..frontend import capture
+from ..frontend.state import copied
+from ..graph.call_spec import example_call, specs
 from ..numerics.running import run_saved, values
 from ..numerics.sizes import another_size
 from ..result.rewrite import Rewrite
 from ..result.verdict import Check, Verdict, verdict_data
+from ..verification.half_storage import in_half_storage
 from ..verification.per_pass import Measured, measure, verdicts
 from .bundle_checks import check_bundle
 from .replay import replayed
@@ -84,6 +88,7 @@ def verify(
     *,
     name: str = "given input",
     trained: bool = False,
+    precision: Half | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Check that passes are as exact as they say, and measure how far the network is from the original.
@@ -96,12 +101,16 @@ def verify(
             the example input.
         name: what to call one of them, perhaps with where they come from in parentheses.
         trained: the saved weights were trained by another program since, so that they cannot be those of the recipe.
+        precision: also run the network with everything stored in it, and name the first layer that overflows, or that
+            is further off than `verification.half_storage.ALLOWED`.
         progress: told about every network that is run.
 
     Raises:
         BundleError: there is no bundle, it is damaged, or was made from another architecture.
         VerificationError: no original for a bundle, or inputs that a network does not take.
     """
+    if precision is not None and inputs is not None:
+        inputs = list(inputs)  # they are gone through twice
     if not isinstance(bundle_or_result, (str, Path)):
         rewrite, checks = bundle_or_result.record, []
         shipped: nn.Module = rewrite.model
@@ -124,8 +133,19 @@ def verify(
         rewrite = rewrite.with_verdicts(found)
         checks = check_bundle(folder, document, rewrite, shipped, found, written, trained=trained)
     checks = [*checks, _exactness(found), _output(measured), _another_size(rewrite, shipped)]
+    if precision is not None:
+        checks.append(_in_half(shipped, rewrite, inputs, precision))
     figures = measured.shipped
     return Verification(found, figures.relative_error, figures.psnr(figures.peak), measured.measured_on, tuple(checks))
+
+
+def _in_half(shipped: nn.Module, rewrite: Rewrite, inputs: Iterable[Any] | None, precision: Half) -> Check:
+    """The network as it is now, with everything stored in half precision."""
+    given = [rewrite.example] if inputs is None else inputs
+    calls = [example_call(shipped, one) for one in (rewrite.evaluation or given if inputs is None else given)]
+    network = capture(copied(shipped), calls[0], compare=False).graph_module
+    found = in_half_storage(network.eval(), calls, precision)
+    return Check(precision, found.ok, found.sentence)
 
 
 def _exactness(found: Sequence[Verdict]) -> Check:

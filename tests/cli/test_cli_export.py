@@ -51,6 +51,32 @@ def test_json(mofa: Callable[..., Result]) -> None:
     assert {"kind": "max_pool2d", "backend": None, "count": 1, "layers": []} in data["operators"]
 
 
+@pytest.mark.slow
+def test_int8(mofa: Callable[..., Result]) -> None:
+    arguments = ["--to", "onnx", "--precision", "int8", "--calibrate", "synthetic", "--degrade", "gaussian:25"]
+    result = mofa("export", "bundle", *arguments, "--float", "inc")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert any("MiB in int8, for 1x3x16x16 only" in line for line in lines)
+    assert "in float: inc" in lines
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--precision", "int8"], 1),
+        (["--precision", "bf16"], 1),
+        (["--precision", "int4"], 2),
+        (["--calibrate", "synthetic"], 2),
+        (["--precision", "int8", "--calibrate", "synthetic", "--float", "icn"], 1),
+    ],
+)
+def test_precisions_that_cannot_be(mofa: Callable[..., Result], arguments: list[str], status: int) -> None:
+    refused = mofa("export", "bundle", "--to", "onnx", *arguments)
+    assert refused.exit_code == status and not Path("bundle.onnx").exists()
+
+
 def test_quiet_and_overwrite(mofa: Callable[..., Result]) -> None:
     arguments = ("export", "bundle", "--to", "torchscript", "--quiet")
     assert (mofa(*arguments).output, mofa(*arguments).exit_code) == ("", 1)

@@ -85,6 +85,17 @@ def test_engines_are_listed() -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+def test_engines_say_their_precisions() -> None:
+    found = {one["name"]: one["precisions"] for one in json.loads(mofa("engines", "--json").stdout)}
+    assert found["onnxruntime"] == ["fp32", "fp16", "int8"]
+    assert found["eager"] == ["fp32", "fp16", "bf16"]
+
+
+def test_a_precision_that_the_engine_lacks() -> None:
+    refused = mofa("measure", UNET, "--engine", "eager", "--precision", "int8")
+    assert refused.exit_code == 1 and "int8" in refused.stderr
+
+
 def test_a_missing_engine_is_listed_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = "MNN is not installed: pip install 'mofa-compiler[mnn]'"
     monkeypatch.setattr(Mnn, "missing", lambda self: reason)

@@ -67,6 +67,13 @@ def test_json(mofa: Callable[..., Result], bundle: str) -> None:
     assert all(check["ok"] for check in data["checks"])
 
 
+def test_half_precision(mofa: Callable[..., Result], bundle: str) -> None:
+    data = json.loads(mofa("verify", bundle, *weights("--precision", "fp16", "--json")).stdout)
+    (check,) = (check for check in data["checks"] if check["name"] == "fp16")
+    assert check["ok"] and "overflows" in check["detail"]
+    assert mofa("verify", bundle, *weights("--precision", "int8")).exit_code == 2
+
+
 @pytest.mark.slow
 def test_inputs_of_ones_own(mofa: Callable[..., Result], bundle: str) -> None:
     np.save("inputs.npy", np.random.default_rng(0).random((5, 3, 16, 24), dtype=np.float32))
