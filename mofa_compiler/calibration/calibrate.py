@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from .candidate import Candidate
 from .hidden_ranks import Ranks, ranks
 from .ordering import channel_orders
 from .outcome import NAME, Calibrated, Stage, edits_of, refusal_of, set_modes, with_what_stayed
+from .sensitivity import sensitivities
 from .settings import Calibration
 from .sufficiency import too_few
 from .tuning import tune
@@ -99,8 +101,9 @@ def calibrate(
             tell("choosing channels", 0, 1)
             channels = Channels(original.program)
             hidden = ranks(original, networks[-1], fitting)
+            felt = partial(sensitivities, original, fitting)
             some = fitting.one_by_one().first(ORDERED_BY)
-            orders = channel_orders(channels, original, networks[-1], some, hidden.kept)
+            orders = channel_orders(channels, original, networks[-1], some, hidden.kept, felt)
             if orders or hidden.kept:
                 aligned = in_new_order(original, channels, orders, hidden)
                 stack.enter_context(evaluating(aligned.program.graph_module))

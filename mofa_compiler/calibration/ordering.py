@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,6 @@ class Reader:
 
     node: fx.Node
     conv: nn.Conv2d
-    pointwise: nn.Conv2d | None
     convolved: int
 
 
@@ -40,17 +39,18 @@ def channel_orders(
     rewritten: Network,
     batches: Iterable[CallSpec],
     kept: Mapping[int, tuple[Positions, Positions]],
+    felt: Callable[[], Mapping[fx.Node, Tensor]],
 ) -> dict[int, tuple[int, ...]]:
     """The order in which the channels that matter most come first, for each orbit of `channels` whose order matters.
 
-    A channel matters by the energy of what its kernels do to it and no scalar could, seen through the pointwise
-    convolution behind, on these inputs; what several convolutions read counts for all of them. Of an orbit in `kept`
-    what is at these places comes to those.
+    A channel matters by the energy of what its kernels do to it and no scalar could, on these inputs, as far as the
+    network's output feels it (`sensitivities`); what several convolutions read counts for all of them. Of an orbit in
+    `kept` what is at these places comes to those.
     """
     readers = list(_readers(original, rewritten))
     if not (readers or kept) or not channels.orbits:
         return {}
-    worth = _worths(original.program, readers, batches) if readers else []
+    worth = _worths(original.program, readers, batches, felt()) if readers else []
     orders = {
         index: _order(orbit, readers, worth, channels, kept.get(index)) for index, orbit in enumerate(channels.orbits)
     }
@@ -66,13 +66,13 @@ def _readers(original: Network, rewritten: Network) -> Iterator[Reader]:
             continue
         partial = now.get(path) or now.get(f"{path}.pconv")
         if isinstance(partial, PartialConv2d) and partial.convolved < partial.channels:
-            behind = layer.pointwise.module if layer.pointwise and layer.is_depthwise else None
-            assert behind is None or isinstance(behind, nn.Conv2d)
-            yield from (Reader(node, conv, behind, partial.convolved) for node in layer.nodes)
+            yield from (Reader(node, conv, partial.convolved) for node in layer.nodes)
 
 
-def _worths(program: Program, readers: Sequence[Reader], batches: Iterable[CallSpec]) -> list[Positions]:
-    """For every reader, what convolving each of its input channels is worth, as a share of its output's energy."""
+def _worths(
+    program: Program, readers: Sequence[Reader], batches: Iterable[CallSpec], felt: Mapping[fx.Node, Tensor]
+) -> list[Positions]:
+    """For every reader, what convolving each of its input channels is worth, as a share of what its output does."""
     grams: dict[int, Tensor] = {}
     by_node = {reader.node: index for index, reader in enumerate(readers)}
 
@@ -90,7 +90,7 @@ def _worths(program: Program, readers: Sequence[Reader], batches: Iterable[CallS
     for call in batches:
         with torch.no_grad(), own_randomness():
             watching.run(*bound_arguments(program.graph_module, call))
-    return [_worth(reader, grams[index]) for index, reader in enumerate(readers)]
+    return [_worth(reader, grams[index], felt.get(reader.node)) for index, reader in enumerate(readers)]
 
 
 def _patches(x: Tensor, conv: nn.Conv2d, count: int) -> Tensor:
@@ -101,9 +101,14 @@ def _patches(x: Tensor, conv: nn.Conv2d, count: int) -> Tensor:
     return patches.permute(1, 2, 0, 3).flatten(2).double()
 
 
-def _worth(reader: Reader, gram: Tensor) -> Positions:
-    """(C,) from the second moments (C, k·k, k·k) of what the kernels see: the energy that no gain explains."""
+def _worth(reader: Reader, gram: Tensor, felt: Tensor | None) -> Positions:
+    """(C,) from the second moments (C, k·k, k·k) of what the kernels see: the energy that no gain explains.
+
+    `felt` are the sensitivities of the convolution's outputs; what the output has no gradient of matters nothing.
+    """
     conv = reader.conv
+    if felt is None:
+        return np.zeros(len(gram))
     weight = conv.weight.detach().double()
     kernels = (weight if conv.groups > 1 else weight.transpose(0, 1)).flatten(2)  # (C, outputs, k·k)
     height, width = conv.kernel_size
@@ -111,12 +116,9 @@ def _worth(reader: Reader, gram: Tensor) -> Positions:
     seen = kernels @ gram
     energy = (seen * kernels).sum(2)
     explained = seen[:, :, center].square() / gram[:, center, center].clamp_min(1e-30)[:, None]
-    lost = (energy - explained).clamp_min(0).sum(1)
-    energy = energy.sum(1)
-    if reader.pointwise is not None:
-        scale = reader.pointwise.weight.detach().double().square().sum((0, 2, 3))
-        lost, energy = lost * scale, energy * scale
-    return (lost / energy.sum().clamp_min(1e-30)).cpu().numpy()
+    shares = felt[:, None] if conv.groups > 1 else felt
+    lost = ((energy - explained).clamp_min(0) * shares).sum(1)
+    return (lost / (energy * shares).sum().clamp_min(torch.finfo(lost.dtype).tiny)).cpu().numpy()
 
 
 def _order(

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from ..analysis.channels import Channels
 from ..analysis.hidden import Hidden, hidden_channels
@@ -23,6 +23,7 @@ from .calibrate import in_new_order
 from .candidate import Candidate
 from .hidden_ranks import moments_of, ranks
 from .ordering import channel_orders
+from .sensitivity import sensitivities
 from .settings import Calibration
 from .watching import watch
 
@@ -67,7 +68,7 @@ class Rehearsal:
         start, made, orders = self._original, carry_out(self._original), {}
         if self._calibration.order:
             hidden = ranks(start, made[-1], self._batches, self._moments)
-            orders = channel_orders(self._channels, start, made[-1], self._batches, hidden.kept)
+            orders = channel_orders(self._channels, start, made[-1], self._batches, hidden.kept, lambda: self._felt)
             if orders or hidden.kept:
                 start = in_new_order(start, self._channels, orders, hidden)
                 made = carry_out(start)
@@ -86,3 +87,7 @@ class Rehearsal:
         """Of all hidden channels: measured once, whichever of them passes take away."""
         found = [one for one in hidden_channels(self._original).values() if isinstance(one, Hidden)]
         return moments_of(self._original, found, self._batches)
+
+    @cached_property
+    def _felt(self) -> Mapping[fx.Node, Tensor]:
+        return sensitivities(self._original, self._batches)

@@ -107,7 +107,7 @@ def test_a_network_that_counts_its_calls() -> None:
 
 
 def test_statistics_without_weights_are_in_the_diff() -> None:
-    layers = [conv(3, 8, 3), nn.BatchNorm2d(8, affine=False), nn.SiLU(), conv(8, 8, 3), nn.SiLU(), conv(8, 3, 3)]
+    layers = [conv(3, 16, 3), nn.BatchNorm2d(16, affine=False), nn.SiLU(), conv(16, 16, 3), nn.SiLU(), conv(16, 3, 3)]
     result = apply(trained_like(nn.Sequential(*layers)), "mofa", X[0], Calibration(X, tuning=0))
     assert result.channel_orders
     fates = {edit.path: edit.fate for edit in result.diffs[-1].edits}
