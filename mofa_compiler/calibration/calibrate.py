@@ -37,9 +37,6 @@ from .tuning import tune
 EVALUATED = 4
 """How many batches of what was not fitted to a result keeps to be verified on"""
 
-ORDERED_BY = 16
-"""On how many images it is measured which channels matter: PMRID keeps no more by 64, which take four times as long"""
-
 FAR = 0.05
 """Relative error of the output from which on blocks are tuned before the whole: the dense U-Net wins 1 dB by it"""
 
@@ -102,8 +99,7 @@ def calibrate(
             channels = Channels(original.program)
             hidden = ranks(original, networks[-1], fitting)
             felt = partial(sensitivities, original, fitting)
-            some = fitting.one_by_one().first(ORDERED_BY)
-            orders = channel_orders(channels, original, networks[-1], some, hidden.kept, felt)
+            orders = channel_orders(channels, original, networks[-1], fitting, hidden.kept, felt)
             if orders or hidden.kept:
                 aligned = in_new_order(original, channels, orders, hidden)
                 stack.enter_context(evaluating(aligned.program.graph_module))

@@ -43,9 +43,9 @@ def channel_orders(
 ) -> dict[int, tuple[int, ...]]:
     """The order in which the channels that matter most come first, for each orbit of `channels` whose order matters.
 
-    A channel matters by the energy of what its kernels do to it and no scalar could, on these inputs, as far as the
-    network's output feels it (`sensitivities`); what several convolutions read counts for all of them. Of an orbit in
-    `kept` what is at these places comes to those.
+    A channel matters by the energy of what its kernels do to it and no scalar could, on these inputs; of depthwise
+    kernels as far as the network's output feels it (`sensitivities`). What several convolutions read counts for all of
+    them. Of an orbit in `kept` what is at these places comes to those.
     """
     readers = list(_readers(original, rewritten))
     if not (readers or kept) or not channels.orbits:
@@ -104,11 +104,10 @@ def _patches(x: Tensor, conv: nn.Conv2d, count: int) -> Tensor:
 def _worth(reader: Reader, gram: Tensor, felt: Tensor | None) -> Positions:
     """(C,) from the second moments (C, k·k, k·k) of what the kernels see: the energy that no gain explains.
 
-    `felt` are the sensitivities of the convolution's outputs; what the output has no gradient of matters nothing.
+    `felt` are the sensitivities of the convolution's outputs, where the network's output has gradients. A dense
+    kernel's outputs count alike: weighted, those of the dense U-Net left it 1.2 dB less after tuning.
     """
     conv = reader.conv
-    if felt is None:
-        return np.zeros(len(gram))
     weight = conv.weight.detach().double()
     kernels = (weight if conv.groups > 1 else weight.transpose(0, 1)).flatten(2)  # (C, outputs, k·k)
     height, width = conv.kernel_size
@@ -116,7 +115,7 @@ def _worth(reader: Reader, gram: Tensor, felt: Tensor | None) -> Positions:
     seen = kernels @ gram
     energy = (seen * kernels).sum(2)
     explained = seen[:, :, center].square() / gram[:, center, center].clamp_min(1e-30)[:, None]
-    shares = felt[:, None] if conv.groups > 1 else felt
+    shares = felt[:, None] if felt is not None and conv.groups > 1 else torch.ones((), device=energy.device)
     lost = ((energy - explained).clamp_min(0) * shares).sum(1)
     return (lost / (energy * shares).sum().clamp_min(torch.finfo(lost.dtype).tiny)).cpu().numpy()
 

@@ -23,7 +23,7 @@ def sensitivities(original: Network, batches: Batches) -> Mapping[fx.Node, Tenso
     """E[(Jᵀv)²] of every channel of every convolution, (C,), for white v of the outputs' own scale.
 
     An error of energy e in a channel, independent of others, changes the output by e times that. A convolution that
-    the output has no gradient of is left out.
+    the output has no gradient of is left out, and so are all of a network whose parts have none.
     """
     module = original.program.graph_module
     layers = {path for path, layer in original.layers.items() if isinstance(layer.module, nn.Conv2d)}
@@ -58,11 +58,14 @@ def sensitivities(original: Network, batches: Batches) -> Mapping[fx.Node, Tenso
     noise = torch.Generator().manual_seed(0)
     for call in batches.one_by_one().first(IMAGES):
         watching.given = []
-        with torch.enable_grad(), own_randomness():
-            output = watching.run(*bound_arguments(module, call))
-        ends = [leaf for leaf in tensor_leaves(output) if leaf.requires_grad]
-        if ends and watching.given:  # no gradients of weights, which are the caller's
-            torch.autograd.grad(ends, watching.given, [_white(end, noise) for end in ends], allow_unused=True)
+        try:
+            with torch.enable_grad(), own_randomness():
+                output = watching.run(*bound_arguments(module, call))
+            ends = [leaf for leaf in tensor_leaves(output) if leaf.requires_grad]
+            if ends and watching.given:  # no gradients of weights, which are the caller's
+                torch.autograd.grad(ends, watching.given, [_white(end, noise) for end in ends], allow_unused=True)
+        except RuntimeError:  # a function of somebody's without a backward pass, or values that were written over
+            return {}
     return found
 
 

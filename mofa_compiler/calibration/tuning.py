@@ -58,7 +58,7 @@ def tune(
         shelf = Shelf(folder)
         loss = _Loss(original, rewritten, single, shelf, "fitted")
         judged = _Loss(original, rewritten, held_out, shelf, "held out")
-        optimizers = list(_optimizers(rewritten, parameters, steps))
+        optimizers = list(_optimizers(parameters, steps))
         start = best = judged.total()
         kept = [parameter.detach().clone() for parameter in parameters]
         order, generator, behind = list[int](), torch.Generator().manual_seed(0), 0
@@ -131,17 +131,9 @@ def _trained(module: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[
             parameter.requires_grad_(was)
 
 
-def _optimizers(
-    module: nn.Module, parameters: Sequence[nn.Parameter], steps: int
-) -> Iterator[tuple[Optimizer, LRScheduler]]:
-    """Of kernels that are matrices, and of the other parameters, each with its cycle.
-
-    A depthwise kernel is as many small ones as it has channels.
-    """
-    convolutions = (one for one in module.modules() if isinstance(one, (nn.Conv2d, nn.ConvTranspose2d)))
-    small = {id(one.weight) for one in convolutions if one.groups > 1}
-    large = [p for p in parameters if p.dim() > 1 and min(p.flatten(1).shape) >= SMALLEST_SIDE]
-    kernels = [p for p in large if id(p) not in small]
+def _optimizers(parameters: Sequence[nn.Parameter], steps: int) -> Iterator[tuple[Optimizer, LRScheduler]]:
+    """Of kernels that are matrices, and of the other parameters, each with its cycle."""
+    kernels = [p for p in parameters if p.dim() > 1 and min(p.flatten(1).shape) >= SMALLEST_SIDE]
     others = [p for p in parameters if all(p is not kernel for kernel in kernels)]
     total = max(steps, 4) + 1
     for kind, some, rate in ((Orthogonal, kernels, TURNING_RATE), (torch.optim.Adam, others, LEARNING_RATE)):

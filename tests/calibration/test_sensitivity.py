@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,3 +52,30 @@ def test_energies_of_gradients_by_channel() -> None:
     assert ratio.tolist() == pytest.approx(expected.tolist(), rel=1e-4)  # noise and its scale are the same for both
     assert all(parameter.grad is None for parameter in net.parameters())
     assert all(torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
+
+
+class Forward(torch.autograd.Function):
+    """Somebody's own, of which nobody needed gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+class Without(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Forward.apply(self.first(x))  # type: ignore[no-any-return, no-untyped-call]
+
+
+class Labels(Without):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x).argmax(1)
+
+
+@pytest.mark.parametrize("net", [Without(), Labels()])
+def test_networks_without_gradients(net: nn.Module) -> None:
+    assert not felt(net)

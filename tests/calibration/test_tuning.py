@@ -11,7 +11,6 @@ from torch import nn
 
 from mofa_compiler.calibration import tuning
 from mofa_compiler.calibration.batches import Batches
-from mofa_compiler.calibration.orthogonal import Orthogonal
 from mofa_compiler.calibration.tuning import tune
 from mofa_compiler.graph.call_spec import CallSpec
 from tests.calibration.small import conv, distance, images, run
@@ -67,16 +66,6 @@ def test_steps_that_lead_away_end_early_and_leave_nothing(tmp_path: Path, monkey
 @pytest.mark.parametrize("steps", [1, 2, 3, 9])
 def test_few_steps(steps: int, tmp_path: Path) -> None:
     assert tuned(*pair(), steps, tmp_path) == steps
-
-
-def test_depthwise_kernels_are_no_matrices() -> None:
-    net = nn.Sequential(conv(3, 16, 3), conv(16, 16, 3, groups=16))
-    found = {type(one): one.param_groups for one, _ in tuning._optimizers(net, [*net.parameters()], 4)}
-    stepped = {kind: {id(p) for group in groups for p in group["params"]} for kind, groups in found.items()}
-    assert stepped == {
-        Orthogonal: {id(net[0].weight)},
-        torch.optim.Adam: {id(one) for one in (net[0].bias, net[1].weight, net[1].bias)},
-    }
 
 
 def test_batches_become_single_images() -> None:
