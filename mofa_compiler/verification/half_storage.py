@@ -16,7 +16,7 @@ from ..base.torch_state import kept_buffers, own_randomness
 from ..base.words import error_text
 from ..graph.call_spec import CallSpec, bound_call, map_tree, tensor_leaves
 from ..graph.interpreter import Interpreter
-from ..graph.node_names import describe
+from ..graph.node_names import describe, path_of
 from ..numerics.half import HALVES
 
 ALLOWED = 0.02
@@ -28,12 +28,13 @@ class Stored:
     """What a layer returned with everything stored in half precision.
 
     Attributes:
-        what: the layer, in words.
+        what: the layer, in words; `path`: of its module, or of the one that it is part of.
         low, high: range of its values in the network's own precision.
         error: root mean square of the difference ÷ that of the values; infinite where they are not finite.
     """
 
     what: str
+    path: str
     low: float
     high: float
     error: float
@@ -66,23 +67,21 @@ class HalfStorage:
     @property
     def sentence(self) -> str:
         """What was found, in a line."""
-        most = torch.finfo(HALVES[self.precision]).max
-        if (over := self.first_overflow) is not None:
-            return (
-                f"{over.what} overflows in {self.precision}: its values go from {over.low:.3g} to {over.high:.3g} "
-                f"where they are finite, and {self.precision} ends at {most:.3g}"
-            )
-        if (lost := self.first_loss) is not None:
-            off = f"{error_text(lost.error)} off in {self.precision}"
-            return (
-                f"{lost.what} is {off}, more than {error_text(ALLOWED)}: its "
-                f"values go from {lost.low:.3g} to {lost.high:.3g}"
-            )
+        if (worst := self.first_overflow or self.first_loss) is not None:
+            return f"{worst.what} {self.said(worst)}"
         widest = max(self.layers, key=lambda one: max(-one.low, one.high))
         return (
             f"nothing overflows, and the output is {error_text(self.layers[-1].error)} off; the widest range is "
             f"{widest.low:.3g} to {widest.high:.3g}, of {widest.what}"
         )
+
+    def said(self, one: Stored) -> str:
+        """What is wrong with a layer, after its name."""
+        values = f"its values go from {one.low:.3g} to {one.high:.3g}"
+        if one.overflows:
+            most = torch.finfo(HALVES[self.precision]).max
+            return f"overflows in {self.precision}: {values}, and {self.precision} ends at {most:.3g}"
+        return f"is {error_text(one.error)} off in {self.precision}, more than {error_text(ALLOWED)}: {values}"
 
 
 def in_half_storage(network: fx.GraphModule, calls: Sequence[CallSpec], precision: Half) -> HalfStorage:
@@ -129,11 +128,12 @@ def _started(module: nn.Module, args: Any) -> Interpreter:
 
 def _compared(node: fx.Node, expected: Sequence[Tensor], got: Sequence[Tensor]) -> Stored:
     one, other = (torch.cat([leaf.detach().flatten().double() for leaf in leaves]) for leaves in (expected, got))
+    path = str(node.target) if node.op == "call_module" else path_of(node)
     finite = one[one.isfinite()]
     low, high = (float(edge) for edge in finite.aminmax()) if finite.numel() else (math.nan, math.nan)
     if bool((one.isfinite() & ~other.isfinite()).any()):
-        return Stored(describe(node), low, high, math.inf)
+        return Stored(describe(node), path, low, high, math.inf)
     both = one.isfinite() & other.isfinite()
     size = float(one[both].square().mean().sqrt()) if bool(both.any()) else 0.0
     off = float((one - other)[both].square().mean().sqrt()) if bool(both.any()) else 0.0
-    return Stored(describe(node), low, high, off / size if size else 0.0)
+    return Stored(describe(node), path, low, high, off / size if size else 0.0)

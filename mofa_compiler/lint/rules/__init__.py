@@ -18,6 +18,7 @@ from .deployment import (
     UnsupportedOperator,
 )
 from .failures import NoConvolutions, NotAnalysed, NotBuilt, NotTraced, OpaquePart, UnusedSuppression
+from .half_range import HalfRange
 from .portions import CheapStage, CheapStageNarrow, MiddleStageNarrow, PortionTooWide
 from .resampling import ConvolutionPixelShuffle, StridedConvolution, TransposedConvolution, UpsampleBeforeConvolution
 
@@ -46,6 +47,7 @@ RULES: Mapping[str, type[Rule]] = {
         ChannelGate,
         PixelShuffle,
         UnmergedLinear,
+        HalfRange,
         TooManyParameters,
         TooManyMacs,
         TooMuchMemory,

@@ -184,7 +184,8 @@ def test_a_rule_is_silent_on_what_it_advises(code: str) -> None:
 
 def test_every_rule_is_tried() -> None:
     assert BAD.keys() == GOOD.keys()
-    assert BAD.keys() | FAILURES | {"MOFA206", "MOFA404", "MOFA501", "MOFA502", "MOFA503", "MOFA504"} == RULES.keys()
+    elsewhere = {"MOFA206", "MOFA404", "MOFA408", "MOFA501", "MOFA502", "MOFA503", "MOFA504"}
+    assert BAD.keys() | FAILURES | elsewhere == RULES.keys()
 
 
 @pytest.mark.parametrize("code", RULES)
