@@ -100,8 +100,9 @@ class Prices:
             if candidate is None or (saved and time.monotonic() > self._until):
                 break
             chosen, fitted = candidate
-            tell(f"tuning, {bound}{_so_far(saved)}", len(self._together) - count, TRIES + TUNED)
-            whole = self._whole(chosen, self._is_tuned)
+            text, made = f"tuning, {bound}{_so_far(saved)}", len(self._together) - count
+            tell(text, made, TRIES + TUNED)
+            whole = self._whole(chosen, self._is_tuned, _steps_of(tell, text, made))
             error, saving = surely(whole.errors), sum(one.saving for one in chosen)
             if error <= bound.allowed and saving > saved:
                 found, saved = self._picked(chosen, whole, len(self._together) - count, bound), saving
@@ -193,13 +194,14 @@ class Prices:
         groups = zip(self._choice.groups, self._choice.measured, strict=True)
         return [(found[0].ms or 0.0) * len(group.paths) for group, found in groups]
 
-    def _whole(self, chosen: Sequence[Price], tuned: bool) -> _Whole:
+    def _whole(self, chosen: Sequence[Price], tuned: bool, tell: Tell = lambda *_: None) -> _Whole:
         """The network with these, fitted, and tuned where that was asked for."""
         key = tuple(one.candidate for one in chosen), tuned
         if key not in self._together:
             calibration = self._held_out.calibration
             passes = self._approximate(self._choice.made(key[0]))
-            self._together[key] = self._fitted(passes, calibration if tuned else replace(calibration, tuning=0))
+            calibration = calibration if tuned else replace(calibration, tuning=0)
+            self._together[key] = self._fitted(passes, calibration, tell)
         return self._together[key]
 
     @property
@@ -219,12 +221,11 @@ class Prices:
             self._choice.trials.remember(key, errors)
         return errors
 
-    def _fitted(self, passes: Sequence[Pass], calibration: Calibration) -> _Whole:
+    def _fitted(self, passes: Sequence[Pass], calibration: Calibration, tell: Tell) -> _Whole:
         networks = after_each(self._network, passes)
         if len(networks) < 2:
             return _Whole(None, ())
-        quiet: Tell = lambda *_: None  # noqa: E731
-        found = calibrate(calibration, networks, lambda other: after_each(other, passes)[1:], quiet)
+        found = calibrate(calibration, networks, lambda other: after_each(other, passes)[1:], tell)
         return _Whole(found, tuple(self._held_out.errors(found.networks[-1].program.graph_module)))
 
     def _picked(self, chosen: Sequence[Price], whole: _Whole, tried: int, bound: Bound) -> Picked:
@@ -242,6 +243,16 @@ class Prices:
     @staticmethod
     def _approximate(passes: Iterable[Pass]) -> list[Pass]:
         return [one for one in passes if one.phase is not Phase.LOWER]
+
+
+def _steps_of(tell: Tell, text: str, made: int) -> Tell:
+    """What tells the steps of a tuning, which takes half a minute, and nothing else of a calibration."""
+
+    def step(what: str, done: int, total: int) -> None:
+        if what == "tuning":
+            tell(f"{text}, step {done + 1} of {total}", made, TRIES + TUNED)
+
+    return step
 
 
 def _so_far(saved: float) -> str:
