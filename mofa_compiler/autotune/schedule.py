@@ -18,11 +18,14 @@ PHASES = ("lowerings", "alternatives", "pieces", "forms", "pricing", "fitting", 
 COMPILING: Mapping[str, float] = {"eager": 0.01, "onnxruntime": 0.1, "openvino": 0.1, "mnn": 0.3, "xnnpack": 0.45}
 """Seconds for a piece; others, which generate code, take ten times as long as the slowest"""
 
-RACING = 0.25
+RACING = 0.15
 """Seconds for a piece, of which those that are far from the fastest are soon out"""
 
-PIECES, FORMS = 8, 0.2
+PIECES, FORMS = 5, 0.15
 """For a kind of layer, and the time of forms as part of that of these"""
+
+LATER = 0.5
+"""Part of the pieces of smaller layers that are timed, once it is seen what never is faster"""
 
 BLOCKS = 12
 """Pieces that exact passes are timed on"""

@@ -26,7 +26,7 @@ from .deployed import Deployed, Deployment
 from .grouping import Group, forms_of, groups_of_bypasses, groups_of_layers
 from .lowering_search import after_each, carried_out, faster_lowerings
 from .subgraphs import Piece
-from .track_record import TrackRecord
+from .track_record import ENOUGH, TrackRecord
 
 LOWERED = "lowered alone"
 DECIDED = "decided"
@@ -175,7 +175,7 @@ def survey(
     tell = forecast.phase("alternatives")
     groups = [*groups_of_layers(network, offers, exact, tell, until), *groups_of_bypasses(network, offers, exact)]
     groups.sort(key=lambda group: -group.work)
-    seconds: Callable[[], float] = lambda: trials.rates.of_pieces(sum(map(_number, groups)))  # noqa: E731
+    seconds: Callable[[], float] = lambda: trials.rates.of_pieces(_timed(groups))  # noqa: E731
     forecast.expect("forms", lambda: schedule.FORMS * seconds())
     forecast.expect("race", lambda: trials.rates.of_whole_networks(3 if exact else 2))
     tell = forecast.phase("pieces", seconds)
@@ -288,6 +288,12 @@ def _decisions(choice: Choice, picked: Picked) -> Iterator[Decision]:
     for group, times, (candidate, reason, worth) in zip(choice.groups, choice.measured, chosen, strict=True):
         alternatives = tuple(replace(one, worth=worth.get(one.name)) for one in times)
         yield Decision(group.paths, group.what, candidate.name, reason, alternatives)
+
+
+def _timed(groups: Sequence[Group]) -> int:
+    """How many pieces will be timed, about."""
+    first, later = (sum(map(_number, some)) for some in (groups[:ENOUGH], groups[ENOUGH:]))
+    return first + round(schedule.LATER * later)
 
 
 def _number(group: Group) -> int:
