@@ -95,7 +95,7 @@ def target(
     roadmap: Roadmap,
     engine: str | None,
     threads: int | None,
-    precision: str | None,
+    precision: str | None = None,
     *,
     as_told: bool = False,
     trained: bool = True,

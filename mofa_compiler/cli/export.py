@@ -82,7 +82,8 @@ def export(
 
     \b
     mofa export net-mofa --to onnx --dynamic
-    mofa export net-mofa --to onnx --precision int8 --calibrate photos/ --degrade gaussian:25
+    mofa export net-mofa --to onnx --precision int8 --calibrate photos/ \\
+      --degrade gaussian:25
     mofa export net-mofa --to executorch --input 1x3x512x512 --out phone.pte
     mofa export arch.py:Net --checkpoint net.pth --to onnx --out original.onnx
     """

@@ -148,7 +148,7 @@ class Fitted(Prices):
     def _approximate(passes: Any) -> Any:
         return list(passes)
 
-    def _fitted(self, passes: Any, calibration: Calibration) -> Any:
+    def _fitted(self, passes: Any, calibration: Calibration, tell: Any) -> Any:
         self.asked.append(calibration.tuning > 0)
         known = [{one.candidate: one.error for one in prices} for prices in self.groups]
         error = self._left * sum(known[index][one] for index, one in passes)
