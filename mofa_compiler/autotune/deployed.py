@@ -79,6 +79,11 @@ class Deployment:
         self._engine, self._threads, self._held_out, self._inputs, self._tell = engine, threads, held_out, inputs, tell
         self._examples: dict[tuple[tuple[int, ...], ...], list[tuple[Tensor, ...]]] = {}
 
+    def left(self, bound: Bound) -> Bound:
+        """What the precision alone leaves of a bound: half of it at least, for layers can stay in float."""
+        lost = self._tried(self.network, (), bound).error
+        return Bound(bound.measure, bound.value([max(bound.allowed - lost, bound.allowed / 2)]))
+
     def settled(self, network: Network, bound: Bound) -> Deployed:
         """A network with about as few layers in float as the bound allows; with none where no number is enough.
 

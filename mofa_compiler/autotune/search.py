@@ -15,7 +15,7 @@ from ..base.progress import Forecast
 from ..calibration import Calibrated
 from ..graph.call_spec import CallSpec, tensors_by_position
 from ..result.decisions import TOLD, Alternative, Comparison, Decision, Decisions
-from ..result.quality import Quality
+from ..result.quality import Bound, Quality
 from ..rewriting.pass_api import Pass
 from ..rewriting.roadmap import Roadmap, in_order
 from ..rewriting.target import Target
@@ -216,11 +216,15 @@ def fastest(choice: Choice) -> Picked:
 
 
 def decide(
-    choice: Choice, picked: Mapping[str, Picked], forecast: Forecast, deployment: Deployment | None = None
+    choice: Choice,
+    picked: Mapping[str, Picked],
+    forecast: Forecast,
+    deployment: Deployment | None = None,
+    bound: Bound | None = None,
 ) -> dict[str, Decided]:
     """Race networks as a whole, the original and its exact lowerings among them, and keep of each what is fastest.
 
-    `deployment`: what is worth too little there, by its bound, is not kept.
+    `deployment`: what is worth too little there, by the bound, is not kept.
 
     Returns, by the names of `picked`: a roadmap that is decided.
     """
@@ -233,7 +237,7 @@ def decide(
     contestants = {ORIGINAL: network}
     contestants |= {name: carried_out(network, passes) for name, passes in made.items() if len(passes)}
     inputs = tensors_by_position(network.program.graph_module, choice.call)
-    deployed = {} if deployment is None else _deployed(deployment, made, contestants, picked)
+    deployed = {} if deployment is None or bound is None else _deployed(deployment, bound, made, contestants, picked)
     engines = {name: one.engine for name, one in deployed.items()}
     compared = {one.name: one for one in choice.trials.networks(contestants, inputs, engines=engines)}
     found = {}
@@ -262,14 +266,13 @@ def decide(
 
 def _deployed(
     deployment: Deployment,
+    bound: Bound,
     made: Mapping[str, Roadmap],
     contestants: Iterable[str],
     picked: Mapping[str, Picked],
 ) -> dict[str, Deployed]:
     """What each network is worth in the target's precision, with the weights that it would have."""
     found = {}
-    bound = next(iter(picked.values())).quality
-    assert bound is not None and bound.bound is not None
     for name in contestants:
         calibrated = picked[name].calibrated if name in picked else None
         if calibrated is None:
@@ -277,7 +280,7 @@ def _deployed(
         else:
             _, _, lowerings = made[name].by_phase
             network = after_each(calibrated.networks[-1], lowerings)[-1]
-        found[name] = deployment.settled(network, bound.bound)
+        found[name] = deployment.settled(network, bound)
     return found
 
 

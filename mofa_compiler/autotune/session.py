@@ -95,14 +95,17 @@ class Session:
         Args:
             bound: another one than the session's, with the same measure; "exact": exact passes alone.
         """
+        deployment, within = self._deployment, None
         if self.prices is None:
             picked = fastest(self._choice)
         elif bound == "exact":
-            picked = self.prices.nothing(self._bound)
+            within = self._bound
+            picked = self.prices.nothing(within)
         else:
-            picked = self.prices.within(bound or self._bound)
+            within = bound or self._bound
+            picked = self.prices.within(within if deployment is None else deployment.left(within))
         with threads(1):  # as in `_choice`
-            return decide(self._choice, {DECIDED: picked}, self._forecast, self._deployment)[DECIDED]
+            return decide(self._choice, {DECIDED: picked}, self._forecast, deployment, within)[DECIDED]
 
     def told(self, made: Network) -> Decisions:
         """What came of the roadmap, which was carried out as it stands and fitted."""

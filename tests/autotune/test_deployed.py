@@ -69,3 +69,9 @@ def test_half_precision_has_nothing_to_choose(precision: Precision) -> None:
     network, deployment = deployed(1, "eager", precision)
     found = deployment.settled(network, Bound("psnr", 40))
     assert found.holds and not found.floating and found.engine.quantization is None
+
+
+def test_half_of_a_bound_is_left_at_least() -> None:
+    _, deployment = deployed(1, "eager", "bf16")
+    assert deployment.left(Bound("psnr", 40)).limit == pytest.approx(40, abs=0.5)  # bfloat16 costs little of it
+    assert deployment.left(Bound("psnr", 100)).limit == pytest.approx(100 + 3.01, abs=0.01)
