@@ -117,7 +117,7 @@ def front(
     _check_folder(folder)
     others = _named(beside)
     assert roadmap.target is not None
-    find_engine(roadmap.target.engine)
+    find_engine(roadmap.target.engine, roadmap.target.precision)
     model = unwrapped(model)
     check_model(model)
     check_weights(model)
@@ -296,6 +296,7 @@ class _Entry:
     bound: Bound | None
     module: nn.Module
     compiled: Compiled
+    floating: tuple[str, ...] = ()
 
 
 def _measured(
@@ -306,14 +307,19 @@ def _measured(
     assert session is not None and session.held_out is not None and target is not None
     held_out = session.held_out
     network, call = session.timed
-    engine, inputs = find_engine(target.engine), tensors_by_position(network.program.graph_module, call)
+    deployment, engine = session.deployment, find_engine(target.engine, target.precision)
+    inputs = tensors_by_position(network.program.graph_module, call)
     entries, notes = list[_Entry](), list[str]()
     modules = {ORIGINAL: network.program.graph_module, **{name: load(folder) for name, (folder, _) in bundles.items()}}
     for number, (name, module) in enumerate(modules.items()):
         tell(f"compiling {name}", number, len(modules))
         folder, bound = bundles.get(name, (None, None))
+        report = None if folder is None else read_report(folder)
+        floating = report.decisions.floating if report is not None and report.decisions is not None else ()
         try:
-            entries.append(_Entry(name, folder, bound, module, engine.compile(module, inputs, target.threads)))
+            own = engine if deployment is None else deployment.engine_for(module, floating)
+            compiled = own.compile(module, inputs, target.threads)
+            entries.append(_Entry(name, folder, bound, module, compiled, floating))
         except EngineError as error:
             if name == ORIGINAL:
                 raise
@@ -327,7 +333,7 @@ def _measured(
         report = None if one.folder is None else read_report(one.folder)
         if one.folder is not None and one.name not in others:
             record([timed.recorded], one.folder)
-        quality = held_out.quality(one.module)
+        quality = held_out.quality(one.module) if deployment is None else deployment.quality(one.module, one.floating)
         totals = begun.network.totals if report is None else report.after
         memory = None
         try:

@@ -108,14 +108,26 @@ class Deployment:
                 return tried
         return all_of_it
 
+    def engine_for(self, module: nn.Module, floating: Sequence[str] = ()) -> Engine:
+        """The engine that compiles a network for the inputs that it is timed on."""
+        return self._for(module, self._inputs, floating)
+
+    def quality(self, module: nn.Module, floating: Sequence[str] = ()) -> Quality:
+        """What a network is worth as the engine computes it."""
+        return self._judged(module, floating, None)[0]
+
     def _tried(self, network: Network, floating: Sequence[str], bound: Bound) -> Deployed:
+        module = network.program.graph_module
+        quality, errors = self._judged(module, floating, bound)
+        return Deployed(self.engine_for(module, floating), quality, surely(errors), bound)
+
+    def _judged(
+        self, module: nn.Module, floating: Sequence[str], bound: Bound | None
+    ) -> tuple[Quality, Sequence[float]]:
         self._tell(f"judging in {self._engine.precision}, {len(floating)} layers in float", 0, 1)
-        module, calls = network.program.graph_module, self._held_out.calls
-        given = tensors_by_position(module, calls[0])
+        given = tensors_by_position(module, self._held_out.calls[0])
         compiled = self._for(module, given, floating).compile(module, given, self._threads)
-        on_engine = _OnEngine(module, compiled)
-        quality, errors = self._held_out.judged(on_engine, bound=bound)
-        return Deployed(self._for(module, self._inputs, floating), quality, surely(errors), bound)
+        return self._held_out.judged(_OnEngine(module, compiled), bound=bound)
 
     def _for(self, module: nn.Module, inputs: Sequence[Tensor], floating: Sequence[str]) -> Engine:
         """The engine, to compile a network for these inputs."""

@@ -95,7 +95,7 @@ class Session:
         Args:
             bound: another one than the session's, with the same measure; "exact": exact passes alone.
         """
-        deployment, within = self._deployment, None
+        deployment, within = self.deployment, None
         if self.prices is None:
             picked = fastest(self._choice)
         elif bound == "exact":
@@ -128,7 +128,7 @@ class Session:
         return Prices(network, self._choice, self.held_out, self._forecast, self._until)
 
     @cached_property
-    def _deployment(self) -> Deployment | None:
+    def deployment(self) -> Deployment | None:
         """What judges networks in the target's precision, where that is another one and there is a bound."""
         trials = self._choice.trials
         if self.held_out is None or trials.engine.precision == "fp32":

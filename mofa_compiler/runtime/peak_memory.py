@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import EngineError
+from ..base.precision import Precision
 from .engine import Engine
 from .engines import engines
 
@@ -49,7 +50,7 @@ def peak_memory(packed: bytes, inputs: Sequence[Tensor], engine: Engine, threads
         Path(folder, "first").write_bytes(_first(engine))
         Path(folder, "packed").write_bytes(packed)
         torch.save([x.detach().cpu() for x in inputs], Path(folder, "inputs.pt"))
-        command = [sys.executable, "-m", __name__, folder, engine.name, str(threads)]
+        command = [sys.executable, "-m", __name__, folder, engine.name, engine.precision, str(threads)]
         path = os.pathsep.join(filter(None, sys.path))
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
         result = Path(folder, "result.json")
@@ -67,9 +68,9 @@ def _first(engine: Engine) -> bytes:
     return engine.pack(nn.Conv2d(4, 4, 3), [_SMALL])
 
 
-def _main(folder: Path, name: str, threads: int) -> None:
+def _main(folder: Path, name: str, precision: Precision, threads: int) -> None:
     """What the process does."""
-    engine = engines()[name]
+    engine = engines()[name].at(precision)
     first = engine.load((folder / "first").read_bytes(), [_SMALL], threads)
     with engine.running(threads):
         first.run()
@@ -98,4 +99,4 @@ def _resident(entry: str) -> float:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    _main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))  # type: ignore[arg-type]

@@ -144,6 +144,6 @@ def invent_race(monkeypatch: pytest.MonkeyPatch, cost: Cost) -> None:
         row = [one.ms for one in runners]
         return Race(np.asarray([[*row, row[0]]] * 3), (1,) * len(row), "narrow enough")
 
-    monkeypatch.setattr(frontier, "find_engine", lambda name: Invented())
+    monkeypatch.setattr(frontier, "find_engine", lambda name, precision: Invented())
     monkeypatch.setattr(frontier, "race", raced)
     monkeypatch.setattr(frontier, "peak_memory", lambda *_: None)
