@@ -11,6 +11,7 @@ from itertools import accumulate, islice
 from torch import Tensor
 
 from ..analysis.network import Network
+from ..base.errors import EngineError
 from ..base.progress import Forecast
 from ..calibration import Calibrated
 from ..graph.call_spec import CallSpec, tensors_by_position
@@ -243,7 +244,8 @@ def decide(
     found = {}
     for name, one in picked.items():
         rivals = [compared[rival] for rival in (name, LOWERED) if rival in compared]
-        rivals = [rival for rival in rivals if rival.name not in deployed or deployed[rival.name].holds]
+        if deployed:
+            rivals = [rival for rival in rivals if rival.name in deployed and deployed[rival.name].holds]
         best = min((rival for rival in rivals if rival.is_faster), key=lambda rival: rival.ratio, default=None)
         kept = best.name if best is not None else ORIGINAL
         if target.keep_if == "always":
@@ -280,7 +282,11 @@ def _deployed(
         else:
             _, _, lowerings = made[name].by_phase
             network = after_each(calibrated.networks[-1], lowerings)[-1]
-        found[name] = deployment.settled(network, bound)
+        try:
+            found[name] = deployment.settled(network, bound)
+        except EngineError:  # the race leaves it out, too
+            if name == ORIGINAL:
+                raise
     return found
 
 
