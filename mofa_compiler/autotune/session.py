@@ -16,7 +16,7 @@ from ..base.torch_state import threads
 from ..calibration import Calibration
 from ..frontend import capture
 from ..frontend.state import copied
-from ..graph.call_spec import CallSpec, InputSpec, specs, tensors_by_position
+from ..graph.call_spec import CallSpec, InputSpec, specs
 from ..result.decisions import Decisions
 from ..result.quality import Bound
 from ..rewriting.roadmap import Roadmap
@@ -109,7 +109,8 @@ class Session:
 
     def told(self, made: Network) -> Decisions:
         """What came of the roadmap, which was carried out as it stands and fitted."""
-        quality = None if self.held_out is None else self.held_out.quality(made.program.graph_module)
+        judge = self.deployment or self.held_out
+        quality = None if judge is None else judge.quality(made.program.graph_module)
         network, call = self.timed
         return told(network, self._roadmap, call, quality, self._tell)
 
@@ -130,13 +131,11 @@ class Session:
     @cached_property
     def deployment(self) -> Deployment | None:
         """What judges networks in the target's precision, where that is another one and there is a bound."""
-        trials = self._choice.trials
+        network, call = self.timed
+        trials, inputs = trials_of(network, self._roadmap, call)
         if self.held_out is None or trials.engine.precision == "fp32":
             return None
-        network, call = self.timed
-        inputs = tensors_by_position(network.program.graph_module, call)
-        tell = self._forecast.phase("race", counted=False)
-        return Deployment(trials.engine, trials.target.threads, self._network, self.held_out, inputs, tell)
+        return Deployment(trials.engine, trials.target.threads, self._network, self.held_out, inputs, self._tell)
 
     @property
     def _bound(self) -> Bound:
