@@ -37,7 +37,7 @@ def invented(cost: Cost, asked: list[str] | None = None) -> type:
 
     class Invented:
         def __init__(self, target: Any, shape: str):
-            self.target, self.engine, self.rates = target, Eager(), Rates(target.engine)
+            self.target, self.engine, self.rates = target, Eager().at(target.precision), Rates(target.engine)
             self.conditions = Conditions(target.engine, "1", torch.__version__, "none", target.threads, shape)
 
         def promising(

@@ -205,3 +205,17 @@ def test_a_price_is_remembered() -> None:
     assert rehearsal.fitted.call_count == 1
     prices._held_out = Mock(fingerprint="others", errors=lambda _, few: [0.3])
     assert prices._rehearsed(passes, rehearsal) == (0.3,)
+
+
+@pytest.mark.parametrize(("bound", "chosen"), [(100.0, "decided"), (0.001, "original")])
+def test_a_bound_holds_for_what_the_engine_computes(bound: float, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 alone costs more than the second one."""
+    invent(monkeypatch, depthwise_taps)
+    images = wanted()
+    calibration = Calibration(images, order=False, fit=False, tuning=0)
+    roadmap = ROADMAP.with_target("eager", precision="bf16")
+    result = apply(images.network, roadmap, X, calibration, max_loss=bound)
+    assert result.decisions is not None and result.decisions.quality is not None
+    assert result.decisions.chosen == chosen
+    assert result.decisions.quality.holds is (chosen == "decided")
+    assert result.decisions.quality.value > 0.001
