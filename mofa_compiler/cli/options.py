@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,17 +30,15 @@ def _set_debug(ctx: typer.Context, wanted: bool) -> None:
     ctx.meta[DEBUG] = wanted
 
 
-def _precision(text: str) -> str:
-    if text not in precision.PRECISIONS:
-        raise typer.BadParameter(f"{text!r} is none of {', '.join(precision.PRECISIONS)}")
-    return text
+def one_of(known: Collection[str]) -> Callable[[str], str]:
+    """What takes one of these words; another is a usage error."""
 
+    def parsed(text: str) -> str:
+        if text not in known:
+            raise typer.BadParameter(f"{text!r} is none of {', '.join(known)}")
+        return text
 
-def half(text: str) -> str:
-    """A half precision; others are a usage error."""
-    if text not in precision.HALF:
-        raise typer.BadParameter(f"{text!r} is none of {', '.join(precision.HALF)}")
-    return text
+    return parsed
 
 
 Target = Annotated[
@@ -82,7 +80,7 @@ Precision = Annotated[
     precision.Precision | None,
     typer.Option(
         metavar="|".join(precision.PRECISIONS),
-        parser=_precision,
+        parser=one_of(precision.PRECISIONS),
         autocompletion=completion.precisions,
         help="What the engine computes in; `mofa engines` lists what each can.",
         show_default="fp32",

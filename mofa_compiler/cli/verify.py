@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..base.errors import DataError, VerificationError
-from ..base.precision import Half
+from ..base.precision import HALF, Half
 from . import options
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def verify(
         Half | None,
         typer.Option(
             metavar="fp16|bf16",
-            parser=options.half,
+            parser=options.one_of(HALF),
             help="Also run it with everything stored in this precision, and name the first layer that overflows.",
         ),
     ] = None,

@@ -137,7 +137,7 @@ class Maker:
         return source, written, compare(self.kind, file, self.module, calls, precision=self.precision)
 
     def _source(self, module: nn.Module, call: CallSpec, program: ExportedProgram | None, **options: Any) -> Source:
-        return Source(module, call, program, precision=self.precision, quantization=self.quantization, **options)
+        return Source(module, call, program, quantization=self.quantization, **options)
 
     def _culprit(self, source: Source, calls: list[CallSpec], stage: str) -> Culprit | None:
         if source.program is None:

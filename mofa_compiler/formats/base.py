@@ -64,8 +64,7 @@ class Source:
         dynamic: whether sizes may differ from those of `call`.
         free: traced with `any_size`, under which it has to be written, too.
         note: a sentence on what was done to the network before.
-        precision: of the file; in fp16 and bf16 the module is converted already.
-        quantization: what it is quantized by in int8.
+        quantization: what it is quantized by in int8; in fp16 and bf16 the module is converted already.
     """
 
     module: nn.Module
@@ -74,7 +73,6 @@ class Source:
     dynamic: bool = False
     free: bool = False
     note: str = ""
-    precision: Precision = "fp32"
     quantization: Quantization | None = None
 
 

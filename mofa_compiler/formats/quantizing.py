@@ -52,8 +52,8 @@ def under_roots(nodes: Iterable[N], kind: Callable[[N], str], source: Callable[[
 def quantized_onnx(model: bytes, quantization: Quantization) -> bytes:
     """An ONNX model with quantized values between its operators (QDQ), as ONNX Runtime's static quantization puts them.
 
-    Values have no sign and weights have one: of the combinations the one that x86 is fastest at, and ARM as fast.
-    Raises whatever that raises.
+    Values have no sign, weights have one: on an x86 with VNNI NAFNet takes 0.83 of its time in fp32 so, and 1.36 with
+    signs on both. It was not timed on ARM. Raises whatever that raises.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
